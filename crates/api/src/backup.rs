@@ -15,6 +15,7 @@ use crate::common::{LedgerSummary, ObjectFilter, Phase, Timed};
     group = "orlop.io",
     version = "v1alpha1",
     kind = "ApplicationBackup",
+    doc = "One run that makes one recovery point of an application: its objects, its configuration and its data.",
     plural = "applicationbackups",
     shortname = "oab",
     category = "orlop",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
     group = "orlop.io",
     version = "v1alpha1",
     kind = "BackupLocation",
+    doc = "A place where recovery points are kept, and how to get in.",
     plural = "backuplocations",
     shortname = "obl",
     category = "orlop",

@@ -16,6 +16,7 @@ use crate::common::{Missed, ObjectFilter, Phase, Timed};
     group = "orlop.io",
     version = "v1alpha1",
     kind = "ApplicationRestore",
+    doc = "One run that brings a recovery point back, here or in another cluster.",
     plural = "applicationrestores",
     shortname = "oar",
     category = "orlop",

@@ -1,5 +1,7 @@
 //! `deploy/crds/` is what the types say. `UPDATE_FILES=1` writes it.
 
+#![allow(clippy::disallowed_methods, reason = "the test reads and writes files, the crate does not")]
+
 use std::path::Path;
 
 #[test]
