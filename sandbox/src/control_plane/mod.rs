@@ -30,8 +30,8 @@ use process::Process;
 /// How often a condition is looked at again while waiting for it: short against a start, long against one request.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a program may take until it is ready: an API server takes about four seconds when nothing else runs, and ten
-/// times that was seen on a machine that was building at the same time.
+/// How long a program may take until it is ready: an API server takes about four seconds when nothing else runs, and
+/// three times that was seen on one that was building nine things at the same time.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Attempts to start on freshly picked ports, since another process can take a port between its being picked and used.
