@@ -34,9 +34,7 @@ pub struct Population {
 
 /// Makes `count` objects, in namespaces `populated-0`, `populated-1` and so on, which must not be there yet.
 pub async fn objects(client: &Client, count: usize) -> Result<Population> {
-    let namespaces: Vec<_> = (0..count.div_ceil(OBJECTS_PER_NAMESPACE))
-        .map(namespace)
-        .collect();
+    let namespaces: Vec<_> = (0..count.div_ceil(OBJECTS_PER_NAMESPACE)).map(namespace).collect();
     let made = namespaces.iter().map(|name| {
         create(
             client,
@@ -44,23 +42,15 @@ pub async fn objects(client: &Client, count: usize) -> Result<Population> {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
         )
     });
-    stream::iter(made)
-        .buffer_unordered(CONCURRENCY)
-        .try_collect::<()>()
-        .await?;
+    stream::iter(made).buffer_unordered(CONCURRENCY).try_collect::<()>().await?;
 
     let mut kinds = BTreeMap::new();
     let made = (0..count).map(|index| {
         let (path, object) = object(index);
-        *kinds
-            .entry(object["kind"].as_str().unwrap_or_default().to_owned())
-            .or_default() += 1;
+        *kinds.entry(object["kind"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
         create(client, path, object)
     });
-    stream::iter(made)
-        .buffer_unordered(CONCURRENCY)
-        .try_collect::<()>()
-        .await?;
+    stream::iter(made).buffer_unordered(CONCURRENCY).try_collect::<()>().await?;
     Ok(Population { namespaces, kinds })
 }
 
@@ -69,11 +59,7 @@ fn object(index: usize) -> (String, Value) {
     let kind = &KINDS[index % KINDS.len()];
     let namespace = namespace(index / OBJECTS_PER_NAMESPACE);
     let name = format!("object-{index:06}");
-    let tier = if index.is_multiple_of(2) {
-        "front"
-    } else {
-        "back"
-    };
+    let tier = if index.is_multiple_of(2) { "front" } else { "back" };
     let labels = json!({"app": format!("app-{}", index % 20), "tier": tier});
     let mut object = (kind.body)(index, &name);
     object["apiVersion"] = json!(kind.api_version);
@@ -84,18 +70,8 @@ fn object(index: usize) -> (String, Value) {
         "labels": labels,
         "annotations": {"example.com/note": text(index, index % 300)},
     });
-    let root = if kind.api_version.contains('/') {
-        "apis"
-    } else {
-        "api"
-    };
-    (
-        format!(
-            "/{root}/{}/namespaces/{namespace}/{}",
-            kind.api_version, kind.plural
-        ),
-        object,
-    )
+    let root = if kind.api_version.contains('/') { "apis" } else { "api" };
+    (format!("/{root}/{}/namespaces/{namespace}/{}", kind.api_version, kind.plural), object)
 }
 
 fn namespace(index: usize) -> String {
@@ -112,66 +88,26 @@ struct Kind {
 
 /// Kinds that every supported version serves, and whose objects no controller needs to run for.
 const KINDS: &[Kind] = &[
-    Kind {
-        api_version: "v1",
-        kind: "ConfigMap",
-        plural: "configmaps",
-        body: config_map,
-    },
-    Kind {
-        api_version: "v1",
-        kind: "Secret",
-        plural: "secrets",
-        body: secret,
-    },
-    Kind {
-        api_version: "apps/v1",
-        kind: "Deployment",
-        plural: "deployments",
-        body: workload,
-    },
-    Kind {
-        api_version: "v1",
-        kind: "Service",
-        plural: "services",
-        body: service,
-    },
-    Kind {
-        api_version: "v1",
-        kind: "ServiceAccount",
-        plural: "serviceaccounts",
-        body: |_, _| json!({}),
-    },
-    Kind {
-        api_version: "rbac.authorization.k8s.io/v1",
-        kind: "Role",
-        plural: "roles",
-        body: role,
-    },
+    Kind { api_version: "v1", kind: "ConfigMap", plural: "configmaps", body: config_map },
+    Kind { api_version: "v1", kind: "Secret", plural: "secrets", body: secret },
+    Kind { api_version: "apps/v1", kind: "Deployment", plural: "deployments", body: workload },
+    Kind { api_version: "v1", kind: "Service", plural: "services", body: service },
+    Kind { api_version: "v1", kind: "ServiceAccount", plural: "serviceaccounts", body: |_, _| json!({}) },
+    Kind { api_version: "rbac.authorization.k8s.io/v1", kind: "Role", plural: "roles", body: role },
     Kind {
         api_version: "rbac.authorization.k8s.io/v1",
         kind: "RoleBinding",
         plural: "rolebindings",
         body: role_binding,
     },
-    Kind {
-        api_version: "v1",
-        kind: "PersistentVolumeClaim",
-        plural: "persistentvolumeclaims",
-        body: claim,
-    },
+    Kind { api_version: "v1", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims", body: claim },
     Kind {
         api_version: "networking.k8s.io/v1",
         kind: "NetworkPolicy",
         plural: "networkpolicies",
         body: network_policy,
     },
-    Kind {
-        api_version: "v1",
-        kind: "ConfigMap",
-        plural: "configmaps",
-        body: config_map,
-    },
+    Kind { api_version: "v1", kind: "ConfigMap", plural: "configmaps", body: config_map },
 ];
 
 fn config_map(index: usize, _name: &str) -> Value {
@@ -241,9 +177,7 @@ fn text(index: usize, length: usize) -> String {
     let mut text = String::with_capacity(length + 32);
     let mut line = index;
     while text.len() < length {
-        line = line
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        line = line.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         text.push_str(&format!("option-{:03} = {:x}\n", line % 1_000, line >> 40));
     }
     text.truncate(length);
@@ -253,13 +187,7 @@ fn text(index: usize, length: usize) -> String {
 async fn create(client: &Client, path: impl Into<String>, object: Value) -> Result<()> {
     let path = path.into();
     let body = serde_json::to_vec(&object).context("write an object as JSON")?;
-    let request = Request::post(&path)
-        .header(CONTENT_TYPE, "application/json")
-        .body(body)
-        .context("make a request")?;
-    client
-        .request::<Value>(request)
-        .await
-        .with_context(|| format!("create an object at {path}"))?;
+    let request = Request::post(&path).header(CONTENT_TYPE, "application/json").body(body).context("make a request")?;
+    client.request::<Value>(request).await.with_context(|| format!("create an object at {path}"))?;
     Ok(())
 }

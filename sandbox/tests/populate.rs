@@ -23,25 +23,13 @@ async fn as_many_objects_are_made_as_were_asked_for() {
     assert_eq!(population.kinds.values().sum::<usize>(), COUNT);
     assert_eq!(population.kinds.len(), 9);
     let all = ListParams::default();
-    let maps = Api::<ConfigMap>::all(client.clone())
-        .list(&all.clone().labels("app"))
-        .await
-        .unwrap();
+    let maps = Api::<ConfigMap>::all(client.clone()).list(&all.clone().labels("app")).await.unwrap();
     assert_eq!(maps.items.len(), population.kinds["ConfigMap"]);
-    let deployments = Api::<Deployment>::all(client.clone())
-        .list(&all)
-        .await
-        .unwrap();
+    let deployments = Api::<Deployment>::all(client.clone()).list(&all).await.unwrap();
     assert_eq!(deployments.items.len(), population.kinds["Deployment"]);
-    let secrets = Api::<Secret>::namespaced(client, "populated-1")
-        .list(&all)
-        .await
-        .unwrap();
+    let secrets = Api::<Secret>::namespaced(client, "populated-1").list(&all).await.unwrap();
     assert_eq!(secrets.items.len(), 50);
-    let sizes: std::collections::BTreeSet<_> = secrets
-        .items
-        .iter()
-        .map(|secret| secret.data.as_ref().unwrap()["token"].0.len())
-        .collect();
+    let sizes: std::collections::BTreeSet<_> =
+        secrets.items.iter().map(|secret| secret.data.as_ref().unwrap()["token"].0.len()).collect();
     assert!(sizes.len() > 40, "sizes do not vary: {sizes:?}");
 }

@@ -93,19 +93,10 @@ impl Builder {
         let certificates = Certificates::generate()?;
         let mut attempt = 1;
         loop {
-            let launch = ControlPlane::launch(
-                &programs,
-                &certificates,
-                Ports::pick()?,
-                self.controller_manager,
-            );
+            let launch = ControlPlane::launch(&programs, &certificates, Ports::pick()?, self.controller_manager);
             match launch.await {
                 Err(error) if attempt < PORT_ATTEMPTS && is_port_clash(&error) => {
-                    tracing::info!(
-                        ?error,
-                        attempt,
-                        "another process took a port, trying other ports"
-                    );
+                    tracing::info!(?error, attempt, "another process took a port, trying other ports");
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -125,31 +116,18 @@ impl ControlPlane {
         Builder::default()
     }
 
-    async fn launch(
-        programs: &Programs,
-        certificates: &Certificates,
-        ports: Ports,
-        controllers: bool,
-    ) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("control-plane-")
-            .tempdir()
-            .context("make a temporary directory")?;
+    async fn launch(programs: &Programs, certificates: &Certificates, ports: Ports, controllers: bool) -> Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("control-plane-").tempdir().context("make a temporary directory")?;
         let kubeconfig = write_files(directory.path(), certificates, ports)?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
-                .await
-                .context("read the kubeconfig that was just made")?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
+            .await
+            .context("read the kubeconfig that was just made")?;
         let client = Client::try_from(config.clone()).context("make a client")?;
         // Its own patience would be added to that of the loops that wait.
         config.default_retry = false;
         let probe = Client::try_from(config).context("make a client for probing")?;
-        let etcd = Process::start(
-            "etcd",
-            &programs.etcd,
-            &flags::etcd(ports),
-            directory.path(),
-        )?;
+        let etcd = Process::start("etcd", &programs.etcd, &flags::etcd(ports), directory.path())?;
         let programs = programs.clone();
         let mut plane = Self {
             controller_manager: None,
@@ -188,9 +166,7 @@ impl ControlPlane {
 
     /// Kills the API server; clients get refused connections until [`Self::restart_apiserver`].
     pub fn kill_apiserver(&mut self) -> Result<()> {
-        self.api_server
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        self.api_server.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Kills the API server if it runs, starts it again on the same port and waits until it is ready.
@@ -203,9 +179,7 @@ impl ControlPlane {
 
     /// Ends the controllers; the API goes on without them.
     pub fn kill_controller_manager(&mut self) -> Result<()> {
-        self.controller_manager
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        self.controller_manager.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Starts the controllers if they do not run, and waits until they work.
@@ -217,8 +191,7 @@ impl ControlPlane {
             self.controller_manager = Some(process);
         }
         // Their first visible work that other things depend on.
-        self.wait_for("/api/v1/namespaces/default/serviceaccounts/default")
-            .await
+        self.wait_for("/api/v1/namespaces/default/serviceaccounts/default").await
     }
 
     async fn start_api_server(&mut self) -> Result<()> {
@@ -237,27 +210,17 @@ impl ControlPlane {
     async fn wait_for(&mut self, path: &str) -> Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let request = Request::get(path)
-                .body(Vec::new())
-                .context("make a request")?;
+            let request = Request::get(path).body(Vec::new()).context("make a request")?;
             let Err(error) = self.probe.request_text(request).await else {
                 return Ok(());
             };
-            let mut running = [
-                Some(&mut self.etcd),
-                self.api_server.as_mut(),
-                self.controller_manager.as_mut(),
-            ];
+            let mut running = [Some(&mut self.etcd), self.api_server.as_mut(), self.controller_manager.as_mut()];
             for process in running.iter_mut().flatten() {
                 process.check_running()?;
             }
             if Instant::now() > deadline {
                 let what = format!("does not answer {path} after {START_DEADLINE:?}: {error}");
-                return Err(self
-                    .api_server
-                    .as_ref()
-                    .unwrap_or(&self.etcd)
-                    .failure(&what));
+                return Err(self.api_server.as_ref().unwrap_or(&self.etcd).failure(&what));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -269,29 +232,19 @@ impl Programs {
         let api_server = assets.find("kube-apiserver")?;
         let version = Version::of(&api_server)?;
         let controller_manager = assets.find("kube-controller-manager")?;
-        Ok(Self {
-            etcd: assets.find("etcd")?,
-            api_server,
-            controller_manager,
-            version,
-        })
+        Ok(Self { etcd: assets.find("etcd")?, api_server, controller_manager, version })
     }
 }
 
 /// Writes what the programs read, and returns the administrator's kubeconfig.
 fn write_files(directory: &Path, certificates: &Certificates, ports: Ports) -> Result<Kubeconfig> {
-    let kubeconfig = certificates
-        .kubeconfig(&format!("https://127.0.0.1:{}", ports.api_server))
-        .to_string();
+    let kubeconfig = certificates.kubeconfig(&format!("https://127.0.0.1:{}", ports.api_server)).to_string();
     let files = [
         ("authority.crt", &certificates.authority),
         ("server.crt", &certificates.server.certificate),
         ("server.key", &certificates.server.key),
         ("service-accounts.key", &certificates.service_account_key),
-        (
-            "service-accounts.pub",
-            &certificates.service_account_public_key,
-        ),
+        ("service-accounts.pub", &certificates.service_account_public_key),
         ("kubeconfig", &kubeconfig),
     ];
     for (name, text) in files {
@@ -313,8 +266,7 @@ mod tests {
         install_crypto_provider();
         let programs = Programs::find(&Assets::from_environment()).unwrap();
         let certificates = Certificates::generate().unwrap();
-        let taken: [fn(&Ports) -> u16; 3] =
-            [|p| p.etcd, |p| p.api_server, |p| p.controller_manager];
+        let taken: [fn(&Ports) -> u16; 3] = [|p| p.etcd, |p| p.api_server, |p| p.controller_manager];
         for port_of in taken {
             let ports = Ports::pick().unwrap();
             let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port_of(&ports))).unwrap();
@@ -322,19 +274,11 @@ mod tests {
             let error = outcome.err().unwrap();
             assert!(is_port_clash(&error), "{ports:?}: {error:#}");
         }
-        let broken = Programs {
-            api_server: "/bin/false".into(),
-            ..programs
-        };
+        let broken = Programs { api_server: "/bin/false".into(), ..programs };
         let ports = Ports::pick().unwrap();
         let outcome = ControlPlane::launch(&broken, &certificates, ports, false).await;
         let error = outcome.err().unwrap();
         assert!(!is_port_clash(&error), "{error:#}");
-        assert!(
-            error
-                .to_string()
-                .contains("kube-apiserver ended with exit code 1"),
-            "{error:#}"
-        );
+        assert!(error.to_string().contains("kube-apiserver ended with exit code 1"), "{error:#}");
     }
 }

@@ -20,11 +20,7 @@ impl Ports {
         // All are held until all are picked, so that they differ.
         let held = [pick_port()?, pick_port()?, pick_port()?];
         let [etcd, api_server, controller_manager] = held.map(|(port, _)| port);
-        Ok(Self {
-            etcd,
-            api_server,
-            controller_manager,
-        })
+        Ok(Self { etcd, api_server, controller_manager })
     }
 }
 
@@ -39,9 +35,7 @@ fn pick_port() -> Result<(u16, TcpListener)> {
             Err(error) => last = Some(error),
         }
     }
-    bail!(
-        "no free port of 127.0.0.1 in {PORTS:?} after {ATTEMPTS} attempts; the last one: {last:?}"
-    )
+    bail!("no free port of 127.0.0.1 in {PORTS:?} after {ATTEMPTS} attempts; the last one: {last:?}")
 }
 
 /// Whether a start failed because another process took a port after it was picked.

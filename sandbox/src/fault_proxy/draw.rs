@@ -11,10 +11,7 @@ impl Draw {
     }
 
     /// A number from 0 up to, but not including, 1.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "the upper 53 bits are what a double holds exactly"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "the upper 53 bits are what a double holds exactly")]
     pub(super) fn unit(self) -> f64 {
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
