@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use kube::Client;
+use kube::{Client, api::ListParams};
 use serde_json::Value;
 
 use crate::{
@@ -115,6 +115,7 @@ impl Capture {
             listing: None,
             cluster_scope_follows: true,
         };
+        capture.check_labels().await?;
         capture.find_namespaces().await?;
         capture.tasks = tasks::in_namespaces(&capture.catalog, &capture.selection, &capture.needs.namespaces);
         Ok(capture)
@@ -161,6 +162,19 @@ impl Capture {
                 Err(error) => Some((Err(error), None)),
             }
         })
+    }
+
+    /// Has the server check the label selector, whose syntax is its own; else every single list would be missed.
+    async fn check_labels(&self) -> Result<(), CaptureError> {
+        let Some(value) = self.selection.label_selector.clone() else { return Ok(()) };
+        let params = ListParams { label_selector: Some(value.clone()), limit: Some(1), ..ListParams::default() };
+        match self.access.page("/api/v1/namespaces", &params).await {
+            Err(failure) if failure.code == Some(400) => {
+                Err(SelectionError::BadLabels { value, reason: failure.reason }.into())
+            }
+            Err(failure) if !failure.was_answered() => Err(failure.into()),
+            _ => Ok(()), // Whether namespaces may be listed does not matter here.
+        }
     }
 
     /// Tells selected namespaces that are there from those that are not.
