@@ -170,8 +170,9 @@ impl Applier {
     async fn create(&self, path: &str, key: &ObjectKey, object: &Value) -> Result<(), Failure> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         match self.access.apply(path, &key.name, &params, object).await {
-            // Server-side apply refuses lists with equal keys (an environment variable given twice), which a plain creation takes.
-            Err(failure) if failure.reason.contains("duplicate entries for key") => {
+            // Server-side apply refuses what a plain creation takes: lists with equal keys (an environment variable given twice), and,
+            // on older servers, fields that are newer than they are (validation rules in a CRD), which a creation leaves out.
+            Err(failure) if failure.is_apply_only() => {
                 let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
                 self.access.create(path, &params, object).await?;
             }
