@@ -1,1 +1,39 @@
+//! Real Kubernetes clusters on one machine, for trying and testing, and their faults.
+//!
+//! A [`Sandbox`] is a directory. In it are [`Cluster`]s, each with a control plane and [`Node`]s that have network,
+//! mount, PID, UTS and IPC namespaces of their own. What runs in them is Kubernetes as it is anywhere.
 
+mod address;
+
+mod bootstrap;
+pub mod build;
+mod cgroup;
+mod cluster;
+mod configuration;
+mod daemon;
+mod distribution;
+mod error;
+mod files;
+mod forward;
+mod helper;
+mod image;
+mod loops;
+mod network;
+mod node;
+mod process;
+mod process_one;
+mod provisioner;
+mod sandbox;
+mod wait;
+
+pub use cluster::{Cluster, DEFAULT_NODES};
+pub use daemon::Daemon;
+pub use distribution::{Distribution, cache_directory};
+pub use error::{Error, Result};
+pub use forward::{Direction, Forward, Forwarder};
+pub use image::{BUSYBOX, ImageConfig};
+pub use network::Cuts;
+pub use node::{Halt, Node};
+pub use process_one::ProcessOne;
+pub use provisioner::{PROVISIONER, Provisioner, STORAGE_CLASS};
+pub use sandbox::{Guard, Sandbox};
