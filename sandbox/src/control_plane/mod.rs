@@ -167,8 +167,9 @@ impl ControlPlane {
             controllers,
             directory,
         };
-        plane.launch_api_server().await?;
+        plane.start_api_server().await?;
         if controllers {
+            // At the same time as the API server they would not be ready sooner, and give up if it takes too long.
             plane.start_controller_manager().await?;
         }
         Ok(plane)
@@ -201,7 +202,7 @@ impl ControlPlane {
     /// Every connection and watch is lost; what was acknowledged is kept, for etcd goes on.
     pub async fn restart_apiserver(&mut self) -> Result<()> {
         self.kill_apiserver()?;
-        self.launch_api_server().await
+        self.start_api_server().await
     }
 
     /// Ends the controllers; the API goes on without them.
@@ -213,25 +214,21 @@ impl ControlPlane {
 
     /// Starts the controllers if they do not run, and waits until they work.
     pub async fn start_controller_manager(&mut self) -> Result<()> {
-        if self.controller_manager.is_some() {
-            return Ok(());
+        if self.controller_manager.is_none() {
+            let flags = flags::controller_manager(self.ports, self.programs.version);
+            let program = &self.programs.controller_manager;
+            let process = self.start_process("kube-controller-manager", program, &flags)?;
+            self.controller_manager = Some(process);
         }
-        let flags = flags::controller_manager(self.ports, self.programs.version);
-        let process = self.start_process(
-            "kube-controller-manager",
-            &self.programs.controller_manager,
-            &flags,
-        )?;
-        self.controller_manager = Some(process);
-        // Its first visible work that other things depend on.
+        // Their first visible work that other things depend on.
         self.wait_for("/api/v1/namespaces/default/serviceaccounts/default")
             .await
     }
 
-    async fn launch_api_server(&mut self) -> Result<()> {
+    async fn start_api_server(&mut self) -> Result<()> {
         let flags = flags::api_server(self.ports, self.controllers);
-        self.api_server =
-            Some(self.start_process("kube-apiserver", &self.programs.api_server, &flags)?);
+        let process = self.start_process("kube-apiserver", &self.programs.api_server, &flags)?;
+        self.api_server = Some(process);
         self.wait_for("/readyz").await?;
         self.wait_for("/api/v1/namespaces/default").await
     }
