@@ -15,9 +15,9 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 /// How many clusters a sandbox can have: as many as the ranges above leave room for links between (16 × 16 pairs).
-pub const MAX_CLUSTERS: u8 = 16;
+pub(crate) const MAX_CLUSTERS: u8 = 16;
 /// How many nodes a cluster can have: enough for placement over zones, and what one machine still carries.
-pub const MAX_NODES: u8 = 32;
+pub(crate) const MAX_NODES: u8 = 32;
 
 /// The number of a cluster within its sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,6 +99,9 @@ mod tests {
             }
         }
         assert!(all.iter().all(|range| !range.starts_with("10.19.")));
-        assert!(MAX_NODES <= 200, "the last node's address must fit into its range");
+        assert!(
+            MAX_NODES <= 200,
+            "the last node's address must fit into its range"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::distribution::cache_directory;
+use crate::assets;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -18,7 +18,12 @@ const MAIN: &str = include_str!("../build/kube.go");
 
 /// Builds into the cache, showing the script's output, and returns the directory.
 pub async fn build() -> Result<PathBuf> {
-    let target = cache_directory()?;
+    let target = assets::cache_directory().ok_or_else(|| {
+        Error::machine(
+            "there is no home directory",
+            "set XDG_CACHE_HOME to a directory to keep programs in",
+        )
+    })?;
     files::create_dir(&target)?;
     let work = tempfile::Builder::new()
         .prefix(".building-")

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -11,13 +11,13 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{ClusterIndex, MAX_CLUSTERS, MAX_NODES, NodeNumber};
-use crate::helper;
 use crate::bootstrap;
 use crate::configuration::{self, API_PORT};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::forward::{Direction, Forward};
+use crate::helper;
 use crate::image;
 use crate::network::{Cuts, Switch};
 use crate::node::{Halt, Node};
@@ -65,27 +65,38 @@ impl Cluster {
     pub(crate) fn load(sandbox: &Sandbox, name: &str) -> Result<Option<Self>> {
         let path = sandbox.clusters_directory().join(name).join("cluster.json");
         let record: Option<Record> = files::read_json(&path)?;
-        Ok(record.map(|record| Self { sandbox: sandbox.clone(), name: name.to_owned(), record }))
+        Ok(record.map(|record| Self {
+            sandbox: sandbox.clone(),
+            name: name.to_owned(),
+            record,
+        }))
     }
 
     /// Writes down that the cluster is there, with a number and a port that no other has.
     async fn claim(sandbox: &Sandbox, name: &str, nodes: Option<u8>) -> Result<Self> {
         check_name(name)?;
         if nodes.is_some_and(|n| !(1..=MAX_NODES).contains(&n)) {
-            return Err(Error::input(format!("a cluster has 1 to {MAX_NODES} nodes")));
+            return Err(Error::input(format!(
+                "a cluster has 1 to {MAX_NODES} nodes"
+            )));
         }
         let _lock = sandbox.lock().await?;
         let clusters = sandbox.clusters()?;
-        let mut record = if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
+        let mut record = if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name)
+        {
             if cluster.is_up()? {
                 return Err(Error::input(format!("{name} is up already")));
             }
             cluster.record.clone()
         } else {
             let taken = |index| clusters.iter().any(|cluster| cluster.record.index == index);
-            let index = (0..MAX_CLUSTERS).map(ClusterIndex).find(|index| !taken(*index));
+            let index = (0..MAX_CLUSTERS)
+                .map(ClusterIndex)
+                .find(|index| !taken(*index));
             Record {
-                index: index.ok_or_else(|| Error::input(format!("a sandbox has at most {MAX_CLUSTERS} clusters")))?,
+                index: index.ok_or_else(|| {
+                    Error::input(format!("a sandbox has at most {MAX_CLUSTERS} clusters"))
+                })?,
                 nodes: DEFAULT_NODES,
                 id: format!("{:08x}", rand::random::<u32>()),
                 api_port: free_port()?,
@@ -95,8 +106,16 @@ impl Cluster {
         if TcpListener::bind((Ipv4Addr::LOCALHOST, record.api_port)).is_err() {
             record.api_port = free_port()?;
         }
-        let cluster = Self { sandbox: sandbox.clone(), name: name.to_owned(), record };
-        files::write_json(&cluster.path("cluster.json"), &cluster.record, files::PUBLIC)?;
+        let cluster = Self {
+            sandbox: sandbox.clone(),
+            name: name.to_owned(),
+            record,
+        };
+        files::write_json(
+            &cluster.path("cluster.json"),
+            &cluster.record,
+            files::PUBLIC,
+        )?;
         files::remove_dir(&cluster.path("run"))?;
         files::create_dir(&cluster.path("run"))?;
         Ok(cluster)
@@ -146,7 +165,11 @@ impl Cluster {
 
     #[allow(clippy::unused_self)]
     fn note(&self, start: Instant, what: &str) {
-        tracing::info!("{:4.1} s  {}: {what}", start.elapsed().as_secs_f32(), self.name);
+        tracing::info!(
+            "{:4.1} s  {}: {what}",
+            start.elapsed().as_secs_f32(),
+            self.name
+        );
     }
 
     async fn join_others(&self) -> Result<()> {
@@ -211,7 +234,10 @@ impl Cluster {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.sandbox.clusters_directory().join(&self.name).join(name)
+        self.sandbox
+            .clusters_directory()
+            .join(&self.name)
+            .join(name)
     }
 
     /// Of what is lost when the cluster goes down.
@@ -237,12 +263,17 @@ impl Cluster {
         if (1..=self.record.nodes).contains(&number) {
             return Ok(Node::new(self, NodeNumber(number)));
         }
-        Err(Error::input(format!("{} has nodes {0}1 to {0}{}", self.name, self.record.nodes)))
+        Err(Error::input(format!(
+            "{} has nodes {0}1 to {0}{}",
+            self.name, self.record.nodes
+        )))
     }
 
     pub(crate) fn switch(&self) -> Result<Switch> {
         let running = Switch::running(&self.path("run"), self.record.index)?;
-        running.ok_or_else(|| Error::input(format!("{} is down: `sandbox up {0}` starts it", self.name)))
+        running.ok_or_else(|| {
+            Error::input(format!("{} is down: `sandbox up {0}` starts it", self.name))
+        })
     }
 
     pub fn is_up(&self) -> Result<bool> {
@@ -259,19 +290,38 @@ impl Cluster {
         self.path("kubeconfig.inside")
     }
 
+    /// The directory with kubectl and the other programs that the cluster runs.
+    pub async fn programs_path(&self) -> Result<PathBuf> {
+        Ok(self
+            .sandbox
+            .programs()
+            .await?
+            .distribution
+            .directory()
+            .join("bin"))
+    }
+
     pub fn kubeconfig(&self) -> Result<Kubeconfig> {
         let path = self.kubeconfig_path();
-        Kubeconfig::read_from(&path).map_err(|source| Error::Kubeconfig { path, source: Box::new(source) })
+        Kubeconfig::read_from(&path).map_err(|source| Error::Kubeconfig {
+            path,
+            source: Box::new(source),
+        })
     }
 
     /// A client on this machine, as the administrator.
     pub async fn client(&self) -> Result<Client> {
         // Another part of the process may have chosen before: then that choice stands.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let config = Config::from_custom_kubeconfig(self.kubeconfig()?, &KubeConfigOptions::default()).await;
+        let config =
+            Config::from_custom_kubeconfig(self.kubeconfig()?, &KubeConfigOptions::default()).await;
         let path = self.kubeconfig_path();
-        let config = config.map_err(|source| Error::Kubeconfig { path, source: Box::new(source) })?;
-        Client::try_from(config).map_err(Error::kubernetes(format!("make a client of {}", self.name)))
+        let config = config.map_err(|source| Error::Kubeconfig {
+            path,
+            source: Box::new(source),
+        })?;
+        Client::try_from(config)
+            .map_err(Error::kubernetes(format!("make a client of {}", self.name)))
     }
 
     /// Waits until the API server answers that it is ready, or has ended.
@@ -291,11 +341,17 @@ impl Cluster {
 
     /// Cuts two clusters from each other: packets vanish, and no error comes back.
     pub async fn cut_link(&self, other: &Self) -> Result<()> {
-        self.change_link(other, |links, name| drop(links.links.insert(name.to_owned()))).await
+        self.change_link(other, |cuts, name| {
+            cuts.links.insert(name.to_owned());
+        })
+        .await
     }
 
     pub async fn heal_link(&self, other: &Self) -> Result<()> {
-        self.change_link(other, |links, name| drop(links.links.remove(name))).await
+        self.change_link(other, |cuts, name| {
+            cuts.links.remove(name);
+        })
+        .await
     }
 
     async fn change_link(&self, other: &Self, change: impl Fn(&mut Cuts, &str)) -> Result<()> {
@@ -309,7 +365,9 @@ impl Cluster {
     async fn start_provisioner(&self) -> Result<()> {
         let log = self.path("provisioner.log");
         let mut command = process::background(self.sandbox.program(), &log)?;
-        command.args(["provisioner", "--kubeconfig"]).arg(self.kubeconfig_path());
+        command
+            .args(["provisioner", "--kubeconfig"])
+            .arg(self.kubeconfig_path());
         command.arg("--nodes").arg(self.path("nodes"));
         let child = helper::until_ready(&mut command, "the provisioner", &log).await?;
         self.save_helper(child.id(), "provisioner.pid")
@@ -317,7 +375,12 @@ impl Cluster {
 
     fn save_helper(&self, pid: Option<u32>, file: &str) -> Result<()> {
         let process = pid.and_then(ProcessId::of);
-        let process = process.ok_or_else(|| Error::input(format!("the process of {file} of {} ended at once", self.name)))?;
+        let process = process.ok_or_else(|| {
+            Error::input(format!(
+                "the process of {file} of {} ended at once",
+                self.name
+            ))
+        })?;
         process.save(&self.run_path(file))
     }
 
@@ -325,7 +388,9 @@ impl Cluster {
     pub fn forwards(&self) -> Result<Vec<(String, Forward)>> {
         let mut forwards = Vec::new();
         for file in files::list(&self.path("run"))? {
-            let name = file.strip_prefix("forward-").and_then(|rest| rest.strip_suffix(".json"));
+            let name = file
+                .strip_prefix("forward-")
+                .and_then(|rest| rest.strip_suffix(".json"));
             if let Some(name) = name {
                 let forward = files::read_json(&self.run_path(&file))?;
                 forwards.extend(forward.map(|forward| (name.to_owned(), forward)));
@@ -336,7 +401,11 @@ impl Cluster {
 
     /// A port of this machine's loopback becomes one of the control plane, which nodes and pods reach; returns where.
     pub async fn forward_in(&self, port: u16, dial: SocketAddr) -> Result<SocketAddr> {
-        let forward = Forward { direction: Direction::In, listen: (Ipv4Addr::UNSPECIFIED, port).into(), dial };
+        let forward = Forward {
+            direction: Direction::In,
+            listen: (Ipv4Addr::UNSPECIFIED, port).into(),
+            dial,
+        };
         self.forward_as(&port.to_string(), &forward).await?;
         Ok((self.control_plane().address(), port).into())
     }
@@ -344,7 +413,15 @@ impl Cluster {
     /// An address inside becomes a port of this machine's loopback; returns where.
     pub async fn forward_out(&self, port: u16, dial: SocketAddr) -> Result<SocketAddr> {
         let listen = (Ipv4Addr::LOCALHOST, port).into();
-        self.forward_as(&port.to_string(), &Forward { direction: Direction::Out, listen, dial }).await?;
+        self.forward_as(
+            &port.to_string(),
+            &Forward {
+                direction: Direction::Out,
+                listen,
+                dial,
+            },
+        )
+        .await?;
         Ok(listen)
     }
 
@@ -352,7 +429,10 @@ impl Cluster {
         let name = port.to_string();
         let file = self.run_path(&format!("forward-{name}.json"));
         if !file.exists() {
-            return Err(Error::input(format!("{} has no forward of port {port}", self.name)));
+            return Err(Error::input(format!(
+                "{} has no forward of port {port}",
+                self.name
+            )));
         }
         self.suspend_forward(&name).await?;
         files::remove(&file)
@@ -368,12 +448,23 @@ impl Cluster {
         };
         let log = self.run_path(&format!("forward-{name}.log"));
         let mut command = process::background(self.sandbox.program(), &log)?;
-        command.arg("forwarder").arg("--listen-in").arg(listen_in).args(["--listen", &forward.listen.to_string()]);
-        command.arg("--dial-in").arg(dial_in).args(["--dial", &forward.dial.to_string()]);
+        command
+            .arg("forwarder")
+            .arg("--listen-in")
+            .arg(listen_in)
+            .args(["--listen", &forward.listen.to_string()]);
+        command
+            .arg("--dial-in")
+            .arg(dial_in)
+            .args(["--dial", &forward.dial.to_string()]);
         let what = format!("the forward of {} of {}", forward.listen, self.name);
         let child = helper::until_ready(&mut command, &what, &log).await?;
         self.save_helper(child.id(), &format!("forward-{name}.pid"))?;
-        files::write_json(&self.run_path(&format!("forward-{name}.json")), forward, files::PUBLIC)
+        files::write_json(
+            &self.run_path(&format!("forward-{name}.json")),
+            forward,
+            files::PUBLIC,
+        )
     }
 
     async fn suspend_forward(&self, name: &str) -> Result<()> {
@@ -409,13 +500,19 @@ fn check_name(name: &str) -> Result<()> {
     if (1..=8).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Ok(());
     }
-    Err(Error::input(format!("a cluster's name is one to eight letters a to z: {name:?}")))
+    Err(Error::input(format!(
+        "a cluster's name is one to eight letters a to z: {name:?}"
+    )))
 }
 
 fn free_port() -> Result<u16> {
     let path = Path::new("127.0.0.1");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::file("listen on", path))?;
-    Ok(listener.local_addr().map_err(Error::file("listen on", path))?.port())
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::file("listen on", path))?;
+    Ok(listener
+        .local_addr()
+        .map_err(Error::file("listen on", path))?
+        .port())
 }
 
 #[cfg(test)]
@@ -424,7 +521,16 @@ mod tests {
 
     #[test]
     fn names_must_fit_interfaces() {
-        for (name, expected) in [("east", true), ("a", true), ("abcdefgh", true), ("abcdefghi", false), ("", false), ("East", false), ("a1", false), ("a/b", false)] {
+        for (name, expected) in [
+            ("east", true),
+            ("a", true),
+            ("abcdefgh", true),
+            ("abcdefghi", false),
+            ("", false),
+            ("East", false),
+            ("a1", false),
+            ("a/b", false),
+        ] {
             assert_eq!(check_name(name).is_ok(), expected, "{name}");
         }
     }

@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::assets::Assets;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -64,21 +65,20 @@ pub struct Distribution {
 impl Distribution {
     /// Finds all programs, or says which are missing and what to do about it.
     pub fn find(sandbox_directory: &Path) -> Result<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-        let mut bin: Vec<PathBuf> = assets.iter().cloned().collect();
-        bin.extend(std::env::split_paths(&path));
-        bin.push(cache_directory()?.join("bin"));
-        let mut cni: Vec<PathBuf> = assets.iter().filter_map(|d| sibling(d, "cni")).collect();
+        let assets = Assets::from_environment();
+        let bin = assets.directories();
+        let mut cni: Vec<PathBuf> = bin
+            .iter()
+            .filter_map(|directory| sibling(directory, "cni"))
+            .collect();
         cni.extend(CNI_DIRECTORIES.iter().map(PathBuf::from));
-        cni.push(cache_directory()?.join("cni"));
 
         let mut origin = BTreeMap::new();
         let mut missing = Vec::new();
         for (folder, names, places) in [
-            ("bin", KUBERNETES, &bin),
-            ("bin", FOUNDATION, &bin),
-            ("cni", CNI, &cni),
+            ("bin", KUBERNETES, bin),
+            ("bin", FOUNDATION, bin),
+            ("cni", CNI, cni.as_slice()),
         ] {
             for name in names {
                 match places.iter().map(|p| p.join(name)).find(|p| is_usable(p)) {
@@ -114,18 +114,6 @@ impl Distribution {
     pub fn origin(&self) -> &BTreeMap<String, PathBuf> {
         &self.origin
     }
-}
-
-/// Where programs that were built are kept for all sandboxes of a user.
-pub fn cache_directory() -> Result<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-        .ok_or_else(|| {
-            Error::machine("there is no home directory", "set XDG_CACHE_HOME to a directory to keep programs in")
-        })?;
-    Ok(base.join("orlop/kubernetes"))
 }
 
 fn sibling(directory: &Path, name: &str) -> Option<PathBuf> {
@@ -181,7 +169,10 @@ fn gather(origin: &BTreeMap<String, PathBuf>, directory: &Path) -> Result<PathBu
 }
 
 fn place_program(found: &Path, target: &Path) -> Result<()> {
-    if SHARED_WITH_NODES.iter().any(|prefix| found.starts_with(prefix)) {
+    if SHARED_WITH_NODES
+        .iter()
+        .any(|prefix| found.starts_with(prefix))
+    {
         return symlink(found, target).map_err(Error::file("link", target));
     }
     // Several names of one program stay one file, and keep their names, by which it knows what to be.
@@ -229,7 +220,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let origin = origin_of(directory.path(), &["bin/etcd", "bin/runc", "cni/bridge"]);
         let found = whole(&origin).expect("it is whole");
-        assert_eq!(found, fs::canonicalize(directory.path()).expect("it exists"));
+        assert_eq!(
+            found,
+            fs::canonicalize(directory.path()).expect("it exists")
+        );
     }
 
     #[test]

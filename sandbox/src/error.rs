@@ -39,10 +39,7 @@ pub enum Error {
         source: Box<kube::config::KubeconfigError>,
     },
     #[error("make certificate {name}: {source}")]
-    Certificate {
-        name: String,
-        source: rcgen::Error,
-    },
+    Certificate { name: String, source: rcgen::Error },
     #[error("{action} {}: {source}", path.display())]
     Json {
         action: &'static str,

@@ -71,7 +71,9 @@ impl Forwarder {
             .enable_all()
             .build()
             .map_err(Error::file("serve", name))?;
-        runtime.block_on(self.serve(listener)).map_err(Error::file("serve", name))
+        runtime
+            .block_on(self.serve(listener))
+            .map_err(Error::file("serve", name))
     }
 
     async fn serve(&self, listener: TcpListener) -> std::io::Result<()> {
@@ -108,5 +110,8 @@ fn open(path: &Path) -> Result<std::fs::File> {
 }
 
 fn enter(namespace: &std::fs::File) -> std::io::Result<()> {
-    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+    Ok(move_into_link_name_space(
+        namespace.as_fd(),
+        Some(LinkNameSpaceType::Network),
+    )?)
 }

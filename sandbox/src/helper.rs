@@ -32,7 +32,10 @@ pub(crate) async fn until_ready(command: &mut Command, what: &str, log: &Path) -
     if line.trim_end() == READY {
         return Ok(child);
     }
-    let status = child.wait().await.map_err(Error::file("wait for what writes", log))?;
+    let status = child
+        .wait()
+        .await
+        .map_err(Error::file("wait for what writes", log))?;
     Err(Error::Command {
         command: format!("the start of {what}"),
         status: status.to_string(),

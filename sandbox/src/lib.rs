@@ -4,12 +4,14 @@
 //! mount, PID, UTS and IPC namespaces of their own. What runs in them is Kubernetes as it is anywhere.
 
 mod address;
-
+pub mod assets;
+mod background;
 mod bootstrap;
 pub mod build;
 mod cgroup;
 mod cluster;
 mod configuration;
+pub mod control_plane;
 mod daemon;
 mod distribution;
 mod error;
@@ -20,15 +22,18 @@ mod image;
 mod loops;
 mod network;
 mod node;
+mod pki;
 mod process;
 mod process_one;
 mod provisioner;
+pub mod s3;
 mod sandbox;
+pub mod skip;
 mod wait;
 
 pub use cluster::{Cluster, DEFAULT_NODES};
 pub use daemon::Daemon;
-pub use distribution::{Distribution, cache_directory};
+pub use distribution::Distribution;
 pub use error::{Error, Result};
 pub use forward::{Direction, Forward, Forwarder};
 pub use image::{BUSYBOX, ImageConfig};

@@ -11,11 +11,11 @@ use rustix::process::Signal;
 use tokio::process::Command;
 
 use crate::address::NodeNumber;
-use crate::helper;
 use crate::cluster::Cluster;
 use crate::daemon::{Daemon, Minor, Place};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::helper;
 use crate::image;
 use crate::loops;
 use crate::network::{Namespace, Port};
@@ -60,7 +60,13 @@ impl<'a> Node<'a> {
         };
         let root = cluster.path("nodes").join(&name);
         let cgroup = format!("{}/{name}", cluster.cgroup());
-        Self { cluster, number, name, root, cgroup }
+        Self {
+            cluster,
+            number,
+            name,
+            root,
+            cgroup,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -92,7 +98,13 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn place(&self, minor: Minor) -> Place<'_> {
-        Place { cluster: self.cluster.index(), number: self.number, name: &self.name, cgroup: &self.cgroup, minor }
+        Place {
+            cluster: self.cluster.index(),
+            number: self.number,
+            name: &self.name,
+            cgroup: &self.cgroup,
+            minor,
+        }
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -110,7 +122,10 @@ impl<'a> Node<'a> {
 
     fn running(&self) -> Result<ProcessId> {
         self.process()?.ok_or_else(|| {
-            Error::input(format!("{} is off: `sandbox start {0}` puts it on", self.name))
+            Error::input(format!(
+                "{} is off: `sandbox start {0}` puts it on",
+                self.name
+            ))
         })
     }
 
@@ -129,7 +144,15 @@ impl<'a> Node<'a> {
         let log = self.cluster.run_path(&format!("{}.log", self.name));
         let mut command = process::background("unshare", &log)?;
         command
-            .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--propagation", "private"])
+            .args([
+                "--mount",
+                "--net",
+                "--pid",
+                "--uts",
+                "--ipc",
+                "--propagation",
+                "private",
+            ])
             .args(["--fork", "--kill-child", "--"])
             .arg(sandbox.program())
             .args(["process-one", "--name", &self.name, "--root"])
@@ -139,7 +162,11 @@ impl<'a> Node<'a> {
             .arg("--pid-file")
             .arg(self.pid_file());
         helper::until_ready(&mut command, &self.name, &log).await?;
-        let port = Port { name: &self.name, number: self.number, namespace: self.namespace()? };
+        let port = Port {
+            name: &self.name,
+            number: self.number,
+            namespace: self.namespace()?,
+        };
         switch.plug(&port, self.cluster.node_count()).await
     }
 
@@ -194,22 +221,38 @@ impl<'a> Node<'a> {
 
     /// Cuts the node from everything: frames vanish, and no error comes back.
     pub async fn cut(&self) -> Result<()> {
-        self.cluster.change_cuts(|cuts| drop(cuts.nodes.insert(self.name.clone()))).await
+        self.cluster
+            .change_cuts(|cuts| {
+                cuts.nodes.insert(self.name.clone());
+            })
+            .await
     }
 
     pub async fn heal(&self) -> Result<()> {
-        self.cluster.change_cuts(|cuts| drop(cuts.nodes.remove(&self.name))).await
+        self.cluster
+            .change_cuts(|cuts| {
+                cuts.nodes.remove(&self.name);
+            })
+            .await
     }
 
     /// Cuts two nodes of one cluster from each other only.
     pub async fn cut_from(&self, other: &Node<'_>) -> Result<()> {
         let pair = self.pair(other)?;
-        self.cluster.change_cuts(|cuts| drop(cuts.pairs.insert(pair))).await
+        self.cluster
+            .change_cuts(|cuts| {
+                cuts.pairs.insert(pair);
+            })
+            .await
     }
 
     pub async fn heal_with(&self, other: &Node<'_>) -> Result<()> {
         let pair = self.pair(other)?;
-        self.cluster.change_cuts(|cuts| drop(cuts.pairs.remove(&pair))).await
+        self.cluster
+            .change_cuts(|cuts| {
+                cuts.pairs.remove(&pair);
+            })
+            .await
     }
 
     fn pair(&self, other: &Node<'_>) -> Result<(String, String)> {
@@ -219,12 +262,19 @@ impl<'a> Node<'a> {
                 self.name, other.name
             )));
         }
-        let (low, high) = if self.number < other.number { (self, other) } else { (other, self) };
+        let (low, high) = if self.number < other.number {
+            (self, other)
+        } else {
+            (other, self)
+        };
         Ok((low.name.clone(), high.name.clone()))
     }
 
     /// A command that runs on the node as root, with its root directory, network and processes.
-    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, line: impl IntoIterator<Item = S>) -> Result<Command> {
+    pub fn command<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        line: impl IntoIterator<Item = S>,
+    ) -> Result<Command> {
         let mut command = Command::new("nsenter");
         command.args(self.enter_arguments()?).args(line);
         Ok(command)
@@ -233,7 +283,20 @@ impl<'a> Node<'a> {
     fn enter_arguments(&self) -> Result<Vec<String>> {
         let pid = self.running()?.pid().to_string();
         let path = format!("PATH={PROGRAMS}/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let words = ["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--", "/usr/bin/env", "-i", &path, "HOME=/root"];
+        let words = [
+            "-t",
+            &pid,
+            "-m",
+            "-n",
+            "-p",
+            "-u",
+            "-i",
+            "--",
+            "/usr/bin/env",
+            "-i",
+            &path,
+            "HOME=/root",
+        ];
         let mut words: Vec<String> = words.map(String::from).into();
         if let Ok(terminal) = std::env::var("TERM") {
             words.push(format!("TERM={terminal}"));
@@ -247,7 +310,8 @@ impl<'a> Node<'a> {
     }
 
     fn daemon_file(&self, daemon: Daemon) -> PathBuf {
-        self.cluster.run_path(&format!("{}.{daemon}.pid", self.name))
+        self.cluster
+            .run_path(&format!("{}.{daemon}.pid", self.name))
     }
 
     pub(crate) fn daemon_process(&self, daemon: Daemon) -> Result<Option<ProcessId>> {
@@ -269,7 +333,11 @@ impl<'a> Node<'a> {
             return Ok(());
         }
         let names: Vec<_> = self.daemons().iter().map(|daemon| daemon.name()).collect();
-        Err(Error::input(format!("{} has no {daemon}; it has {}", self.name, names.join(", "))))
+        Err(Error::input(format!(
+            "{} has no {daemon}; it has {}",
+            self.name,
+            names.join(", ")
+        )))
     }
 
     /// The file that a daemon's output goes to.
@@ -285,7 +353,9 @@ impl<'a> Node<'a> {
         let place = self.place(self.cluster.sandbox().programs().await?.minor);
         let log = self.log(daemon);
         let mut command = process::background("nsenter", &log)?;
-        command.args(self.enter_arguments()?).args(daemon.command_line(&place));
+        command
+            .args(self.enter_arguments()?)
+            .args(daemon.command_line(&place));
         let child = process::spawn(&mut command)?;
         // Entering a process namespace takes a child: the program that was started stays outside as its parent.
         let process = match child.id().and_then(ProcessId::of) {
@@ -306,7 +376,12 @@ impl<'a> Node<'a> {
 
     pub(crate) fn ended(&self, daemon: Daemon) -> Error {
         let log = self.log(daemon);
-        Error::input(format!("{}/{daemon} ended; its log {} ends with:\n{}", self.name, log.display(), tail(&log)))
+        Error::input(format!(
+            "{}/{daemon} ended; its log {} ends with:\n{}",
+            self.name,
+            log.display(),
+            tail(&log)
+        ))
     }
 
     async fn until_containerd_answers(&self, process: ProcessId) -> Result<()> {
@@ -344,14 +419,20 @@ impl<'a> Node<'a> {
             return Ok(());
         }
         for archive in image::archives(&self.cluster.sandbox().images())? {
-            let meta = archive.metadata().map_err(Error::file("look at", &archive))?;
+            let meta = archive
+                .metadata()
+                .map_err(Error::file("look at", &archive))?;
             let version = format!("{} {}.{}", meta.len(), meta.mtime(), meta.mtime_nsec());
-            let mark = self.root.join("var/lib/sandbox/images").join(archive.file_name().unwrap_or_default());
+            let mark = self
+                .root
+                .join("var/lib/sandbox/images")
+                .join(archive.file_name().unwrap_or_default());
             if files::read(&mark)?.as_deref() == Some(&version) {
                 continue;
             }
             let input = std::fs::File::open(&archive).map_err(Error::file("open", &archive))?;
-            let mut command = self.command(["ctr", "--namespace", "k8s.io", "images", "import", "-"])?;
+            let mut command =
+                self.command(["ctr", "--namespace", "k8s.io", "images", "import", "-"])?;
             let output = command
                 .stdin(Stdio::from(input))
                 .kill_on_drop(true)
@@ -360,7 +441,11 @@ impl<'a> Node<'a> {
                 .map_err(Error::file("load", &archive))?;
             if !output.status.success() {
                 return Err(Error::Command {
-                    command: format!("ctr images import of {} on {}", archive.display(), self.name),
+                    command: format!(
+                        "ctr images import of {} on {}",
+                        archive.display(),
+                        self.name
+                    ),
                     status: output.status.to_string(),
                     output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
                 });

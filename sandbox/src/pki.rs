@@ -58,9 +58,13 @@ fn named(name: &str) -> impl Fn(rcgen::Error) -> Error {
 fn params(subject: &Subject<'_>, names: Vec<String>) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(names).map_err(named(subject.user))?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, subject.user);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, subject.user);
     if let Some(group) = subject.group {
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
     }
     // Wide bounds: a sandbox is also run on machines whose clock is wrong.
     params.not_before = date_time_ymd(2020, 1, 1);
@@ -74,7 +78,10 @@ impl Authority {
         let certificate_path = directory.join(format!("{name}.crt"));
         let mut params = params(&Subject::user(name), Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key = kept_key(directory, name)?;
         let certificate_pem = if let Some(text) = files::read(&certificate_path)? {
             text

@@ -208,8 +208,9 @@ pub(crate) async fn run(command: &mut Command, input: &str) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    let command_line = line(command);
     let failed = |source: io::Error| Error::Command {
-        command: line(command),
+        command: command_line.clone(),
         status: "an error".into(),
         output: source.to_string(),
     };
@@ -228,7 +229,7 @@ pub(crate) async fn run(command: &mut Command, input: &str) -> Result<String> {
     }
     let said = format!("{}{text}", String::from_utf8_lossy(&output.stderr));
     Err(Error::Command {
-        command: line(command),
+        command: command_line.clone(),
         status: output.status.to_string(),
         output: said.trim().to_owned(),
     })
@@ -267,7 +268,10 @@ mod tests {
     async fn a_process_is_ended_and_waited_for() {
         let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep");
         let id = ProcessId::of(child.id().expect("it runs")).expect("it runs");
-        assert_eq!(id.to_string().parse::<ProcessId>().expect("its own form"), id);
+        assert_eq!(
+            id.to_string().parse::<ProcessId>().expect("its own form"),
+            id
+        );
         id.end(Signal::KILL, KILL_LIMIT).await.expect("it ends");
         assert!(!id.runs());
         assert!(!child.wait().await.expect("a status").success());
@@ -275,10 +279,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_command_says_what_it_printed() {
-        let error = run(Command::new("sh").args(["-c", "cat; echo no >&2; exit 3"]), "in")
-            .await
-            .expect_err("it fails")
-            .to_string();
+        let error = run(
+            Command::new("sh").args(["-c", "cat; echo no >&2; exit 3"]),
+            "in",
+        )
+        .await
+        .expect_err("it fails")
+        .to_string();
         assert!(error.contains("exit status: 3: no\nin"), "{error}");
     }
 }

@@ -50,15 +50,38 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 const DIRECTORIES: &[&str] = &[
-    "usr", "dev", "proc", "sys", "run", "tmp", "etc", "root", "home", "mnt", "media", "srv", "opt/kube", ".machine",
-    "var/lib", "var/log", "var/cache", "var/tmp",
+    "usr",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "etc",
+    "root",
+    "home",
+    "mnt",
+    "media",
+    "srv",
+    "opt/kube",
+    ".machine",
+    "var/lib",
+    "var/log",
+    "var/cache",
+    "var/tmp",
 ];
 
 /// Links on a machine whose programs are all in `/usr`, directories on an older one.
 const TOP_OF_USR: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What programs of the machine look up in `/etc`.
-const ETC: &[&str] = &["passwd", "group", "ld.so.cache", "services", "protocols", "mke2fs.conf"];
+const ETC: &[&str] = &[
+    "passwd",
+    "group",
+    "ld.so.cache",
+    "services",
+    "protocols",
+    "mke2fs.conf",
+];
 
 impl ProcessOne {
     /// Makes the node and stays until it is told to end; must be process 1 of new namespaces.
@@ -86,15 +109,21 @@ impl ProcessOne {
         }
         for name in ["tmp", "var/tmp"] {
             let path = self.root.join(name);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).map_err(Error::file("open to all", &path))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))
+                .map_err(Error::file("open to all", &path))?;
         }
-        for (target, name) in [("/run", "var/run"), ("/run/lock", "var/lock"), ("/proc/self/mounts", "etc/mtab")] {
+        for (target, name) in [
+            ("/run", "var/run"),
+            ("/run/lock", "var/lock"),
+            ("/proc/self/mounts", "etc/mtab"),
+        ] {
             link(Path::new(target), &self.root.join(name))?;
         }
         for name in ETC {
             let from = Path::new("/etc").join(name);
             if from.exists() {
-                fs::copy(&from, self.root.join("etc").join(name)).map_err(Error::file("copy", &from))?;
+                fs::copy(&from, self.root.join("etc").join(name))
+                    .map_err(Error::file("copy", &from))?;
             }
         }
         let alternatives = Path::new("/etc/alternatives");
@@ -102,7 +131,10 @@ impl ProcessOne {
             let from = alternatives.join(&name);
             let to = self.root.join("etc/alternatives").join(&name);
             files::create_dir(&self.root.join("etc/alternatives"))?;
-            link(&fs::read_link(&from).map_err(Error::file("read", &from))?, &to)?;
+            link(
+                &fs::read_link(&from).map_err(Error::file("read", &from))?,
+                &to,
+            )?;
         }
         Ok(())
     }

@@ -18,7 +18,11 @@ use crate::process;
 use crate::wait;
 
 /// File systems that can be the upper layer of an overlay, which is what containers are; with the kernel's numbers.
-const FILE_SYSTEMS: &[(u64, &str)] = &[(0xEF53, "ext4"), (0x5846_5342, "xfs"), (0x9123_683E, "btrfs")];
+const FILE_SYSTEMS: &[(u64, &str)] = &[
+    (0xEF53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683E, "btrfs"),
+];
 /// How long to wait for another command that works on the same sandbox: the longest, an image for many nodes, is done.
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
 const LOCK_LOOK: Duration = Duration::from_millis(50);
@@ -82,8 +86,15 @@ impl Sandbox {
             .programs
             .get_or_try_init(async || {
                 let distribution = Distribution::find(self.directory())?;
-                let version = process::run(Command::new(distribution.program("kubelet")).arg("--version"), "").await?;
-                Ok(Programs { distribution, minor: version.parse()? })
+                let version = process::run(
+                    Command::new(distribution.program("kubelet")).arg("--version"),
+                    "",
+                )
+                .await?;
+                Ok(Programs {
+                    distribution,
+                    minor: version.parse()?,
+                })
             })
             .await
     }
@@ -106,9 +117,19 @@ impl Sandbox {
         match Cluster::load(self, name)? {
             Some(cluster) => Ok(cluster),
             None => {
-                let names: Vec<_> = self.clusters()?.iter().map(|c| c.name().to_owned()).collect();
-                let there = if names.is_empty() { "none yet: `sandbox up NAME`".into() } else { names.join(", ") };
-                Err(Error::input(format!("no cluster is called {name:?}; there are: {there}")))
+                let names: Vec<_> = self
+                    .clusters()?
+                    .iter()
+                    .map(|c| c.name().to_owned())
+                    .collect();
+                let there = if names.is_empty() {
+                    "none yet: `sandbox up NAME`".into()
+                } else {
+                    names.join(", ")
+                };
+                Err(Error::input(format!(
+                    "no cluster is called {name:?}; there are: {there}"
+                )))
             }
         }
     }
@@ -118,7 +139,12 @@ impl Sandbox {
     }
 
     /// Makes an image of a directory and gives it to every node, now and at each later start.
-    pub async fn image_from_directory(&self, name: &str, directory: &Path, config: &ImageConfig) -> Result<()> {
+    pub async fn image_from_directory(
+        &self,
+        name: &str,
+        directory: &Path,
+        config: &ImageConfig,
+    ) -> Result<()> {
         image::from_directory(&self.images(), name, directory, config).await?;
         self.hand_out_images().await
     }
@@ -152,11 +178,16 @@ impl Sandbox {
         let path = self.0.directory.join("lock");
         let file = std::fs::File::create(&path).map_err(Error::file("create", &path))?;
         // Waiting is done by asking, as a thread that waits inside the kernel would hold up other tasks of this process.
-        wait::until("the lock of the sandbox", LOCK_LIMIT, LOCK_LOOK, async || match file.try_lock() {
-            Ok(()) => Ok(Some(())),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
-        })
+        wait::until(
+            "the lock of the sandbox",
+            LOCK_LIMIT,
+            LOCK_LOOK,
+            async || match file.try_lock() {
+                Ok(()) => Ok(Some(())),
+                Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+                Err(std::fs::TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
+            },
+        )
         .await?;
         Ok(file)
     }
@@ -193,8 +224,13 @@ impl Drop for Guard {
         .join();
         match wiped {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => eprintln!("wipe the sandbox {}: {error}", self.0.directory().display()),
-            Err(_) => eprintln!("wipe the sandbox {}: panicked", self.0.directory().display()),
+            Ok(Err(error)) => {
+                eprintln!("wipe the sandbox {}: {error}", self.0.directory().display())
+            }
+            Err(_) => eprintln!(
+                "wipe the sandbox {}: panicked",
+                self.0.directory().display()
+            ),
         }
     }
 }
@@ -210,14 +246,18 @@ fn require_root() -> Result<()> {
 }
 
 fn require_file_system(directory: &Path) -> Result<()> {
-    let found = rustix::fs::statfs(directory).map_err(|errno| Error::file("look at", directory)(errno.into()))?;
+    let found = rustix::fs::statfs(directory)
+        .map_err(|errno| Error::file("look at", directory)(errno.into()))?;
     let magic = u64::try_from(found.f_type).unwrap_or_default();
     if FILE_SYSTEMS.iter().any(|(number, _)| *number == magic) {
         return Ok(());
     }
     let names: Vec<_> = FILE_SYSTEMS.iter().map(|(_, name)| *name).collect();
     Err(Error::machine(
-        format!("{} is on a file system (number {magic:#x}) on which containers cannot be stacked", directory.display()),
+        format!(
+            "{} is on a file system (number {magic:#x}) on which containers cannot be stacked",
+            directory.display()
+        ),
         format!("name a directory on {} in SANDBOX_DIR", names.join(", ")),
     ))
 }
@@ -233,10 +273,20 @@ fn own_program() -> Result<PathBuf> {
         return Ok(own);
     }
     // A test is one or two directories below where cargo puts programs.
-    let beside = own.ancestors().skip(1).take(3).map(|directory| directory.join(NAME));
+    let beside = own
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|directory| directory.join(NAME));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|directory| directory.join(NAME));
-    beside.chain(on_path).find(|path| path.is_file()).ok_or_else(|| {
-        Error::machine("the program `sandbox` is not found", "build it, and name it in SANDBOX_PROGRAM or put it on the PATH")
-    })
+    beside
+        .chain(on_path)
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::machine(
+                "the program `sandbox` is not found",
+                "build it, and name it in SANDBOX_PROGRAM or put it on the PATH",
+            )
+        })
 }
