@@ -159,7 +159,7 @@ impl Cli {
         tracing_subscriber::fmt()
             .with_env_filter(
                 tracing_subscriber::EnvFilter::try_from_default_env()
-                    .unwrap_or_else(|_| "warn,sandbox=info".into()),
+                    .unwrap_or_else(|_| "sandbox=info".into()),
             )
             .with_writer(std::io::stderr)
             .without_time()

@@ -14,7 +14,7 @@ pub enum Error {
     Input(String),
     #[error("{problem}: {remedy}")]
     Machine { problem: String, remedy: String },
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     File {
         action: &'static str,
         path: PathBuf,
@@ -28,19 +28,19 @@ pub enum Error {
     },
     #[error("{what} took more than {} s", limit.as_secs())]
     NotInTime { what: String, limit: Duration },
-    #[error("{action}: {source}")]
+    #[error("{action}")]
     Kubernetes {
         action: String,
         source: Box<kube::Error>,
     },
-    #[error("read kubeconfig {}: {source}", path.display())]
+    #[error("read kubeconfig {}", path.display())]
     Kubeconfig {
         path: PathBuf,
         source: Box<kube::config::KubeconfigError>,
     },
-    #[error("make certificate {name}: {source}")]
+    #[error("make certificate {name}")]
     Certificate { name: String, source: rcgen::Error },
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Json {
         action: &'static str,
         path: PathBuf,
@@ -77,4 +77,14 @@ impl Error {
             source: Box::new(source),
         }
     }
+}
+
+/// An error with its causes in one line, for those who print it.
+pub(crate) fn line(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let mut line = error.to_string();
+    for cause in causes {
+        line += &format!(": {cause}");
+    }
+    line
 }

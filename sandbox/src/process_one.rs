@@ -127,14 +127,14 @@ impl ProcessOne {
             }
         }
         let alternatives = Path::new("/etc/alternatives");
+        let own = self.root.join("etc/alternatives");
         for name in files::list(alternatives)? {
-            let from = alternatives.join(&name);
-            let to = self.root.join("etc/alternatives").join(&name);
-            files::create_dir(&self.root.join("etc/alternatives"))?;
-            link(
-                &fs::read_link(&from).map_err(Error::file("read", &from))?,
-                &to,
-            )?;
+            // A file beside the links explains them; only the links are of use.
+            let Ok(target) = fs::read_link(alternatives.join(&name)) else {
+                continue;
+            };
+            files::create_dir(&own)?;
+            link(&target, &own.join(&name))?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::files;
 use crate::process_one::READY;
 
@@ -122,7 +122,7 @@ impl Provisioner {
 }
 
 fn again(name: &str, error: &Error) -> Action {
-    eprintln!("{name}: {error}");
+    eprintln!("{name}: {}", error::line(error));
     Action::requeue(RETRY)
 }
 

@@ -11,7 +11,7 @@ use crate::cgroup::Hierarchy;
 use crate::cluster::Cluster;
 use crate::daemon::Minor;
 use crate::distribution::Distribution;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::files;
 use crate::image::{self, ImageConfig};
 use crate::process;
@@ -225,7 +225,10 @@ impl Drop for Guard {
         match wiped {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                eprintln!("wipe the sandbox {}: {error}", self.0.directory().display())
+                eprintln!("wipe the sandbox {}: {}",
+                self.0.directory().display(),
+                error::line(&error)
+            )
             }
             Err(_) => eprintln!(
                 "wipe the sandbox {}: panicked",
