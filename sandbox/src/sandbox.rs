@@ -51,13 +51,18 @@ pub(crate) struct Programs {
 impl Sandbox {
     /// Opens a sandbox, making its directory when it is not there; fails at once where none can run, and says why.
     pub fn open(directory: &Path) -> Result<Self> {
+        Self::open_with(directory, own_program()?)
+    }
+
+    /// The same for those who know where the program `sandbox` is, as its own tests do.
+    pub fn open_with(directory: &Path, program: PathBuf) -> Result<Self> {
         require_root()?;
         files::create_dir(directory)?;
         let directory = std::fs::canonicalize(directory).map_err(Error::file("find", directory))?;
         require_file_system(&directory)?;
         Ok(Self(Arc::new(Inner {
             directory,
-            program: own_program()?,
+            program,
             cgroups: Hierarchy::detect()?,
             programs: OnceCell::new(),
         })))
@@ -85,7 +90,7 @@ impl Sandbox {
         self.0
             .programs
             .get_or_try_init(async || {
-                let distribution = Distribution::find(self.directory())?;
+                let distribution = find_or_build(self.directory()).await?;
                 let version = process::run(
                     Command::new(distribution.program("kubelet")).arg("--version"),
                     "",
@@ -97,6 +102,11 @@ impl Sandbox {
                 })
             })
             .await
+    }
+
+    /// Finds the programs now, or says which are missing; a test that cannot run without asks this first.
+    pub async fn require_programs(&self) -> Result<()> {
+        self.programs().await.map(drop)
     }
 
     pub(crate) fn clusters_directory(&self) -> PathBuf {
@@ -225,10 +235,11 @@ impl Drop for Guard {
         match wiped {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                eprintln!("wipe the sandbox {}: {}",
-                self.0.directory().display(),
-                error::line(&error)
-            )
+                eprintln!(
+                    "wipe the sandbox {}: {}",
+                    self.0.directory().display(),
+                    error::line(&error)
+                )
             }
             Err(_) => eprintln!(
                 "wipe the sandbox {}: panicked",
@@ -236,6 +247,16 @@ impl Drop for Guard {
             ),
         }
     }
+}
+
+/// Builds what is missing only when `SANDBOX_BUILD` is 1: nobody who starts a cluster expects minutes of compilation.
+async fn find_or_build(directory: &Path) -> Result<Distribution> {
+    let found = Distribution::find(directory);
+    if found.is_err() && std::env::var_os("SANDBOX_BUILD").is_some_and(|value| value == "1") {
+        crate::build::build().await?;
+        return Distribution::find(directory);
+    }
+    found
 }
 
 fn require_root() -> Result<()> {
@@ -275,15 +296,21 @@ fn own_program() -> Result<PathBuf> {
     if own.file_name().is_some_and(|name| name == NAME) {
         return Ok(own);
     }
-    // A test is one or two directories below where cargo puts programs.
+    // A test is one or two directories below where cargo puts programs, or its package is below their directory's parent.
     let beside = own
         .ancestors()
         .skip(1)
         .take(3)
         .map(|directory| directory.join(NAME));
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let built = package
+        .iter()
+        .flat_map(|package| package.ancestors())
+        .map(|above| above.join("target/debug").join(NAME));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|directory| directory.join(NAME));
     beside
+        .chain(built)
         .chain(on_path)
         .find(|path| path.is_file())
         .ok_or_else(|| {
