@@ -33,6 +33,8 @@ const EMPTY_LOOK: Duration = Duration::from_millis(20);
 pub(crate) enum Hierarchy {
     V1 {
         controllers: Vec<PathBuf>,
+        /// Version 2 beside version 1, without controllers: runc makes groups there, so they are removed there too.
+        unified: Option<PathBuf>,
     },
     V2 {
         root: PathBuf,
@@ -63,15 +65,23 @@ impl Hierarchy {
             ));
         }
         let mut controllers = Vec::new();
+        let mut unified = None;
         for name in files::list(root)? {
             let path = root.join(name);
-            // Names of joint hierarchies are links; "unified" is version 2 beside version 1, which nothing here uses.
-            let own = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
-            if own && !path.join("cgroup.controllers").exists() {
+            // The names of joint hierarchies are links to one directory.
+            if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                continue;
+            }
+            if path.join("cgroup.controllers").exists() {
+                unified = Some(path);
+            } else {
                 controllers.push(path);
             }
         }
-        Ok(Self::V1 { controllers })
+        Ok(Self::V1 {
+            controllers,
+            unified,
+        })
     }
 
     fn v2(root: &Path) -> Result<Self> {
@@ -105,7 +115,7 @@ impl Hierarchy {
     /// Makes a group of that path (without a slash in front) and those above it.
     pub(crate) fn create(&self, group: &str) -> Result<()> {
         match self {
-            Self::V1 { controllers } => controllers
+            Self::V1 { controllers, .. } => controllers
                 .iter()
                 .try_for_each(|root| create_v1(root, group)),
             Self::V2 { root, controllers } => create_v2(root, controllers, group),
@@ -114,9 +124,12 @@ impl Hierarchy {
 
     /// Removes a group and those below; its processes must have been killed.
     pub(crate) async fn remove(&self, group: &str) -> Result<()> {
-        let roots = match self {
-            Self::V1 { controllers } => controllers.as_slice(),
-            Self::V2 { root, .. } => std::slice::from_ref(root),
+        let roots: Vec<&PathBuf> = match self {
+            Self::V1 {
+                controllers,
+                unified,
+            } => controllers.iter().chain(unified).collect(),
+            Self::V2 { root, .. } => vec![root],
         };
         for root in roots {
             let path = root.join(group);

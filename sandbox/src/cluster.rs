@@ -1,33 +1,27 @@
 //! A cluster: a switch, a control plane and nodes.
 
+mod forwards;
+mod life;
+
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{ClusterIndex, MAX_CLUSTERS, MAX_NODES, NodeNumber};
 use crate::bootstrap;
-use crate::configuration::{self, API_PORT};
-use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::forward::{Direction, Forward};
-use crate::helper;
-use crate::image;
 use crate::network::{Cuts, Switch};
-use crate::node::{Halt, Node};
-use crate::process::{self, KILL_LIMIT, ProcessId};
+use crate::node::Node;
+use crate::process::ProcessId;
 use crate::sandbox::Sandbox;
 
 /// What a cluster has when nothing else is asked for: enough for replicas to be apart.
 pub const DEFAULT_NODES: u8 = 3;
-/// The forward that is always there: the API server at the machine's loopback.
-const API_FORWARD: &str = "api";
 
 /// A cluster, up or down. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,7 +48,7 @@ impl Cluster {
     /// When that does not succeed, what was started is ended again; logs stay.
     pub async fn up(sandbox: &Sandbox, name: &str, nodes: Option<u8>) -> Result<Self> {
         let cluster = Self::claim(sandbox, name, nodes).await?;
-        if let Err(error) = cluster.start().await {
+        if let Err(error) = cluster.start_all().await {
             cluster.down().await?;
             return Err(error);
         }
@@ -121,94 +115,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    async fn start(&self) -> Result<()> {
-        let start = Instant::now();
-        let programs = self.sandbox.programs().await?;
-        {
-            let _lock = self.sandbox.lock().await?;
-            image::make_basic(&self.sandbox.images(), &programs.distribution).await?;
-        }
-        configuration::write_all(self, programs.minor)?;
-        Switch::start(&self.path("run"), self.record.index, self.record.nodes).await?;
-        let nodes: Vec<Node<'_>> = self.nodes().collect();
-        let machines = futures::future::try_join_all(nodes.iter().map(async |node| {
-            node.power_on().await?;
-            node.start_daemon(Daemon::Containerd).await
-        }));
-        tokio::try_join!(self.start_control_plane(start), machines)?;
-        self.note(start, "containerd has its images");
-        for node in &nodes {
-            node.start().await?;
-        }
-        self.join_others().await?;
-        bootstrap::until_ready(self, programs.minor).await?;
-        self.note(start, "nodes are ready");
-        Ok(())
-    }
-
-    async fn start_control_plane(&self, start: Instant) -> Result<()> {
-        let node = self.control_plane();
-        node.power_on().await?;
-        let api = Forward {
-            direction: Direction::Out,
-            listen: (Ipv4Addr::LOCALHOST, self.record.api_port).into(),
-            dial: (Ipv4Addr::LOCALHOST, API_PORT).into(),
-        };
-        self.forward_as(API_FORWARD, &api).await?;
-        node.start_daemon(Daemon::Etcd).await?;
-        node.start_daemon(Daemon::ApiServer).await?;
-        self.note(start, "the API server is ready");
-        bootstrap::create_nodes(self).await?;
-        node.start().await?;
-        self.start_provisioner().await
-    }
-
-    #[allow(clippy::unused_self)]
-    fn note(&self, start: Instant, what: &str) {
-        tracing::info!(
-            "{:4.1} s  {}: {what}",
-            start.elapsed().as_secs_f32(),
-            self.name
-        );
-    }
-
-    async fn join_others(&self) -> Result<()> {
-        let _lock = self.sandbox.lock().await?;
-        let own = self.switch()?;
-        // Of two clusters that start at once, the second to come here finds the mark of the first.
-        files::write(&self.run_path("linkable"), "", files::PUBLIC)?;
-        for other in self.sandbox.clusters()? {
-            if other.name != self.name && other.is_up()? && other.run_path("linkable").exists() {
-                own.link(&self.name, &other.switch()?, &other.name).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends all that runs; the state stays, for a later start.
-    pub async fn down(&self) -> Result<()> {
-        self.halt(Halt::Orderly).await
-    }
-
-    /// Ends all that runs and removes the state.
-    pub async fn destroy(&self) -> Result<()> {
-        self.halt(Halt::Power).await?;
-        files::remove_dir(&self.path(""))
-    }
-
-    async fn halt(&self, how: Halt) -> Result<()> {
-        if let Some(provisioner) = ProcessId::load(&self.run_path("provisioner.pid"))? {
-            provisioner.end(Signal::KILL, KILL_LIMIT).await?;
-        }
-        let nodes: Vec<Node<'_>> = self.nodes().chain([self.control_plane()]).collect();
-        futures::future::try_join_all(nodes.iter().map(|node| node.halt(how))).await?;
-        if let Some(switch) = ProcessId::load(&self.run_path("switch.pid"))? {
-            switch.end(Signal::KILL, KILL_LIMIT).await?;
-        }
-        self.sandbox.cgroups().remove(&self.cgroup()).await?;
-        files::remove_dir(&self.path("run"))
-    }
-
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -245,7 +151,8 @@ impl Cluster {
         self.path("run").join(name)
     }
 
-    pub(crate) fn cgroup(&self) -> String {
+    /// The control group in which all its pods are.
+    pub fn cgroup(&self) -> String {
         format!("sandbox-{}", self.record.id)
     }
 
@@ -360,132 +267,6 @@ impl Cluster {
         }
         self.change_cuts(|cuts| change(cuts, &other.name)).await?;
         other.change_cuts(|cuts| change(cuts, &self.name)).await
-    }
-
-    async fn start_provisioner(&self) -> Result<()> {
-        let log = self.path("provisioner.log");
-        let mut command = process::background(self.sandbox.program(), &log)?;
-        command
-            .args(["provisioner", "--kubeconfig"])
-            .arg(self.kubeconfig_path());
-        command.arg("--nodes").arg(self.path("nodes"));
-        let child = helper::until_ready(&mut command, "the provisioner", &log).await?;
-        self.save_helper(child.id(), "provisioner.pid")
-    }
-
-    fn save_helper(&self, pid: Option<u32>, file: &str) -> Result<()> {
-        let process = pid.and_then(ProcessId::of);
-        let process = process.ok_or_else(|| {
-            Error::input(format!(
-                "the process of {file} of {} ended at once",
-                self.name
-            ))
-        })?;
-        process.save(&self.run_path(file))
-    }
-
-    /// What listens on this machine, or inside, for this cluster; by name, which is the port it listens on.
-    pub fn forwards(&self) -> Result<Vec<(String, Forward)>> {
-        let mut forwards = Vec::new();
-        for file in files::list(&self.path("run"))? {
-            let name = file
-                .strip_prefix("forward-")
-                .and_then(|rest| rest.strip_suffix(".json"));
-            if let Some(name) = name {
-                let forward = files::read_json(&self.run_path(&file))?;
-                forwards.extend(forward.map(|forward| (name.to_owned(), forward)));
-            }
-        }
-        Ok(forwards)
-    }
-
-    /// A port of this machine's loopback becomes one of the control plane, which nodes and pods reach; returns where.
-    pub async fn forward_in(&self, port: u16, dial: SocketAddr) -> Result<SocketAddr> {
-        let forward = Forward {
-            direction: Direction::In,
-            listen: (Ipv4Addr::UNSPECIFIED, port).into(),
-            dial,
-        };
-        self.forward_as(&port.to_string(), &forward).await?;
-        Ok((self.control_plane().address(), port).into())
-    }
-
-    /// An address inside becomes a port of this machine's loopback; returns where.
-    pub async fn forward_out(&self, port: u16, dial: SocketAddr) -> Result<SocketAddr> {
-        let listen = (Ipv4Addr::LOCALHOST, port).into();
-        self.forward_as(
-            &port.to_string(),
-            &Forward {
-                direction: Direction::Out,
-                listen,
-                dial,
-            },
-        )
-        .await?;
-        Ok(listen)
-    }
-
-    pub async fn end_forward(&self, port: u16) -> Result<()> {
-        let name = port.to_string();
-        let file = self.run_path(&format!("forward-{name}.json"));
-        if !file.exists() {
-            return Err(Error::input(format!(
-                "{} has no forward of port {port}",
-                self.name
-            )));
-        }
-        self.suspend_forward(&name).await?;
-        files::remove(&file)
-    }
-
-    async fn forward_as(&self, name: &str, forward: &Forward) -> Result<()> {
-        self.suspend_forward(name).await?;
-        let inside = self.control_plane().namespace()?.path();
-        let machine = PathBuf::from("/proc/self/ns/net");
-        let (listen_in, dial_in) = match forward.direction {
-            Direction::Out => (machine, inside),
-            Direction::In => (inside, machine),
-        };
-        let log = self.run_path(&format!("forward-{name}.log"));
-        let mut command = process::background(self.sandbox.program(), &log)?;
-        command
-            .arg("forwarder")
-            .arg("--listen-in")
-            .arg(listen_in)
-            .args(["--listen", &forward.listen.to_string()]);
-        command
-            .arg("--dial-in")
-            .arg(dial_in)
-            .args(["--dial", &forward.dial.to_string()]);
-        let what = format!("the forward of {} of {}", forward.listen, self.name);
-        let child = helper::until_ready(&mut command, &what, &log).await?;
-        self.save_helper(child.id(), &format!("forward-{name}.pid"))?;
-        files::write_json(
-            &self.run_path(&format!("forward-{name}.json")),
-            forward,
-            files::PUBLIC,
-        )
-    }
-
-    async fn suspend_forward(&self, name: &str) -> Result<()> {
-        match ProcessId::load(&self.run_path(&format!("forward-{name}.pid")))? {
-            Some(process) => process.end(Signal::KILL, KILL_LIMIT).await,
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) async fn suspend_forwards(&self) -> Result<()> {
-        for (name, _) in self.forwards()? {
-            self.suspend_forward(&name).await?;
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn resume_forwards(&self) -> Result<()> {
-        for (name, forward) in self.forwards()? {
-            self.forward_as(&name, &forward).await?;
-        }
-        Ok(())
     }
 }
 

@@ -299,7 +299,10 @@ mod tests {
             let path = from_directory(&images, "test:1", &root, &config)
                 .await
                 .expect("made");
-            assert_eq!(archives(&images).expect("listed"), [path.clone()]);
+            assert_eq!(
+                archives(&images).expect("listed"),
+                std::slice::from_ref(&path)
+            );
             made.push(fs::read(path).expect("read"));
         }
         assert!(made[0] == made[1]);

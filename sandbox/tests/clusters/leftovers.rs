@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,6 @@ use anyhow::{Context, Result, ensure};
 pub(crate) struct Machine {
     interfaces: BTreeSet<String>,
     settings: Vec<String>,
-    groups: BTreeSet<String>,
 }
 
 /// Those that a kubelet sets where it is let.
@@ -34,11 +33,10 @@ impl Machine {
         Ok(Self {
             interfaces: interfaces.collect(),
             settings: SETTINGS.iter().map(setting).collect(),
-            groups: groups(),
         })
     }
 
-    pub(crate) fn check_same(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn check_same(&self, directory: &Path, groups: &[String]) -> Result<()> {
         let now = Self::look()?;
         ensure!(
             now.interfaces == self.interfaces,
@@ -52,8 +50,8 @@ impl Machine {
             now.settings,
             self.settings
         );
-        let new: Vec<_> = now.groups.difference(&self.groups).collect();
-        ensure!(new.is_empty(), "control groups: {new:?}");
+        let groups = groups_left(groups);
+        ensure!(groups.is_empty(), "control groups: {groups:?}");
         let here = directory.to_string_lossy();
         let processes = processes_of(&here);
         ensure!(
@@ -77,22 +75,15 @@ impl Machine {
     }
 }
 
-fn groups() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let folders = fs::read_dir("/sys/fs/cgroup")
-        .into_iter()
-        .flatten()
-        .flatten();
-    for folder in folders
-        .map(|entry| entry.path())
-        .chain(["/sys/fs/cgroup".into()])
-    {
-        let names = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let names =
-            names.filter(|entry| entry.file_name().to_string_lossy().starts_with("sandbox-"));
-        found.extend(names.map(|entry| entry.path().display().to_string()));
-    }
-    found
+/// Version 2 has them at the top, version 1 in every hierarchy.
+fn groups_left(groups: &[String]) -> Vec<PathBuf> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&top).into_iter().flatten().flatten();
+    let places: Vec<_> = hierarchies.map(|entry| entry.path()).chain([top]).collect();
+    let all = groups
+        .iter()
+        .flat_map(|group| places.iter().map(move |place| place.join(group)));
+    all.filter(|path| path.exists()).collect()
 }
 
 /// A process belongs to the sandbox if its command line names it or its mounts come from it, as those of pods do.

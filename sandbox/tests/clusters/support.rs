@@ -28,21 +28,22 @@ impl Timer {
     }
 }
 
-pub(crate) async fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    kubectl_with(cluster, arguments, "").await
+/// Runs kubectl with the words of a line and returns what it printed.
+pub(crate) async fn kubectl(cluster: &Cluster, line: &str) -> Result<String> {
+    kubectl_with(cluster, line, "").await
 }
 
 pub(crate) async fn apply(cluster: &Cluster, manifest: &str) -> Result<()> {
-    kubectl_with(cluster, &["apply", "-f", "-"], manifest)
+    kubectl_with(cluster, "apply -f -", manifest)
         .await
         .map(drop)
 }
 
-async fn kubectl_with(cluster: &Cluster, arguments: &[&str], input: &str) -> Result<String> {
+async fn kubectl_with(cluster: &Cluster, line: &str, input: &str) -> Result<String> {
     let mut child = Command::new(cluster.programs_path().await?.join("kubectl"))
         .arg("--kubeconfig")
         .arg(cluster.kubeconfig_path())
-        .args(arguments)
+        .args(line.split_whitespace())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -59,7 +60,7 @@ async fn kubectl_with(cluster: &Cluster, arguments: &[&str], input: &str) -> Res
     if !output.status.success() {
         bail!(
             "kubectl {}: {}",
-            arguments.join(" "),
+            line,
             String::from_utf8_lossy(&output.stderr)
         );
     }
@@ -91,7 +92,7 @@ pub(crate) async fn ping(from: &Node<'_>, to: Ipv4Addr) -> sandbox::Result<Strin
 
 pub(crate) async fn node_is(cluster: &Cluster, node: &Node<'_>, ready: &str) -> Result<bool> {
     let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
-    Ok(kubectl(cluster, &["get", "node", node.name(), "-o", path]).await? == ready)
+    Ok(kubectl(cluster, &format!("get node {node} -o {path}")).await? == ready)
 }
 
 pub(crate) async fn pod_on(cluster: &Cluster, app: &str, node: &str) -> Result<String> {
@@ -103,9 +104,8 @@ pub(crate) async fn pod_address(cluster: &Cluster, app: &str, node: &str) -> Res
 }
 
 async fn pod_field(cluster: &Cluster, app: &str, node: &str, field: &str) -> Result<String> {
-    let label = format!("app={app}");
     let path = format!("jsonpath={{.items[?(@.spec.nodeName==\"{node}\")].{field}}}");
-    let value = kubectl(cluster, &["get", "pods", "-l", &label, "-o", &path]).await?;
+    let value = kubectl(cluster, &format!("get pods -l app={app} -o {path}")).await?;
     if value.is_empty() {
         bail!("no pod of {app} is on {node}");
     }
