@@ -166,13 +166,10 @@ impl Switch {
         ];
         lines.extend(routes_to_pods(index, nodes, None));
         self.namespace.ip(&lines).await?;
-        let mut sysctl = self.namespace.command("sysctl");
-        sysctl.args(["-qw", "net.ipv4.ip_forward=1"]);
-        // Only there when the module is: without it frames on bridges are not shown to iptables, which is what is wanted.
-        if Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
-            sysctl.arg("net.bridge.bridge-nf-call-iptables=0");
-        }
-        process::run(&mut sysctl, "").await?;
+        // These settings are each network namespace's own. The second is there only when its module is: without it frames
+        // on bridges are not shown to iptables, which is what is wanted.
+        let settings = "cd /proc/sys/net && echo 1 > ipv4/ip_forward && if [ -e bridge ]; then echo 0 > bridge/bridge-nf-call-iptables; fi";
+        process::run(self.namespace.command("sh").args(["-c", settings]), "").await?;
         Ok(())
     }
 

@@ -157,7 +157,12 @@ impl<'a> Node<'a> {
             number: self.number,
             namespace: self.namespace()?,
         };
-        switch.plug(&port, self.cluster.node_count()).await
+        let plugged = switch.plug(&port, self.cluster.node_count()).await;
+        if plugged.is_err() {
+            // A node without its network would look like one that is on.
+            port.namespace.0.end(Signal::KILL, KILL_LIMIT).await?;
+        }
+        plugged
     }
 
     /// Puts the node on with all its daemons; those that run go on.
@@ -183,22 +188,35 @@ impl<'a> Node<'a> {
 
     /// Puts the node off; nothing of it runs afterwards, and it holds no loop device.
     pub async fn halt(&self, how: Halt) -> Result<()> {
+        let mut orderly = Ok(());
         if let Some(process) = self.process()? {
             if how == Halt::Orderly {
-                for daemon in [Daemon::Containerd, Daemon::Etcd] {
-                    if self.daemons().contains(&daemon) {
-                        self.end_daemon(daemon, Signal::TERM).await?;
-                    }
-                }
+                orderly = self.end_keepers_of_state().await;
             }
             process.end(Signal::KILL, KILL_LIMIT).await?;
         }
         if self.number == NodeNumber::CONTROL_PLANE {
             // They would keep its network namespace.
-            return self.cluster.suspend_forwards().await;
+            self.cluster.suspend_forwards().await?;
+        } else {
+            loops::detach_below(&self.root).await?;
+            self.cluster
+                .sandbox()
+                .cgroups()
+                .remove(&self.cgroup)
+                .await?;
         }
-        loops::detach_below(&self.root).await?;
-        self.cluster.sandbox().cgroups().remove(&self.cgroup).await
+        // A daemon that did not end when asked was killed with the rest: that is told once nothing is left.
+        orderly
+    }
+
+    async fn end_keepers_of_state(&self) -> Result<()> {
+        for daemon in [Daemon::Containerd, Daemon::Etcd] {
+            if self.daemons().contains(&daemon) {
+                self.end_daemon(daemon, Signal::TERM).await?;
+            }
+        }
+        Ok(())
     }
 
     pub async fn stop(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! A sandbox: a directory with clusters in it, and the programs they run.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,15 @@ const FILE_SYSTEMS: &[(u64, &str)] = &[
     (0xEF53, "ext4"),
     (0x5846_5342, "xfs"),
     (0x9123_683E, "btrfs"),
+];
+/// Tools of the machine that are called, and Debian's packages that have them.
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("losetup", "mount"),
+    ("nsenter", "util-linux"),
+    ("setsid", "util-linux"),
+    ("tar", "tar"),
+    ("unshare", "util-linux"),
 ];
 /// How long to wait for another command that works on the same sandbox: the longest, an image for many nodes, is done.
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
@@ -57,6 +67,7 @@ impl Sandbox {
     /// The same for those who know where the program `sandbox` is, as its own tests do.
     pub fn open_with(directory: &Path, program: PathBuf) -> Result<Self> {
         require_root()?;
+        require_tools()?;
         files::create_dir(directory)?;
         let directory = std::fs::canonicalize(directory).map_err(Error::file("find", directory))?;
         require_file_system(&directory)?;
@@ -266,6 +277,23 @@ fn require_root() -> Result<()> {
     Err(Error::machine(
         "nodes need namespaces, mounts and control groups, which only root can make",
         "run as root (`sudo -E`), or in a container that is privileged",
+    ))
+}
+
+fn require_tools() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        |tool: &str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !found(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let tools: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
+    let packages: BTreeSet<_> = missing.iter().map(|(_, package)| *package).collect();
+    let packages: Vec<_> = packages.into_iter().collect();
+    Err(Error::machine(
+        format!("these tools are not on the PATH: {}", tools.join(", ")),
+        format!("run `apt-get install {}`", packages.join(" ")),
     ))
 }
 

@@ -36,18 +36,16 @@ impl Cluster {
             node.power_on().await?;
             node.start_daemon(Daemon::Containerd).await
         }));
-        tokio::try_join!(self.start_control_plane(start), machines)?;
-        self.note(start, "containerd has its images");
-        for node in &nodes {
-            node.start().await?;
-        }
+        tokio::try_join!(self.start_api(start), machines)?;
+        let nodes = futures::future::try_join_all(nodes.iter().map(Node::start));
+        tokio::try_join!(self.start_control_plane(), nodes)?;
         self.join_others().await?;
         bootstrap::until_ready(self, programs.minor).await?;
         self.note(start, "nodes are ready");
         Ok(())
     }
 
-    async fn start_control_plane(&self, start: Instant) -> Result<()> {
+    async fn start_api(&self, start: Instant) -> Result<()> {
         let node = self.control_plane();
         node.power_on().await?;
         let api = Forward {
@@ -59,12 +57,15 @@ impl Cluster {
         node.start_daemon(Daemon::Etcd).await?;
         node.start_daemon(Daemon::ApiServer).await?;
         self.note(start, "the API server is ready");
-        bootstrap::create_nodes(self).await?;
-        node.start().await?;
+        bootstrap::create_nodes(self).await
+    }
+
+    /// What the nodes can start without.
+    async fn start_control_plane(&self) -> Result<()> {
+        self.control_plane().start().await?;
         self.start_provisioner().await
     }
 
-    #[allow(clippy::unused_self)]
     fn note(&self, start: Instant, what: &str) {
         tracing::info!(
             "{:4.1} s  {}: {what}",
@@ -102,10 +103,12 @@ impl Cluster {
             provisioner.end(Signal::KILL, KILL_LIMIT).await?;
         }
         let nodes: Vec<Node<'_>> = self.nodes().chain([self.control_plane()]).collect();
-        futures::future::try_join_all(nodes.iter().map(|node| node.halt(how))).await?;
+        // All are ended before anything is made of an error: what one could not do is no reason to leave the others.
+        let halted = futures::future::join_all(nodes.iter().map(|node| node.halt(how))).await;
         if let Some(switch) = ProcessId::load(&self.run_path("switch.pid"))? {
             switch.end(Signal::KILL, KILL_LIMIT).await?;
         }
+        halted.into_iter().collect::<Result<()>>()?;
         self.sandbox.cgroups().remove(&self.cgroup()).await?;
         files::remove_dir(&self.path("run"))
     }
