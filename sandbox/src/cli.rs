@@ -185,7 +185,8 @@ async fn run(command: Command, directory: &std::path::Path) -> Result<ExitCode> 
         }
         _ => {}
     }
-    let sandbox = Sandbox::open(directory)?;
+    let program = std::env::current_exe().context("find this program's file")?;
+    let sandbox = Sandbox::open_with(directory, program)?;
     match command {
         Command::Up { name, nodes } => {
             let cluster = Cluster::up(&sandbox, &name, nodes).await?;
