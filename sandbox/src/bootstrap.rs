@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node as NodeObject, NodeSpec, NodeStatus, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
 
@@ -105,7 +107,9 @@ fn node_object(node: &Node<'_>) -> NodeObject {
 }
 
 /// Waits until every node is ready and pods are admitted.
-pub(crate) async fn until_ready(cluster: &Cluster, minor: Minor) -> Result<()> {
+///
+/// A node counts only when its kubelet has said so since then: what an earlier one has said stays in etcd.
+pub(crate) async fn until_ready(cluster: &Cluster, minor: Minor, since: Timestamp) -> Result<()> {
     let client = cluster.client().await?;
     let nodes: Api<NodeObject> = Api::all(client.clone());
     let wanted = usize::from(cluster.node_count());
@@ -116,21 +120,25 @@ pub(crate) async fn until_ready(cluster: &Cluster, minor: Minor) -> Result<()> {
             "list the nodes of {}",
             cluster.name()
         )))?;
-        let ready = listed.iter().filter(|node| is_ready(node)).count();
+        let ready = listed.iter().filter(|node| is_ready(node, since)).count();
         Ok((ready >= wanted).then_some(()))
     })
     .await?;
     until_pods_are_admitted(client, cluster, minor).await
 }
 
-fn is_ready(node: &NodeObject) -> bool {
+fn is_ready(node: &NodeObject, since: Timestamp) -> bool {
     let conditions = node
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    // The API knows seconds only.
+    let fresh = |at: &Time| at.0.as_second() >= since.as_second();
+    conditions.into_iter().any(|condition| {
+        condition.type_ == "Ready"
+            && condition.status == "True"
+            && condition.last_heartbeat_time.as_ref().is_some_and(fresh)
+    })
 }
 
 async fn until_pods_are_admitted(client: Client, cluster: &Cluster, minor: Minor) -> Result<()> {
@@ -154,4 +162,28 @@ async fn until_pods_are_admitted(client: Client, cluster: &Cluster, minor: Minor
             .then_some(()))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(condition: &serde_json::Value, expected: bool) {
+        let since: Timestamp = "2026-01-01T12:00:00.7Z".parse().expect("a time");
+        let node = json!({"status": {"conditions": [{"type": "MemoryPressure", "status": "False"}, condition]}});
+        let node: NodeObject = serde_json::from_value(node).expect("a node");
+        assert_eq!(is_ready(&node, since), expected, "{condition}");
+    }
+
+    #[test]
+    fn only_what_a_kubelet_has_said_since_counts() {
+        let ready = |status: &str, at: &str| json!({"type": "Ready", "status": status, "lastHeartbeatTime": at});
+        check(&ready("True", "2026-01-01T12:00:00Z"), true);
+        check(&ready("True", "2026-01-01T12:00:05Z"), true);
+        check(&ready("True", "2026-01-01T11:59:59Z"), false);
+        check(&ready("False", "2026-01-01T12:00:05Z"), false);
+        check(&ready("Unknown", "2026-01-01T12:00:05Z"), false);
+        check(&json!({"type": "Ready", "status": "True"}), false);
+    }
 }

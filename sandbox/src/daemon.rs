@@ -138,6 +138,8 @@ fn etcd() -> Vec<String> {
         "--listen-peer-urls=http://127.0.0.1:2380",
         "--initial-advertise-peer-urls=http://127.0.0.1:2380",
         "--initial-cluster=sandbox=http://127.0.0.1:2380",
+        // A power cut here is the end of processes: what was written is in the machine's memory and gets to its disk.
+        "--unsafe-no-fsync",
         "--logger=zap",
         "--log-level=warn",
     ]

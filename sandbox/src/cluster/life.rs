@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use rustix::process::Signal;
 
 use super::Cluster;
@@ -23,7 +24,7 @@ const API_FORWARD: &str = "api";
 
 impl Cluster {
     pub(super) async fn start_all(&self) -> Result<()> {
-        let start = Instant::now();
+        let (start, since) = (Instant::now(), Timestamp::now());
         let programs = self.sandbox.programs().await?;
         {
             let _lock = self.sandbox.lock().await?;
@@ -40,7 +41,7 @@ impl Cluster {
         let nodes = futures::future::try_join_all(nodes.iter().map(Node::start));
         tokio::try_join!(self.start_control_plane(), nodes)?;
         self.join_others().await?;
-        bootstrap::until_ready(self, programs.minor).await?;
+        bootstrap::until_ready(self, programs.minor, since).await?;
         self.note(start, "nodes are ready");
         Ok(())
     }
