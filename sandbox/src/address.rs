@@ -70,11 +70,7 @@ impl ClusterIndex {
     pub(crate) fn link(self, other: Self) -> (Ipv4Addr, Ipv4Addr) {
         let (low, high) = (self.0.min(other.0), self.0.max(other.0));
         let end = |host| Ipv4Addr::new(10, 19, low * MAX_CLUSTERS + high, host);
-        if self.0 == low {
-            (end(1), end(2))
-        } else {
-            (end(2), end(1))
-        }
+        if self.0 == low { (end(1), end(2)) } else { (end(2), end(1)) }
     }
 }
 
@@ -99,11 +95,6 @@ mod tests {
             }
         }
         assert!(all.iter().all(|range| !range.starts_with("10.19.")));
-        const {
-            assert!(
-                MAX_NODES <= 200,
-                "the last node's address must fit into its range"
-            )
-        };
+        const { assert!(MAX_NODES <= 200, "the last node's address must fit into its range") };
     }
 }

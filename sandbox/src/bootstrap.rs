@@ -51,10 +51,7 @@ fn http_get(path: &str) -> std::result::Result<hyper::Request<Vec<u8>>, hyper::h
 pub(crate) async fn create_nodes(cluster: &Cluster) -> Result<()> {
     let api: Api<NodeObject> = Api::all(cluster.client().await?);
     for node in cluster.nodes() {
-        match api
-            .create(&PostParams::default(), &node_object(&node))
-            .await
-        {
+        match api.create(&PostParams::default(), &node_object(&node)).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(Error::kubernetes(format!("create node {node}"))(error)),
@@ -68,41 +65,24 @@ fn node_object(node: &Node<'_>) -> NodeObject {
     let labels = [
         ("kubernetes.io/hostname", node.name().to_owned()),
         ("topology.kubernetes.io/region", cluster.to_owned()),
-        (
-            "topology.kubernetes.io/zone",
-            format!("{cluster}-zone{number}"),
-        ),
+        ("topology.kubernetes.io/zone", format!("{cluster}-zone{number}")),
         ("rack", format!("{cluster}-rack{number}")),
     ];
     let pods = node.cluster().index().pods_of(node.number());
-    let none = BTreeMap::from([(
-        "pods".to_owned(),
-        k8s_openapi::apimachinery::pkg::api::resource::Quantity("0".into()),
-    )]);
+    let none =
+        BTreeMap::from([("pods".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("0".into()))]);
     NodeObject {
         metadata: ObjectMeta {
             name: Some(node.name().to_owned()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
             annotations: Some(
-                [(
-                    "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
-                    "true".to_owned(),
-                )]
-                .into(),
+                [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into(),
             ),
             ..ObjectMeta::default()
         },
-        spec: Some(NodeSpec {
-            pod_cidr: Some(pods.clone()),
-            pod_cidrs: Some(vec![pods]),
-            ..NodeSpec::default()
-        }),
+        spec: Some(NodeSpec { pod_cidr: Some(pods.clone()), pod_cidrs: Some(vec![pods]), ..NodeSpec::default() }),
         // No pod is placed on it until its kubelet says what it has.
-        status: Some(NodeStatus {
-            capacity: Some(none.clone()),
-            allocatable: Some(none),
-            ..NodeStatus::default()
-        }),
+        status: Some(NodeStatus { capacity: Some(none.clone()), allocatable: Some(none), ..NodeStatus::default() }),
     }
 }
 
@@ -116,10 +96,7 @@ pub(crate) async fn until_ready(cluster: &Cluster, minor: Minor, since: Timestam
     let what = format!("the nodes of {} to get ready", cluster.name());
     wait::until(&what, NODES_LIMIT, LOOK, async || {
         let listed = nodes.list(&ListParams::default()).await;
-        let listed = listed.map_err(Error::kubernetes(format!(
-            "list the nodes of {}",
-            cluster.name()
-        )))?;
+        let listed = listed.map_err(Error::kubernetes(format!("list the nodes of {}", cluster.name())))?;
         let ready = listed.iter().filter(|node| is_ready(node, since)).count();
         Ok((ready >= wanted).then_some(()))
     })
@@ -128,10 +105,7 @@ pub(crate) async fn until_ready(cluster: &Cluster, minor: Minor, since: Timestam
 }
 
 fn is_ready(node: &NodeObject, since: Timestamp) -> bool {
-    let conditions = node
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     // The API knows seconds only.
     let fresh = |at: &Time| at.0.as_second() >= since.as_second();
     conditions.into_iter().any(|condition| {
@@ -146,20 +120,12 @@ async fn until_pods_are_admitted(client: Client, cluster: &Cluster, minor: Minor
     let what = format!("the default service account of {}", cluster.name());
     wait::until(&what, NODES_LIMIT, LOOK, async || {
         let account = accounts.get_opt("default").await;
-        let account = account.map_err(Error::kubernetes(format!(
-            "get the service account default of {}",
-            cluster.name()
-        )))?;
+        let account =
+            account.map_err(Error::kubernetes(format!("get the service account default of {}", cluster.name())))?;
         let admits = |account: &ServiceAccount| {
-            minor >= NO_TOKEN_SECRETS
-                || account
-                    .secrets
-                    .as_ref()
-                    .is_some_and(|secrets| !secrets.is_empty())
+            minor >= NO_TOKEN_SECRETS || account.secrets.as_ref().is_some_and(|secrets| !secrets.is_empty())
         };
-        Ok(account
-            .is_some_and(|account| admits(&account))
-            .then_some(()))
+        Ok(account.is_some_and(|account| admits(&account)).then_some(()))
     })
     .await
 }

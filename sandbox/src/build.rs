@@ -19,10 +19,7 @@ const MAIN: &str = include_str!("../build/kube.go");
 /// Builds into the cache, showing the script's output, and returns the directory.
 pub async fn build() -> Result<PathBuf> {
     let target = assets::cache_directory().ok_or_else(|| {
-        Error::machine(
-            "there is no home directory",
-            "set XDG_CACHE_HOME to a directory to keep programs in",
-        )
+        Error::machine("there is no home directory", "set XDG_CACHE_HOME to a directory to keep programs in")
     })?;
     files::create_dir(&target)?;
     let work = tempfile::Builder::new()

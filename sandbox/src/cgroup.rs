@@ -18,9 +18,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// The number by which the kernel knows a file system of control groups of version 2.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// Without these, version 1's hierarchies are too few for runc and kubelet.
-const NEEDED_V1: &[&str] = &[
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids",
-];
+const NEEDED_V1: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"];
 /// Handed down in version 2, where the machine has them; the first four are needed.
 const WANTED_V2: &[&str] = &["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 const NEEDED_V2: usize = 4;
@@ -45,22 +43,14 @@ pub(crate) enum Hierarchy {
 impl Hierarchy {
     pub(crate) fn detect() -> Result<Self> {
         let root = Path::new(MOUNT);
-        let kind =
-            rustix::fs::statfs(root).map_err(|errno| Error::file("look at", root)(errno.into()))?;
+        let kind = rustix::fs::statfs(root).map_err(|errno| Error::file("look at", root)(errno.into()))?;
         if u64::try_from(kind.f_type).is_ok_and(|magic| magic == CGROUP2_MAGIC) {
             return Self::v2(root);
         }
-        let missing: Vec<_> = NEEDED_V1
-            .iter()
-            .filter(|c| !root.join(c).is_dir())
-            .copied()
-            .collect();
+        let missing: Vec<_> = NEEDED_V1.iter().filter(|c| !root.join(c).is_dir()).copied().collect();
         if !missing.is_empty() {
             return Err(Error::machine(
-                format!(
-                    "control groups of version 1 lack {} below {MOUNT}",
-                    missing.join(", ")
-                ),
+                format!("control groups of version 1 lack {} below {MOUNT}", missing.join(", ")),
                 "mount them (in a container: give it the host's /sys/fs/cgroup writable), or start the machine with version 2",
             ));
         }
@@ -78,46 +68,27 @@ impl Hierarchy {
                 controllers.push(path);
             }
         }
-        Ok(Self::V1 {
-            controllers,
-            unified,
-        })
+        Ok(Self::V1 { controllers, unified })
     }
 
     fn v2(root: &Path) -> Result<Self> {
         let text = files::read(&root.join("cgroup.controllers"))?.unwrap_or_default();
         let present: Vec<&str> = text.split_whitespace().collect();
-        let missing: Vec<_> = WANTED_V2[..NEEDED_V2]
-            .iter()
-            .filter(|c| !present.contains(c))
-            .copied()
-            .collect();
+        let missing: Vec<_> = WANTED_V2[..NEEDED_V2].iter().filter(|c| !present.contains(c)).copied().collect();
         if !missing.is_empty() {
             return Err(Error::machine(
-                format!(
-                    "control groups of version 2 lack {} at {MOUNT}",
-                    missing.join(", ")
-                ),
+                format!("control groups of version 2 lack {} at {MOUNT}", missing.join(", ")),
                 "start the machine with these controllers (in a container: hand them down to it, and give it a control group namespace of its own)",
             ));
         }
-        let controllers = WANTED_V2
-            .iter()
-            .filter(|c| present.contains(c))
-            .map(|c| (*c).to_owned())
-            .collect();
-        Ok(Self::V2 {
-            root: root.to_owned(),
-            controllers,
-        })
+        let controllers = WANTED_V2.iter().filter(|c| present.contains(c)).map(|c| (*c).to_owned()).collect();
+        Ok(Self::V2 { root: root.to_owned(), controllers })
     }
 
     /// Makes a group of that path (without a slash in front) and those above it.
     pub(crate) fn create(&self, group: &str) -> Result<()> {
         match self {
-            Self::V1 { controllers, .. } => controllers
-                .iter()
-                .try_for_each(|root| create_v1(root, group)),
+            Self::V1 { controllers, .. } => controllers.iter().try_for_each(|root| create_v1(root, group)),
             Self::V2 { root, controllers } => create_v2(root, controllers, group),
         }
     }
@@ -125,10 +96,7 @@ impl Hierarchy {
     /// Removes a group and those below; its processes must have been killed.
     pub(crate) async fn remove(&self, group: &str) -> Result<()> {
         let roots: Vec<&PathBuf> = match self {
-            Self::V1 {
-                controllers,
-                unified,
-            } => controllers.iter().chain(unified).collect(),
+            Self::V1 { controllers, unified } => controllers.iter().chain(unified).collect(),
             Self::V2 { root, .. } => vec![root],
         };
         for root in roots {

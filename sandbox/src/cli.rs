@@ -58,17 +58,9 @@ enum Command {
     /// Kill one at once: a daemon by SIGKILL, a node as by a power cut
     Kill { target: String },
     /// Cut a node from everything, or two nodes from each other
-    Net {
-        action: Cut,
-        node: String,
-        other: Option<String>,
-    },
+    Net { action: Cut, node: String, other: Option<String> },
     /// Cut two clusters from each other
-    Link {
-        action: Cut,
-        cluster: String,
-        other: String,
-    },
+    Link { action: Cut, cluster: String, other: String },
     /// Lead TCP connections in or out of a cluster
     #[command(subcommand)]
     Forward(ForwardCommand),
@@ -113,11 +105,7 @@ enum ForwardCommand {
         dial: Option<SocketAddr>,
     },
     /// An address inside, for this machine: it is found at this port of 127.0.0.1
-    Out {
-        cluster: String,
-        port: u16,
-        dial: SocketAddr,
-    },
+    Out { cluster: String, port: u16, dial: SocketAddr },
     /// End either
     End { cluster: String, port: u16 },
 }
@@ -158,8 +146,7 @@ impl Cli {
         };
         tracing_subscriber::fmt()
             .with_env_filter(
-                tracing_subscriber::EnvFilter::try_from_default_env()
-                    .unwrap_or_else(|_| "sandbox=info".into()),
+                tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "sandbox=info".into()),
             )
             .with_writer(std::io::stderr)
             .without_time()
@@ -197,20 +184,10 @@ async fn run(command: Command, directory: &std::path::Path) -> Result<ExitCode> 
         Command::Env { name } => show::environment(&sandbox.cluster(&name)?).await?,
         Command::Start { target } => change(&sandbox, &target, &[Change::Start]).await?,
         Command::Stop { target } => change(&sandbox, &target, &[Change::Stop]).await?,
-        Command::Restart { target } => {
-            change(&sandbox, &target, &[Change::Stop, Change::Start]).await?
-        }
+        Command::Restart { target } => change(&sandbox, &target, &[Change::Stop, Change::Start]).await?,
         Command::Kill { target } => change(&sandbox, &target, &[Change::Kill]).await?,
-        Command::Net {
-            action,
-            node,
-            other,
-        } => net(&sandbox, action, &node, other.as_deref()).await?,
-        Command::Link {
-            action,
-            cluster,
-            other,
-        } => {
+        Command::Net { action, node, other } => net(&sandbox, action, &node, other.as_deref()).await?,
+        Command::Link { action, cluster, other } => {
             let (cluster, other) = (sandbox.cluster(&cluster)?, sandbox.cluster(&other)?);
             match action {
                 Cut::Cut => cluster.cut_link(&other).await?,
@@ -245,10 +222,7 @@ async fn down(sandbox: &Sandbox, names: &[String], wipe: bool) -> Result<()> {
     let clusters = if names.is_empty() {
         sandbox.clusters()?
     } else {
-        names
-            .iter()
-            .map(|name| sandbox.cluster(name))
-            .collect::<Result<_, _>>()?
+        names.iter().map(|name| sandbox.cluster(name)).collect::<Result<_, _>>()?
     };
     for cluster in clusters {
         if wipe {
@@ -277,11 +251,7 @@ impl Target {
         let digits = &node[name.len()..];
         let number = (!digits.is_empty()).then(|| digits.parse()).transpose();
         let number = number.with_context(|| format!("{node} has a number that no node has"))?;
-        let target = Self {
-            cluster: sandbox.cluster(name)?,
-            number,
-            daemon,
-        };
+        let target = Self { cluster: sandbox.cluster(name)?, number, daemon };
         target.node()?;
         Ok(target)
     }
@@ -320,9 +290,7 @@ async fn change(sandbox: &Sandbox, target: &str, changes: &[Change]) -> Result<(
 async fn net(sandbox: &Sandbox, action: Cut, node: &str, other: Option<&str>) -> Result<()> {
     let target = Target::parse(sandbox, node)?;
     let node = target.node()?;
-    let other = other
-        .map(|other| Target::parse(sandbox, other))
-        .transpose()?;
+    let other = other.map(|other| Target::parse(sandbox, other)).transpose()?;
     match (action, &other) {
         (Cut::Cut, None) => node.cut().await?,
         (Cut::Heal, None) => node.heal().await?,
@@ -334,26 +302,16 @@ async fn net(sandbox: &Sandbox, action: Cut, node: &str, other: Option<&str>) ->
 
 async fn forward(sandbox: &Sandbox, command: ForwardCommand) -> Result<()> {
     match command {
-        ForwardCommand::In {
-            cluster,
-            port,
-            dial,
-        } => {
+        ForwardCommand::In { cluster, port, dial } => {
             let dial = dial.unwrap_or_else(|| ([127, 0, 0, 1], port).into());
             let at = sandbox.cluster(&cluster)?.forward_in(port, dial).await?;
             println!("{dial} is at {at} in {cluster}");
         }
-        ForwardCommand::Out {
-            cluster,
-            port,
-            dial,
-        } => {
+        ForwardCommand::Out { cluster, port, dial } => {
             let at = sandbox.cluster(&cluster)?.forward_out(port, dial).await?;
             println!("{dial} in {cluster} is at {at}");
         }
-        ForwardCommand::End { cluster, port } => {
-            sandbox.cluster(&cluster)?.end_forward(port).await?
-        }
+        ForwardCommand::End { cluster, port } => sandbox.cluster(&cluster)?.end_forward(port).await?,
     }
     Ok(())
 }
@@ -373,9 +331,7 @@ async fn image(sandbox: &Sandbox, arguments: &ImageArguments) -> Result<()> {
         user: arguments.user.clone(),
         working_directory: arguments.workdir.clone(),
     };
-    Ok(sandbox
-        .image_from_directory(name, directory, &config)
-        .await?)
+    Ok(sandbox.image_from_directory(name, directory, &config).await?)
 }
 
 async fn exec(sandbox: &Sandbox, node: &str, command: &[String]) -> Result<ExitCode> {
@@ -383,12 +339,7 @@ async fn exec(sandbox: &Sandbox, node: &str, command: &[String]) -> Result<ExitC
     if target.daemon.is_some() {
         bail!("a command runs on a node, not in a daemon: {node}");
     }
-    let status = target
-        .node()?
-        .command(command)?
-        .status()
-        .await
-        .context("run nsenter")?;
+    let status = target.node()?.command(command)?.status().await.context("run nsenter")?;
     // A command that a signal has ended has no code of its own.
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
@@ -405,7 +356,5 @@ fn log(sandbox: &Sandbox, target: &str, path: bool) -> Result<()> {
         return Ok(());
     }
     let content = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-    std::io::stdout()
-        .write_all(&content)
-        .context("print the log")
+    std::io::stdout().write_all(&content).context("print the log")
 }

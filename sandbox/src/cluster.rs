@@ -59,38 +59,27 @@ impl Cluster {
     pub(crate) fn load(sandbox: &Sandbox, name: &str) -> Result<Option<Self>> {
         let path = sandbox.clusters_directory().join(name).join("cluster.json");
         let record: Option<Record> = files::read_json(&path)?;
-        Ok(record.map(|record| Self {
-            sandbox: sandbox.clone(),
-            name: name.to_owned(),
-            record,
-        }))
+        Ok(record.map(|record| Self { sandbox: sandbox.clone(), name: name.to_owned(), record }))
     }
 
     /// Writes down that the cluster is there, with a number and a port that no other has.
     async fn claim(sandbox: &Sandbox, name: &str, nodes: Option<u8>) -> Result<Self> {
         check_name(name)?;
         if nodes.is_some_and(|n| !(1..=MAX_NODES).contains(&n)) {
-            return Err(Error::input(format!(
-                "a cluster has 1 to {MAX_NODES} nodes"
-            )));
+            return Err(Error::input(format!("a cluster has 1 to {MAX_NODES} nodes")));
         }
         let _lock = sandbox.lock().await?;
         let clusters = sandbox.clusters()?;
-        let mut record = if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name)
-        {
+        let mut record = if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
             if cluster.is_up()? {
                 return Err(Error::input(format!("{name} is up already")));
             }
             cluster.record.clone()
         } else {
             let taken = |index| clusters.iter().any(|cluster| cluster.record.index == index);
-            let index = (0..MAX_CLUSTERS)
-                .map(ClusterIndex)
-                .find(|index| !taken(*index));
+            let index = (0..MAX_CLUSTERS).map(ClusterIndex).find(|index| !taken(*index));
             Record {
-                index: index.ok_or_else(|| {
-                    Error::input(format!("a sandbox has at most {MAX_CLUSTERS} clusters"))
-                })?,
+                index: index.ok_or_else(|| Error::input(format!("a sandbox has at most {MAX_CLUSTERS} clusters")))?,
                 nodes: DEFAULT_NODES,
                 id: format!("{:08x}", rand::random::<u32>()),
                 api_port: free_port()?,
@@ -100,16 +89,8 @@ impl Cluster {
         if TcpListener::bind((Ipv4Addr::LOCALHOST, record.api_port)).is_err() {
             record.api_port = free_port()?;
         }
-        let cluster = Self {
-            sandbox: sandbox.clone(),
-            name: name.to_owned(),
-            record,
-        };
-        files::write_json(
-            &cluster.path("cluster.json"),
-            &cluster.record,
-            files::PUBLIC,
-        )?;
+        let cluster = Self { sandbox: sandbox.clone(), name: name.to_owned(), record };
+        files::write_json(&cluster.path("cluster.json"), &cluster.record, files::PUBLIC)?;
         files::remove_dir(&cluster.path("run"))?;
         files::create_dir(&cluster.path("run"))?;
         Ok(cluster)
@@ -140,10 +121,7 @@ impl Cluster {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.sandbox
-            .clusters_directory()
-            .join(&self.name)
-            .join(name)
+        self.sandbox.clusters_directory().join(&self.name).join(name)
     }
 
     /// Of what is lost when the cluster goes down.
@@ -170,17 +148,12 @@ impl Cluster {
         if (1..=self.record.nodes).contains(&number) {
             return Ok(Node::new(self, NodeNumber(number)));
         }
-        Err(Error::input(format!(
-            "{} has nodes {0}1 to {0}{}",
-            self.name, self.record.nodes
-        )))
+        Err(Error::input(format!("{} has nodes {0}1 to {0}{}", self.name, self.record.nodes)))
     }
 
     pub(crate) fn switch(&self) -> Result<Switch> {
         let running = Switch::running(&self.path("run"), self.record.index)?;
-        running.ok_or_else(|| {
-            Error::input(format!("{} is down: `sandbox up {0}` starts it", self.name))
-        })
+        running.ok_or_else(|| Error::input(format!("{} is down: `sandbox up {0}` starts it", self.name)))
     }
 
     pub fn is_up(&self) -> Result<bool> {
@@ -199,36 +172,22 @@ impl Cluster {
 
     /// The directory with kubectl and the other programs that the cluster runs.
     pub async fn programs_path(&self) -> Result<PathBuf> {
-        Ok(self
-            .sandbox
-            .programs()
-            .await?
-            .distribution
-            .directory()
-            .join("bin"))
+        Ok(self.sandbox.programs().await?.distribution.directory().join("bin"))
     }
 
     pub fn kubeconfig(&self) -> Result<Kubeconfig> {
         let path = self.kubeconfig_path();
-        Kubeconfig::read_from(&path).map_err(|source| Error::Kubeconfig {
-            path,
-            source: Box::new(source),
-        })
+        Kubeconfig::read_from(&path).map_err(|source| Error::Kubeconfig { path, source: Box::new(source) })
     }
 
     /// A client on this machine, as the administrator.
     pub async fn client(&self) -> Result<Client> {
         // Another part of the process may have chosen before: then that choice stands.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let config =
-            Config::from_custom_kubeconfig(self.kubeconfig()?, &KubeConfigOptions::default()).await;
+        let config = Config::from_custom_kubeconfig(self.kubeconfig()?, &KubeConfigOptions::default()).await;
         let path = self.kubeconfig_path();
-        let config = config.map_err(|source| Error::Kubeconfig {
-            path,
-            source: Box::new(source),
-        })?;
-        Client::try_from(config)
-            .map_err(Error::kubernetes(format!("make a client of {}", self.name)))
+        let config = config.map_err(|source| Error::Kubeconfig { path, source: Box::new(source) })?;
+        Client::try_from(config).map_err(Error::kubernetes(format!("make a client of {}", self.name)))
     }
 
     /// Waits until the API server answers that it is ready, or has ended.
@@ -281,19 +240,13 @@ fn check_name(name: &str) -> Result<()> {
     if (1..=8).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Ok(());
     }
-    Err(Error::input(format!(
-        "a cluster's name is one to eight letters a to z: {name:?}"
-    )))
+    Err(Error::input(format!("a cluster's name is one to eight letters a to z: {name:?}")))
 }
 
 fn free_port() -> Result<u16> {
     let path = Path::new("127.0.0.1");
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::file("listen on", path))?;
-    Ok(listener
-        .local_addr()
-        .map_err(Error::file("listen on", path))?
-        .port())
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::file("listen on", path))?;
+    Ok(listener.local_addr().map_err(Error::file("listen on", path))?.port())
 }
 
 #[cfg(test)]

@@ -28,17 +28,12 @@ struct Authorities {
 
 pub(crate) fn write_all(cluster: &Cluster, minor: Minor) -> Result<()> {
     let kept = cluster.path("pki");
-    let authorities = Authorities {
-        cluster: Authority::kept(&kept, "ca")?,
-        front_proxy: Authority::kept(&kept, "front-proxy-ca")?,
-    };
+    let authorities =
+        Authorities { cluster: Authority::kept(&kept, "ca")?, front_proxy: Authority::kept(&kept, "front-proxy-ca")? };
     let ca = &authorities.cluster;
     let admin = ca.client(&Subject::of("kubernetes-admin", ADMINISTRATORS))?;
     let outside = format!("https://127.0.0.1:{}", cluster.api_port());
-    let inside = format!(
-        "https://{}:{API_PORT}",
-        cluster.index().node(NodeNumber::CONTROL_PLANE)
-    );
+    let inside = format!("https://{}:{API_PORT}", cluster.index().node(NodeNumber::CONTROL_PLANE));
     for (file, server) in [("kubeconfig", &outside), ("kubeconfig.inside", &inside)] {
         let kubeconfig = pki::kubeconfig(cluster.name(), server, ca, &admin);
         write_json(&cluster.path(file), &kubeconfig, PRIVATE)?;
@@ -51,24 +46,14 @@ pub(crate) fn write_all(cluster: &Cluster, minor: Minor) -> Result<()> {
     Ok(())
 }
 
-fn write_control_plane(
-    cluster: &Cluster,
-    authorities: &Authorities,
-    proxy: &Identity,
-    minor: Minor,
-) -> Result<()> {
+fn write_control_plane(cluster: &Cluster, authorities: &Authorities, proxy: &Identity, minor: Minor) -> Result<()> {
     let node = cluster.control_plane();
     let ca = &authorities.cluster;
     let index = cluster.index();
-    let mut names: Vec<String> = [
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "localhost",
-        "127.0.0.1",
-    ]
-    .map(String::from)
-    .into();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1"]
+            .map(String::from)
+            .into();
     names.extend([
         "kubernetes.default.svc.cluster.local".into(),
         cluster.name().into(),
@@ -77,44 +62,18 @@ fn write_control_plane(
     ]);
     let etc = node.root().join(&CONFIGURATION[1..]);
     for (name, identity) in [
-        (
-            "apiserver",
-            ca.server(&Subject::user("kube-apiserver"), names)?,
-        ),
-        (
-            "kubelet-client",
-            ca.client(&Subject::of(
-                "kube-apiserver-kubelet-client",
-                ADMINISTRATORS,
-            ))?,
-        ),
-        (
-            "front-proxy-client",
-            authorities
-                .front_proxy
-                .client(&Subject::user("front-proxy-client"))?,
-        ),
+        ("apiserver", ca.server(&Subject::user("kube-apiserver"), names)?),
+        ("kubelet-client", ca.client(&Subject::of("kube-apiserver-kubelet-client", ADMINISTRATORS))?),
+        ("front-proxy-client", authorities.front_proxy.client(&Subject::user("front-proxy-client"))?),
     ] {
         write_identity(&etc, name, &identity)?;
     }
     let service_accounts = pki::kept_key(&cluster.path("pki"), "sa")?;
     write(&etc.join("ca.crt"), &ca.certificate_pem, PUBLIC)?;
     write(&etc.join("ca.key"), ca.key_pem(), PRIVATE)?;
-    write(
-        &etc.join("front-proxy-ca.crt"),
-        &authorities.front_proxy.certificate_pem,
-        PUBLIC,
-    )?;
-    write(
-        &etc.join("sa.key"),
-        service_accounts.serialize_pem(),
-        PRIVATE,
-    )?;
-    write(
-        &etc.join("sa.pub"),
-        service_accounts.public_key_pem(),
-        PUBLIC,
-    )?;
+    write(&etc.join("front-proxy-ca.crt"), &authorities.front_proxy.certificate_pem, PUBLIC)?;
+    write(&etc.join("sa.key"), service_accounts.serialize_pem(), PRIVATE)?;
+    write(&etc.join("sa.pub"), service_accounts.public_key_pem(), PUBLIC)?;
     let api = format!("https://127.0.0.1:{API_PORT}");
     for daemon in [Daemon::ControllerManager, Daemon::Scheduler] {
         let identity = ca.client(&Subject::user(&format!("system:{daemon}")))?;
@@ -124,42 +83,20 @@ fn write_control_plane(
     write_common(&node, minor)
 }
 
-fn write_node(
-    node: &Node<'_>,
-    ca: &Authority,
-    api: &str,
-    proxy: &Identity,
-    minor: Minor,
-) -> Result<()> {
+fn write_node(node: &Node<'_>, ca: &Authority, api: &str, proxy: &Identity, minor: Minor) -> Result<()> {
     let etc = node.root().join(&CONFIGURATION[1..]);
     let user = format!("system:node:{}", node.name());
     let subject = Subject::of(&user, "system:nodes");
-    let names = vec![
-        node.name().to_owned(),
-        node.address().to_string(),
-        "127.0.0.1".into(),
-    ];
+    let names = vec![node.name().to_owned(), node.address().to_string(), "127.0.0.1".into()];
     write_identity(&etc, "kubelet-server", &ca.server(&subject, names)?)?;
     write(&etc.join("ca.crt"), &ca.certificate_pem, PUBLIC)?;
     write_kubeconfig(&etc, Daemon::Kubelet, api, ca, &ca.client(&subject)?)?;
     write_kubeconfig(&etc, Daemon::Proxy, api, ca, proxy)?;
     let place = node.place(minor);
-    write_json(
-        &etc.join("kubelet.yaml"),
-        &daemon::kubelet_configuration(&place),
-        PUBLIC,
-    )?;
+    write_json(&etc.join("kubelet.yaml"), &daemon::kubelet_configuration(&place), PUBLIC)?;
     let root = node.root();
-    write(
-        &root.join("etc/containerd/config.toml"),
-        daemon::containerd_configuration(),
-        PUBLIC,
-    )?;
-    write_json(
-        &root.join("etc/cni/net.d/10-sandbox.conflist"),
-        &daemon::pod_network(&place),
-        PUBLIC,
-    )?;
+    write(&root.join("etc/containerd/config.toml"), daemon::containerd_configuration(), PUBLIC)?;
+    write_json(&root.join("etc/cni/net.d/10-sandbox.conflist"), &daemon::pod_network(&place), PUBLIC)?;
     write_common(node, minor)
 }
 
@@ -176,42 +113,20 @@ fn write_common(node: &Node<'_>, minor: Minor) -> Result<()> {
     write(&etc.join("hostname"), format!("{}\n", node.name()), PUBLIC)?;
     write(
         &etc.join("machine-id"),
-        format!(
-            "{}{:02x}\n",
-            cluster.id().repeat(4).split_at(30).0,
-            node.number().0
-        ),
+        format!("{}{:02x}\n", cluster.id().repeat(4).split_at(30).0, node.number().0),
         PUBLIC,
     )?;
     write(&etc.join("resolv.conf"), "", PUBLIC)?;
-    write(
-        &etc.join("nsswitch.conf"),
-        "passwd: files\ngroup: files\nhosts: files dns\n",
-        PUBLIC,
-    )?;
+    write(&etc.join("nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files dns\n", PUBLIC)?;
     write(&etc.join("fuse.conf"), "user_allow_other\n", PUBLIC)
 }
 
 fn write_identity(etc: &Path, name: &str, identity: &Identity) -> Result<()> {
-    write(
-        &etc.join(format!("{name}.crt")),
-        &identity.certificate_pem,
-        PUBLIC,
-    )?;
+    write(&etc.join(format!("{name}.crt")), &identity.certificate_pem, PUBLIC)?;
     write(&etc.join(format!("{name}.key")), &identity.key_pem, PRIVATE)
 }
 
-fn write_kubeconfig(
-    etc: &Path,
-    daemon: Daemon,
-    api: &str,
-    ca: &Authority,
-    user: &Identity,
-) -> Result<()> {
+fn write_kubeconfig(etc: &Path, daemon: Daemon, api: &str, ca: &Authority, user: &Identity) -> Result<()> {
     let kubeconfig = pki::kubeconfig("sandbox", api, ca, user);
-    write_json(
-        &etc.join(format!("{daemon}.kubeconfig")),
-        &kubeconfig,
-        PRIVATE,
-    )
+    write_json(&etc.join(format!("{daemon}.kubeconfig")), &kubeconfig, PRIVATE)
 }

@@ -31,13 +31,8 @@ pub enum Daemon {
 
 impl Daemon {
     /// In the order in which they start.
-    pub const OF_CONTROL_PLANE: &[Self] = &[
-        Self::Etcd,
-        Self::ApiServer,
-        Self::ControllerManager,
-        Self::Scheduler,
-        Self::Proxy,
-    ];
+    pub const OF_CONTROL_PLANE: &[Self] =
+        &[Self::Etcd, Self::ApiServer, Self::ControllerManager, Self::Scheduler, Self::Proxy];
     /// In the order in which they start.
     pub const OF_NODE: &[Self] = &[Self::Containerd, Self::Kubelet, Self::Proxy];
 
@@ -65,19 +60,10 @@ impl FromStr for Daemon {
 
     fn from_str(name: &str) -> Result<Self> {
         let mut all = Self::OF_CONTROL_PLANE.iter().chain(Self::OF_NODE);
-        all.find(|daemon| daemon.name() == name)
-            .copied()
-            .ok_or_else(|| {
-                let names: Vec<_> = Self::OF_CONTROL_PLANE
-                    .iter()
-                    .chain(&Self::OF_NODE[..2])
-                    .map(|d| d.name())
-                    .collect();
-                Error::input(format!(
-                    "no daemon is called {name:?}; there are {}",
-                    names.join(", ")
-                ))
-            })
+        all.find(|daemon| daemon.name() == name).copied().ok_or_else(|| {
+            let names: Vec<_> = Self::OF_CONTROL_PLANE.iter().chain(&Self::OF_NODE[..2]).map(|d| d.name()).collect();
+            Error::input(format!("no daemon is called {name:?}; there are {}", names.join(", ")))
+        })
     }
 }
 
@@ -118,10 +104,7 @@ impl Daemon {
             Self::Scheduler => scheduler(place),
             Self::Containerd => vec!["--config=/etc/containerd/config.toml".into()],
             Self::Kubelet => kubelet(place),
-            Self::Proxy => vec![
-                format!("--config={CONFIGURATION}/kube-proxy.yaml"),
-                "-v=1".into(),
-            ],
+            Self::Proxy => vec![format!("--config={CONFIGURATION}/kube-proxy.yaml"), "-v=1".into()],
         };
         let mut line = vec![format!("{PROGRAMS}/bin/{}", self.name())];
         line.extend(arguments);
@@ -386,11 +369,7 @@ mod tests {
                 .map(|daemon| daemon.command_line(&place).join(" "))
                 .join("\n")
         };
-        for flag in [
-            "--insecure-port=0",
-            "--port=0",
-            "--container-runtime=remote",
-        ] {
+        for flag in ["--insecure-port=0", "--port=0", "--container-runtime=remote"] {
             assert!(line(20).contains(flag), "{flag}");
             assert!(!line(30).contains(flag), "{flag}");
         }

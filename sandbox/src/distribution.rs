@@ -16,14 +16,8 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// In `bin`: the daemons of Kubernetes and its client.
-const KUBERNETES: &[&str] = &[
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubelet",
-    "kube-proxy",
-    "kubectl",
-];
+const KUBERNETES: &[&str] =
+    &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"];
 
 /// In `bin`: what Kubernetes stands on.
 const FOUNDATION: &[&str] = &[
@@ -67,19 +61,14 @@ impl Distribution {
     pub fn find(sandbox_directory: &Path) -> Result<Self> {
         let assets = Assets::from_environment();
         let bin = assets.directories();
-        let mut cni: Vec<PathBuf> = bin
-            .iter()
-            .filter_map(|directory| sibling(directory, "cni"))
-            .collect();
+        let mut cni: Vec<PathBuf> = bin.iter().filter_map(|directory| sibling(directory, "cni")).collect();
         cni.extend(CNI_DIRECTORIES.iter().map(PathBuf::from));
 
         let mut origin = BTreeMap::new();
         let mut missing = Vec::new();
-        for (folder, names, places) in [
-            ("bin", KUBERNETES, bin),
-            ("bin", FOUNDATION, bin),
-            ("cni", CNI, cni.as_slice()),
-        ] {
+        for (folder, names, places) in
+            [("bin", KUBERNETES, bin), ("bin", FOUNDATION, bin), ("cni", CNI, cni.as_slice())]
+        {
             for name in names {
                 match places.iter().map(|p| p.join(name)).find(|p| is_usable(p)) {
                     Some(found) => {
@@ -122,9 +111,7 @@ fn sibling(directory: &Path, name: &str) -> Option<PathBuf> {
 }
 
 fn is_usable(path: &Path) -> bool {
-    let executable = path
-        .metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let executable = path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     // The images' busybox has no libraries around it, so one that needs them is of no use.
     executable && (!path.ends_with("busybox") || is_static(path))
 }
@@ -139,10 +126,7 @@ fn whole(origin: &BTreeMap<String, PathBuf>) -> Option<PathBuf> {
     let (place, first) = origin.first_key_value()?;
     let directory = first.to_str()?.strip_suffix(place.as_str())?;
     let directory = PathBuf::from(directory);
-    origin
-        .iter()
-        .all(|(place, found)| directory.join(place) == *found)
-        .then(|| fs::canonicalize(&directory).ok())?
+    origin.iter().all(|(place, found)| directory.join(place) == *found).then(|| fs::canonicalize(&directory).ok())?
 }
 
 /// Puts a distribution together; one that was put together of the same programs before is left as it is.
@@ -169,10 +153,7 @@ fn gather(origin: &BTreeMap<String, PathBuf>, directory: &Path) -> Result<PathBu
 }
 
 fn place_program(found: &Path, target: &Path) -> Result<()> {
-    if SHARED_WITH_NODES
-        .iter()
-        .any(|prefix| found.starts_with(prefix))
-    {
+    if SHARED_WITH_NODES.iter().any(|prefix| found.starts_with(prefix)) {
         return symlink(found, target).map_err(Error::file("link", target));
     }
     // Several names of one program stay one file, and keep their names, by which it knows what to be.
@@ -220,10 +201,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let origin = origin_of(directory.path(), &["bin/etcd", "bin/runc", "cni/bridge"]);
         let found = whole(&origin).expect("it is whole");
-        assert_eq!(
-            found,
-            fs::canonicalize(directory.path()).expect("it exists")
-        );
+        assert_eq!(found, fs::canonicalize(directory.path()).expect("it exists"));
     }
 
     #[test]

@@ -15,37 +15,19 @@ pub enum Error {
     #[error("{problem}: {remedy}")]
     Machine { problem: String, remedy: String },
     #[error("{action} {}", path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("`{command}` ended with {status}: {output}")]
-    Command {
-        command: String,
-        status: String,
-        output: String,
-    },
+    Command { command: String, status: String, output: String },
     #[error("{what} took more than {} s", limit.as_secs())]
     NotInTime { what: String, limit: Duration },
     #[error("{action}")]
-    Kubernetes {
-        action: String,
-        source: Box<kube::Error>,
-    },
+    Kubernetes { action: String, source: Box<kube::Error> },
     #[error("read kubeconfig {}", path.display())]
-    Kubeconfig {
-        path: PathBuf,
-        source: Box<kube::config::KubeconfigError>,
-    },
+    Kubeconfig { path: PathBuf, source: Box<kube::config::KubeconfigError> },
     #[error("make certificate {name}")]
     Certificate { name: String, source: rcgen::Error },
     #[error("{action} {}", path.display())]
-    Json {
-        action: &'static str,
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Json { action: &'static str, path: PathBuf, source: serde_json::Error },
 }
 
 impl Error {
@@ -54,28 +36,18 @@ impl Error {
     }
 
     pub(crate) fn machine(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Machine {
-            problem: problem.into(),
-            remedy: remedy.into(),
-        }
+        Self::Machine { problem: problem.into(), remedy: remedy.into() }
     }
 
     /// For `map_err`: an input or output error gets the action and the path it happened at.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::File { action, path, source }
     }
 
     pub(crate) fn kubernetes(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let action = action.into();
-        move |source| Self::Kubernetes {
-            action,
-            source: Box::new(source),
-        }
+        move |source| Self::Kubernetes { action, source: Box::new(source) }
     }
 }
 

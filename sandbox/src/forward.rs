@@ -67,13 +67,9 @@ impl Forwarder {
         .map_err(|_| Error::input("the thread that opens the forwarder's socket panicked"))?
         .map_err(Error::file("open", name))?;
         enter(&dial_in).map_err(Error::file("enter", &self.dial_in))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::file("serve", name))?;
-        runtime
-            .block_on(self.serve(listener))
-            .map_err(Error::file("serve", name))
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::file("serve", name))?;
+        runtime.block_on(self.serve(listener)).map_err(Error::file("serve", name))
     }
 
     async fn serve(&self, listener: TcpListener) -> std::io::Result<()> {
@@ -110,8 +106,5 @@ fn open(path: &Path) -> Result<std::fs::File> {
 }
 
 fn enter(namespace: &std::fs::File) -> std::io::Result<()> {
-    Ok(move_into_link_name_space(
-        namespace.as_fd(),
-        Some(LinkNameSpaceType::Network),
-    )?)
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }

@@ -23,22 +23,12 @@ pub(crate) async fn until_ready(command: &mut Command, what: &str, log: &Path) -
     if let Some(output) = child.stdout.take() {
         let mut reader = BufReader::new(output);
         let read = tokio::time::timeout(READY_LIMIT, reader.read_line(&mut line)).await;
-        let read = read.map_err(|_| Error::NotInTime {
-            what: format!("the start of {what}"),
-            limit: READY_LIMIT,
-        })?;
+        let read = read.map_err(|_| Error::NotInTime { what: format!("the start of {what}"), limit: READY_LIMIT })?;
         read.map_err(Error::file("read what is said by what writes", log))?;
     }
     if line.trim_end() == READY {
         return Ok(child);
     }
-    let status = child
-        .wait()
-        .await
-        .map_err(Error::file("wait for what writes", log))?;
-    Err(Error::Command {
-        command: format!("the start of {what}"),
-        status: status.to_string(),
-        output: tail(log),
-    })
+    let status = child.wait().await.map_err(Error::file("wait for what writes", log))?;
+    Err(Error::Command { command: format!("the start of {what}"), status: status.to_string(), output: tail(log) })
 }

@@ -39,18 +39,10 @@ pub struct ImageConfig {
 }
 
 /// Makes the archive of an image of all that is in a directory, and returns its path.
-pub(crate) async fn from_directory(
-    images: &Path,
-    name: &str,
-    root: &Path,
-    config: &ImageConfig,
-) -> Result<PathBuf> {
+pub(crate) async fn from_directory(images: &Path, name: &str, root: &Path, config: &ImageConfig) -> Result<PathBuf> {
     let name = full_name(name)?;
     if !root.is_dir() {
-        return Err(Error::input(format!(
-            "{} is not a directory: an image is made of one",
-            root.display()
-        )));
+        return Err(Error::input(format!("{} is not a directory: an image is made of one", root.display())));
     }
     files::create_dir(images)?;
     let work = tempfile::Builder::new()
@@ -81,11 +73,7 @@ pub(crate) async fn from_directory(
     manifest["annotations"] = json!({"io.containerd.image.name": name});
     let index = json!({"schemaVersion": 2, "manifests": [manifest]});
     files::write_json(&work.path().join("index.json"), &index, files::PUBLIC)?;
-    files::write(
-        &work.path().join("oci-layout"),
-        r#"{"imageLayoutVersion":"1.0.0"}"#,
-        files::PUBLIC,
-    )?;
+    files::write(&work.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#, files::PUBLIC)?;
     let made = images.join(format!("{}.new", file_name(&name)));
     archive(work.path(), &made).await?;
     let target = images.join(file_name(&name));
@@ -104,18 +92,12 @@ pub(crate) fn take_archive(images: &Path, archive: &Path) -> Result<PathBuf> {
 
 /// The two images that every sandbox has.
 pub(crate) async fn make_basic(images: &Path, programs: &Distribution) -> Result<()> {
-    if [PAUSE, BUSYBOX]
-        .iter()
-        .all(|name| images.join(file_name(name)).exists())
-    {
+    if [PAUSE, BUSYBOX].iter().all(|name| images.join(file_name(name)).exists()) {
         return Ok(());
     }
-    let work =
-        tempfile::tempdir().map_err(Error::file("make a directory in", &std::env::temp_dir()))?;
+    let work = tempfile::tempdir().map_err(Error::file("make a directory in", &std::env::temp_dir()))?;
     let root = work.path();
-    for name in [
-        "bin", "etc", "tmp", "root", "dev", "proc", "sys", "usr/bin", "var",
-    ] {
+    for name in ["bin", "etc", "tmp", "root", "dev", "proc", "sys", "usr/bin", "var"] {
         files::create_dir(&root.join(name))?;
     }
     let busybox = programs.program("busybox");
@@ -131,46 +113,26 @@ pub(crate) async fn make_basic(images: &Path, programs: &Distribution) -> Result
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
         files::PUBLIC,
     )?;
-    files::write(
-        &root.join("etc/group"),
-        "root:x:0:\nnogroup:x:65534:\n",
-        files::PUBLIC,
-    )?;
-    let shell = ImageConfig {
-        command: vec!["sh".into()],
-        ..ImageConfig::default()
-    };
+    files::write(&root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n", files::PUBLIC)?;
+    let shell = ImageConfig { command: vec!["sh".into()], ..ImageConfig::default() };
     from_directory(images, BUSYBOX, root, &shell).await?;
     // It ends as soon as it is told to, and takes leave of orphans where a pod shares its process namespace.
     let wait = "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done";
-    let pause = ImageConfig {
-        entrypoint: ["/bin/sh", "-c", wait].map(String::from).into(),
-        ..ImageConfig::default()
-    };
+    let pause = ImageConfig { entrypoint: ["/bin/sh", "-c", wait].map(String::from).into(), ..ImageConfig::default() };
     from_directory(images, PAUSE, root, &pause).await?;
     Ok(())
 }
 
 /// The archives of a sandbox, in order.
 pub(crate) fn archives(images: &Path) -> Result<Vec<PathBuf>> {
-    let names = files::list(images)?
-        .into_iter()
-        .filter(|name| name.ends_with(".tar"));
+    let names = files::list(images)?.into_iter().filter(|name| name.ends_with(".tar"));
     Ok(names.map(|name| images.join(name)).collect())
 }
 
 async fn archive(directory: &Path, target: &Path) -> Result<()> {
     let mut command = Command::new("tar");
     command
-        .args([
-            "--create",
-            "--format=gnu",
-            "--sort=name",
-            "--mtime=@0",
-            "--owner=0",
-            "--group=0",
-            "--numeric-owner",
-        ])
+        .args(["--create", "--format=gnu", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"])
         .arg("--file")
         .arg(target)
         .arg("--directory")
@@ -181,8 +143,7 @@ async fn archive(directory: &Path, target: &Path) -> Result<()> {
 }
 
 fn runtime_config(config: &ImageConfig) -> Value {
-    let mut environment =
-        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    let mut environment = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     environment.extend(config.environment.iter().cloned());
     let mut value = json!({"Env": environment});
     for (key, list) in [("Entrypoint", &config.entrypoint), ("Cmd", &config.command)] {
@@ -190,10 +151,7 @@ fn runtime_config(config: &ImageConfig) -> Value {
             value[key] = json!(list);
         }
     }
-    for (key, text) in [
-        ("User", &config.user),
-        ("WorkingDir", &config.working_directory),
-    ] {
+    for (key, text) in [("User", &config.user), ("WorkingDir", &config.working_directory)] {
         if !text.is_empty() {
             value[key] = json!(text);
         }
@@ -214,9 +172,7 @@ fn put_blob(blobs: &Path, kind: &str, value: &Value) -> Result<Value> {
     let text = value.to_string();
     let digest = hex(digest(&SHA256, text.as_bytes()).as_ref());
     files::write(&blobs.join(&digest), &text, files::PUBLIC)?;
-    Ok(
-        json!({"mediaType": format!("{OCI}{kind}"), "digest": format!("sha256:{digest}"), "size": text.len()}),
-    )
+    Ok(json!({"mediaType": format!("{OCI}{kind}"), "digest": format!("sha256:{digest}"), "size": text.len()}))
 }
 
 fn hash_file(path: &Path) -> Result<(String, u64)> {
@@ -243,9 +199,7 @@ fn hex(bytes: &[u8]) -> String {
 fn full_name(name: &str) -> Result<String> {
     let last = name.rsplit('/').next().unwrap_or(name);
     if !matches!(last.split_once(':'), Some((image, tag)) if !image.is_empty() && !tag.is_empty()) {
-        return Err(Error::input(format!(
-            "an image's name needs a tag, as in example/server:1: {name:?}"
-        )));
+        return Err(Error::input(format!("an image's name needs a tag, as in example/server:1: {name:?}")));
     }
     let is_registry = |first: &str| first.contains(['.', ':']) || first == "localhost";
     Ok(match name.split_once('/') {
@@ -257,11 +211,7 @@ fn full_name(name: &str) -> Result<String> {
 
 fn file_name(name: &str) -> String {
     let safe = |c: char| {
-        if c.is_ascii_alphanumeric() || c == '.' || c == '-' {
-            c
-        } else {
-            '_'
-        }
+        if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }
     };
     format!("{}.tar", name.chars().map(safe).collect::<String>())
 }
@@ -289,20 +239,12 @@ mod tests {
         let work = tempfile::tempdir().expect("a temporary directory");
         let root = work.path().join("root");
         files::write(&root.join("program"), "#!/bin/sh\n", files::PROGRAM).expect("written");
-        let config = ImageConfig {
-            entrypoint: vec!["/program".into()],
-            ..ImageConfig::default()
-        };
+        let config = ImageConfig { entrypoint: vec!["/program".into()], ..ImageConfig::default() };
         let mut made = Vec::new();
         for images in ["one", "two"] {
             let images = work.path().join(images);
-            let path = from_directory(&images, "test:1", &root, &config)
-                .await
-                .expect("made");
-            assert_eq!(
-                archives(&images).expect("listed"),
-                std::slice::from_ref(&path)
-            );
+            let path = from_directory(&images, "test:1", &root, &config).await.expect("made");
+            assert_eq!(archives(&images).expect("listed"), std::slice::from_ref(&path));
             made.push(fs::read(path).expect("read"));
         }
         assert!(made[0] == made[1]);

@@ -2,6 +2,7 @@
 //!
 //! A [`Sandbox`] is a directory. In it are [`Cluster`]s, each with a control plane and [`Node`]s that have network,
 //! mount, PID, UTS and IPC namespaces of their own. What runs in them is Kubernetes as it is anywhere.
+//! Beside them there are parts that tests use alone: a [`control_plane`] without nodes, a [`fault_proxy`] and [`s3`].
 
 mod address;
 pub mod assets;
@@ -15,6 +16,7 @@ pub mod control_plane;
 mod daemon;
 mod distribution;
 mod error;
+pub mod fault_proxy;
 mod files;
 mod forward;
 mod helper;
@@ -23,6 +25,7 @@ mod loops;
 mod network;
 mod node;
 mod pki;
+pub mod populate;
 mod process;
 mod process_one;
 mod provisioner;

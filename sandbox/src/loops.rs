@@ -40,14 +40,8 @@ struct LoopDevice {
 /// Releases of losetup differ in whether this is a number or a string.
 fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
-    let text = value
-        .as_str()
-        .map(str::trim)
-        .and_then(|text| text.parse().ok());
-    value
-        .as_u64()
-        .or(text)
-        .ok_or_else(|| serde::de::Error::custom("not an inode number"))
+    let text = value.as_str().map(str::trim).and_then(|text| text.parse().ok());
+    value.as_u64().or(text).ok_or_else(|| serde::de::Error::custom("not an inode number"))
 }
 
 fn trimmed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -56,12 +50,7 @@ fn trimmed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, 
 
 async fn devices() -> Result<Vec<LoopDevice>> {
     let mut command = Command::new("losetup");
-    command.args([
-        "--json",
-        "--list",
-        "--output",
-        "NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE",
-    ]);
+    command.args(["--json", "--list", "--output", "NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE"]);
     let text = process::run(&mut command, "").await?;
     if text.trim().is_empty() {
         return Ok(Vec::new());
@@ -92,22 +81,16 @@ pub(crate) async fn detach_below(root: &Path) -> Result<()> {
     for device in before.iter().filter(|d| is_ours(d)) {
         let node = Path::new(&device.name).metadata();
         let stacked_on = |d: &&LoopDevice| {
-            node.as_ref()
-                .is_ok_and(|meta| meta.ino() == d.inode && number_of(meta.dev()) == d.device)
+            node.as_ref().is_ok_and(|meta| meta.ino() == d.inode && number_of(meta.dev()) == d.device)
         };
         for upper in before.iter().filter(stacked_on).chain([device]) {
             // One that went with its mount in this moment is no error; one that stays is, below.
             let _ = process::run(Command::new("losetup").args(["--detach", &upper.name]), "").await;
         }
     }
-    let what = format!(
-        "the end of the loop devices over files below {}",
-        root.display()
-    );
-    wait::until(&what, DETACH_LIMIT, DETACH_LOOK, async || {
-        Ok((!devices().await?.iter().any(is_ours)).then_some(()))
-    })
-    .await
+    let what = format!("the end of the loop devices over files below {}", root.display());
+    wait::until(&what, DETACH_LIMIT, DETACH_LOOK, async || Ok((!devices().await?.iter().any(is_ours)).then_some(())))
+        .await
 }
 
 /// Unreadable places are passed over: a file that cannot be seen there is not behind a device of ours.
@@ -126,9 +109,5 @@ fn find_inodes(directory: &Path, device: u64, wanted: &BTreeSet<u64>, found: &mu
 }
 
 fn number_of(device: u64) -> String {
-    format!(
-        "{}:{}",
-        rustix::fs::major(device),
-        rustix::fs::minor(device)
-    )
+    format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
 }

@@ -40,26 +40,18 @@ impl Cuts {
     fn frames(&self) -> String {
         let mut rules = String::from("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n");
         for node in &self.nodes {
-            for (chain, way) in [
-                ("INPUT", "-i"),
-                ("OUTPUT", "-o"),
-                ("FORWARD", "-i"),
-                ("FORWARD", "-o"),
-            ] {
+            for (chain, way) in [("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i"), ("FORWARD", "-o")] {
                 rules += &format!("-A {chain} {way} {node} -j DROP\n");
             }
         }
         for (a, b) in &self.pairs {
-            rules +=
-                &format!("-A FORWARD -i {a} -o {b} -j DROP\n-A FORWARD -i {b} -o {a} -j DROP\n");
+            rules += &format!("-A FORWARD -i {a} -o {b} -j DROP\n-A FORWARD -i {b} -o {a} -j DROP\n");
         }
         rules
     }
 
     fn packets(&self) -> String {
-        let mut rules = String::from(
-            "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n",
-        );
+        let mut rules = String::from("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n");
         for cluster in &self.links {
             let link = link_name(cluster);
             rules += &format!("-A FORWARD -i {link} -j DROP\n-A FORWARD -o {link} -j DROP\n");
@@ -75,9 +67,7 @@ pub(crate) struct Namespace(pub(crate) ProcessId);
 impl Namespace {
     pub(crate) fn command(self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .args(["-t", &self.0.pid().to_string(), "-n", "--"])
-            .arg(program.as_ref());
+        command.args(["-t", &self.0.pid().to_string(), "-n", "--"]).arg(program.as_ref());
         command
     }
 
@@ -111,11 +101,7 @@ impl Switch {
     /// The switch that runs with this directory for its state, if one does.
     pub(crate) fn running(run: &Path, index: ClusterIndex) -> Result<Option<Self>> {
         let process = ProcessId::load(&run.join("switch.pid"))?;
-        Ok(process.map(|process| Self {
-            namespace: Namespace(process),
-            index,
-            run: run.to_owned(),
-        }))
+        Ok(process.map(|process| Self { namespace: Namespace(process), index, run: run.to_owned() }))
     }
 
     pub(crate) async fn start(run: &Path, index: ClusterIndex, nodes: u8) -> Result<Self> {
@@ -126,25 +112,16 @@ impl Switch {
         let gone = || Error::input(format!("the switch ended at once: see {}", log.display()));
         let process = child.id().and_then(ProcessId::of).ok_or_else(gone)?;
         process.save(&run.join("switch.pid"))?;
-        let switch = Self {
-            namespace: Namespace(process),
-            index,
-            run: run.to_owned(),
-        };
+        let switch = Self { namespace: Namespace(process), index, run: run.to_owned() };
         let machine = Path::new("/proc/self/ns/net");
         let machine = std::fs::read_link(machine).map_err(Error::file("read", machine))?;
-        wait::until(
-            "the switch's network namespace",
-            NAMESPACE_LIMIT,
-            NAMESPACE_LOOK,
-            async || {
-                if !process.runs() {
-                    return Err(gone());
-                }
-                let own = std::fs::read_link(switch.namespace.path());
-                Ok(own.is_ok_and(|own| own != machine).then_some(()))
-            },
-        )
+        wait::until("the switch's network namespace", NAMESPACE_LIMIT, NAMESPACE_LOOK, async || {
+            if !process.runs() {
+                return Err(gone());
+            }
+            let own = std::fs::read_link(switch.namespace.path());
+            Ok(own.is_ok_and(|own| own != machine).then_some(()))
+        })
         .await?;
         switch.lay_out(nodes).await?;
         Ok(switch)
@@ -158,11 +135,7 @@ impl Switch {
             format!("addr add {}/24 dev {BRIDGE}", index.switch()),
             format!("link set dev {BRIDGE} up"),
             // The control plane's proxy answers for services to those who come from another cluster.
-            format!(
-                "route add {} via {}",
-                index.services(),
-                index.node(NodeNumber::CONTROL_PLANE)
-            ),
+            format!("route add {} via {}", index.services(), index.node(NodeNumber::CONTROL_PLANE)),
         ];
         lines.extend(routes_to_pods(index, nodes, None));
         self.namespace.ip(&lines).await?;
@@ -176,25 +149,14 @@ impl Switch {
     /// Plugs a node in, in place of an earlier one of its name.
     pub(crate) async fn plug(&self, port: &Port<'_>, nodes: u8) -> Result<()> {
         let name = port.name;
-        let present = process::run(
-            self.namespace
-                .command("ip")
-                .args(["-o", "link", "show", "type", "veth"]),
-            "",
-        )
-        .await?;
+        let present =
+            process::run(self.namespace.command("ip").args(["-o", "link", "show", "type", "veth"]), "").await?;
         let mut lines = Vec::new();
-        if present.lines().any(|line| {
-            line.split(['@', ':'])
-                .nth(1)
-                .is_some_and(|n| n.trim() == name)
-        }) {
+        if present.lines().any(|line| line.split(['@', ':']).nth(1).is_some_and(|n| n.trim() == name)) {
             lines.push(format!("link del dev {name}"));
         }
         let peer = port.namespace.0.pid();
-        lines.push(format!(
-            "link add name {name} type veth peer name eth0 netns {peer}"
-        ));
+        lines.push(format!("link add name {name} type veth peer name eth0 netns {peer}"));
         lines.push(format!("link set dev {name} master {BRIDGE} up"));
         self.namespace.ip(&lines).await?;
         let mut lines = vec![
@@ -211,17 +173,10 @@ impl Switch {
     pub(crate) async fn link(&self, name: &str, other: &Self, other_name: &str) -> Result<()> {
         let (here, there) = (link_name(other_name), link_name(name));
         let peer = other.namespace.0.pid();
-        self.namespace
-            .ip(&[format!(
-                "link add name {here} type veth peer name {there} netns {peer}"
-            )])
-            .await?;
+        self.namespace.ip(&[format!("link add name {here} type veth peer name {there} netns {peer}")]).await?;
         for (switch, link, far) in [(self, &here, other.index), (other, &there, self.index)] {
             let (own, peer) = switch.index.link(far);
-            let mut lines = vec![
-                format!("addr add {own}/30 dev {link}"),
-                format!("link set dev {link} up"),
-            ];
+            let mut lines = vec![format!("addr add {own}/30 dev {link}"), format!("link set dev {link} up")];
             for range in [far.nodes(), far.pods(), far.services()] {
                 lines.push(format!("route add {range} via {peer}"));
             }
@@ -235,22 +190,11 @@ impl Switch {
     }
 
     /// Cuts and heals: writes what is cut now, and the filter with it.
-    pub(crate) async fn change_cuts(
-        &self,
-        programs: &Distribution,
-        change: impl FnOnce(&mut Cuts),
-    ) -> Result<()> {
+    pub(crate) async fn change_cuts(&self, programs: &Distribution, change: impl FnOnce(&mut Cuts)) -> Result<()> {
         let mut cuts = self.cuts()?;
         change(&mut cuts);
-        for (program, rules) in [
-            ("ebtables-restore", cuts.frames()),
-            ("iptables-restore", cuts.packets()),
-        ] {
-            process::run(
-                &mut self.namespace.command(programs.program(program)),
-                &rules,
-            )
-            .await?;
+        for (program, rules) in [("ebtables-restore", cuts.frames()), ("iptables-restore", cuts.packets())] {
+            process::run(&mut self.namespace.command(programs.program(program)), &rules).await?;
         }
         files::write_json(&self.run.join("cuts.json"), &cuts, files::PUBLIC)
     }
@@ -260,21 +204,11 @@ fn link_name(cluster: &str) -> String {
     format!("link-{cluster}")
 }
 
-fn routes_to_pods(
-    index: ClusterIndex,
-    nodes: u8,
-    except: Option<NodeNumber>,
-) -> impl Iterator<Item = String> {
+fn routes_to_pods(index: ClusterIndex, nodes: u8, except: Option<NodeNumber>) -> impl Iterator<Item = String> {
     (1..=nodes)
         .map(NodeNumber)
         .filter(move |number| Some(*number) != except)
-        .map(move |number| {
-            format!(
-                "route add {} via {}",
-                index.pods_of(number),
-                index.node(number)
-            )
-        })
+        .map(move |number| format!("route add {} via {}", index.pods_of(number), index.node(number)))
 }
 
 #[cfg(test)]
@@ -283,33 +217,21 @@ mod tests {
 
     #[test]
     fn a_cut_node_is_cut_in_all_four_ways() {
-        let cuts = Cuts {
-            nodes: ["east1".to_owned()].into(),
-            ..Cuts::default()
-        };
+        let cuts = Cuts { nodes: ["east1".to_owned()].into(), ..Cuts::default() };
         assert_eq!(cuts.frames().matches("east1 -j DROP").count(), 4);
         assert_eq!(cuts.packets().matches("DROP").count(), 0);
     }
 
     #[test]
     fn a_cut_pair_leaves_other_ways_open() {
-        let cuts = Cuts {
-            pairs: [("a1".to_owned(), "a2".to_owned())].into(),
-            ..Cuts::default()
-        };
-        assert!(
-            cuts.frames()
-                .ends_with("-A FORWARD -i a1 -o a2 -j DROP\n-A FORWARD -i a2 -o a1 -j DROP\n")
-        );
+        let cuts = Cuts { pairs: [("a1".to_owned(), "a2".to_owned())].into(), ..Cuts::default() };
+        assert!(cuts.frames().ends_with("-A FORWARD -i a1 -o a2 -j DROP\n-A FORWARD -i a2 -o a1 -j DROP\n"));
         assert_eq!(cuts.frames().matches("DROP").count(), 2);
     }
 
     #[test]
     fn a_cut_link_drops_both_ways() {
-        let cuts = Cuts {
-            links: ["west".to_owned()].into(),
-            ..Cuts::default()
-        };
+        let cuts = Cuts { links: ["west".to_owned()].into(), ..Cuts::default() };
         assert_eq!(cuts.packets().matches("link-west -j DROP").count(), 2);
     }
 }

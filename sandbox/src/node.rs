@@ -50,13 +50,7 @@ impl<'a> Node<'a> {
         };
         let root = cluster.path("nodes").join(&name);
         let cgroup = format!("{}/{name}", cluster.cgroup());
-        Self {
-            cluster,
-            number,
-            name,
-            root,
-            cgroup,
-        }
+        Self { cluster, number, name, root, cgroup }
     }
 
     pub fn name(&self) -> &str {
@@ -88,13 +82,7 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn place(&self, minor: Minor) -> Place<'_> {
-        Place {
-            cluster: self.cluster.index(),
-            number: self.number,
-            name: &self.name,
-            cgroup: &self.cgroup,
-            minor,
-        }
+        Place { cluster: self.cluster.index(), number: self.number, name: &self.name, cgroup: &self.cgroup, minor }
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -111,12 +99,7 @@ impl<'a> Node<'a> {
     }
 
     fn running(&self) -> Result<ProcessId> {
-        self.process()?.ok_or_else(|| {
-            Error::input(format!(
-                "{} is off: `sandbox start {0}` puts it on",
-                self.name
-            ))
-        })
+        self.process()?.ok_or_else(|| Error::input(format!("{} is off: `sandbox start {0}` puts it on", self.name)))
     }
 
     pub(crate) fn namespace(&self) -> Result<Namespace> {
@@ -134,15 +117,7 @@ impl<'a> Node<'a> {
         let log = self.cluster.run_path(&format!("{}.log", self.name));
         let mut command = process::background("unshare", &log)?;
         command
-            .args([
-                "--mount",
-                "--net",
-                "--pid",
-                "--uts",
-                "--ipc",
-                "--propagation",
-                "private",
-            ])
+            .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--propagation", "private"])
             .args(["--fork", "--kill-child", "--"])
             .arg(sandbox.program())
             .args(["process-one", "--name", &self.name, "--root"])
@@ -152,11 +127,7 @@ impl<'a> Node<'a> {
             .arg("--pid-file")
             .arg(self.pid_file());
         helper::until_ready(&mut command, &self.name, &log).await?;
-        let port = Port {
-            name: &self.name,
-            number: self.number,
-            namespace: self.namespace()?,
-        };
+        let port = Port { name: &self.name, number: self.number, namespace: self.namespace()? };
         let plugged = switch.plug(&port, self.cluster.node_count()).await;
         if plugged.is_err() {
             // A node without its network would look like one that is on.
@@ -200,11 +171,7 @@ impl<'a> Node<'a> {
             self.cluster.suspend_forwards().await?;
         } else {
             loops::detach_below(&self.root).await?;
-            self.cluster
-                .sandbox()
-                .cgroups()
-                .remove(&self.cgroup)
-                .await?;
+            self.cluster.sandbox().cgroups().remove(&self.cgroup).await?;
         }
         // A daemon that did not end when asked was killed with the rest: that is told once nothing is left.
         orderly
@@ -270,19 +237,12 @@ impl<'a> Node<'a> {
                 self.name, other.name
             )));
         }
-        let (low, high) = if self.number < other.number {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (low, high) = if self.number < other.number { (self, other) } else { (other, self) };
         Ok((low.name.clone(), high.name.clone()))
     }
 
     /// A command that runs on the node as root, with its root directory, network and processes.
-    pub fn command<S: AsRef<std::ffi::OsStr>>(
-        &self,
-        line: impl IntoIterator<Item = S>,
-    ) -> Result<Command> {
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, line: impl IntoIterator<Item = S>) -> Result<Command> {
         let mut command = Command::new("nsenter");
         command.args(self.enter_arguments()?).args(line);
         Ok(command)
@@ -291,20 +251,7 @@ impl<'a> Node<'a> {
     fn enter_arguments(&self) -> Result<Vec<String>> {
         let pid = self.running()?.pid().to_string();
         let path = format!("PATH={PROGRAMS}/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let words = [
-            "-t",
-            &pid,
-            "-m",
-            "-n",
-            "-p",
-            "-u",
-            "-i",
-            "--",
-            "/usr/bin/env",
-            "-i",
-            &path,
-            "HOME=/root",
-        ];
+        let words = ["-t", &pid, "-m", "-n", "-p", "-u", "-i", "--", "/usr/bin/env", "-i", &path, "HOME=/root"];
         let mut words: Vec<String> = words.map(String::from).into();
         if let Ok(terminal) = std::env::var("TERM") {
             words.push(format!("TERM={terminal}"));

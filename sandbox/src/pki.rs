@@ -8,8 +8,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
 };
 use serde_json::{Value, json};
 
@@ -41,30 +41,20 @@ impl<'a> Subject<'a> {
     }
 
     pub(crate) fn of(user: &'a str, group: &'a str) -> Self {
-        Self {
-            user,
-            group: Some(group),
-        }
+        Self { user, group: Some(group) }
     }
 }
 
 fn named(name: &str) -> impl Fn(rcgen::Error) -> Error {
-    move |source| Error::Certificate {
-        name: name.to_owned(),
-        source,
-    }
+    move |source| Error::Certificate { name: name.to_owned(), source }
 }
 
 fn params(subject: &Subject<'_>, names: Vec<String>) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(names).map_err(named(subject.user))?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, subject.user);
+    params.distinguished_name.push(DnType::CommonName, subject.user);
     if let Some(group) = subject.group {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, group);
+        params.distinguished_name.push(DnType::OrganizationName, group);
     }
     // Wide bounds: a sandbox is also run on machines whose clock is wrong.
     params.not_before = date_time_ymd(2020, 1, 1);
@@ -78,10 +68,7 @@ impl Authority {
         let certificate_path = directory.join(format!("{name}.crt"));
         let mut params = params(&Subject::user(name), Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = kept_key(directory, name)?;
         let certificate_pem = if let Some(text) = files::read(&certificate_path)? {
             text
@@ -90,10 +77,7 @@ impl Authority {
             files::write(&certificate_path, &pem, files::PUBLIC)?;
             pem
         };
-        Ok(Self {
-            certificate_pem,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { certificate_pem, issuer: Issuer::new(params, key) })
     }
 
     pub(crate) fn key_pem(&self) -> String {
@@ -110,23 +94,13 @@ impl Authority {
         self.sign(subject, names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    fn sign(
-        &self,
-        subject: &Subject<'_>,
-        names: Vec<String>,
-        usage: ExtendedKeyUsagePurpose,
-    ) -> Result<Identity> {
+    fn sign(&self, subject: &Subject<'_>, names: Vec<String>, usage: ExtendedKeyUsagePurpose) -> Result<Identity> {
         let mut params = params(subject, names)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().map_err(named(subject.user))?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(named(subject.user))?;
-        Ok(Identity {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        let certificate = params.signed_by(&key, &self.issuer).map_err(named(subject.user))?;
+        Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 }
 

@@ -37,10 +37,7 @@ impl ProcessId {
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
         let stat = Stat::read(Path::new(&format!("/proc/{pid}/stat")))?;
-        Some(Self {
-            pid,
-            start_ticks: stat.start_ticks,
-        })
+        Some(Self { pid, start_ticks: stat.start_ticks })
     }
 
     /// This process, by the number that the mounted `/proc` knows it by, also when that is of an outer namespace.
@@ -103,31 +100,21 @@ impl ProcessId {
     /// Sends a signal and waits until the process is gone.
     pub(crate) async fn end(self, signal: Signal, limit: Duration) -> Result<()> {
         self.signal(signal)?;
-        wait::until(
-            &format!("the end of process {}", self.pid),
-            limit,
-            LOOK,
-            async || Ok((!self.runs()).then_some(())),
-        )
-        .await
+        wait::until(&format!("the end of process {}", self.pid), limit, LOOK, async || Ok((!self.runs()).then_some(())))
+            .await
     }
 
     /// Its only child, once it has one; none when it ended without.
     pub(crate) async fn child(self, limit: Duration) -> Result<Option<Self>> {
         let path = format!("/proc/{0}/task/{0}/children", self.pid);
-        wait::until(
-            &format!("a child of process {}", self.pid),
-            limit,
-            LOOK,
-            async || {
-                if !self.runs() {
-                    return Ok(Some(None));
-                }
-                let text = std::fs::read_to_string(&path).unwrap_or_default();
-                let child = text.split_whitespace().next().and_then(|p| p.parse().ok());
-                Ok(child.and_then(Self::of).map(Some))
-            },
-        )
+        wait::until(&format!("a child of process {}", self.pid), limit, LOOK, async || {
+            if !self.runs() {
+                return Ok(Some(None));
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let child = text.split_whitespace().next().and_then(|p| p.parse().ok());
+            Ok(child.and_then(Self::of).map(Some))
+        })
         .await
     }
 }
@@ -144,10 +131,7 @@ impl FromStr for ProcessId {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::input(format!("not a process number and a start time: {text:?}"));
         let (pid, start) = text.trim().split_once(' ').ok_or_else(wrong)?;
-        Ok(Self {
-            pid: pid.parse().map_err(|_| wrong())?,
-            start_ticks: start.parse().map_err(|_| wrong())?,
-        })
+        Ok(Self { pid: pid.parse().map_err(|_| wrong())?, start_ticks: start.parse().map_err(|_| wrong())? })
     }
 }
 
@@ -174,22 +158,10 @@ impl Stat {
 
 /// Starts a program that goes on when this one ends: in a session of its own, its output in a log.
 pub(crate) fn background(program: impl AsRef<OsStr>, log: &Path) -> Result<Command> {
-    let open = || {
-        std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(log)
-            .map_err(Error::file("open", log))
-    };
+    let open = || std::fs::OpenOptions::new().append(true).create(true).open(log).map_err(Error::file("open", log));
     // setsid(1) replaces itself by the program, as it leads no process group when it is started so: the number stays.
     let mut command = Command::new("setsid");
-    command
-        .arg(program)
-        .stdin(Stdio::null())
-        .stdout(open()?)
-        .stderr(open()?)
-        .current_dir("/")
-        .env_remove("KUBECONFIG");
+    command.arg(program).stdin(Stdio::null()).stdout(open()?).stderr(open()?).current_dir("/").env_remove("KUBECONFIG");
     Ok(command)
 }
 
@@ -203,11 +175,7 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 
 /// Runs a program to its end and returns what it printed; `input` is what it reads.
 pub(crate) async fn run(command: &mut Command, input: &str) -> Result<String> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let command_line = line(command);
     let failed = |source: io::Error| Error::Command {
         command: command_line.clone(),
@@ -257,10 +225,7 @@ mod tests {
     fn a_number_that_is_used_again_is_another_process() {
         let own = ProcessId::own().expect("this process runs");
         assert!(own.runs());
-        let older = ProcessId {
-            start_ticks: own.start_ticks - 1,
-            ..own
-        };
+        let older = ProcessId { start_ticks: own.start_ticks - 1, ..own };
         assert!(!older.runs());
     }
 
@@ -268,10 +233,7 @@ mod tests {
     async fn a_process_is_ended_and_waited_for() {
         let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep");
         let id = ProcessId::of(child.id().expect("it runs")).expect("it runs");
-        assert_eq!(
-            id.to_string().parse::<ProcessId>().expect("its own form"),
-            id
-        );
+        assert_eq!(id.to_string().parse::<ProcessId>().expect("its own form"), id);
         id.end(Signal::KILL, KILL_LIMIT).await.expect("it ends");
         assert!(!id.runs());
         assert!(!child.wait().await.expect("a status").success());
@@ -279,13 +241,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_command_says_what_it_printed() {
-        let error = run(
-            Command::new("sh").args(["-c", "cat; echo no >&2; exit 3"]),
-            "in",
-        )
-        .await
-        .expect_err("it fails")
-        .to_string();
+        let error = run(Command::new("sh").args(["-c", "cat; echo no >&2; exit 3"]), "in")
+            .await
+            .expect_err("it fails")
+            .to_string();
         assert!(error.contains("exit status: 3: no\nin"), "{error}");
     }
 }

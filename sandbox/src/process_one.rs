@@ -74,14 +74,7 @@ const DIRECTORIES: &[&str] = &[
 const TOP_OF_USR: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What programs of the machine look up in `/etc`.
-const ETC: &[&str] = &[
-    "passwd",
-    "group",
-    "ld.so.cache",
-    "services",
-    "protocols",
-    "mke2fs.conf",
-];
+const ETC: &[&str] = &["passwd", "group", "ld.so.cache", "services", "protocols", "mke2fs.conf"];
 
 impl ProcessOne {
     /// Makes the node and stays until it is told to end; must be process 1 of new namespaces.
@@ -112,18 +105,13 @@ impl ProcessOne {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))
                 .map_err(Error::file("open to all", &path))?;
         }
-        for (target, name) in [
-            ("/run", "var/run"),
-            ("/run/lock", "var/lock"),
-            ("/proc/self/mounts", "etc/mtab"),
-        ] {
+        for (target, name) in [("/run", "var/run"), ("/run/lock", "var/lock"), ("/proc/self/mounts", "etc/mtab")] {
             link(Path::new(target), &self.root.join(name))?;
         }
         for name in ETC {
             let from = Path::new("/etc").join(name);
             if from.exists() {
-                fs::copy(&from, self.root.join("etc").join(name))
-                    .map_err(Error::file("copy", &from))?;
+                fs::copy(&from, self.root.join("etc").join(name)).map_err(Error::file("copy", &from))?;
             }
         }
         let alternatives = Path::new("/etc/alternatives");

@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{
-    LocalVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
-    VolumeNodeAffinity,
+    LocalVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference,
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -38,10 +37,7 @@ pub const PROVISIONER: &str = "sandbox.orlop.io/directory";
 pub const STORAGE_CLASS: &str = "standard";
 
 /// Which provisioner is asked: releases from 1.23 on write the first, older ones the second.
-const ASKED: [&str; 2] = [
-    "volume.kubernetes.io/storage-provisioner",
-    "volume.beta.kubernetes.io/storage-provisioner",
-];
+const ASKED: [&str; 2] = ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// By this the controller manager knows that the deletion of a volume is not its own business.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -74,49 +70,27 @@ impl Provisioner {
     /// Serves claims until it is killed.
     pub async fn run(&self) -> Result<()> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let failed = |source| Error::Kubeconfig {
-            path: self.kubeconfig.clone(),
-            source: Box::new(source),
-        };
+        let failed = |source| Error::Kubeconfig { path: self.kubeconfig.clone(), source: Box::new(source) };
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(failed)?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(failed)?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
         let client = Client::try_from(config).map_err(Error::kubernetes("make a client"))?;
         create_class(&client).await?;
-        let reporter = Reporter {
-            controller: PROVISIONER.into(),
-            instance: None,
-        };
+        let reporter = Reporter { controller: PROVISIONER.into(), instance: None };
         let context = Arc::new(Context {
             recorder: Recorder::new(client.clone(), reporter),
             client: client.clone(),
             nodes: self.nodes.clone(),
         });
-        let claims = Controller::new(
-            Api::<PersistentVolumeClaim>::all(client.clone()),
-            watcher::Config::default(),
-        )
-        .run(
-            provision,
-            |claim, error, _| again(&claim.name_any(), error),
-            context.clone(),
-        );
-        let volumes = Controller::new(
-            Api::<PersistentVolume>::all(client),
-            watcher::Config::default(),
-        )
-        .run(
+        let claims = Controller::new(Api::<PersistentVolumeClaim>::all(client.clone()), watcher::Config::default())
+            .run(provision, |claim, error, _| again(&claim.name_any(), error), context.clone());
+        let volumes = Controller::new(Api::<PersistentVolume>::all(client), watcher::Config::default()).run(
             reclaim,
             |volume, error, _| again(&volume.name_any(), error),
             context,
         );
         println!("{READY}");
         // Errors have been reported where they happened, and what failed is tried again.
-        tokio::join!(
-            claims.for_each(async |_| ()),
-            volumes.for_each(async |_| ())
-        );
+        tokio::join!(claims.for_each(async |_| ()), volumes.for_each(async |_| ()));
         Ok(())
     }
 }
@@ -130,13 +104,7 @@ async fn create_class(client: &Client) -> Result<()> {
     let class = StorageClass {
         metadata: ObjectMeta {
             name: Some(STORAGE_CLASS.into()),
-            annotations: Some(
-                [(
-                    "storageclass.kubernetes.io/is-default-class".into(),
-                    "true".into(),
-                )]
-                .into(),
-            ),
+            annotations: Some([("storageclass.kubernetes.io/is-default-class".into(), "true".into())].into()),
             ..ObjectMeta::default()
         },
         provisioner: PROVISIONER.into(),
@@ -148,9 +116,7 @@ async fn create_class(client: &Client) -> Result<()> {
     let parameters = PatchParams::apply(PROVISIONER).force();
     api.patch(STORAGE_CLASS, &parameters, &Patch::Apply(&class))
         .await
-        .map_err(Error::kubernetes(format!(
-            "apply the storage class {STORAGE_CLASS}"
-        )))?;
+        .map_err(Error::kubernetes(format!("apply the storage class {STORAGE_CLASS}")))?;
     Ok(())
 }
 
@@ -163,29 +129,17 @@ enum Need<'a> {
 }
 
 fn need(claim: &PersistentVolumeClaim) -> Need<'_> {
-    let ours = ASKED.iter().any(|key| {
-        claim
-            .annotations()
-            .get(*key)
-            .is_some_and(|name| name == PROVISIONER)
-    });
+    let ours = ASKED.iter().any(|key| claim.annotations().get(*key).is_some_and(|name| name == PROVISIONER));
     let spec = claim.spec.as_ref();
-    let bound = spec
-        .and_then(|spec| spec.volume_name.as_deref())
-        .is_some_and(|name| !name.is_empty());
+    let bound = spec.and_then(|spec| spec.volume_name.as_deref()).is_some_and(|name| !name.is_empty());
     if !ours || bound || claim.metadata.deletion_timestamp.is_some() {
         return Need::Nothing;
     }
     if spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block") {
-        return Need::Refusal(
-            "its volumes are directories: volumeMode Block cannot be had, use Filesystem",
-        );
+        return Need::Refusal("its volumes are directories: volumeMode Block cannot be had, use Filesystem");
     }
     let shared = |mode: &String| mode == "ReadWriteMany" || mode == "ReadOnlyMany";
-    if spec
-        .and_then(|spec| spec.access_modes.as_ref())
-        .is_some_and(|modes| modes.iter().any(shared))
-    {
+    if spec.and_then(|spec| spec.access_modes.as_ref()).is_some_and(|modes| modes.iter().any(shared)) {
         return Need::Refusal("its volumes belong to one node: use the access mode ReadWriteOnce");
     }
     match claim.annotations().get(SELECTED_NODE) {
@@ -209,32 +163,15 @@ async fn provision(claim: Arc<PersistentVolumeClaim>, context: Arc<Context>) -> 
                 .recorder
                 .publish(&event, &claim.object_ref(&()))
                 .await
-                .map_err(Error::kubernetes(format!(
-                    "report to claim {}",
-                    claim.name_any()
-                )))?;
+                .map_err(Error::kubernetes(format!("report to claim {}", claim.name_any())))?;
         }
         Need::Volume { node } => {
             let nodes: Api<Node> = Api::all(context.client.clone());
-            let hostname = nodes
-                .get(node)
-                .await
-                .map_err(Error::kubernetes(format!("get node {node}")))?;
-            let hostname = hostname
-                .labels()
-                .get(HOSTNAME)
-                .cloned()
-                .unwrap_or_else(|| node.to_owned());
+            let hostname = nodes.get(node).await.map_err(Error::kubernetes(format!("get node {node}")))?;
+            let hostname = hostname.labels().get(HOSTNAME).cloned().unwrap_or_else(|| node.to_owned());
             let classes: Api<StorageClass> = Api::all(context.client.clone());
-            let class = claim
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.storage_class_name.clone())
-                .unwrap_or_default();
-            let class = classes
-                .get(&class)
-                .await
-                .map_err(Error::kubernetes(format!("get storage class {class}")))?;
+            let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default();
+            let class = classes.get(&class).await.map_err(Error::kubernetes(format!("get storage class {class}")))?;
             let volume = volume(&claim, &class, &hostname)?;
             make_directory(&place(&context.nodes, node, &volume.name_any()))?;
             let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
@@ -242,10 +179,7 @@ async fn provision(claim: Arc<PersistentVolumeClaim>, context: Arc<Context>) -> 
                 Ok(_) => eprintln!("{}: made {} on {node}", claim.name_any(), volume.name_any()),
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 Err(error) => {
-                    return Err(Error::kubernetes(format!(
-                        "create volume {}",
-                        volume.name_any()
-                    ))(error));
+                    return Err(Error::kubernetes(format!("create volume {}", volume.name_any()))(error));
                 }
             }
         }
@@ -253,29 +187,17 @@ async fn provision(claim: Arc<PersistentVolumeClaim>, context: Arc<Context>) -> 
     Ok(Action::await_change())
 }
 
-fn volume(
-    claim: &PersistentVolumeClaim,
-    class: &StorageClass,
-    hostname: &str,
-) -> Result<PersistentVolume> {
-    let uid = claim
-        .uid()
-        .ok_or_else(|| Error::input("a claim from the API server has an identity"))?;
+fn volume(claim: &PersistentVolumeClaim, class: &StorageClass, hostname: &str) -> Result<PersistentVolume> {
+    let uid = claim.uid().ok_or_else(|| Error::input("a claim from the API server has an identity"))?;
     let name = format!("pvc-{uid}");
     let spec = claim.spec.clone().unwrap_or_default();
-    let storage = spec
-        .resources
-        .and_then(|resources| resources.requests)
-        .and_then(|r| r.get("storage").cloned());
+    let storage = spec.resources.and_then(|resources| resources.requests).and_then(|r| r.get("storage").cloned());
     let on_node = NodeSelectorRequirement {
         key: HOSTNAME.into(),
         operator: "In".into(),
         values: Some(vec![hostname.to_owned()]),
     };
-    let term = NodeSelectorTerm {
-        match_expressions: Some(vec![on_node]),
-        ..NodeSelectorTerm::default()
-    };
+    let term = NodeSelectorTerm { match_expressions: Some(vec![on_node]), ..NodeSelectorTerm::default() };
     Ok(PersistentVolume {
         metadata: ObjectMeta {
             name: Some(name.clone()),
@@ -285,19 +207,11 @@ fn volume(
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
             capacity: storage.map(|size| BTreeMap::from([("storage".to_owned(), size)])),
-            claim_ref: Some(ObjectReference {
-                resource_version: claim.resource_version(),
-                ..claim.object_ref(&())
-            }),
-            local: Some(LocalVolumeSource {
-                path: format!("{DIRECTORY}/{name}"),
-                fs_type: None,
-            }),
+            claim_ref: Some(ObjectReference { resource_version: claim.resource_version(), ..claim.object_ref(&()) }),
+            local: Some(LocalVolumeSource { path: format!("{DIRECTORY}/{name}"), fs_type: None }),
             mount_options: class.mount_options.clone(),
             node_affinity: Some(VolumeNodeAffinity {
-                required: Some(NodeSelector {
-                    node_selector_terms: vec![term],
-                }),
+                required: Some(NodeSelector { node_selector_terms: vec![term] }),
             }),
             persistent_volume_reclaim_policy: class.reclaim_policy.clone(),
             storage_class_name: class.metadata.name.clone(),
@@ -310,34 +224,16 @@ fn volume(
 
 /// The node whose directory goes with this volume, if it is to go.
 fn node_to_reclaim(volume: &PersistentVolume) -> Option<&str> {
-    let ours = volume
-        .annotations()
-        .get(PROVISIONED_BY)
-        .is_some_and(|name| name == PROVISIONER);
+    let ours = volume.annotations().get(PROVISIONED_BY).is_some_and(|name| name == PROVISIONER);
     let spec = volume.spec.as_ref()?;
-    let released = volume
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        == Some("Released");
+    let released = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Released");
     let deletes = spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete");
     if !ours || !released || !deletes || volume.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let terms = &spec
-        .node_affinity
-        .as_ref()?
-        .required
-        .as_ref()?
-        .node_selector_terms;
+    let terms = &spec.node_affinity.as_ref()?.required.as_ref()?.node_selector_terms;
     let expressions = terms.first()?.match_expressions.as_ref()?;
-    expressions
-        .iter()
-        .find(|e| e.key == HOSTNAME)?
-        .values
-        .as_ref()?
-        .first()
-        .map(String::as_str)
+    expressions.iter().find(|e| e.key == HOSTNAME)?.values.as_ref()?.first().map(String::as_str)
 }
 
 async fn reclaim(volume: Arc<PersistentVolume>, context: Arc<Context>) -> Result<Action> {
@@ -362,8 +258,7 @@ fn place(nodes: &Path, node: &str, volume: &str) -> PathBuf {
 
 fn make_directory(path: &Path) -> Result<()> {
     files::create_dir(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE))
-        .map_err(Error::file("open to all", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(Error::file("open to all", path))
 }
 
 #[cfg(test)]
@@ -396,35 +291,20 @@ mod tests {
     fn claims_get_what_they_need() {
         check(|_| {}, "Volume { node: \"east2\" }");
         check(
-            |c| {
-                c["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-provisioner"] =
-                    json!("other")
-            },
+            |c| c["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-provisioner"] = json!("other"),
             "Nothing",
         );
-        check(
-            |c| c["metadata"]["annotations"] = json!({ASKED[0]: PROVISIONER}),
-            "Nothing",
-        );
+        check(|c| c["metadata"]["annotations"] = json!({ASKED[0]: PROVISIONER}), "Nothing");
         check(|c| c["spec"]["volumeName"] = json!("pv"), "Nothing");
-        check(
-            |c| c["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
-            "Nothing",
-        );
+        check(|c| c["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"), "Nothing");
         check(|c| c["spec"]["volumeMode"] = json!("Block"), "Refusal");
-        check(
-            |c| c["spec"]["accessModes"] = json!(["ReadWriteMany"]),
-            "Refusal",
-        );
+        check(|c| c["spec"]["accessModes"] = json!(["ReadWriteMany"]), "Refusal");
     }
 
     #[test]
     fn a_volume_is_bound_to_its_claim_and_node() {
         let class = StorageClass {
-            metadata: ObjectMeta {
-                name: Some(STORAGE_CLASS.into()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(STORAGE_CLASS.into()), ..ObjectMeta::default() },
             reclaim_policy: Some("Delete".into()),
             ..StorageClass::default()
         };
@@ -437,9 +317,7 @@ mod tests {
         assert_eq!(node_to_reclaim(&volume), None, "it is not released");
         volume.status = serde_json::from_value(json!({"phase": "Released"})).expect("a status");
         assert_eq!(node_to_reclaim(&volume), Some("east2"));
-        let keep = |spec: &mut PersistentVolumeSpec| {
-            spec.persistent_volume_reclaim_policy = Some("Retain".into())
-        };
+        let keep = |spec: &mut PersistentVolumeSpec| spec.persistent_volume_reclaim_policy = Some("Retain".into());
         volume.spec.as_mut().map(keep);
         assert_eq!(node_to_reclaim(&volume), None, "it is to be retained");
     }

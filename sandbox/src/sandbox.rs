@@ -19,11 +19,7 @@ use crate::process;
 use crate::wait;
 
 /// File systems that can be the upper layer of an overlay, which is what containers are; with the kernel's numbers.
-const FILE_SYSTEMS: &[(u64, &str)] = &[
-    (0xEF53, "ext4"),
-    (0x5846_5342, "xfs"),
-    (0x9123_683E, "btrfs"),
-];
+const FILE_SYSTEMS: &[(u64, &str)] = &[(0xEF53, "ext4"), (0x5846_5342, "xfs"), (0x9123_683E, "btrfs")];
 /// Tools of the machine that are called, and Debian's packages that have them.
 const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
@@ -71,12 +67,7 @@ impl Sandbox {
         files::create_dir(directory)?;
         let directory = std::fs::canonicalize(directory).map_err(Error::file("find", directory))?;
         require_file_system(&directory)?;
-        Ok(Self(Arc::new(Inner {
-            directory,
-            program,
-            cgroups: Hierarchy::detect()?,
-            programs: OnceCell::new(),
-        })))
+        Ok(Self(Arc::new(Inner { directory, program, cgroups: Hierarchy::detect()?, programs: OnceCell::new() })))
     }
 
     /// The directory that `SANDBOX_DIR` names, or `.sandbox` in the current one.
@@ -102,15 +93,8 @@ impl Sandbox {
             .programs
             .get_or_try_init(async || {
                 let distribution = find_or_build(self.directory()).await?;
-                let version = process::run(
-                    Command::new(distribution.program("kubelet")).arg("--version"),
-                    "",
-                )
-                .await?;
-                Ok(Programs {
-                    distribution,
-                    minor: version.parse()?,
-                })
+                let version = process::run(Command::new(distribution.program("kubelet")).arg("--version"), "").await?;
+                Ok(Programs { distribution, minor: version.parse()? })
             })
             .await
     }
@@ -138,19 +122,9 @@ impl Sandbox {
         match Cluster::load(self, name)? {
             Some(cluster) => Ok(cluster),
             None => {
-                let names: Vec<_> = self
-                    .clusters()?
-                    .iter()
-                    .map(|c| c.name().to_owned())
-                    .collect();
-                let there = if names.is_empty() {
-                    "none yet: `sandbox up NAME`".into()
-                } else {
-                    names.join(", ")
-                };
-                Err(Error::input(format!(
-                    "no cluster is called {name:?}; there are: {there}"
-                )))
+                let names: Vec<_> = self.clusters()?.iter().map(|c| c.name().to_owned()).collect();
+                let there = if names.is_empty() { "none yet: `sandbox up NAME`".into() } else { names.join(", ") };
+                Err(Error::input(format!("no cluster is called {name:?}; there are: {there}")))
             }
         }
     }
@@ -160,12 +134,7 @@ impl Sandbox {
     }
 
     /// Makes an image of a directory and gives it to every node, now and at each later start.
-    pub async fn image_from_directory(
-        &self,
-        name: &str,
-        directory: &Path,
-        config: &ImageConfig,
-    ) -> Result<()> {
+    pub async fn image_from_directory(&self, name: &str, directory: &Path, config: &ImageConfig) -> Result<()> {
         image::from_directory(&self.images(), name, directory, config).await?;
         self.hand_out_images().await
     }
@@ -199,16 +168,11 @@ impl Sandbox {
         let path = self.0.directory.join("lock");
         let file = std::fs::File::create(&path).map_err(Error::file("create", &path))?;
         // Waiting is done by asking, as a thread that waits inside the kernel would hold up other tasks of this process.
-        wait::until(
-            "the lock of the sandbox",
-            LOCK_LIMIT,
-            LOCK_LOOK,
-            async || match file.try_lock() {
-                Ok(()) => Ok(Some(())),
-                Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-                Err(std::fs::TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
-            },
-        )
+        wait::until("the lock of the sandbox", LOCK_LIMIT, LOCK_LOOK, async || match file.try_lock() {
+            Ok(()) => Ok(Some(())),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
+        })
         .await?;
         Ok(file)
     }
@@ -246,16 +210,9 @@ impl Drop for Guard {
         match wiped {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                eprintln!(
-                    "wipe the sandbox {}: {}",
-                    self.0.directory().display(),
-                    error::line(&error)
-                )
+                eprintln!("wipe the sandbox {}: {}", self.0.directory().display(), error::line(&error))
             }
-            Err(_) => eprintln!(
-                "wipe the sandbox {}: panicked",
-                self.0.directory().display()
-            ),
+            Err(_) => eprintln!("wipe the sandbox {}: panicked", self.0.directory().display()),
         }
     }
 }
@@ -282,8 +239,7 @@ fn require_root() -> Result<()> {
 
 fn require_tools() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        |tool: &str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    let found = |tool: &str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
     let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !found(tool)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -298,8 +254,7 @@ fn require_tools() -> Result<()> {
 }
 
 fn require_file_system(directory: &Path) -> Result<()> {
-    let found = rustix::fs::statfs(directory)
-        .map_err(|errno| Error::file("look at", directory)(errno.into()))?;
+    let found = rustix::fs::statfs(directory).map_err(|errno| Error::file("look at", directory)(errno.into()))?;
     let magic = u64::try_from(found.f_type).unwrap_or_default();
     if FILE_SYSTEMS.iter().any(|(number, _)| *number == magic) {
         return Ok(());
@@ -325,26 +280,16 @@ fn own_program() -> Result<PathBuf> {
         return Ok(own);
     }
     // A test is one or two directories below where cargo puts programs, or its package is below their directory's parent.
-    let beside = own
-        .ancestors()
-        .skip(1)
-        .take(3)
-        .map(|directory| directory.join(NAME));
+    let beside = own.ancestors().skip(1).take(3).map(|directory| directory.join(NAME));
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let built = package
-        .iter()
-        .flat_map(|package| package.ancestors())
-        .map(|above| above.join("target/debug").join(NAME));
+    let built =
+        package.iter().flat_map(|package| package.ancestors()).map(|above| above.join("target/debug").join(NAME));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|directory| directory.join(NAME));
-    beside
-        .chain(built)
-        .chain(on_path)
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Error::machine(
-                "the program `sandbox` is not found",
-                "build it, and name it in SANDBOX_PROGRAM or put it on the PATH",
-            )
-        })
+    beside.chain(built).chain(on_path).find(|path| path.is_file()).ok_or_else(|| {
+        Error::machine(
+            "the program `sandbox` is not found",
+            "build it, and name it in SANDBOX_PROGRAM or put it on the PATH",
+        )
+    })
 }

@@ -17,10 +17,7 @@ pub(crate) async fn until<T>(
             return Ok(found);
         }
         if start.elapsed() > limit {
-            return Err(Error::NotInTime {
-                what: what.to_owned(),
-                limit,
-            });
+            return Err(Error::NotInTime { what: what.to_owned(), limit });
         }
         tokio::time::sleep(pause).await;
     }

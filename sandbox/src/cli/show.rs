@@ -9,18 +9,13 @@ use sandbox::{Cluster, Distribution, Node, Sandbox};
 /// Lines for a shell that lead kubectl to a cluster.
 pub(crate) async fn environment(cluster: &Cluster) -> Result<()> {
     println!("export KUBECONFIG={}", cluster.kubeconfig_path().display());
-    println!(
-        "export PATH={}:$PATH",
-        cluster.programs_path().await?.display()
-    );
+    println!("export PATH={}:$PATH", cluster.programs_path().await?.display());
     Ok(())
 }
 
 pub(crate) fn list(sandbox: &Sandbox) -> Result<()> {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["NODE", "ADDRESS", "STATE", "DAEMONS"]);
+    table.load_style(presets::NOTHING).set_header(["NODE", "ADDRESS", "STATE", "DAEMONS"]);
     let mut notes = Vec::new();
     for cluster in sandbox.clusters()? {
         let up = cluster.is_up()?;
@@ -33,16 +28,10 @@ pub(crate) fn list(sandbox: &Sandbox) -> Result<()> {
             ]);
         }
         if up {
-            notes.push(format!(
-                "{cluster}: API server at https://127.0.0.1:{}",
-                cluster.api_port()
-            ));
+            notes.push(format!("{cluster}: API server at https://127.0.0.1:{}", cluster.api_port()));
             notes.extend(cuts(&cluster)?);
             for (name, forward) in cluster.forwards()? {
-                notes.push(format!(
-                    "{cluster}: forward {name}: {} to {}",
-                    forward.listen, forward.dial
-                ));
+                notes.push(format!("{cluster}: forward {name}: {} to {}", forward.listen, forward.dial));
             }
         }
     }
@@ -75,18 +64,9 @@ fn daemons(node: &Node<'_>) -> Result<String> {
 
 fn cuts(cluster: &Cluster) -> Result<Vec<String>> {
     let cuts = cluster.cuts()?;
-    let nodes = cuts
-        .nodes
-        .iter()
-        .map(|node| format!("{cluster}: {node} is cut from everything"));
-    let pairs = cuts
-        .pairs
-        .iter()
-        .map(|(a, b)| format!("{cluster}: {a} and {b} are cut from each other"));
-    let links = cuts
-        .links
-        .iter()
-        .map(|other| format!("{cluster}: the link to {other} is cut"));
+    let nodes = cuts.nodes.iter().map(|node| format!("{cluster}: {node} is cut from everything"));
+    let pairs = cuts.pairs.iter().map(|(a, b)| format!("{cluster}: {a} and {b} are cut from each other"));
+    let links = cuts.links.iter().map(|other| format!("{cluster}: the link to {other} is cut"));
     Ok(nodes.chain(pairs).chain(links).collect())
 }
 

@@ -17,9 +17,7 @@ impl Cluster {
     pub fn forwards(&self) -> Result<Vec<(String, Forward)>> {
         let mut forwards = Vec::new();
         for file in files::list(&self.path("run"))? {
-            let name = file
-                .strip_prefix("forward-")
-                .and_then(|rest| rest.strip_suffix(".json"));
+            let name = file.strip_prefix("forward-").and_then(|rest| rest.strip_suffix(".json"));
             if let Some(name) = name {
                 let forward = files::read_json(&self.run_path(&file))?;
                 forwards.extend(forward.map(|forward| (name.to_owned(), forward)));
@@ -30,11 +28,7 @@ impl Cluster {
 
     /// A port of this machine's loopback becomes one of the control plane, which nodes and pods reach; returns where.
     pub async fn forward_in(&self, port: u16, dial: SocketAddr) -> Result<SocketAddr> {
-        let forward = Forward {
-            direction: Direction::In,
-            listen: (Ipv4Addr::UNSPECIFIED, port).into(),
-            dial,
-        };
+        let forward = Forward { direction: Direction::In, listen: (Ipv4Addr::UNSPECIFIED, port).into(), dial };
         self.forward_as(&port.to_string(), &forward).await?;
         Ok((self.control_plane().address(), port).into())
     }
@@ -42,15 +36,7 @@ impl Cluster {
     /// An address inside becomes a port of this machine's loopback; returns where.
     pub async fn forward_out(&self, port: u16, dial: SocketAddr) -> Result<SocketAddr> {
         let listen = (Ipv4Addr::LOCALHOST, port).into();
-        self.forward_as(
-            &port.to_string(),
-            &Forward {
-                direction: Direction::Out,
-                listen,
-                dial,
-            },
-        )
-        .await?;
+        self.forward_as(&port.to_string(), &Forward { direction: Direction::Out, listen, dial }).await?;
         Ok(listen)
     }
 
@@ -58,10 +44,7 @@ impl Cluster {
         let name = port.to_string();
         let file = self.run_path(&format!("forward-{name}.json"));
         if !file.exists() {
-            return Err(Error::input(format!(
-                "{} has no forward of port {port}",
-                self.name
-            )));
+            return Err(Error::input(format!("{} has no forward of port {port}", self.name)));
         }
         self.suspend_forward(&name).await?;
         files::remove(&file)
@@ -77,23 +60,12 @@ impl Cluster {
         };
         let log = self.run_path(&format!("forward-{name}.log"));
         let mut command = process::background(self.sandbox.program(), &log)?;
-        command
-            .arg("forwarder")
-            .arg("--listen-in")
-            .arg(listen_in)
-            .args(["--listen", &forward.listen.to_string()]);
-        command
-            .arg("--dial-in")
-            .arg(dial_in)
-            .args(["--dial", &forward.dial.to_string()]);
+        command.arg("forwarder").arg("--listen-in").arg(listen_in).args(["--listen", &forward.listen.to_string()]);
+        command.arg("--dial-in").arg(dial_in).args(["--dial", &forward.dial.to_string()]);
         let what = format!("the forward of {} of {}", forward.listen, self.name);
         let child = helper::until_ready(&mut command, &what, &log).await?;
         self.save_helper(child.id(), &format!("forward-{name}.pid"))?;
-        files::write_json(
-            &self.run_path(&format!("forward-{name}.json")),
-            forward,
-            files::PUBLIC,
-        )
+        files::write_json(&self.run_path(&format!("forward-{name}.json")), forward, files::PUBLIC)
     }
 
     async fn suspend_forward(&self, name: &str) -> Result<()> {

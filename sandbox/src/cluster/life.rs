@@ -68,11 +68,7 @@ impl Cluster {
     }
 
     fn note(&self, start: Instant, what: &str) {
-        tracing::info!(
-            "{:4.1} s  {}: {what}",
-            start.elapsed().as_secs_f32(),
-            self.name
-        );
+        tracing::info!("{:4.1} s  {}: {what}", start.elapsed().as_secs_f32(), self.name);
     }
 
     async fn join_others(&self) -> Result<()> {
@@ -117,9 +113,7 @@ impl Cluster {
     async fn start_provisioner(&self) -> Result<()> {
         let log = self.path("provisioner.log");
         let mut command = process::background(self.sandbox.program(), &log)?;
-        command
-            .args(["provisioner", "--kubeconfig"])
-            .arg(self.kubeconfig_path());
+        command.args(["provisioner", "--kubeconfig"]).arg(self.kubeconfig_path());
         command.arg("--nodes").arg(self.path("nodes"));
         let child = helper::until_ready(&mut command, "the provisioner", &log).await?;
         self.save_helper(child.id(), "provisioner.pid")
@@ -127,12 +121,8 @@ impl Cluster {
 
     pub(super) fn save_helper(&self, pid: Option<u32>, file: &str) -> Result<()> {
         let process = pid.and_then(ProcessId::of);
-        let process = process.ok_or_else(|| {
-            Error::input(format!(
-                "the process of {file} of {} ended at once",
-                self.name
-            ))
-        })?;
+        let process =
+            process.ok_or_else(|| Error::input(format!("the process of {file} of {} ended at once", self.name)))?;
         process.save(&self.run_path(file))
     }
 }

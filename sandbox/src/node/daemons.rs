@@ -26,8 +26,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 impl Node<'_> {
     fn daemon_file(&self, daemon: Daemon) -> PathBuf {
-        self.cluster
-            .run_path(&format!("{}.{daemon}.pid", self.name))
+        self.cluster.run_path(&format!("{}.{daemon}.pid", self.name))
     }
 
     pub(crate) fn daemon_process(&self, daemon: Daemon) -> Result<Option<ProcessId>> {
@@ -49,11 +48,7 @@ impl Node<'_> {
             return Ok(());
         }
         let names: Vec<_> = self.daemons().iter().map(|daemon| daemon.name()).collect();
-        Err(Error::input(format!(
-            "{} has no {daemon}; it has {}",
-            self.name,
-            names.join(", ")
-        )))
+        Err(Error::input(format!("{} has no {daemon}; it has {}", self.name, names.join(", "))))
     }
 
     /// The file that a daemon's output goes to.
@@ -69,9 +64,7 @@ impl Node<'_> {
         let place = self.place(self.cluster.sandbox().programs().await?.minor);
         let log = self.log(daemon);
         let mut command = process::background("nsenter", &log)?;
-        command
-            .args(self.enter_arguments()?)
-            .args(daemon.command_line(&place));
+        command.args(self.enter_arguments()?).args(daemon.command_line(&place));
         let child = process::spawn(&mut command)?;
         // Entering a process namespace takes a child: the program that was started stays outside as its parent.
         let process = match child.id().and_then(ProcessId::of) {
@@ -92,12 +85,7 @@ impl Node<'_> {
 
     pub(crate) fn ended(&self, daemon: Daemon) -> Error {
         let log = self.log(daemon);
-        Error::input(format!(
-            "{}/{daemon} ended; its log {} ends with:\n{}",
-            self.name,
-            log.display(),
-            tail(&log)
-        ))
+        Error::input(format!("{}/{daemon} ended; its log {} ends with:\n{}", self.name, log.display(), tail(&log)))
     }
 
     async fn until_containerd_answers(&self, process: ProcessId) -> Result<()> {
@@ -135,20 +123,14 @@ impl Node<'_> {
             return Ok(());
         }
         for archive in image::archives(&self.cluster.sandbox().images())? {
-            let meta = archive
-                .metadata()
-                .map_err(Error::file("look at", &archive))?;
+            let meta = archive.metadata().map_err(Error::file("look at", &archive))?;
             let version = format!("{} {}.{}", meta.len(), meta.mtime(), meta.mtime_nsec());
-            let mark = self
-                .root
-                .join("var/lib/sandbox/images")
-                .join(archive.file_name().unwrap_or_default());
+            let mark = self.root.join("var/lib/sandbox/images").join(archive.file_name().unwrap_or_default());
             if files::read(&mark)?.as_deref() == Some(&version) {
                 continue;
             }
             let input = std::fs::File::open(&archive).map_err(Error::file("open", &archive))?;
-            let mut command =
-                self.command(["ctr", "--namespace", "k8s.io", "images", "import", "-"])?;
+            let mut command = self.command(["ctr", "--namespace", "k8s.io", "images", "import", "-"])?;
             let output = command
                 .stdin(Stdio::from(input))
                 .kill_on_drop(true)
@@ -157,11 +139,7 @@ impl Node<'_> {
                 .map_err(Error::file("load", &archive))?;
             if !output.status.success() {
                 return Err(Error::Command {
-                    command: format!(
-                        "ctr images import of {} on {}",
-                        archive.display(),
-                        self.name
-                    ),
+                    command: format!("ctr images import of {} on {}", archive.display(), self.name),
                     status: output.status.to_string(),
                     output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
                 });

@@ -15,61 +15,31 @@ pub(crate) struct Machine {
 }
 
 /// Those that a kubelet sets where it is let.
-const SETTINGS: &[&str] = &[
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-];
+const SETTINGS: &[&str] = &["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
 
 impl Machine {
     pub(crate) fn look() -> Result<Self> {
         let interfaces = fs::read_dir("/sys/class/net").context("list interfaces")?;
-        let interfaces = interfaces
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let setting =
-            |name: &&str| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default();
-        Ok(Self {
-            interfaces: interfaces.collect(),
-            settings: SETTINGS.iter().map(setting).collect(),
-        })
+        let interfaces = interfaces.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let setting = |name: &&str| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default();
+        Ok(Self { interfaces: interfaces.collect(), settings: SETTINGS.iter().map(setting).collect() })
     }
 
     pub(crate) fn check_same(&self, directory: &Path, groups: &[String]) -> Result<()> {
         let now = Self::look()?;
-        ensure!(
-            now.interfaces == self.interfaces,
-            "interfaces: {:?}, before {:?}",
-            now.interfaces,
-            self.interfaces
-        );
-        ensure!(
-            now.settings == self.settings,
-            "settings: {:?}, before {:?}",
-            now.settings,
-            self.settings
-        );
+        ensure!(now.interfaces == self.interfaces, "interfaces: {:?}, before {:?}", now.interfaces, self.interfaces);
+        ensure!(now.settings == self.settings, "settings: {:?}, before {:?}", now.settings, self.settings);
         let groups = groups_left(groups);
         ensure!(groups.is_empty(), "control groups: {groups:?}");
         let here = directory.to_string_lossy();
         let processes = processes_of(&here);
-        ensure!(
-            processes.is_empty(),
-            "processes, or their mounts: {processes:?}"
-        );
+        ensure!(processes.is_empty(), "processes, or their mounts: {processes:?}");
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("list mounts")?;
         ensure!(!mounts.contains(&*here), "mounts: {mounts}");
-        let loops = Command::new("losetup")
-            .args(["--list", "--noheadings", "--output", "BACK-FILE"])
-            .output()?;
+        let loops = Command::new("losetup").args(["--list", "--noheadings", "--output", "BACK-FILE"]).output()?;
         let loops = String::from_utf8_lossy(&loops.stdout).into_owned();
         ensure!(!loops.contains("left.img"), "loop devices: {loops}");
-        let files: Vec<_> = fs::read_dir(directory)
-            .context("list the sandbox")?
-            .flatten()
-            .map(|e| e.path())
-            .collect();
+        let files: Vec<_> = fs::read_dir(directory).context("list the sandbox")?.flatten().map(|e| e.path()).collect();
         ensure!(files.is_empty(), "files: {files:?}");
         Ok(())
     }
@@ -80,9 +50,7 @@ fn groups_left(groups: &[String]) -> Vec<PathBuf> {
     let top = PathBuf::from("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(&top).into_iter().flatten().flatten();
     let places: Vec<_> = hierarchies.map(|entry| entry.path()).chain([top]).collect();
-    let all = groups
-        .iter()
-        .flat_map(|group| places.iter().map(move |place| place.join(group)));
+    let all = groups.iter().flat_map(|group| places.iter().map(move |place| place.join(group)));
     all.filter(|path| path.exists()).collect()
 }
 

@@ -34,9 +34,7 @@ pub(crate) async fn kubectl(cluster: &Cluster, line: &str) -> Result<String> {
 }
 
 pub(crate) async fn apply(cluster: &Cluster, manifest: &str) -> Result<()> {
-    kubectl_with(cluster, "apply -f -", manifest)
-        .await
-        .map(drop)
+    kubectl_with(cluster, "apply -f -", manifest).await.map(drop)
 }
 
 async fn kubectl_with(cluster: &Cluster, line: &str, input: &str) -> Result<String> {
@@ -51,26 +49,16 @@ async fn kubectl_with(cluster: &Cluster, line: &str, input: &str) -> Result<Stri
         .spawn()
         .context("start kubectl")?;
     let mut stdin = child.stdin.take().context("kubectl's input")?;
-    stdin
-        .write_all(input.as_bytes())
-        .await
-        .context("write to kubectl")?;
+    stdin.write_all(input.as_bytes()).await.context("write to kubectl")?;
     drop(stdin);
     let output = child.wait_with_output().await.context("wait for kubectl")?;
     if !output.status.success() {
-        bail!(
-            "kubectl {}: {}",
-            line,
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("kubectl {}: {}", line, String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-pub(crate) async fn eventually(
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<bool>,
-) -> Result<()> {
+pub(crate) async fn eventually(what: &str, mut look: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !look().await.with_context(|| what.to_owned())? {
         if start.elapsed() > LIMIT {
@@ -86,8 +74,7 @@ pub(crate) fn succeeds<T, E>(result: std::result::Result<T, E>) -> bool {
 }
 
 pub(crate) async fn ping(from: &Node<'_>, to: Ipv4Addr) -> sandbox::Result<String> {
-    from.exec(&["busybox", "ping", "-c", "1", "-W", "1", &to.to_string()])
-        .await
+    from.exec(&["busybox", "ping", "-c", "1", "-W", "1", &to.to_string()]).await
 }
 
 pub(crate) async fn node_is(cluster: &Cluster, node: &Node<'_>, ready: &str) -> Result<bool> {
@@ -113,9 +100,7 @@ async fn pod_field(cluster: &Cluster, app: &str, node: &str, field: &str) -> Res
 }
 
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 pub(crate) async fn http_get(address: SocketAddr) -> Result<String> {

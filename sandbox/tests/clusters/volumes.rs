@@ -55,17 +55,10 @@ pub(crate) async fn keep_their_data(east: &Cluster) -> Result<()> {
     support::apply(east, RAW_USER).await?;
     outlive_pods(east).await?;
     go_with_their_claims(east).await?;
-    eventually(
-        "a claim for a block device is refused with the reason",
-        async || {
-            let events = kubectl(
-                east,
-                "get events --field-selector=reason=ProvisioningFailed",
-            )
-            .await?;
-            Ok(events.contains("volumeMode Block cannot be had"))
-        },
-    )
+    eventually("a claim for a block device is refused with the reason", async || {
+        let events = kubectl(east, "get events --field-selector=reason=ProvisioningFailed").await?;
+        Ok(events.contains("volumeMode Block cannot be had"))
+    })
     .await
 }
 
@@ -76,11 +69,7 @@ async fn outlive_pods(east: &Cluster) -> Result<()> {
         kubectl(east, "wait --for=condition=Ready pod/writer --timeout=60s").await?;
         nodes.push(kubectl(east, "get pod writer -o jsonpath={.spec.nodeName}").await?);
         let lines = kubectl(east, "exec writer -- cat /data/lines").await?;
-        ensure!(
-            lines.matches("line").count() == nodes.len(),
-            "after {} starts there is {lines:?}",
-            nodes.len()
-        );
+        ensure!(lines.matches("line").count() == nodes.len(), "after {} starts there is {lines:?}", nodes.len());
         kubectl(east, "delete pod writer").await?;
     }
     ensure!(nodes[0] == nodes[1], "a pod left its volume: {nodes:?}");
@@ -91,15 +80,10 @@ async fn go_with_their_claims(east: &Cluster) -> Result<()> {
     let data = kubectl(east, "get pvc data -o jsonpath={.spec.volumeName}").await?;
     let kept = kubectl(east, "get pvc kept -o jsonpath={.spec.volumeName}").await?;
     let directories = |name: &str| {
-        let places = east
-            .nodes()
-            .map(|node| node.root().join("var/lib/sandbox/volumes").join(name));
+        let places = east.nodes().map(|node| node.root().join("var/lib/sandbox/volumes").join(name));
         places.filter(|path| path.is_dir()).count()
     };
-    ensure!(
-        directories(&data) == 1 && directories(&kept) == 1,
-        "each volume is one directory on one node"
-    );
+    ensure!(directories(&data) == 1 && directories(&kept) == 1, "each volume is one directory on one node");
     let retain = r#"{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}"#;
     kubectl(east, &format!("patch pv {kept} -p {retain}")).await?;
     kubectl(east, "delete pvc data kept").await?;
@@ -108,14 +92,7 @@ async fn go_with_their_claims(east: &Cluster) -> Result<()> {
         Ok(directories(&data) == 0 && !left.contains(&data))
     })
     .await?;
-    let phase = kubectl(
-        east,
-        &format!("get pv {kept} -o jsonpath={{.status.phase}}"),
-    )
-    .await?;
-    ensure!(
-        phase == "Released" && directories(&kept) == 1,
-        "a volume to retain is {phase}"
-    );
+    let phase = kubectl(east, &format!("get pv {kept} -o jsonpath={{.status.phase}}")).await?;
+    ensure!(phase == "Released" && directories(&kept) == 1, "a volume to retain is {phase}");
     Ok(())
 }
