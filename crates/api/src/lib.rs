@@ -1,1 +1,39 @@
+//! The custom resources of `orlop.io/v1alpha1`: their types, their validation and the CRDs generated from them.
+//!
+//! Invariant: a field that is in the schema is acted upon. What a version of Orlop does not do is not in its schema, so that nothing is
+//! accepted and ignored. The crate is pure: it knows no clock, no network and no client.
 
+pub mod backup;
+pub mod common;
+pub mod crds;
+pub mod location;
+pub mod restore;
+pub mod validate;
+
+pub use backup::{
+    ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, ReclaimPolicy, VolumeBackup,
+    VolumeStage,
+};
+pub use common::{LedgerSummary, Missed, ObjectFilter, Phase, Timed};
+pub use location::{
+    BackupLocation, BackupLocationSpec, BackupLocationStatus, LocationPhase, LocationType, S3Config, SecretKeyRef,
+};
+pub use restore::{
+    ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ReplacePolicy, RestoreStage,
+    VolumeRestore,
+};
+pub use validate::FieldError;
+
+/// The API group of everything here.
+pub const GROUP: &str = "orlop.io";
+/// The only version so far.
+pub const VERSION: &str = "v1alpha1";
+/// The namespace Orlop is installed in; resources in it may act on any namespace, others only on their own.
+pub const ADMIN_NAMESPACE: &str = "orlop-system";
+/// On everything a run makes for its own use (mover pods, their secrets and temporary claims): the uid of the run's resource.
+/// What bears it is never part of an application.
+pub const RUN_LABEL: &str = "orlop.io/run";
+/// On every object a restore made: the namespace and name of the restore.
+pub const RESTORED_BY: &str = "orlop.io/restored-by";
+/// Keeps a resource until what it stands for outside of the cluster is gone.
+pub const FINALIZER: &str = "orlop.io/recovery-point";

@@ -1,0 +1,12 @@
+//! The CRDs, as they are in `deploy/crds/`.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+use crate::{ApplicationBackup, ApplicationRestore, BackupLocation};
+
+/// All CRDs, in the order of their names.
+#[must_use]
+pub fn all() -> Vec<CustomResourceDefinition> {
+    vec![ApplicationBackup::crd(), ApplicationRestore::crd(), BackupLocation::crd()]
+}

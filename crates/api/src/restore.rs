@@ -1,0 +1,179 @@
+//! `ApplicationRestore`: brings a recovery point back, here or in another cluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::backup::VolumeStage;
+use crate::common::{Missed, ObjectFilter, Phase, Timed};
+
+/// Brings the objects and the data of a recovery point back.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "orlop.io",
+    version = "v1alpha1",
+    kind = "ApplicationRestore",
+    doc = "One run that brings a recovery point back, here or in another cluster.",
+    plural = "applicationrestores",
+    shortname = "oar",
+    category = "orlop",
+    namespaced,
+    status = "ApplicationRestoreStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Stage","type":"string","jsonPath":".status.stage"}"#,
+    printcolumn = r#"{"name":"Created","type":"integer","jsonPath":".status.objects.created"}"#,
+    printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.objects.failed"}"#,
+    printcolumn = r#"{"name":"Recovery Point","type":"string","jsonPath":".status.recoveryPoint"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.backupName) != has(self.recoveryPoint)", "message": "give either backupName or recoveryPoint"},
+    {"rule": "self == oldSelf", "message": "the spec of a restore cannot be changed: it is one run; create another"}
+]))]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationRestoreSpec {
+    /// The `ApplicationBackup` in this namespace whose recovery point is wanted. Either this or `recoveryPoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_name: Option<String>,
+    /// Identity of the recovery point, as `orlop backup list` shows it; for one that another cluster made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<String>,
+    /// Name of the `BackupLocation` in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub backup_location: String,
+    /// Old namespace to new. Namespaces that are not named keep their names. References inside of objects follow.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespace_mapping: BTreeMap<String, String>,
+    /// Old storage class to new.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_class_mapping: BTreeMap<String, String>,
+    /// What happens to objects that exist already.
+    #[serde(default)]
+    pub replace_policy: ReplacePolicy,
+    /// Only objects that match one of these; all of them if none is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include_resources: Vec<ObjectFilter>,
+    /// Take a recovery point that is known to lack something. Without it such a restore is refused.
+    #[serde(default)]
+    pub accept_incomplete: bool,
+}
+
+/// What happens to objects that exist already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplacePolicy {
+    /// They stay as they are, and so does the data of claims that exist.
+    #[default]
+    Retain,
+    /// They are deleted and made anew, claims and their data too.
+    Delete,
+    /// They are changed to what the recovery point has; claims that exist keep their data.
+    Update,
+}
+
+/// Where a restore is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum RestoreStage {
+    /// Not looked at yet.
+    #[default]
+    Pending,
+    /// The recovery point is opened, the target is checked.
+    Preparing,
+    /// What volumes and workloads stand on: custom resource definitions, namespaces, identities, configuration.
+    Foundations,
+    /// Movers fill new claims; nobody else can have them yet.
+    Volumes,
+    /// The filled claims are handed over, everything else is made.
+    Resources,
+    /// Nothing more happens.
+    Done,
+}
+
+/// What is known of a restore.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationRestoreStatus {
+    /// The generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the run is as a whole.
+    #[serde(default)]
+    pub phase: Phase,
+    /// What it does now.
+    #[serde(default)]
+    pub stage: RestoreStage,
+    /// The stages so far, with their times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Timed>,
+    /// Identity of the recovery point that is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<String>,
+    /// How the objects ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<ObjectOutcomes>,
+    /// The volumes, one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeRestore>,
+    /// What a person should know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `Complete`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// How the objects of a restore ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectOutcomes {
+    /// In the recovery point, and picked.
+    pub wanted: u64,
+    /// Made.
+    pub created: u64,
+    /// Existed, and were changed.
+    pub updated: u64,
+    /// Existed, and were left alone.
+    pub kept: u64,
+    /// Existed, were deleted and made anew.
+    pub replaced: u64,
+    /// Not there. Anything but 0 means that the run is not green.
+    pub failed: u64,
+    /// The first of the failed ones, with their reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_items: Vec<Missed>,
+}
+
+/// One volume of a restore.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeRestore {
+    /// Namespace of the new claim.
+    pub namespace: String,
+    /// Name of the claim.
+    pub claim: String,
+    /// Where it is.
+    #[serde(default)]
+    pub stage: VolumeStage,
+    /// How many movers were started for it.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When it began to be filled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Files written, and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Bytes of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Why it is skipped or missed, or what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
