@@ -27,6 +27,7 @@ pub mod canonical_json;
 pub mod check;
 pub mod store;
 pub mod table;
+pub mod tree;
 
 pub use codec::{Fields, Malformed};
 pub use error::{Error, ErrorKind, Result};
