@@ -13,7 +13,7 @@ mod survey;
 mod walk;
 
 use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::PointId;
 use crate::layout::{self, ObjectName};
 use crate::point::RecoveryPoint;
@@ -98,6 +98,8 @@ async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings
         findings.name_point(id.clone());
         match repo.point(id).await {
             Ok(point) => points.push(point),
+            // Forgotten since it was listed.
+            Err(Error::NoSuchPoint { .. }) => {}
             Err(error) => findings.add_error(&layout::point(id), error, Some(id))?,
         }
     }
