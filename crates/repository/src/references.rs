@@ -1,0 +1,56 @@
+//! What the values of tables refer to; a checker, and later a collector, follows these to everything a recovery point needs.
+
+use crate::codec::Malformed;
+use crate::ids::{BlobRef, TableRef};
+use crate::point::{RecoveryPoint, RootKind};
+use crate::tree::entry::{Content, Entry, Extent, Kind};
+
+/// How the values of a table are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Values {
+    /// They refer to nothing: objects, the ledger.
+    Plain,
+    /// They are entries of a file tree.
+    TreeEntries,
+    /// They are extents of one file.
+    Extents,
+}
+
+/// What one entry refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct References {
+    /// Blobs of content.
+    pub(crate) blobs: Vec<BlobRef>,
+    /// Further tables, and how their values are to be read.
+    pub(crate) tables: Vec<(TableRef, Values)>,
+}
+
+/// What an entry of a table refers to.
+pub(crate) fn of(values: Values, key: &[u8], value: &[u8]) -> Result<References, Malformed> {
+    match values {
+        Values::Plain => Ok(References::default()),
+        Values::TreeEntries => Ok(of_entry(&Entry::decode(value)?)),
+        Values::Extents => Ok(References { blobs: vec![Extent::decode(key, value)?.blob], tables: Vec::new() }),
+    }
+}
+
+fn of_entry(entry: &Entry) -> References {
+    let Kind::File(file) = &entry.kind else {
+        return References::default();
+    };
+    match &file.content {
+        Content::Extents(extents) => {
+            References { blobs: extents.iter().map(|extent| extent.blob).collect(), tables: Vec::new() }
+        }
+        Content::Table(table) => References { blobs: Vec::new(), tables: vec![(*table, Values::Extents)] },
+    }
+}
+
+/// The tables that a recovery point itself names.
+pub(crate) fn tables_of(point: &RecoveryPoint) -> Vec<(TableRef, Values)> {
+    let plain = [point.objects, point.ledger].into_iter().flatten().map(|table| (table, Values::Plain));
+    let roots = point.roots.iter().map(|root| match root.kind {
+        RootKind::Tree => (root.table, Values::TreeEntries),
+    });
+    plain.chain(roots).collect()
+}
