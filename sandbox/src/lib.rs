@@ -42,6 +42,8 @@ pub use forward::{Direction, Forward, Forwarder};
 pub use image::{BUSYBOX, ImageConfig};
 pub use network::Cuts;
 pub use node::{Halt, Node};
+pub use process::ProcessId;
 pub use process_one::ProcessOne;
 pub use provisioner::{PROVISIONER, Provisioner, STORAGE_CLASS};
+pub use rustix::process::Signal;
 pub use sandbox::{Guard, Sandbox};

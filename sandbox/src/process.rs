@@ -26,7 +26,7 @@ pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// A process that was there once; see the head of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProcessId {
+pub struct ProcessId {
     pid: i32,
     /// In clock ticks since the machine's start, as `/proc/PID/stat` has it.
     start_ticks: u64,
@@ -34,7 +34,7 @@ pub(crate) struct ProcessId {
 
 impl ProcessId {
     /// The process that has this number now.
-    pub(crate) fn of(pid: u32) -> Option<Self> {
+    pub fn of(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
         let stat = Stat::read(Path::new(&format!("/proc/{pid}/stat")))?;
         Some(Self { pid, start_ticks: stat.start_ticks })
@@ -51,14 +51,14 @@ impl ProcessId {
     }
 
     /// The process that a file tells of, if it still runs.
-    pub(crate) fn load(path: &Path) -> Result<Option<Self>> {
+    pub fn load(path: &Path) -> Result<Option<Self>> {
         let Some(text) = files::read(path)? else {
             return Ok(None);
         };
         Ok(text.parse().ok().filter(Self::runs))
     }
 
-    pub(crate) fn save(self, path: &Path) -> Result<()> {
+    pub fn save(self, path: &Path) -> Result<()> {
         files::write(path, format!("{self}\n"), files::PUBLIC)
     }
 
@@ -67,7 +67,7 @@ impl ProcessId {
     }
 
     /// A zombie does not run: it waits for its parent only.
-    pub(crate) fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         Stat::read(Path::new(&format!("/proc/{}/stat", self.pid)))
             .is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.state != 'Z')
     }
@@ -98,7 +98,7 @@ impl ProcessId {
     }
 
     /// Sends a signal and waits until the process is gone.
-    pub(crate) async fn end(self, signal: Signal, limit: Duration) -> Result<()> {
+    pub async fn end(self, signal: Signal, limit: Duration) -> Result<()> {
         self.signal(signal)?;
         wait::until(&format!("the end of process {}", self.pid), limit, LOOK, async || Ok((!self.runs()).then_some(())))
             .await
