@@ -12,10 +12,9 @@ use repository::{Passphrase, Repository, RetryPolicy, StoreConfig, TableRef};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// A repository, and volumes that are folders beside it.
+/// A folder with a repository, and with volumes that are folders beside it.
 struct World {
     home: TempDir,
-    repository: Repository,
 }
 
 /// Where the lines of a mover go.
@@ -45,8 +44,8 @@ impl World {
         let home = tempfile::tempdir().unwrap();
         let store = StoreConfig::FileSystem { path: home.path().join("store") };
         let store = store.open(RetryPolicy::default()).unwrap();
-        let repository = Repository::create(store, &Passphrase::new("secret")).await.unwrap();
-        Self { home, repository }
+        Repository::create(store, &Passphrase::new("secret")).await.unwrap();
+        Self { home }
     }
 
     /// A volume with these files, made if it is not there.
@@ -223,4 +222,40 @@ async fn a_process_leaves_its_outcome_in_the_message_and_the_last_line() {
     assert!(lines.iter().any(|line| line["phase"] == "store" && line["bytes"].is_u64()), "{lines:?}");
     assert!(lines.iter().any(|line| line["phase"] == "readBack" && line["totalBytes"].is_u64()), "{lines:?}");
     check(b"{\"store\": 1}".to_vec(), ExitCode::FAILURE, Some(FailureKind::Job)).await;
+}
+
+/// Sends SIGTERM to this process when the first line is written: by then the mover watches for it.
+struct TerminateAtFirstLine {
+    sent: bool,
+}
+
+impl Write for TerminateAtFirstLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.sent {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?;
+            self.sent = true;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_the_work_with_an_outcome() {
+    let world = World::new().await;
+    let volume = world.volume("volume", &[]);
+    let content = noise(16 << 20);
+    for index in 0..6 {
+        fs::write(volume.join(format!("data/{index}")), &content[index..]).unwrap();
+    }
+    let job = world.job(volume, Direction::Backup { parent: None });
+    let (job_file, message) = (world.home.path().join("job"), world.home.path().join("message"));
+    fs::write(&job_file, serde_json::to_vec(&job).unwrap()).unwrap();
+    let code = run_process(&job_file, &message, Lines::new(TerminateAtFirstLine { sent: false })).await;
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::FAILURE));
+    let outcome: Outcome = serde_json::from_slice(&fs::read(&message).unwrap()).unwrap();
+    assert_eq!((outcome.ok, kind(&outcome)), (false, Some(FailureKind::Stopped)), "{outcome:?}");
 }

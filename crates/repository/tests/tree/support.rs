@@ -14,13 +14,13 @@ use repository::{NoProgress, Passphrase, Progress, Repository, RetryPolicy, Stor
 use tempfile::TempDir;
 
 /// A repository in a folder and an empty source directory.
-pub struct World {
-    pub home: TempDir,
-    pub repository: Repository,
+pub(crate) struct World {
+    pub(crate) home: TempDir,
+    pub(crate) repository: Repository,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("source")).unwrap();
         let store = StoreConfig::FileSystem { path: home.path().join("store") };
@@ -29,19 +29,19 @@ impl World {
         Self { home, repository }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    pub fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.path("source")
     }
 
-    pub async fn backup(&self, parent: Option<&TableRef>) -> TreeSummary {
+    pub(crate) async fn backup(&self, parent: Option<&TableRef>) -> TreeSummary {
         self.backup_with(parent, &settled(), Arc::new(NoProgress)).await.unwrap()
     }
 
-    pub async fn backup_with(
+    pub(crate) async fn backup_with(
         &self,
         parent: Option<&TableRef>,
         options: &BackupOptions,
@@ -53,11 +53,11 @@ impl World {
         summary
     }
 
-    pub async fn restore(&self, root: &TableRef, target: &str) -> RestoreSummary {
+    pub(crate) async fn restore(&self, root: &TableRef, target: &str) -> RestoreSummary {
         self.restore_with(root, target, &RestoreOptions::default()).await.unwrap()
     }
 
-    pub async fn restore_with(
+    pub(crate) async fn restore_with(
         &self,
         root: &TableRef,
         target: &str,
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// What the product finds different, as text.
-    pub async fn differences(&self, root: &TableRef, directory: &str) -> Vec<String> {
+    pub(crate) async fn differences(&self, root: &TableRef, directory: &str) -> Vec<String> {
         let directory = self.path(directory);
         let options = VerifyOptions::default();
         let progress = Arc::new(NoProgress);
@@ -77,7 +77,7 @@ impl World {
     }
 
     /// Backs the source up, restores it to `target`, and compares the two in both ways.
-    pub async fn round_trip(&self, target: &str) -> (TreeSummary, RestoreSummary) {
+    pub(crate) async fn round_trip(&self, target: &str) -> (TreeSummary, RestoreSummary) {
         let stored = self.backup(None).await;
         assert!(stored.is_complete(), "{stored:?}");
         let restored = self.restore(&stored.root, target).await;
@@ -91,7 +91,7 @@ impl World {
 }
 
 /// Options with a start long after every change, so that the times of all files prove their content.
-pub fn settled() -> BackupOptions {
+pub(crate) fn settled() -> BackupOptions {
     BackupOptions::new(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1))
 }
 
@@ -166,7 +166,7 @@ fn hash(path: &Path) -> blake3::Hash {
     }
 }
 
-pub fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let len = match rustix::fs::llistxattr(path, &mut names[..]) {
         Err(rustix::io::Errno::OPNOTSUPP) => 0,
@@ -182,7 +182,7 @@ pub fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Fails with the first difference between two directories.
-pub fn assert_same(one: &Path, other: &Path) {
+pub(crate) fn assert_same(one: &Path, other: &Path) {
     let (one, other) = (facts(one), facts(other));
     let names = |facts: &BTreeMap<PathBuf, Facts>| facts.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&one), names(&other));
@@ -192,21 +192,21 @@ pub fn assert_same(one: &Path, other: &Path) {
 }
 
 /// Bytes that do not compress and are the same each time.
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-pub fn os(bytes: &[u8]) -> OsString {
+pub(crate) fn os(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
 
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Says why a test, or a part of it, does not run; the runner counts these lines.
-pub fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     println!("SKIP: {reason}");
 }
