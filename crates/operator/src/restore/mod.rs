@@ -1,0 +1,3 @@
+//! Restores.
+#![allow(dead_code)]
+pub(crate) mod volume;
