@@ -1,1 +1,2 @@
-
+//! The controllers.
+mod restore;

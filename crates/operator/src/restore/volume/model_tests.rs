@@ -166,11 +166,12 @@ impl World {
 
     fn state(&self, pod: Pod) -> MoverState {
         match pod {
-            Pod::Waiting => MoverState::Waiting { since: Timestamp::UNIX_EPOCH, reason: "no node".into() },
+            Pod::Waiting if self.clock > 500 => MoverState::NeverStarted { why: "no node".into() },
+            Pod::Waiting => MoverState::Waiting { why: "no node".into() },
             Pod::Running => MoverState::Running,
             Pod::Done => MoverState::Done(FILLED),
             Pod::Failed { tainted } => MoverState::Failed { reason: "failed".into(), retryable: true, tainted },
-            Pod::Ending => MoverState::Ending,
+            Pod::Ending => MoverState::Ending { overdue: false },
         }
     }
 
@@ -183,7 +184,6 @@ impl World {
             now: self.now(),
             attempts,
             max_attempts: 3,
-            start_deadline: Duration::from_secs(500),
             claim_deadline: Duration::from_secs(100_000),
             last_failure: None,
         };

@@ -98,13 +98,12 @@ fn move_data(view: &View, filling: &Filling, terms: &Terms) -> Step {
         return Step::StartMover { attempt: terms.attempts + 1 };
     };
     match &mover.state {
-        MoverState::Waiting { since, reason } if passed(*since, terms.start_deadline, terms) => Step::Miss(format!(
-            "the mover pod did not start in {} s: {reason}; see that the namespace has a node that can mount the volume",
-            terms.start_deadline.as_secs()
+        MoverState::NeverStarted { why } => Step::Miss(format!(
+            "the mover pod did not start in time: {why}; see that a node can run it and mount the volume"
         )),
-        MoverState::Waiting { reason, .. } => Step::Wait(format!("the mover pod waits: {reason}")),
+        MoverState::Waiting { why } => Step::Wait(format!("the mover pod waits: {why}")),
         MoverState::Running => Step::Wait("is being filled".into()),
-        MoverState::Ending => Step::Wait("waits for a mover pod to go".into()),
+        MoverState::Ending { .. } => remove_movers(view),
         MoverState::Done(filled) => Step::NoteFilled(*filled),
         MoverState::Failed { reason, retryable: false, .. } => Step::Miss(reason.clone()),
         MoverState::Failed { reason, .. } if mover.attempt.max(terms.attempts) >= terms.max_attempts => {
@@ -216,7 +215,7 @@ fn remove_filling(filling: &Filling) -> Step {
 
 fn remove_movers(view: &View) -> Step {
     match view.mover.as_ref().map(|m| &m.state) {
-        Some(MoverState::Ending) => Step::Wait("waits for a mover pod to go".into()),
+        Some(MoverState::Ending { overdue: false }) => Step::Wait("waits for a mover pod to go".into()),
         _ => Step::RemoveMovers,
     }
 }

@@ -19,7 +19,6 @@ fn terms(policy: ReplacePolicy, attempts: u32) -> Terms {
         now: at(NOW),
         attempts,
         max_attempts: 3,
-        start_deadline: Duration::from_secs(300),
         claim_deadline: Duration::from_secs(120),
         last_failure: None,
     }
@@ -81,7 +80,7 @@ fn a_volume_is_filled_and_handed_over_step_by_step() {
     check("the mover is done", v.clone(), &t, Step::NoteFilled(FILLED));
     let v = View { filling: filling(Some(FILLED)), ..v };
     check("filled is noted", v.clone(), &t, Step::RemoveMovers);
-    let v = View { mover: mover(1, MoverState::Ending), ..v };
+    let v = View { mover: mover(1, MoverState::Ending { overdue: false }), ..v };
     check("the mover goes", v.clone(), &t, Step::Wait("waits for a mover pod to go".into()));
     let v = View { mover: None, ..v };
     check("the mover is gone", v.clone(), &t, hold);
@@ -137,14 +136,13 @@ fn a_mover_that_fails_is_followed_by_another_until_there_were_enough() {
 
 #[test]
 fn a_mover_that_does_not_start_is_given_up_with_the_schedulers_words() {
-    let waiting = |since| View {
-        filling: filling(None),
-        mover: mover(1, MoverState::Waiting { since: at(since), reason: "0/3 nodes are available".into() }),
-        ..View::default()
-    };
+    let view = |state| View { filling: filling(None), mover: mover(1, state), ..View::default() };
     let t = terms(ReplacePolicy::Retain, 1);
-    assert!(matches!(next(&waiting(NOW - 300), &t), Step::Wait(reason) if reason.contains("0/3 nodes")));
-    assert!(matches!(next(&waiting(NOW - 301), &t), Step::Miss(reason) if reason.contains("0/3 nodes")));
+    let why = || "0/3 nodes are available".to_owned();
+    let waits = next(&view(MoverState::Waiting { why: why() }), &t);
+    assert!(matches!(waits, Step::Wait(reason) if reason.contains("0/3 nodes")));
+    let missed = next(&view(MoverState::NeverStarted { why: why() }), &t);
+    assert!(matches!(missed, Step::Miss(reason) if reason.contains("0/3 nodes")));
 }
 
 #[test]

@@ -103,8 +103,11 @@ pub(crate) struct Mover {
 pub(crate) enum MoverState {
     /// Not started yet, and why.
     Waiting {
-        since: Timestamp,
-        reason: String,
+        why: String,
+    },
+    /// Not started in time, and why.
+    NeverStarted {
+        why: String,
     },
     Running,
     /// It ended, having written and compared this.
@@ -116,8 +119,10 @@ pub(crate) enum MoverState {
         /// The volume holds something that a mover will not write over: the next one needs a new volume.
         tainted: bool,
     },
-    /// It is being deleted.
-    Ending,
+    /// It is being deleted. One that is overdue goes by force only.
+    Ending {
+        overdue: bool,
+    },
 }
 
 /// Everything that is seen of one volume.
@@ -141,8 +146,6 @@ pub(crate) struct Terms {
     pub(crate) attempts: u32,
     /// Movers that may be started.
     pub(crate) max_attempts: u32,
-    /// How long a mover may wait for its start.
-    pub(crate) start_deadline: Duration,
     /// How long a claim may take to be bound, or to go.
     pub(crate) claim_deadline: Duration,
     /// The last failure of a mover, as the status has it.
