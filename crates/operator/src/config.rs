@@ -40,6 +40,8 @@ pub struct Limits {
     pub location_patience: Duration,
     /// How often a location is probed when nothing changes.
     pub probe_interval: Duration,
+    /// How soon a location that cannot be used is probed again.
+    pub probe_retry: Duration,
     /// How long one probe may take; a store that hangs is a store that cannot be reached.
     pub probe_timeout: Duration,
     /// Mover pods of one run at a time: each reads a volume at full speed, and the application goes on beside it.
@@ -75,6 +77,7 @@ impl Default for Limits {
             conflict_retry: Duration::from_millis(200),
             location_patience: Duration::from_secs(600),
             probe_interval: Duration::from_secs(300),
+            probe_retry: Duration::from_secs(30),
             probe_timeout: Duration::from_secs(60),
             movers_at_once: 4,
             mover_attempts: 3,

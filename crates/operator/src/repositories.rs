@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{BackupLocation, FieldError, SecretKeyRef};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Client, ResourceExt};
 use repository::store::{RetryPolicy, Store, StoreConfig, StoreError};
@@ -71,13 +72,16 @@ pub enum LocationProblem {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// What was read back is not what was written.
-    #[error("{place} gave back other bytes than were written to it ({name}); do not use this store")]
-    NotReadBack {
-        /// The store.
-        place: String,
-        /// The object.
-        name: String,
+    /// Another repository is where one was before.
+    #[error(
+        "the repository here is {found}, and was {expected}: somebody replaced it; bring the old one back, or create another BackupLocation \
+         for the new one"
+    )]
+    OtherRepository {
+        /// The identity that was found before.
+        expected: String,
+        /// The identity that is found now.
+        found: String,
     },
 }
 
@@ -100,7 +104,7 @@ impl LocationProblem {
             Self::InvalidSpec(_) => "InvalidSpec",
             Self::SecretNotFound { .. } | Self::NoSecretEntry { .. } => "SecretNotFound",
             Self::TooSlow { .. } => "Unreachable",
-            Self::NotReadBack { .. } => "Damaged",
+            Self::OtherRepository { .. } => "OtherRepository",
             Self::Repository(error) => match error.kind() {
                 ErrorKind::NotARepository => "NotARepository",
                 ErrorKind::WrongPassphrase => "WrongPassphrase",
@@ -121,7 +125,7 @@ impl LocationProblem {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NoLocation { .. } | Self::SecretNotFound { .. } | Self::TooSlow { .. } => true,
-            Self::InvalidSpec(_) | Self::NoSecretEntry { .. } | Self::NotReadBack { .. } => false,
+            Self::InvalidSpec(_) | Self::NoSecretEntry { .. } | Self::OtherRepository { .. } => false,
             Self::Repository(error) => error.is_retryable() || error.kind() == ErrorKind::NotARepository,
         }
     }
@@ -213,17 +217,28 @@ struct CacheKey {
     secrets: Vec<String>,
 }
 
+/// How a probe went.
+#[derive(Clone, Copy, Debug)]
+pub struct LastProbe {
+    /// When.
+    pub at: Timestamp,
+    /// Whether it got through.
+    pub ready: bool,
+}
+
 /// The opened repositories.
 pub struct Repositories {
     stores: Arc<dyn Stores>,
     opened: Mutex<HashMap<CacheKey, Opened>>,
+    /// By uid of the location: what it was probed with, and how that went.
+    probes: Mutex<HashMap<String, (CacheKey, LastProbe)>>,
 }
 
 impl Repositories {
     /// None yet.
     #[must_use]
     pub fn new(stores: Arc<dyn Stores>) -> Self {
-        Self { stores, opened: Mutex::default() }
+        Self { stores, opened: Mutex::default(), probes: Mutex::default() }
     }
 
     /// Reads what a location needs to be opened. The outer error is to be tried again, the inner one is the location's.
@@ -260,14 +275,23 @@ impl Repositories {
         Ok(self.stores.open(&access.store, retry)?)
     }
 
-    /// The repository of a location, opened now or before; made if it is not there and `create` is set.
+    /// The repository of a location, opened now or before. It is not made: that is the location's business.
     ///
     /// # Errors
     /// What is wrong with the store or the repository.
-    pub async fn open(&self, access: &Access, create: bool) -> Result<Opened, LocationProblem> {
-        if let Some(opened) = self.lock().get(&access.key) {
-            return Ok(opened.clone());
+    pub async fn open(&self, access: &Access) -> Result<Opened, LocationProblem> {
+        let opened = self.lock().get(&access.key).cloned();
+        match opened {
+            Some(opened) => Ok(opened),
+            None => self.reopen(access, false).await,
         }
+    }
+
+    /// The repository of a location, opened now, whatever was opened before; made if it is not there and `create` is set.
+    ///
+    /// # Errors
+    /// What is wrong with the store or the repository.
+    pub async fn reopen(&self, access: &Access, create: bool) -> Result<Opened, LocationProblem> {
         let store = self.store(access, RetryPolicy::default())?;
         let repository = if create {
             Repository::open_or_create(store, &access.passphrase).await?
@@ -299,7 +323,7 @@ impl Repositories {
             return Ok(Err(LocationProblem::NoLocation { namespace, name }));
         };
         match self.access(client, &location).await? {
-            Ok(access) => Ok(self.open(&access, false).await),
+            Ok(access) => Ok(self.open(&access).await),
             Err(problem) => Ok(Err(problem)),
         }
     }
@@ -307,6 +331,18 @@ impl Repositories {
     /// Forgets an opened repository, so that the next use opens it anew: after a probe that did not get through.
     pub fn forget(&self, location_uid: &str) {
         self.lock().retain(|key, _| key.uid != location_uid);
+    }
+
+    /// How the last probe went, if it was of the same spec and the same Secrets.
+    pub fn last_probe(&self, access: &Access) -> Option<LastProbe> {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.get(&access.key.uid).filter(|(key, _)| *key == access.key).map(|(_, probe)| *probe)
+    }
+
+    /// Notes how a probe went.
+    pub fn probed(&self, access: &Access, at: Timestamp, ready: bool) {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.insert(access.key.uid.clone(), (access.key.clone(), LastProbe { at, ready }));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CacheKey, Opened>> {
