@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use api::ObjectFilter;
-use application::{ObjectKey, Wave, order};
+use application::order::order;
+use application::{ObjectKey, Wave};
 
 /// Group name by which a filter picks the group that has none.
 const CORE: &str = "core";

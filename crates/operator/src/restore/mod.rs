@@ -1,3 +1,5 @@
 //! Restores.
 #![allow(dead_code)]
-pub(crate) mod volume;
+mod inventory;
+mod validate;
+mod volume;

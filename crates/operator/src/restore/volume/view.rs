@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::ReplacePolicy;
 use jiff::Timestamp;
-type Root = ();
+use repository::Root;
 
 /// Annotation of a temporary claim: its volume was filled and compared. Its value is [`Filled`] as JSON.
 pub(crate) const FILLED: &str = "orlop.io/filled";
