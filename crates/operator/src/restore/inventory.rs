@@ -103,7 +103,8 @@ impl Picking<'_> {
         self.filters.is_empty() || self.filters.iter().any(|f| matches(f, &key))
     }
 
-    fn takes(&self, key: &ObjectKey) -> bool {
+    /// Whether an object is picked by itself.
+    pub(crate) fn takes(&self, key: &ObjectKey) -> bool {
         !self.is_filled(key) && (self.filters.is_empty() || self.filters.iter().any(|f| matches(f, key)))
     }
 

@@ -195,7 +195,8 @@ pub(crate) fn namespaces(restore: &ApplicationRestoreSpec, sources: &[String]) -
     sources.iter().map(|source| restore.target(source).to_owned()).collect()
 }
 
-fn waits(
+/// What a restore has to wait for.
+pub(crate) fn waits(
     restore: &ApplicationRestoreSpec,
     age: &(Timestamp, String),
     point: &PointFacts,

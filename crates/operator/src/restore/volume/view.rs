@@ -43,12 +43,14 @@ pub(crate) struct Held {
 /// A volume of the recovery point, and where it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct WantedVolume {
-    /// Its place among the volumes of the run; part of the names of what is made for it.
-    pub(crate) index: usize,
+    /// Namespace and name of the claim at the source.
+    pub(crate) source_name: (String, String),
     /// Namespace of the claim at the target.
     pub(crate) namespace: String,
     /// Name of the claim.
     pub(crate) claim: String,
+    /// The claim as the recovery point has it.
+    pub(crate) stored: serde_json::Value,
     /// The claim as it is to be made: mapped, without server-set fields.
     pub(crate) manifest: serde_json::Value,
     /// Where its files are in the repository; none when the recovery point lacks them, with the reason.
