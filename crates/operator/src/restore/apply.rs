@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{ApplicationRestore, Missed, ObjectOutcomes, ReplacePolicy};
 use application::{Applied as Outcome, Applier, ObjectKey, Patience, RestoreOptions, Wave, clean, discover};
@@ -10,7 +11,7 @@ use kube::ResourceExt;
 use repository::table::Reader;
 use serde_json::Value;
 
-use super::Restores;
+use super::{Restores, Trouble};
 use super::gather::{Begun, Gathered, Scene};
 use super::inventory::{Part, stands_on_volumes};
 use super::plan::{Move, Plan};
@@ -25,6 +26,7 @@ use crate::conditions::shorten;
 use crate::error::{During, Error};
 use crate::mover_pod;
 use crate::objects;
+use crate::repositories::LocationProblem;
 
 /// Objects in memory at a time. Each may have 1.5 MiB, so this is 48 MiB at the worst.
 const OBJECTS_AT_ONCE: usize = 32;
@@ -135,30 +137,43 @@ async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, plann
     Ok(Moved { planned, acted, filled })
 }
 
-/// Makes the objects of a part, wave by wave.
+/// Makes the objects of a part.
 async fn make(restores: &Restores, gathered: &Gathered, part: Part, held_back: bool) -> Result<Applied, Error> {
     let Scene::Begun(Begun { point: Ok(point), .. }) = &gathered.scene else {
         return Ok(Applied::Waited("looks for the recovery point".into()));
     };
     let mut maker = Maker::new(restores, gathered, point).await?;
-    for (wave, keys) in point.facts.inventory.part(part) {
-        if held_back && stands_on_volumes(wave) {
-            maker.hold_back(&keys);
-        } else if !maker.make_wave(wave, &keys).await? {
-            return Ok(Applied::Waited("is being deleted".into()));
-        }
+    match maker.make_part(part, held_back).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(Applied::Waited("is being deleted".into())),
+        Err(Error::Repository { source, .. }) => return Ok(unread(restores, gathered, *source)),
+        Err(error) => return Err(error),
     }
     if let Some(why) = maker.passing.take()
-        && restores.is_patient(&gathered.uid, gathered.now, restores.context.limits().object_patience)
+        && is_patient(restores, gathered, restores.context.limits().object_patience)
     {
         return Ok(Applied::MadeInPart(why));
     }
-    restores.recovered(&gathered.uid);
+    restores.recovered(&gathered.uid, Trouble::Objects);
     if part == Part::Foundations {
         maker.outcomes.wanted += point.facts.inventory.left_alone;
         maker.outcomes.kept += point.facts.inventory.left_alone;
     }
     Ok(Applied::Made { part, outcomes: maker.outcomes })
+}
+
+fn is_patient(restores: &Restores, gathered: &Gathered, patience: Duration) -> bool {
+    restores.troubled_for(&gathered.uid, Trouble::Objects, gathered.now) < patience
+}
+
+/// The objects could not be read from the repository: waited for, or the end.
+fn unread(restores: &Restores, gathered: &Gathered, error: repository::Error) -> Applied {
+    restores.drop_point(&gathered.uid);
+    let problem = LocationProblem::from(error);
+    if problem.may_pass() && is_patient(restores, gathered, restores.context.limits().location_patience) {
+        return Applied::Waited(problem.to_string());
+    }
+    Applied::Failed(Refusal { reason: problem.reason(), message: problem.to_string() })
 }
 
 /// Makes objects, and counts.
@@ -193,6 +208,18 @@ impl<'a> Maker<'a> {
             outcomes: ObjectOutcomes::default(),
             passing: None,
         })
+    }
+
+    /// Makes a part, wave by wave. Says whether the restore is still wanted.
+    async fn make_part(&mut self, part: Part, held_back: bool) -> Result<bool, Error> {
+        for (wave, keys) in self.point.facts.inventory.part(part) {
+            if held_back && stands_on_volumes(wave) {
+                self.hold_back(&keys);
+            } else if !self.make_wave(wave, &keys).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn hold_back(&mut self, keys: &[ObjectKey]) {

@@ -11,8 +11,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::OwnedMutexGuard;
 
-use super::Restores;
+use super::{Restores, Trouble};
 use super::point::{self, Point};
 use super::validate::{self, NamespaceState, PointFacts, Source, TargetFacts, Verdict};
 use super::volume::observe::{Seen, claim_users, observe};
@@ -27,6 +28,8 @@ pub(super) struct Gathered {
     pub(super) uid: String,
     pub(super) scene: Scene,
     pub(super) now: Timestamp,
+    /// For how long the recovery point could not be had.
+    pub(super) without_point: Duration,
 }
 
 /// What is known beside the restore itself; which, depends on where it is.
@@ -47,6 +50,8 @@ pub(super) struct Fresh {
     pub(super) spec: Verdict,
     pub(super) source: Option<Result<Arc<Point>, Source>>,
     pub(super) target: TargetFacts,
+    /// No other restore can begin until this one has, or waits.
+    _admission: Option<OwnedMutexGuard<()>>,
 }
 
 /// What is known of a restore that has begun.
@@ -56,18 +61,20 @@ pub(super) struct Begun {
     pub(super) seen: Vec<Seen>,
 }
 
+impl Scene {
+    fn lacks_point(&self) -> bool {
+        match self {
+            Self::Fresh(fresh) => matches!(&fresh.source, Some(Err(_))),
+            Self::Begun(begun) => begun.point.is_err(),
+            Self::Over | Self::Ending(_) => false,
+        }
+    }
+}
+
 impl Gathered {
     /// The status, as it was last written.
     pub(super) fn status(&self) -> ApplicationRestoreStatus {
         self.restore.status.clone().unwrap_or_default()
-    }
-
-    /// Since when the restore is at its stage; before its first stage since it exists.
-    pub(super) fn in_stage(&self) -> Duration {
-        let stages = self.restore.status.as_ref().map(|s| s.stages.as_slice()).unwrap_or_default();
-        let begun = stages.last().map(|s| s.started_at.0);
-        let since = begun.or(self.restore.metadata.creation_timestamp.as_ref().map(|t| t.0)).unwrap_or(self.now);
-        Duration::try_from(self.now.duration_since(since)).unwrap_or_default()
     }
 }
 
@@ -94,20 +101,27 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
         let seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
         Scene::Begun(Begun { spec: validate::spec(&restore), point, seen })
     };
-    Ok(Some(Gathered { restore, uid, scene, now }))
+    let without_point = if scene.lacks_point() {
+        restores.troubled_for(&uid, Trouble::Point, now)
+    } else {
+        restores.recovered(&uid, Trouble::Point);
+        Duration::ZERO
+    };
+    Ok(Some(Gathered { restore, uid, scene, now, without_point }))
 }
 
 async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> Result<Fresh, Error> {
     let spec = validate::spec(restore);
     if spec != Verdict::Go {
-        return Ok(Fresh { spec, source: None, target: TargetFacts::default() });
+        return Ok(Fresh { spec, source: None, target: TargetFacts::default(), _admission: None });
     }
     let source = restores.point(restore, uid).await?;
-    let target = match &source {
-        Ok(point) => look_at_target(&restores.context, restore, &point.facts).await?,
-        Err(_) => TargetFacts::default(),
+    let Ok(point) = &source else {
+        return Ok(Fresh { spec, source: Some(source), target: TargetFacts::default(), _admission: None });
     };
-    Ok(Fresh { spec, source: Some(source), target })
+    let admission = restores.admission.clone().lock_owned().await;
+    let target = look_at_target(&restores.context, restore, &point.facts).await?;
+    Ok(Fresh { spec, source: Some(source), target, _admission: Some(admission) })
 }
 
 impl Restores {

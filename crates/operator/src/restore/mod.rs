@@ -43,9 +43,18 @@ struct Restores {
     /// Recovery points of restores that are under way, by the uid of the restore.
     points: Mutex<HashMap<String, Arc<Point>>>,
     /// Since when a restore meets trouble that may pass.
-    troubled: Mutex<HashMap<String, Timestamp>>,
+    troubled: Mutex<HashMap<(String, Trouble), Timestamp>>,
     /// Held from looking at the other restores to having begun, so that two that share a namespace cannot both begin.
     admission: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What may pass, and is waited for in patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Trouble {
+    /// The recovery point is not found, or its location cannot be reached.
+    Point,
+    /// Objects of the recovery point cannot be read or made for the moment.
+    Objects,
 }
 
 impl Restores {
@@ -57,26 +66,26 @@ impl Restores {
         lock(&self.points).insert(uid.to_owned(), point.clone());
     }
 
-    /// For how long a restore has met trouble, this time included.
-    fn troubled_for(&self, uid: &str, now: Timestamp) -> Duration {
-        let since = *lock(&self.troubled).entry(uid.to_owned()).or_insert(now);
+    /// For how long a restore has met this trouble, this time included.
+    fn troubled_for(&self, uid: &str, trouble: Trouble, now: Timestamp) -> Duration {
+        let since = *lock(&self.troubled).entry((uid.to_owned(), trouble)).or_insert(now);
         Duration::try_from(now.duration_since(since)).unwrap_or_default()
     }
 
-    /// Whether trouble that a restore meets is still waited for.
-    fn is_patient(&self, uid: &str, now: Timestamp, patience: Duration) -> bool {
-        self.troubled_for(uid, now) < patience
+    /// The trouble passed.
+    fn recovered(&self, uid: &str, trouble: Trouble) {
+        lock(&self.troubled).remove(&(uid.to_owned(), trouble));
     }
 
-    /// The trouble passed.
-    fn recovered(&self, uid: &str) {
-        lock(&self.troubled).remove(uid);
+    /// Drops the recovery point of a restore, so that it is looked for anew.
+    fn drop_point(&self, uid: &str) {
+        lock(&self.points).remove(uid);
     }
 
     /// Drops what is kept for a restore.
     fn forget(&self, uid: &str) {
-        lock(&self.points).remove(uid);
-        self.recovered(uid);
+        self.drop_point(uid);
+        lock(&self.troubled).retain(|(of, _), _| of != uid);
     }
 }
 
@@ -110,7 +119,7 @@ async fn reconcile(cached: Arc<ApplicationRestore>, restores: Arc<Restores>) -> 
     };
     let plan = plan::plan(&gathered, restores.context.limits());
     let uid = gathered.uid.clone();
-    let applied = apply::apply(&restores, &mut gathered, plan).await.inspect_err(|error| restores.doubt(&uid, error))?;
+    let applied = apply::apply(&restores, &mut gathered, plan).await?;
     if matches!(applied, apply::Applied::Rested | apply::Applied::Undone) {
         restores.forget(&uid);
     }

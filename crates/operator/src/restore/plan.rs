@@ -59,7 +59,7 @@ pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
 fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
     let restore = &gathered.restore;
     let patience = limits.location_patience;
-    let found = |source: &Source| validate::source(&restore.spec, source, gathered.in_stage(), patience);
+    let found = |source: &Source| validate::source(&restore.spec, source, gathered.without_point, patience);
     let verdict = match (&fresh.spec, &fresh.source) {
         (Verdict::Go, Some(Ok(point))) => match found(&Source::Found(Box::new(point.facts.clone()))) {
             Verdict::Go => validate::target(restore, &validate::age(restore), &point.facts, &fresh.target),
@@ -82,7 +82,7 @@ fn trouble(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Verdict {
         (Verdict::Go, Ok(_)) => Verdict::Go,
         (Verdict::Go, Err(source)) => {
             let spec = &gathered.restore.spec;
-            validate::source(spec, source, gathered.in_stage(), limits.location_patience)
+            validate::source(spec, source, gathered.without_point, limits.location_patience)
         }
         (bad, _) => bad.clone(),
     }
@@ -158,7 +158,6 @@ fn step(seen: &Seen, volume: &VolumeRestore, policy: ReplacePolicy, gathered: &G
         attempts: attempts(seen, volume.attempts),
         max_attempts: limits.mover_attempts,
         claim_deadline: limits.claim_patience,
-        last_failure: volume.reason.clone(),
     };
     with(seen, volume, next(&seen.view, &terms))
 }

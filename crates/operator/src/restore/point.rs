@@ -10,7 +10,7 @@ use application::{LedgerEntry, Mapping, ObjectKey, Outcome};
 use futures::TryStreamExt;
 use kube::{Client, ResourceExt};
 use repository::table::Reader;
-use repository::{ErrorKind, PointId, RecoveryPoint};
+use repository::{PointId, RecoveryPoint};
 use serde_json::Value;
 
 use super::inventory::{Inventory, Picking};
@@ -254,9 +254,4 @@ fn class_of(claim: &Value) -> Option<String> {
     let annotated = &claim["metadata"]["annotations"][CLASS_ANNOTATION];
     let class = claim["spec"]["storageClassName"].as_str().or(annotated.as_str())?;
     (!class.is_empty()).then(|| class.to_owned())
-}
-
-/// Whether an error of the repository will be the same next time.
-pub(super) fn is_lasting(error: &repository::Error) -> bool {
-    !error.is_retryable() && error.kind() != ErrorKind::Interrupted
 }

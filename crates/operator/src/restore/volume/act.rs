@@ -1,7 +1,5 @@
 //! Doing one step for one volume. Every step can be done twice.
 
-use std::collections::BTreeMap;
-
 use api::RUN_LABEL;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams};
@@ -12,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::observe::{Seen, filling_name};
 use super::step::Step;
-use super::view::{FILLED, FILLED_BY, HELD, Held, MoverState, WantedVolume};
+use super::view::{FILLED, FILLED_BY, HELD, Held, WantedVolume};
 use crate::context::Context;
 use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, Mover, RUN_ANNOTATION, VOLUME_PATH};
@@ -65,7 +63,7 @@ impl Run<'_> {
                 None => Ok(()),
             },
         };
-        refused(done)
+        refused(step, done)
     }
 
     async fn make(&self, step: &Step, seen: &Seen, wanted: &WantedVolume, opened: &Opened) -> Result<(), Error> {
@@ -139,9 +137,8 @@ impl Run<'_> {
     }
 
     async fn remove_movers(&self, seen: &Seen) -> Result<(), Error> {
-        let force = seen.view.mover.as_ref().is_some_and(|m| m.state == MoverState::Ending { overdue: true });
         for pod in &seen.movers {
-            mover_pod::remove(&self.context.client, pod, force).await?;
+            mover_pod::remove(&self.context.client, pod).await?;
         }
         Ok(())
     }
@@ -211,18 +208,27 @@ fn strip(claim: &mut Value) {
     }
 }
 
-/// Tells what the API server will never take from what may pass.
-fn refused(done: Result<(), Error>) -> Result<Acted, Error> {
+/// Tells what the API server will never take from what may pass. What a step was to change and is not there any more is no refusal:
+/// the next look finds it gone.
+fn refused(step: &Step, done: Result<(), Error>) -> Result<Acted, Error> {
     let error = match done {
         Ok(()) => return Ok(Acted::Done),
         Err(error) => error,
     };
-    let lasting = match &error {
-        Error::Kube { source, .. } => matches!(&**source, kube::Error::Api(s) if is_lasting(s.code)),
-        Error::Json { .. } => true,
-        _ => false,
+    let code = match &error {
+        Error::Kube { source, .. } => match &**source {
+            kube::Error::Api(status) => Some(status.code),
+            _ => None,
+        },
+        _ => None,
     };
-    if lasting { Ok(Acted::Refused(error.to_string())) } else { Err(error) }
+    let makes = matches!(step, Step::MakeFilling | Step::StartMover { .. } | Step::MakeTarget { .. });
+    match code {
+        Some(404) if !makes => Ok(Acted::Done),
+        Some(code) if is_lasting(code) => Ok(Acted::Refused(error.to_string())),
+        _ if matches!(error, Error::Json { .. }) => Ok(Acted::Refused(error.to_string())),
+        _ => Err(error),
+    }
 }
 
 /// Bad request, forbidden (a quota, a policy), not found (the namespace is gone), too large, invalid.
@@ -244,6 +250,8 @@ pub(crate) fn manifest(claim: &Value, mapping: &application::Mapping) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

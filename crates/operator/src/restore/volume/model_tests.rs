@@ -185,7 +185,6 @@ impl World {
             attempts,
             max_attempts: 3,
             claim_deadline: Duration::from_secs(100_000),
-            last_failure: None,
         };
         let over = self.ending || self.status.missed || self.status.done || self.status.skipped;
         let step = if over { discard(&view) } else { Some(next(&view, &terms)) };

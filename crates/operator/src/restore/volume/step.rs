@@ -229,8 +229,7 @@ fn hold(disk: &Disk) -> Option<Step> {
 }
 
 fn given_up(terms: &Terms) -> String {
-    let reason = terms.last_failure.as_deref().unwrap_or("the mover pod disappeared");
-    format!("{reason} (the last of {} tries)", terms.max_attempts)
+    format!("the mover pod disappeared (the last of {} tries)", terms.max_attempts)
 }
 
 fn passed(since: jiff::Timestamp, deadline: std::time::Duration, terms: &Terms) -> bool {

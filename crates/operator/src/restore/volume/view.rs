@@ -150,6 +150,4 @@ pub(crate) struct Terms {
     pub(crate) max_attempts: u32,
     /// How long a claim may take to be bound, or to go.
     pub(crate) claim_deadline: Duration,
-    /// The last failure of a mover, as the status has it.
-    pub(crate) last_failure: Option<String>,
 }
