@@ -77,8 +77,11 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     let pods: Vec<Pod> = labelled(client, RUN_LABEL).await?;
     let secrets: Vec<Secret> = labelled(client, RUN_LABEL).await?;
     let claims: Vec<PersistentVolumeClaim> = labelled(client, RUN_LABEL).await?;
-    let mut runs = alive(client, |run: &ApplicationBackup| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
-    runs.extend(alive(client, |run: &ApplicationRestore| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?);
+    let mut runs =
+        alive(client, |run: &ApplicationBackup| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
+    runs.extend(
+        alive(client, |run: &ApplicationRestore| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?,
+    );
     remove(client, orphans(pods, &runs)).await?;
     remove(client, orphans(secrets, &runs)).await?;
     remove(client, orphans(claims, &runs)).await?;

@@ -59,7 +59,7 @@ impl Context {
 }
 
 /// When something that went wrong is tried again. For the `error_policy` of every controller: logs and counts it.
-pub fn try_again<K: Resource<DynamicType = ()>>(object: &Arc<K>, error: &Error, context: &Arc<Context>) -> Action {
+pub fn try_again<K: Resource<DynamicType = ()>>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
     context.metrics.reconcile_error(&K::kind(&()), error);
     if error.is_conflict() {
         return Action::requeue(context.limits().conflict_retry);

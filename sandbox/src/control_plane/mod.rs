@@ -105,11 +105,7 @@ impl Builder {
         loop {
             match ControlPlane::launch(&programs, &certificates, self.controller_manager).await {
                 Err(error) if attempt < PORT_ATTEMPTS && is_port_clash(&error) => {
-                    tracing::info!(
-                        ?error,
-                        attempt,
-                        "another process took a port, trying other ports"
-                    );
+                    tracing::info!(?error, attempt, "another process took a port, trying other ports");
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -129,31 +125,19 @@ impl ControlPlane {
         Builder::default()
     }
 
-    async fn launch(
-        programs: &Programs,
-        certificates: &Certificates,
-        controllers: bool,
-    ) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("control-plane-")
-            .tempdir()
-            .context("make a temporary directory")?;
+    async fn launch(programs: &Programs, certificates: &Certificates, controllers: bool) -> Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("control-plane-").tempdir().context("make a temporary directory")?;
         let ports = Ports::pick()?;
         let kubeconfig = write_files(directory.path(), certificates, ports)?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
-                .await
-                .context("read the kubeconfig that was just made")?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
+            .await
+            .context("read the kubeconfig that was just made")?;
         let client = Client::try_from(config.clone()).context("make a client")?;
         // Its own patience would be added to that of the loops that wait.
         config.default_retry = false;
         let probe = Client::try_from(config).context("make a client for probing")?;
-        let etcd = Process::start(
-            "etcd",
-            &programs.etcd,
-            &flags::etcd(ports),
-            directory.path(),
-        )?;
+        let etcd = Process::start("etcd", &programs.etcd, &flags::etcd(ports), directory.path())?;
         let programs = programs.clone();
         let mut plane = Self {
             controller_manager: None,
@@ -192,9 +176,7 @@ impl ControlPlane {
 
     /// Kills the API server; clients get refused connections until [`Self::restart_apiserver`].
     pub fn kill_apiserver(&mut self) -> Result<()> {
-        self.api_server
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        self.api_server.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Kills the API server if it runs, starts it again on the same port and waits until it is ready.
@@ -207,9 +189,7 @@ impl ControlPlane {
 
     /// Ends the controllers; the API goes on without them.
     pub fn kill_controller_manager(&mut self) -> Result<()> {
-        self.controller_manager
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        self.controller_manager.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Starts the controllers if they do not run, and waits until they work.
@@ -221,8 +201,7 @@ impl ControlPlane {
             self.controller_manager = Some(process);
         }
         // Their first visible work that other things depend on.
-        self.wait_for("/api/v1/namespaces/default/serviceaccounts/default")
-            .await
+        self.wait_for("/api/v1/namespaces/default/serviceaccounts/default").await
     }
 
     async fn start_api_server(&mut self) -> Result<()> {
@@ -241,27 +220,17 @@ impl ControlPlane {
     async fn wait_for(&mut self, path: &str) -> Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let request = Request::get(path)
-                .body(Vec::new())
-                .context("make a request")?;
+            let request = Request::get(path).body(Vec::new()).context("make a request")?;
             let Err(error) = self.probe.request_text(request).await else {
                 return Ok(());
             };
-            let mut running = [
-                Some(&mut self.etcd),
-                self.api_server.as_mut(),
-                self.controller_manager.as_mut(),
-            ];
+            let mut running = [Some(&mut self.etcd), self.api_server.as_mut(), self.controller_manager.as_mut()];
             for process in running.iter_mut().flatten() {
                 process.check_running()?;
             }
             if Instant::now() > deadline {
                 let what = format!("does not answer {path} after {START_DEADLINE:?}: {error}");
-                return Err(self
-                    .api_server
-                    .as_ref()
-                    .unwrap_or(&self.etcd)
-                    .failure(&what));
+                return Err(self.api_server.as_ref().unwrap_or(&self.etcd).failure(&what));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -273,12 +242,7 @@ impl Programs {
         let api_server = assets.find("kube-apiserver")?;
         let version = Version::of(&api_server)?;
         let controller_manager = assets.find("kube-controller-manager")?;
-        Ok(Self {
-            etcd: assets.find("etcd")?,
-            api_server,
-            controller_manager,
-            version,
-        })
+        Ok(Self { etcd: assets.find("etcd")?, api_server, controller_manager, version })
     }
 }
 
@@ -287,11 +251,7 @@ impl Ports {
         // All are held until all are picked, so that they differ.
         let held = [pick_port()?, pick_port()?, pick_port()?];
         let [etcd, api_server, controller_manager] = held.map(|(port, _)| port);
-        Ok(Self {
-            etcd,
-            api_server,
-            controller_manager,
-        })
+        Ok(Self { etcd, api_server, controller_manager })
     }
 }
 
@@ -306,9 +266,7 @@ fn pick_port() -> Result<(u16, TcpListener)> {
             Err(error) => last = Some(error),
         }
     }
-    bail!(
-        "no free port of 127.0.0.1 in {PORTS:?} after {ATTEMPTS} attempts; the last one: {last:?}"
-    )
+    bail!("no free port of 127.0.0.1 in {PORTS:?} after {ATTEMPTS} attempts; the last one: {last:?}")
 }
 
 /// Whether a start failed because another process took a port after it was picked.
@@ -318,18 +276,13 @@ fn is_port_clash(error: &anyhow::Error) -> bool {
 
 /// Writes what the programs read, and returns the administrator's kubeconfig.
 fn write_files(directory: &Path, certificates: &Certificates, ports: Ports) -> Result<Kubeconfig> {
-    let kubeconfig = certificates
-        .kubeconfig(&format!("https://127.0.0.1:{}", ports.api_server))
-        .to_string();
+    let kubeconfig = certificates.kubeconfig(&format!("https://127.0.0.1:{}", ports.api_server)).to_string();
     let files = [
         ("authority.crt", &certificates.authority),
         ("server.crt", &certificates.server.certificate),
         ("server.key", &certificates.server.key),
         ("service-accounts.key", &certificates.service_account_key),
-        (
-            "service-accounts.pub",
-            &certificates.service_account_public_key,
-        ),
+        ("service-accounts.pub", &certificates.service_account_public_key),
         ("kubeconfig", &kubeconfig),
     ];
     for (name, text) in files {

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use api::{BackupStage, VolumeBackup};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use mover::{Direction as JobDirection, Job};
 use repository::ErrorKind;
 
+use super::deletion;
 use super::gather::Gathered;
 use super::plan::{Moves, Plan, Reason};
 use super::store::{self, Draft, Report, StoreError};
 use super::volume::{Done, Step};
-use super::{deletion, gather};
 use crate::cleanup;
 use crate::context::Context;
 use crate::error::{During, Error};

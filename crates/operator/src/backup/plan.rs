@@ -131,7 +131,8 @@ fn listed(claim: &ClaimFacts) -> VolumeBackup {
     } else if !claim.bound {
         (VolumeStage::Skipped, Some(RULE_NO_VOLUME))
     } else if claim.block {
-        let why = "the volume is a block device (volumeMode Block), which cannot be read as files; back it up by other means";
+        let why =
+            "the volume is a block device (volumeMode Block), which cannot be read as files; back it up by other means";
         (VolumeStage::Missed, Some(why))
     } else {
         (VolumeStage::Pending, None)

@@ -5,7 +5,6 @@ use std::time::Duration;
 use api::{ApplicationBackup, ApplicationBackupStatus, BackupStage, Phase, VolumeBackup, VolumeStage};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::ResourceExt;
 
 use super::apply::Applied;
 use super::deletion;
@@ -13,9 +12,7 @@ use super::gather::Gathered;
 use super::plan::Reason;
 use super::store::Report;
 use super::volume::advance;
-use crate::conditions::{
-    Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, set, shorten, yes_since,
-};
+use crate::conditions::{Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, set, shorten, yes_since};
 use crate::config::Limits;
 use crate::context::Context;
 use crate::error::Error;
@@ -50,7 +47,7 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
     let Gathered { run, uid, now, .. } = gathered;
     let run = match applied {
         // Before anything is made for a run, it is made sure that the run cannot vanish unnoticed.
-        Applied::Begun | Applied::Failed(_) => objects::set_finalizer(&context.client, &run, true).await?,
+        Applied::Begun => objects::set_finalizer(&context.client, &run, true).await?,
         _ => run,
     };
     let old = run.status.clone().unwrap_or_default();
@@ -144,7 +141,14 @@ fn unblock(new: &mut ApplicationBackupStatus, now: Timestamp) {
     }
 }
 
-fn done(new: &mut ApplicationBackupStatus, phase: Phase, answer: Answer, reason: &str, message: String, now: Timestamp) {
+fn done(
+    new: &mut ApplicationBackupStatus,
+    phase: Phase,
+    answer: Answer,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) {
     unblock(new, now);
     end_stages(&mut new.stages, now);
     (new.stage, new.phase) = (BackupStage::Done, phase);
@@ -187,7 +191,7 @@ fn finish(new: &mut ApplicationBackupStatus, report: &Report, now: Timestamp) ->
 fn leave(run: &ApplicationBackup, left: &deletion::Applied, now: Timestamp) -> ApplicationBackupStatus {
     let mut new = run.status.clone().unwrap_or_default();
     let (reason, message) = match left {
-        deletion::Applied::Rested | deletion::Applied::Released { .. } => return new,
+        deletion::Applied::Rested | deletion::Applied::Released => return new,
         deletion::Applied::Ending { left } => ("Ending", format!("waits for {} to go", left.join(", "))),
         deletion::Applied::Waiting(problem) => {
             (problem.reason(), format!("the recovery point is not removed yet: {problem}"))
@@ -200,7 +204,7 @@ fn leave(run: &ApplicationBackup, left: &deletion::Applied, now: Timestamp) -> A
 
 fn after_leaving(left: &deletion::Applied, limits: &Limits) -> Next {
     match left {
-        deletion::Applied::Rested | deletion::Applied::Released { .. } => Next::Change,
+        deletion::Applied::Rested | deletion::Applied::Released => Next::Change,
         deletion::Applied::Ending { .. } => Next::Later(limits.poll),
         deletion::Applied::Waiting(_) => Next::Later(limits.retry),
     }

@@ -43,7 +43,7 @@ pub(super) enum StoreError {
     Cluster(#[from] application::Failure),
     /// What was read back of the ledger is not a ledger.
     #[error("read the ledger back: {0}")]
-    Ledger(#[from] application::ledger::BadEntry),
+    Ledger(#[from] application::BadEntry),
     /// What a mover handed over, and the status kept, cannot be read.
     #[error("read what the mover of {volume} handed over from the status: {source}; create the backup again")]
     Kept {
@@ -377,20 +377,27 @@ mod tests {
         let text: Vec<String> = lines
             .iter()
             .map(|l| {
-                format!("{} {}", l.key.name, match &l.outcome {
-                    Outcome::Stored => "stored".to_owned(),
-                    Outcome::Skipped { rule } => format!("skipped {rule}"),
-                    Outcome::Missed { reason } => format!("missed {reason}"),
-                })
+                format!(
+                    "{} {}",
+                    l.key.name,
+                    match &l.outcome {
+                        Outcome::Stored => "stored".to_owned(),
+                        Outcome::Skipped { rule } => format!("skipped {rule}"),
+                        Outcome::Missed { reason } => format!("missed {reason}"),
+                    }
+                )
             })
             .collect();
-        assert_eq!(text, [
-            "done stored",
-            "empty skipped claim-has-no-volume",
-            "gone missed its data is stored, but its claim was gone when the objects were read",
-            "late missed the claim was made after the volumes were listed, so its data was not read",
-            "lost missed evicted",
-        ]);
+        assert_eq!(
+            text,
+            [
+                "done stored",
+                "empty skipped claim-has-no-volume",
+                "gone missed its data is stored, but its claim was gone when the objects were read",
+                "late missed the claim was made after the volumes were listed, so its data was not read",
+                "lost missed evicted",
+            ]
+        );
     }
 
     #[test]

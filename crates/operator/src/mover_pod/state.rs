@@ -193,8 +193,7 @@ mod tests {
             EARLY,
             MoverState::Succeeded { message: "{\"ok\":true}".into() },
         );
-        let said =
-            r#"{"ok":false,"failure":{"error":"open the repository: no","kind":"unreachable","retryable":true},"seconds":1}"#;
+        let said = r#"{"ok":false,"failure":{"error":"open the repository: no","kind":"unreachable","retryable":true},"seconds":1}"#;
         check(
             ended("Failed", json!({"exitCode": 1, "reason": "Error", "message": said})),
             None,
