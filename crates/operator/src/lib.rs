@@ -68,6 +68,7 @@ async fn controllers(context: Arc<Context>) {
     tokio::join!(
         location::controller(context.clone()),
         backup::controller(context.clone()),
+        restore::controller(context.clone()),
         context::sweep(context.clone()),
     );
 }

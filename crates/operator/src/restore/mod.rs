@@ -107,7 +107,7 @@ pub(crate) async fn controller(context: Arc<Context>) {
     Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
         .with_config(config)
         .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationRestore>(&pod))
-        .run(reconcile, |restore, error, restores| try_again(&restore, error, &restores.context), restores)
+        .run(reconcile, |restore, error, restores: Arc<Restores>| try_again(restore, error, restores.context.clone()), restores)
         .for_each(|_| ready(()))
         .await;
 }
