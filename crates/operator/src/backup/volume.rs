@@ -303,13 +303,7 @@ mod tests {
     }
 
     fn volume(stage: VolumeStage, attempts: u32) -> VolumeBackup {
-        VolumeBackup {
-            namespace: "shop".into(),
-            claim: "data".into(),
-            stage,
-            attempts,
-            ..VolumeBackup::default()
-        }
+        VolumeBackup { namespace: "shop".into(), claim: "data".into(), stage, attempts, ..VolumeBackup::default() }
     }
 
     fn seen(mover: Option<MoverState>) -> Seen {

@@ -11,7 +11,6 @@ use kube::ResourceExt;
 use repository::table::Reader;
 use serde_json::Value;
 
-use super::{Restores, Trouble};
 use super::gather::{Begun, Gathered, Scene};
 use super::inventory::{Part, stands_on_volumes};
 use super::plan::{Move, Plan};
@@ -21,6 +20,7 @@ use super::volume::act::{Acted, Run};
 use super::volume::observe::Seen;
 use super::volume::step::Step;
 use super::volume::view::Filled;
+use super::{Restores, Trouble};
 use crate::cleanup;
 use crate::conditions::shorten;
 use crate::error::{During, Error};
@@ -32,8 +32,7 @@ use crate::repositories::LocationProblem;
 const OBJECTS_AT_ONCE: usize = 32;
 
 /// Why objects are not made when volumes were missed.
-const HELD_BACK: &str =
-    "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
+const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
 
 /// What was done.
 #[derive(Debug)]
@@ -250,7 +249,8 @@ impl<'a> Maker<'a> {
     /// Makes objects of one kind; their keys are in ascending order.
     async fn make_kind(&mut self, keys: &[ObjectKey]) -> Result<(), Error> {
         let wanted: BTreeSet<Vec<u8>> = keys.iter().map(ObjectKey::encode).collect();
-        let (Some(first), Some(last), Some(table)) = (wanted.first(), wanted.last(), self.point.document.objects) else {
+        let (Some(first), Some(last), Some(table)) = (wanted.first(), wanted.last(), self.point.document.objects)
+        else {
             return Ok(());
         };
         let repository = &self.point.opened.repository;
@@ -264,7 +264,7 @@ impl<'a> Maker<'a> {
         while let Some(chunk) = stored.next().await {
             let chunk = chunk.map_err(|error| error.1).during(|| "read objects of the recovery point".into())?;
             found += chunk.len();
-            let objects = chunk.iter().map(|(_, value)| self.prepare(value)).collect::<Result<Vec<_>, _>>();
+            let objects = chunk.iter().map(|(key, value)| self.prepare(key, value)).collect::<Result<Vec<_>, _>>();
             let objects = objects.during(|| "read objects of the recovery point".into())?;
             let outcomes: Vec<_> = self.applier.apply_each(stream::iter(objects)).collect().await;
             outcomes.into_iter().for_each(|(key, outcome)| self.count(&key, outcome));
@@ -278,8 +278,8 @@ impl<'a> Maker<'a> {
     }
 
     /// An object as it is to be made.
-    fn prepare(&self, value: &[u8]) -> Result<Value, repository::Error> {
-        let (key, mut object) = point::decode(value)?;
+    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<Value, repository::Error> {
+        let (key, mut object) = point::decode(key, value)?;
         clean::for_restore(&key, &mut object, RestoreOptions::default());
         self.point.mapping.apply(&mut object);
         Ok(object)

@@ -13,10 +13,10 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Restores, Trouble};
 use super::point::{self, Point};
 use super::validate::{self, NamespaceState, PointFacts, Source, TargetFacts, Verdict};
 use super::volume::observe::{Seen, claim_users, observe};
+use super::{Restores, Trouble};
 use crate::context::Context;
 use crate::error::{During, Error};
 use crate::objects;
@@ -153,9 +153,10 @@ async fn look_at_target(
     if validate::waits(&restore.spec, &validate::age(restore), point, &target).is_some() {
         return Ok(target);
     }
-    let catalog = discover(client, &Patience::default())
-        .await
-        .map_err(|failure| Error::Application { doing: "ask what kinds the cluster has".into(), source: failure.into() })?;
+    let catalog = discover(client, &Patience::default()).await.map_err(|failure| Error::Application {
+        doing: "ask what kinds the cluster has".into(),
+        source: failure.into(),
+    })?;
     target.kinds = catalog.kinds().map(|kind| (kind.group.clone(), kind.kind.clone())).collect();
     target.broken_groups = catalog.broken().iter().map(|b| (b.group.clone(), b.reason.clone())).collect();
     let classes = Api::<StorageClass>::all(client.clone()).list(&ListParams::default()).await;

@@ -98,16 +98,16 @@ pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let movers = watcher::Config::default().labels(RUN_LABEL);
     let config = context.controller_config();
-    let restores = Arc::new(Restores {
-        context,
-        points: Mutex::default(),
-        troubled: Mutex::default(),
-        admission: Arc::default(),
-    });
+    let restores =
+        Arc::new(Restores { context, points: Mutex::default(), troubled: Mutex::default(), admission: Arc::default() });
     Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
         .with_config(config)
         .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationRestore>(&pod))
-        .run(reconcile, |restore, error, restores: Arc<Restores>| try_again(restore, error, restores.context.clone()), restores)
+        .run(
+            reconcile,
+            |restore, error, restores: Arc<Restores>| try_again(restore, error, restores.context.clone()),
+            restores,
+        )
         .for_each(|_| ready(()))
         .await;
 }

@@ -175,3 +175,7 @@ fn queue(moves: &mut [Move], seen: &[Seen], limits: &Limits) {
         working += 1;
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

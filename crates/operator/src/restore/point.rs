@@ -95,7 +95,8 @@ async fn read(context: &Context, restore: &ApplicationRestore, opened: Opened, n
         Err(error) => return Err(unusable(error.into())),
     };
     if let repository::Source::Paths { host } = &document.source {
-        let message = format!("the recovery point {name} is of folders of {host}, and not of an application; see `orlop repo`");
+        let message =
+            format!("the recovery point {name} is of folders of {host}, and not of an application; see `orlop repo`");
         return Err(Source::NoLocation { reason: "NotAnApplication", message, may_pass: false });
     }
     let contents = contents(restore, &opened, &document, context.limits().missed_items).await;
@@ -120,10 +121,8 @@ async fn contents(
     missed_items: usize,
 ) -> Result<(PointFacts, Vec<WantedVolume>, Mapping), repository::Error> {
     let spec = &restore.spec;
-    let mapping = Mapping {
-        namespaces: spec.namespace_mapping.clone(),
-        storage_classes: spec.storage_class_mapping.clone(),
-    };
+    let mapping =
+        Mapping { namespaces: spec.namespace_mapping.clone(), storage_classes: spec.storage_class_mapping.clone() };
     let holes = if document.complete { Holes::default() } else { holes(opened, document, missed_items).await? };
     let mut picking = Picking {
         filters: &spec.include_resources,
@@ -132,6 +131,9 @@ async fn contents(
     };
     let volumes = volumes(document, &holes, &picking, &mapping);
     picking.filled = volumes.iter().map(|v| v.source_name.clone()).collect();
+    for (namespace, claim) in &picking.filled {
+        check_namespace(document, Some(namespace), claim)?;
+    }
     let mut survey = survey(opened, document, &picking).await?;
     survey.classes.extend(volumes.iter().filter(|v| v.source.is_ok()).filter_map(|v| class_of(&v.stored)));
     let facts = PointFacts {
@@ -172,8 +174,12 @@ async fn holes(opened: &Opened, document: &RecoveryPoint, most: usize) -> Result
     Ok(holes)
 }
 
-fn damaged(what: &str, error: &dyn std::error::Error) -> repository::Error {
-    repository::Error::Damaged { object: format!("the {what} of the recovery point"), what: error.to_string() }
+fn damaged(part: &str, error: &dyn std::error::Error) -> repository::Error {
+    wrong(part, error.to_string())
+}
+
+fn wrong(part: &str, what: String) -> repository::Error {
+    repository::Error::Damaged { object: format!("the {part} of the recovery point"), what }
 }
 
 /// The picked volumes: those that are there, and those that should be.
@@ -211,26 +217,44 @@ struct Survey {
 }
 
 /// Reads every object once.
-async fn survey(
-    opened: &Opened,
-    document: &RecoveryPoint,
-    picking: &Picking<'_>,
-) -> Result<Survey, repository::Error> {
+async fn survey(opened: &Opened, document: &RecoveryPoint, picking: &Picking<'_>) -> Result<Survey, repository::Error> {
     let mut survey = Survey::default();
     let Some(objects) = document.objects else { return Ok(survey) };
     let mut entries = std::pin::pin!(Reader::new(&opened.repository, objects).scan(&[]));
-    while let Some((_, value)) = entries.try_next().await? {
-        let (key, object) = decode(&value)?;
+    while let Some((key, value)) = entries.try_next().await? {
+        let (key, object) = decode(&key, &value)?;
+        check_namespace(document, key.namespace.as_deref(), &key)?;
         survey.note(key, &object, picking);
     }
     Ok(survey)
 }
 
-/// An object of the table of objects.
-pub(super) fn decode(value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
+/// An object of the table of objects. It must be what its key says: by the key it was decided whether it may be made.
+pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
     let object: Value = serde_json::from_slice(value).map_err(|error| damaged("table of objects", &error))?;
-    let key = ObjectKey::of(&object).map_err(|error| damaged("table of objects", &error))?;
-    Ok((key, object))
+    let named = ObjectKey::of(&object).map_err(|error| damaged("table of objects", &error))?;
+    if named.encode() == key {
+        return Ok((named, object));
+    }
+    let key = String::from_utf8_lossy(key).replace('\0', " ");
+    Err(wrong("table of objects", format!("{named} stands under the key {key:?}")))
+}
+
+/// Refuses what is of a namespace that the recovery point does not say it is of: where a restore goes was checked by what it says, so
+/// anything else would be made where its creator may not.
+fn check_namespace(
+    document: &RecoveryPoint,
+    namespace: Option<&str>,
+    what: &dyn std::fmt::Display,
+) -> Result<(), repository::Error> {
+    let sources = source_namespaces(document);
+    match namespace.filter(|namespace| !sources.iter().any(|source| source == namespace)) {
+        None => Ok(()),
+        Some(namespace) => {
+            let sources = sources.join(", ");
+            Err(wrong("document", format!("it is of {sources}, and has {what} of the namespace {namespace}")))
+        }
+    }
 }
 
 impl Survey {
@@ -254,4 +278,59 @@ fn class_of(claim: &Value) -> Option<String> {
     let annotated = &claim["metadata"]["annotations"][CLASS_ANNOTATION];
     let class = claim["spec"]["storageClassName"].as_str().or(annotated.as_str())?;
     (!class.is_empty()).then(|| class.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use repository::Stats;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_must_be_what_its_key_says() {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "shop", "name": "a"}});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "all"},
+        });
+        let key = |object: &Value| ObjectKey::of(object).expect("the test's object has a name").encode();
+        assert!(decode(&key(&map), map.to_string().as_bytes()).is_ok());
+        let error = decode(&key(&map), role.to_string().as_bytes()).expect_err("another object");
+        assert!(error.to_string().contains("ClusterRole") && error.to_string().contains("ConfigMap"), "{error}");
+        assert!(decode(&key(&map), b"{").is_err());
+    }
+
+    #[test]
+    fn a_point_has_nothing_of_other_namespaces() {
+        let document = RecoveryPoint {
+            version: RecoveryPoint::VERSION,
+            id: "p".parse().expect("a name"),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            source: repository::Source::Application {
+                cluster_id: String::new(),
+                cluster_name: None,
+                backup: String::new(),
+                namespaces: vec!["shop".into()],
+            },
+            complete: true,
+            objects: None,
+            ledger: None,
+            roots: Vec::new(),
+            packs: Vec::new(),
+            stats: Stats::default(),
+        };
+        assert!(check_namespace(&document, Some("shop"), &"x").is_ok());
+        assert!(check_namespace(&document, None, &"x").is_ok());
+        let error = check_namespace(&document, Some("kube-system"), &"x").expect_err("another namespace");
+        assert!(error.to_string().contains("kube-system"), "{error}");
+    }
+
+    #[test]
+    fn the_class_of_a_claim_may_stand_in_an_annotation() {
+        let check = |claim: Value, class: Option<&str>| assert_eq!(class_of(&claim).as_deref(), class, "{claim}");
+        check(json!({"spec": {"storageClassName": "gold"}}), Some("gold"));
+        check(json!({"metadata": {"annotations": {CLASS_ANNOTATION: "old"}}}), Some("old"));
+        check(json!({"spec": {"storageClassName": ""}}), None);
+        check(json!({"spec": {}}), None);
+    }
 }

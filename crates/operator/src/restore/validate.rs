@@ -120,7 +120,12 @@ pub(crate) fn spec(restore: &ApplicationRestore) -> Verdict {
 }
 
 /// Whether there is a recovery point that can be restored. `waited` is how long the restore has been looking for it.
-pub(crate) fn source(restore: &ApplicationRestoreSpec, source: &Source, waited: Duration, patience: Duration) -> Verdict {
+pub(crate) fn source(
+    restore: &ApplicationRestoreSpec,
+    source: &Source,
+    waited: Duration,
+    patience: Duration,
+) -> Verdict {
     let patient = waited < patience;
     match source {
         Source::NoLocation { message, may_pass: true, .. } if patient => Verdict::Wait(message.clone()),
@@ -133,7 +138,9 @@ pub(crate) fn source(restore: &ApplicationRestoreSpec, source: &Source, waited: 
             format!("the backup {} made no recovery point: {message}; restore another", backup(restore)),
         ),
         Source::NoPoint { id, known } => refuse("NoRecoveryPoint", no_point(id, known)),
-        Source::Found(point) if !point.complete && !restore.accept_incomplete => refuse("Incomplete", incomplete(point)),
+        Source::Found(point) if !point.complete && !restore.accept_incomplete => {
+            refuse("Incomplete", incomplete(point))
+        }
         Source::Found(_) => Verdict::Go,
     }
 }
@@ -184,7 +191,11 @@ pub(crate) fn target(
         missing_classes(&restore.spec, point, target),
         claims_in_use(&restore.spec, point, target),
     ];
-    match findings.into_iter().flatten().reduce(|a, b| Refusal { reason: a.reason, message: format!("{}; {}", a.message, b.message) }) {
+    match findings
+        .into_iter()
+        .flatten()
+        .reduce(|a, b| Refusal { reason: a.reason, message: format!("{}; {}", a.message, b.message) })
+    {
         Some(refusal) => Verdict::Refuse(refusal),
         None => Verdict::Go,
     }
@@ -235,7 +246,9 @@ fn missing_kinds(point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {
 
 fn unknown((group, kind): &(String, String), target: &TargetFacts) -> String {
     match target.broken_groups.get(group) {
-        Some(reason) => format!("the kind {kind} of {group} cannot be restored: its API does not answer ({reason}); repair it"),
+        Some(reason) => {
+            format!("the kind {kind} of {group} cannot be restored: its API does not answer ({reason}); repair it")
+        }
         None => format!(
             "this cluster does not know the kind {kind} of {group}, and no definition of it is restored; install what defines it, or leave it out with includeResources"
         ),

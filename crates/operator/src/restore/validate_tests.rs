@@ -86,7 +86,8 @@ fn assert_waits(verdict: &Verdict, part: &str) {
 fn a_wrong_or_changed_spec_is_refused() {
     assert_eq!(spec(&restore(|_| {})), Verdict::Go);
     assert_refused(&spec(&restore(|r| r.spec.recovery_point = None)), "InvalidSpec", &["spec.backupName"]);
-    let begun = |generation| api::ApplicationRestoreStatus { observed_generation: Some(generation), ..Default::default() };
+    let begun =
+        |generation| api::ApplicationRestoreStatus { observed_generation: Some(generation), ..Default::default() };
     assert_eq!(spec(&restore(|r| r.status = Some(begun(1)))), Verdict::Go);
     assert_refused(&spec(&restore(|r| r.status = Some(begun(0)))), "SpecChanged", &["create another"]);
 }
@@ -103,7 +104,8 @@ fn a_recovery_point_must_be_found() {
     assert_waits(&look(&Source::BackupRuns, 100 * MINUTE), "to end");
     let failed = Source::BackupWithoutPoint("the bucket is full".into());
     assert_refused(&look(&failed, Duration::ZERO), "NoRecoveryPoint", &["the bucket is full"]);
-    let unknown = |known: &[&str]| Source::NoPoint { id: "p9".into(), known: known.iter().map(ToString::to_string).collect() };
+    let unknown =
+        |known: &[&str]| Source::NoPoint { id: "p9".into(), known: known.iter().map(ToString::to_string).collect() };
     assert_refused(&look(&unknown(&["p1", "p2"]), Duration::ZERO), "NoRecoveryPoint", &["p9", "p1, p2"]);
     assert_refused(&look(&unknown(&[]), Duration::ZERO), "NoRecoveryPoint", &["it has none"]);
     assert_eq!(look(&Source::Found(Box::new(point())), Duration::ZERO), Verdict::Go);

@@ -55,7 +55,9 @@ async fn cut_at(world: &World, n: u64, fault: Fault) -> bool {
 }
 
 fn seed() -> u64 {
-    std::env::var(sandbox::fault_proxy::SEED_VARIABLE).ok().map_or_else(|| u64::from(std::process::id()), |text| text.parse().unwrap())
+    std::env::var(sandbox::fault_proxy::SEED_VARIABLE)
+        .ok()
+        .map_or_else(|| u64::from(std::process::id()), |text| text.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule};
 use serde_json::json;
 
-use crate::point::{Wanted, config_map, publish, shop};
-use crate::support::{SHOP, start};
+use crate::point::{Wanted, config_map, namespace, publish, shop};
+use crate::support::start;
 use crate::whole::assert_data;
 use crate::{assert_nothing_left, over, ready, reason, restore, webhook};
 
@@ -14,9 +14,8 @@ use crate::{assert_nothing_left, over, ready, reason, restore, webhook};
 async fn objects_that_the_cluster_refuses_are_named_and_the_others_are_made() {
     sandbox::require_assets!();
     let world = ready().await;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP}});
     let large = config_map("large", json!({"data": "x".repeat(1_200_000)}));
-    let objects = vec![namespace, large, config_map("refused", json!({})), config_map("fine", json!({}))];
+    let objects = vec![namespace(), large, config_map("refused", json!({})), config_map("fine", json!({}))];
     publish(&world, "p1", Wanted { objects, ..Wanted::default() }).await;
     let _guard = webhook::refuse(&world.client, "refused").await;
     let operator = world.operator();

@@ -1,5 +1,6 @@
 //! Restores against a real API server.
 
+#![allow(unreachable_pub, reason = "modules of a test binary have nowhere to be reached from")]
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
 
 mod crash;

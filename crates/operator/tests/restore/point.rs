@@ -58,6 +58,11 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
+/// The namespace itself.
+pub fn namespace() -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP, "labels": {"team": "sales"}}})
+}
+
 pub fn config_map(name: &str, data: Value) -> Value {
     object("ConfigMap", "v1", name, json!({"data": data}))
 }
@@ -72,26 +77,46 @@ fn shop_objects() -> Vec<Value> {
     });
     let rbac = "rbac.authorization.k8s.io";
     vec![
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP, "labels": {"team": "sales"}}}),
+        namespace(),
         config_map("settings", json!({"color": "blue"})),
         object("Secret", "v1", "token", json!({"data": {"t": "c2VjcmV0"}, "type": "Opaque"})),
         object("ServiceAccount", "v1", "web", json!({})),
-        object("Role", "rbac.authorization.k8s.io/v1", "reader", json!({
-            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}],
-        })),
-        object("RoleBinding", "rbac.authorization.k8s.io/v1", "reads", json!({
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "reader"},
-            "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": SHOP}],
-        })),
+        object(
+            "Role",
+            "rbac.authorization.k8s.io/v1",
+            "reader",
+            json!({
+                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}],
+            }),
+        ),
+        object(
+            "RoleBinding",
+            "rbac.authorization.k8s.io/v1",
+            "reads",
+            json!({
+                "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "reader"},
+                "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": SHOP}],
+            }),
+        ),
         // One claim and no more: the temporary claim must not count.
         object("ResourceQuota", "v1", "quota", json!({"spec": {"hard": {"persistentvolumeclaims": "1"}}})),
-        object("Service", "v1", "web", json!({
-            "spec": {"clusterIP": "10.0.0.77", "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP"}]},
-        })),
+        object(
+            "Service",
+            "v1",
+            "web",
+            json!({
+                "spec": {"clusterIP": "10.0.0.77", "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP"}]},
+            }),
+        ),
         object("PersistentVolumeClaim", "v1", "data", claim_manifest("data")),
-        object("Deployment", "apps/v1", "web", json!({
-            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": pod},
-        })),
+        object(
+            "Deployment",
+            "apps/v1",
+            "web",
+            json!({
+                "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": pod},
+            }),
+        ),
     ]
 }
 
@@ -133,12 +158,7 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
     Made { id: id.into(), volume_packs, object_packs }
 }
 
-async fn volume(
-    writer: &Writer,
-    repository: &Repository,
-    claim: &str,
-    files: Vec<(&'static str, Vec<u8>)>,
-) -> Root {
+async fn volume(writer: &Writer, repository: &Repository, claim: &str, files: Vec<(&'static str, Vec<u8>)>) -> Root {
     let directory = tempfile::tempdir().unwrap();
     for (name, content) in files {
         let path = directory.path().join(name);

@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::point::{Wanted, config_map, object, pack_file, publish, shop};
+use crate::point::{Wanted, config_map, namespace, object, pack_file, publish, shop};
 use crate::support::SHOP;
 use crate::{assert_nothing_left, namespace_exists, over, ready, reason, restore, restore_with, says};
 
@@ -16,7 +16,7 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
     let world = ready().await;
     publish(&world, "good", shop()).await;
     let widget = object("Widget", "example.com/v1", "w", json!({"spec": {}}));
-    publish(&world, "widget", Wanted { objects: vec![widget], ..shop() }).await;
+    publish(&world, "widget", Wanted { objects: vec![namespace(), widget], ..shop() }).await;
     publish(&world, "partly", Wanted { missed: vec!["cache"], ..shop() }).await;
     let damaged = publish(&world, "damaged", shop()).await;
     let pack = pack_file(&world, &damaged.object_packs[0]);
@@ -75,7 +75,9 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
 async fn an_incomplete_point_is_taken_by_who_accepts_it_and_is_no_success() {
     sandbox::require_assets!();
     let world = ready().await;
-    publish(&world, "partly", Wanted { missed: vec!["cache"], ..shop() }).await;
+    // Without the quota, which has no room for a second claim.
+    let objects = shop().objects.into_iter().filter(|o| o["kind"] != "ResourceQuota").collect();
+    publish(&world, "partly", Wanted { objects, missed: vec!["cache"], ..shop() }).await;
     let operator = world.operator();
     restore_with(&world, "r", |spec| {
         spec.recovery_point = Some("partly".into());
@@ -89,7 +91,9 @@ async fn an_incomplete_point_is_taken_by_who_accepts_it_and_is_no_success() {
     assert!(cache.reason.as_ref().unwrap().contains("evicted"), "{cache:?}");
     crate::whole::assert_data(&world, "t").await;
     // With the missing claim made by hand everything comes.
-    world.create::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("t", crate::support::claim_manifest("cache")).await;
+    world
+        .create::<k8s_openapi::api::core::v1::PersistentVolumeClaim>("t", crate::support::claim_manifest("cache"))
+        .await;
     restore_with(&world, "again", |spec| {
         spec.recovery_point = Some("partly".into());
         spec.namespace_mapping = [(SHOP.to_owned(), "t".to_owned())].into();
@@ -116,9 +120,8 @@ async fn a_definition_in_the_point_comes_before_its_objects() {
             }}}],
         },
     });
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP}});
     let widget = object("Widget", "example.com/v1", "w", json!({"spec": {"size": 3}}));
-    publish(&world, "p1", Wanted { objects: vec![namespace, definition, widget], ..Wanted::default() }).await;
+    publish(&world, "p1", Wanted { objects: vec![namespace(), definition, widget], ..Wanted::default() }).await;
     let operator = world.operator();
     restore(&world, "r", "p1", "t").await;
     let status = over(&world, "r").await;

@@ -86,10 +86,8 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, refused: &str) -> std::io
             "response": {"uid": request["uid"], "allowed": allowed, "status": {"message": "not in this house"}},
         })
         .to_string();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            answer.len()
-        );
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len());
         stream.write_all(head.as_bytes())?;
         stream.write_all(answer.as_bytes())?;
         stream.flush()?;

@@ -2,9 +2,7 @@
 
 use api::{Phase, ReplacePolicy, VolumeStage};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -131,7 +129,8 @@ async fn of_two_restores_into_one_namespace_the_second_waits() {
     let operator = world.operator();
     let ends = [over(&world, "one").await, over(&world, "two").await];
     assert!(ends.iter().all(|s| s.phase == Phase::Succeeded), "{ends:#?}");
-    let begun = |s: &api::ApplicationRestoreStatus| s.stages.iter().find(|s| s.stage == "Foundations").unwrap().started_at.0;
+    let begun =
+        |s: &api::ApplicationRestoreStatus| s.stages.iter().find(|s| s.stage == "Foundations").unwrap().started_at.0;
     let ended = |s: &api::ApplicationRestoreStatus| s.stages.last().unwrap().finished_at.clone().unwrap().0;
     let (first, second) = if begun(&ends[0]) <= begun(&ends[1]) { (&ends[0], &ends[1]) } else { (&ends[1], &ends[0]) };
     assert!(ended(first) <= begun(second), "they ran at the same time: {ends:#?}");

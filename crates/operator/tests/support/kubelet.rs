@@ -212,7 +212,8 @@ impl Shared {
 
     /// Whether the claims of a pod are bound: until then a scheduler has no node for it.
     async fn has_volumes(&self, pod: &Pod) -> anyhow::Result<bool> {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
         for name in volumes.filter_map(|v| v.persistent_volume_claim.as_ref().map(|c| &c.claim_name)) {
             let claim = claims.get_opt(name).await?;

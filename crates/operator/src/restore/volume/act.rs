@@ -42,7 +42,12 @@ impl Run<'_> {
     ///
     /// # Errors
     /// The API server did not answer; to be tried again.
-    pub(crate) async fn act(&self, step: &Step, seen: &Seen, fill: Option<(&WantedVolume, &Opened)>) -> Result<Acted, Error> {
+    pub(crate) async fn act(
+        &self,
+        step: &Step,
+        seen: &Seen,
+        fill: Option<(&WantedVolume, &Opened)>,
+    ) -> Result<Acted, Error> {
         let done = match step {
             Step::Wait(_) | Step::Done | Step::Skip(_) | Step::Miss(_) => Ok(()),
             Step::RemoveMovers => self.remove_movers(seen).await,
@@ -106,7 +111,13 @@ impl Run<'_> {
         objects::create(&self.context.client, &claim).await
     }
 
-    async fn start_mover(&self, attempt: u32, seen: &Seen, wanted: &WantedVolume, opened: &Opened) -> Result<(), Error> {
+    async fn start_mover(
+        &self,
+        attempt: u32,
+        seen: &Seen,
+        wanted: &WantedVolume,
+        opened: &Opened,
+    ) -> Result<(), Error> {
         let Ok(root) = &wanted.source else { return Ok(()) };
         let job = Job {
             store: opened.store.clone(),

@@ -279,7 +279,8 @@ mod tests {
 
     #[test]
     fn only_a_volume_named_after_the_temporary_claim_was_made_for_it() {
-        let check = |name, uid, expected| assert_eq!(see_disk(&pv(name, json!({})), uid).made_for_us, expected, "{name}");
+        let check =
+            |name, uid, expected| assert_eq!(see_disk(&pv(name, json!({})), uid).made_for_us, expected, "{name}");
         check("pvc-1234", Some("1234"), true);
         check("pvc-9999", Some("1234"), false);
         check("pvc-1234", None, false);
@@ -291,7 +292,10 @@ mod tests {
         let held = Held { index: 3, policy: "Delete".into(), made_for_us: true };
         let text = serde_json::to_string(&held).expect("plain data");
         let disk = see_disk(&pv("any", json!({HELD: text})), None);
-        assert_eq!((disk.original.as_deref(), disk.made_for_us, disk.promised.as_deref()), (Some("Delete"), true, Some("c")));
+        assert_eq!(
+            (disk.original.as_deref(), disk.made_for_us, disk.promised.as_deref()),
+            (Some("Delete"), true, Some("c"))
+        );
     }
 
     #[test]
@@ -305,8 +309,10 @@ mod tests {
     #[test]
     fn the_outcome_of_a_mover_says_whether_another_may_do_better() {
         let check = |kind: &str, retryable: bool, expected: (bool, bool)| {
-            let message = json!({"ok": false, "seconds": 0.1, "failure": {"error": "e", "kind": kind, "retryable": retryable}});
-            let MoverState::Failed { reason, retryable, tainted } = failed("r".into(), Some(&message.to_string())) else {
+            let message =
+                json!({"ok": false, "seconds": 0.1, "failure": {"error": "e", "kind": kind, "retryable": retryable}});
+            let MoverState::Failed { reason, retryable, tainted } = failed("r".into(), Some(&message.to_string()))
+            else {
                 panic!("not failed");
             };
             assert_eq!((reason.as_str(), retryable, tainted), ("e", expected.0, expected.1), "{kind}");

@@ -14,13 +14,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn terms(policy: ReplacePolicy, attempts: u32) -> Terms {
-    Terms {
-        policy,
-        now: at(NOW),
-        attempts,
-        max_attempts: 3,
-        claim_deadline: Duration::from_secs(120),
-    }
+    Terms { policy, now: at(NOW), attempts, max_attempts: 3, claim_deadline: Duration::from_secs(120) }
 }
 
 const FILLED: Filled = Filled { files: 2, bytes: 7 };
