@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use api::{BackupLocation, LocationPhase};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use operator::AsLocated;
 use sandbox::s3::{Credentials, S3Server};
 use serde_json::{Value, json};
