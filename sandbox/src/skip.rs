@@ -44,6 +44,22 @@ pub fn current_test(fallback: &str) -> String {
     }
 }
 
+/// What a test returns: a skipped one returns what a passed one does, having said that it was skipped.
+pub trait Outcome {
+    /// The value to return.
+    fn skipped() -> Self;
+}
+
+impl Outcome for () {
+    fn skipped() -> Self {}
+}
+
+impl<E> Outcome for Result<(), E> {
+    fn skipped() -> Self {
+        Ok(())
+    }
+}
+
 /// Why this process cannot do what root can, if so.
 pub fn lacks_root() -> Option<String> {
     let user = rustix::process::geteuid();
@@ -61,7 +77,7 @@ macro_rules! skip {
     ($($reason:tt)+) => {{
         let here = concat!(module_path!(), ":", line!());
         $crate::skip::report(&$crate::skip::current_test(here), &format!($($reason)+));
-        return ::std::default::Default::default();
+        return $crate::skip::Outcome::skipped();
     }};
 }
 

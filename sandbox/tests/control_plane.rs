@@ -119,6 +119,35 @@ async fn nothing_is_left_when_it_is_dropped() {
     assert!(!directory.exists());
 }
 
+/// Set in the process in which the next test runs a second time, to be killed.
+const CHILD_VARIABLE: &str = "ORLOP_CONTROL_PLANE_TEST_CHILD";
+
+#[tokio::test]
+async fn nothing_runs_on_when_the_test_is_killed() {
+    require_assets!();
+    if let Some(report) = std::env::var_os(CHILD_VARIABLE) {
+        let plane = ControlPlane::start().await.unwrap();
+        let draft = std::path::Path::new(&report).with_extension("draft");
+        std::fs::write(&draft, plane.kubeconfig_path().parent().unwrap().to_str().unwrap()).unwrap();
+        std::fs::rename(&draft, &report).unwrap();
+        return std::future::pending().await;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let report = directory.path().join("report");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["nothing_runs_on_when_the_test_is_killed", "--exact"])
+        .env(CHILD_VARIABLE, &report)
+        .env("TMPDIR", directory.path())
+        .spawn()
+        .unwrap();
+    eventually("the child has a control plane", async || report.exists()).await;
+    let plane = std::path::PathBuf::from(std::fs::read_to_string(&report).unwrap());
+    assert_eq!(processes_in(&plane), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the control plane died with the child", async || processes_in(&plane) == 0).await;
+}
+
 /// How many processes have a directory, also a removed one, as their working directory.
 fn processes_in(directory: &std::path::Path) -> usize {
     let directory = directory.to_str().unwrap();

@@ -27,7 +27,15 @@ const TOO_LARGE: &[&str] = &[
     "must have at most 262144 bytes",  // annotations
 ];
 
+/// Parts of messages by which server-side apply refuses what a plain creation may take.
+const APPLY_ONLY: &[&str] = &["failed to create typed patch object", "duplicate entries for key"];
+
 impl Failure {
+    /// Whether only server-side apply refuses it.
+    pub(crate) fn is_apply_only(&self) -> bool {
+        APPLY_ONLY.iter().any(|part| self.reason.contains(part))
+    }
+
     /// A failure that trying again does not mend.
     pub fn lasting(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), retryable: false, code: None, retry_after: None }
@@ -98,7 +106,7 @@ fn explain(code: u16, message: &str) -> (String, bool) {
         return (format!("its namespace is being deleted: {message}"), true);
     }
     // Old servers answer 500 to what they will refuse for ever.
-    if message.contains("failed to create typed patch object") || message.contains("duplicate entries for key") {
+    if APPLY_ONLY.iter().any(|part| message.contains(part)) {
         return (message.to_owned(), false);
     }
     match code {

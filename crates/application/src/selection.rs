@@ -54,6 +54,14 @@ pub enum SelectionError {
         /// What was written.
         value: String,
     },
+    /// A label selector that the server does not understand.
+    #[error("the label selector {value:?} is none: {reason}")]
+    BadLabels {
+        /// What was written.
+        value: String,
+        /// What the server says about it.
+        reason: String,
+    },
     /// An object in a namespace that is not selected.
     #[error("includeResources names {kind} in the namespace {namespace:?}, which is not among the selected namespaces")]
     OtherNamespace {

@@ -7,6 +7,7 @@ mod support;
 use application::{
     Capture, CaptureError, Found, LedgerSummary, ObjectFilter, ObjectKey, Rule, Selection, SelectionError,
 };
+use kube::{Client, Config, config::KubeConfigOptions};
 use sandbox::{control_plane::ControlPlane, require_assets};
 use serde_json::json;
 use support::*;
@@ -70,6 +71,10 @@ async fn a_selection_takes_what_it_names_and_no_more() {
     let by_name = capture_selected(&client, Selection { include_resources: vec![one], ..shop() }).await;
     assert_eq!(names(&by_name, "ConfigMap"), ["plain"]);
     assert_eq!(names(&by_name, "Namespace"), ["shop"], "its namespace comes with it");
+
+    let garbled = Selection { label_selector: Some("app=(web".into()), ..shop() };
+    let refused = Capture::start(client.clone(), catalog(&client).await, garbled, quick()).await.err();
+    assert!(matches!(refused, Some(CaptureError::Selection(SelectionError::BadLabels { .. }))), "{refused:?}");
 
     let unknown = Selection { resource_types: vec!["Confgimap".into()], ..shop() };
     let refused = Capture::start(client.clone(), catalog(&client).await, unknown, quick()).await.err();
@@ -168,4 +173,32 @@ async fn an_object_whose_owner_is_not_captured_is_stored() {
         matches!(found(&captured, "ResourceQuota", "made"), Some(Found::Stored(_))),
         "its owner is not in the backup"
     );
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_missed() {
+    require_assets!();
+    let plane = ControlPlane::start().await.unwrap();
+    let client = plane.client();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "shop"}});
+    let rbac = "rbac.authorization.k8s.io";
+    let rule = json!({"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]});
+    let role = json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": "some"}, "rules": [rule]});
+    let binding = json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "some"},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "some"}, "subjects": [{"apiGroup": rbac, "kind": "User", "name": "jane"}]});
+    create(&client, [namespace("shop"), config_map("shop", "a", "x"), secret, role, binding]).await;
+
+    let mut config =
+        Config::from_custom_kubeconfig(plane.kubeconfig().clone(), &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate = Some("jane".into());
+    let jane = Client::try_from(config).unwrap();
+    let mut captured = Vec::new();
+    eventually("the rights are in force", async || {
+        captured = capture(&jane, &["shop"]).await;
+        matches!(found(&captured, "ConfigMap", "a"), Some(Found::Stored(_)))
+    })
+    .await;
+    let secrets = found(&captured, "Secret", ObjectKey::ALL_NAMES);
+    assert!(matches!(secrets, Some(Found::Missed(reason)) if reason.contains("not allowed")), "{secrets:?}");
+    assert_eq!(found(&captured, "Secret", "s"), None);
 }

@@ -20,10 +20,25 @@
 //! Which requests meet what is said by a [`Plan`]: scripted ("the second create of a Job loses its answer") or random
 //! with a seed, which is printed. All requests and their faults are kept in a log for the test to look at.
 //!
+//! ```no_run
+//! # async fn example(plane: &sandbox::control_plane::ControlPlane) -> anyhow::Result<()> {
+//! use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
+//!
+//! let plan = Plan::from_environment()
+//!     .with(Rule::on(Verb::Create, Fault::LoseAnswer).path("/jobs").nth(2))
+//!     .with(Rule::any(Fault::CONFLICT).or(Fault::too_many_requests(1)).for_verbs(Verb::WRITES).chance(0.1))
+//!     .with(Rule::on(Verb::Watch, Fault::CutAfterEvents(3)).or(Fault::GONE).chance(0.5));
+//! let proxy = FaultProxy::start(plane.kubeconfig(), plan).await?;
+//! let client = proxy.client().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The proxy has the upstream identity of the kubeconfig that it is given, and lets everybody on this machine who finds
 //! its port use it: it is for tests.
 
 mod connection;
+mod draw;
 mod forward;
 mod plan;
 mod request;

@@ -29,10 +29,8 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether the request may change something.
-    pub fn is_write(self) -> bool {
-        !matches!(self, Self::Get | Self::List | Self::Watch)
-    }
+    /// The verbs that change something.
+    pub const WRITES: &[Self] = &[Self::Create, Self::Update, Self::Patch, Self::Delete, Self::DeleteCollection];
 
     pub(super) fn of(request: &Parts) -> Self {
         if request.headers.contains_key(hyper::header::UPGRADE) {

@@ -39,6 +39,7 @@ pub(super) struct Gathered {
 }
 
 /// What a stage needs.
+#[allow(clippy::large_enum_variant, reason = "there is one of them in a reconcile")]
 pub(super) enum Facts {
     /// Nothing more.
     None,

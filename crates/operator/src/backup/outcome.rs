@@ -30,6 +30,7 @@ pub(super) struct Moved {
 
 /// What a mover says.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them per volume, for a moment")]
 pub(super) enum Reported {
     /// It stored the volume, maybe not all of it.
     Moved(Moved),

@@ -172,6 +172,7 @@ pub(super) const REFUSED: &str = "the mover pod was refused";
 
 /// What was done about a volume.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them per volume, for a moment")]
 pub(super) enum Done {
     /// Nothing had to be done in the cluster; the step itself is what happened.
     Seen(Step),

@@ -8,6 +8,7 @@ use crate::repositories::{Access, LastProbe, LocationProblem};
 
 /// What to do about a location.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them in a reconcile")]
 pub(super) enum Plan {
     /// The last probe is fresh.
     Rest {

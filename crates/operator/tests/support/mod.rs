@@ -1,8 +1,9 @@
 //! A control plane, an operator in this process, and somebody who plays the node.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it, as it would a library")]
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
 
+pub mod crash;
 pub mod kubelet;
 
 use std::path::PathBuf;

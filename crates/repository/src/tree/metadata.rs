@@ -3,8 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Statx, StatxAttributes, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid,
-    XattrFlags,
+    AtFlags, FileType, Gid, Mode, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -41,7 +40,6 @@ pub(super) struct Stat {
     pub(super) links: u32,
     /// The mount that the file is on, where the kernel tells (since 5.8).
     pub(super) mount: Option<u64>,
-    pub(super) is_mount_root: bool,
 }
 
 impl Stat {
@@ -69,10 +67,13 @@ impl Stat {
         (self.inode, self.device) == (other.inode, other.device)
     }
 
-    /// Whether the entry is on another mount than `root`, or is itself where something else is mounted.
+    /// Whether the entry is on another mount than `root`. The device decides only where the kernel does not tell the mount:
+    /// an overlay shows files of several devices in one mount, and so does btrfs with its subvolumes.
     pub(super) fn is_beyond(&self, root: &Self) -> bool {
-        let other_mount = matches!((self.mount, root.mount), (Some(own), Some(of_root)) if own != of_root);
-        other_mount || self.is_mount_root || self.device != root.device
+        match (self.mount, root.mount) {
+            (Some(own), Some(of_root)) => own != of_root,
+            _ => self.device != root.device,
+        }
     }
 
     pub(super) fn attributes(&self, xattrs: Vec<Xattr>) -> Attributes {
@@ -105,7 +106,6 @@ impl From<Statx> for Stat {
             represents: Device { major: found.stx_rdev_major, minor: found.stx_rdev_minor },
             links: found.stx_nlink,
             mount: (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id),
-            is_mount_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }
     }
 }

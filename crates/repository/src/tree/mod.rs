@@ -28,3 +28,11 @@ pub use self::path::TreePath;
 pub use self::restore::{ExpectedCounts, RestoreOptions, RestoreSummary, restore};
 pub use self::verify::{VerifyOptions, VerifySummary, verify};
 pub use self::walk::WalkOptions;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Narrows a token to one call: the work on blocking threads ends as well when the caller drops the call.
+fn scoped(cancel: &mut CancellationToken) -> DropGuard {
+    *cancel = cancel.child_token();
+    cancel.clone().drop_guard()
+}

@@ -183,7 +183,7 @@ impl Iterator for Walk {
 }
 
 impl Found {
-    /// Reads the file again by its attributes' handle: open where it is open, by its name elsewhere.
+    /// The way to its attributes: through the open directory, or by its name where it is not open.
     pub(super) fn handle(&self) -> super::metadata::Handle<'_> {
         match &self.place {
             Place::Opened(opened) => super::metadata::Handle::Open(opened.as_fd()),

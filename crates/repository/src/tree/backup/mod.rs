@@ -25,7 +25,7 @@ use self::collect::Collector;
 use self::produce::Producer;
 use self::read::FileReader;
 use super::walk::{Walk, WalkOptions};
-use super::{Error, Incidents};
+use super::{Error, Incidents, scoped};
 use crate::{Progress, Repository, TableRef, Writer};
 
 /// Items between the walk and the table. Enough to keep the readers busy past a large file; each is some hundred bytes.
@@ -99,11 +99,13 @@ pub async fn backup(
     options: &BackupOptions,
     progress: Arc<dyn Progress>,
 ) -> Result<TreeSummary, Error> {
+    let mut options = options.clone();
+    let _ended_when_dropped = scoped(&mut options.cancel);
     let walk_options = options.walk.clone();
     let top = directory.to_owned();
     let walk = tokio::task::spawn_blocking(move || Walk::open(&top, walk_options)).await??;
     let runtime = tokio::runtime::Handle::current();
-    let reader = Arc::new(FileReader::new(writer.clone(), repository.clone(), runtime, options, progress));
+    let reader = Arc::new(FileReader::new(writer.clone(), repository.clone(), runtime, &options, progress));
     let (items, queue) = tokio::sync::mpsc::channel(QUEUE_ITEMS);
     let collector = Collector::new(writer, reader.clone(), walk.root().clone(), parent);
     let producer = Producer::new(reader, items);

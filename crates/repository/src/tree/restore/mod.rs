@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::make::Maker;
 pub use self::make::refuse_used;
 use super::source::BlobCache;
-use super::{Error, Incidents};
+use super::{Error, Incidents, scoped};
 use crate::{Progress, Repository, TableRef};
 
 /// How a directory is filled.
@@ -69,7 +69,8 @@ pub async fn restore(
     let runtime = tokio::runtime::Handle::current();
     let cache = Arc::new(BlobCache::new(repository.clone()));
     let reader = crate::table::Reader::new(repository, *root);
-    let (target, options) = (target.to_owned(), options.clone());
+    let (target, mut options) = (target.to_owned(), options.clone());
+    let _ended_when_dropped = scoped(&mut options.cancel);
     let expected = options.expected;
     let work = move || Maker::open(&target, options, runtime, cache, progress)?.run(&reader);
     let summary = tokio::task::spawn_blocking(work).await??;

@@ -13,7 +13,7 @@ use self::compare::Comparison;
 use super::entry::{Entry, Kind};
 use super::source::{BlobCache, Entries};
 use super::walk::{Walk, WalkOptions};
-use super::{Error, Incidents, TreePath};
+use super::{Error, Incidents, TreePath, scoped};
 use crate::{Progress, Repository, TableRef, table};
 
 /// How a tree is checked.
@@ -50,7 +50,8 @@ pub async fn verify(
     let runtime = Runtime::current();
     let cache = Arc::new(BlobCache::new(repository.clone()));
     let reader = table::Reader::new(repository, *root);
-    let (directory, options) = (directory.map(Path::to_owned), options.clone());
+    let (directory, mut options) = (directory.map(Path::to_owned), options.clone());
+    let _ended_when_dropped = scoped(&mut options.cancel);
     let work = move || match directory {
         None => check_structure(&runtime, &cache, &reader, &options.cancel),
         Some(directory) => {
