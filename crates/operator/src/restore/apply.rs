@@ -277,12 +277,12 @@ impl<'a> Maker<'a> {
         Err(repository::Error::Damaged { object, what }).during(|| "read objects of the recovery point".into())
     }
 
-    /// An object as it is to be made.
-    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<Value, repository::Error> {
+    /// An object as it is to be made, under its name at the target.
+    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
         let (key, mut object) = point::decode(key, value)?;
         clean::for_restore(&key, &mut object, RestoreOptions::default());
         self.point.mapping.apply(&mut object);
-        Ok(object)
+        Ok((point::name(&object)?, object))
     }
 
     fn count(&mut self, key: &ObjectKey, outcome: Outcome) {

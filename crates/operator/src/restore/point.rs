@@ -232,12 +232,17 @@ async fn survey(opened: &Opened, document: &RecoveryPoint, picking: &Picking<'_>
 /// An object of the table of objects. It must be what its key says: by the key it was decided whether it may be made.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
     let object: Value = serde_json::from_slice(value).map_err(|error| damaged("table of objects", &error))?;
-    let named = ObjectKey::of(&object).map_err(|error| damaged("table of objects", &error))?;
+    let named = name(&object)?;
     if named.encode() == key {
         return Ok((named, object));
     }
     let key = String::from_utf8_lossy(key).replace('\0', " ");
     Err(wrong("table of objects", format!("{named} stands under the key {key:?}")))
+}
+
+/// What an object says that it is.
+pub(super) fn name(object: &Value) -> Result<ObjectKey, repository::Error> {
+    ObjectKey::of(object).map_err(|error| damaged("table of objects", &error))
 }
 
 /// Refuses what is of a namespace that the recovery point does not say it is of: where a restore goes was checked by what it says, so

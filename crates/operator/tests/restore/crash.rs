@@ -17,8 +17,8 @@ use crate::{assert_nothing_left, over, ready, restore, status};
 
 /// With this set to 1 every write is tried, and not a sample.
 const LONG: &str = "ORLOP_LONG";
-/// Writes that are tried otherwise; each takes some two seconds.
-const SAMPLE: usize = 10;
+/// Writes that are tried otherwise; each takes some four seconds.
+const SAMPLE: usize = 6;
 /// More writes than a restore of the test's application makes; a run that makes more is an endless one.
 const MOST_WRITES: u64 = 400;
 const WRITES: [Verb; 4] = [Verb::Create, Verb::Update, Verb::Patch, Verb::Delete];
