@@ -47,7 +47,7 @@ pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
     /// Reads an object that is at most `limit` bytes long ([`StoreErrorKind::TooLarge`] if longer, without reading it).
     async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError>;
 
-    /// Reads a part of an object; may return fewer bytes where the object ends.
+    /// Reads a part of an object; where the object ends, fewer bytes or none.
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// Tells the length of an object.
@@ -147,24 +147,19 @@ impl Store {
 
     /// Reads a part of an object; fewer bytes than asked for are an error.
     ///
-    /// Stores answer in many ways to a range that lies beyond the end, so the length of the object tells whether there is
-    /// anything to try again for.
+    /// When fewer bytes come, the length of the object tells whether there is anything to try again for.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let len = range.end.saturating_sub(range.start);
         let mut attempts = self.retry.attempts();
         loop {
             let error = match self.access.get_range(name, range.clone()).await {
                 Ok(bytes) if bytes.len() as u64 == len => return Ok(bytes),
-                Ok(_) => StoreError::new(StoreErrorKind::Unreachable, "read all of", name),
-                Err(error) if error.kind == StoreErrorKind::Invalid => error,
-                Err(error) => {
-                    attempts.wait_after(error).await?;
-                    continue;
+                Ok(_) if self.head(name).await? < range.end => {
+                    return Err(StoreError::new(StoreErrorKind::TooShort, "read", name));
                 }
+                Ok(_) => StoreError::new(StoreErrorKind::Unreachable, "read all of", name),
+                Err(error) => error,
             };
-            if self.head(name).await? < range.end {
-                return Err(StoreError { kind: StoreErrorKind::TooShort, ..error });
-            }
             attempts.wait_after(error).await?;
         }
     }

@@ -48,9 +48,16 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
 
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let path = self.path("read", name)?;
+        let start = range.start;
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let found = self.store.get_opts(&path, options).await.map_err(sort("read", name))?;
-        found.bytes().await.map_err(sort("read", name))
+        let error = match self.store.get_opts(&path, options).await {
+            Ok(found) => return found.bytes().await.map_err(sort("read", name)),
+            Err(error) => sort("read", name)(error),
+        };
+        // Stores refuse a range beyond the end in many ways; the length of the object tells.
+        let is_beyond = matches!(error.kind, StoreErrorKind::Invalid | StoreErrorKind::Unreachable)
+            && self.store.head(&path).await.is_ok_and(|meta| meta.size <= start);
+        if is_beyond { Ok(Bytes::new()) } else { Err(error) }
     }
 
     async fn head(&self, name: &str) -> Result<u64, StoreError> {

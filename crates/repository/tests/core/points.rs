@@ -8,7 +8,7 @@ use repository::{ErrorKind, Repository};
 #[tokio::test]
 async fn what_is_published_comes_back() {
     let repo = fixture::create(memory()).await;
-    let ours = contents(&[("a", "first"), ("b", "")]);
+    let ours = contents(&[("a", "first"), ("b", "second")]);
     let stored = fixture::publish(&repo, "one", &ours, None).await.unwrap();
     let point = repo.point(&point_id("one")).await.unwrap();
     assert_eq!(point.root("/srv").unwrap().table, stored.table);

@@ -147,7 +147,7 @@ async fn s3_errors_are_told_apart() {
     assert_eq!(wrong_key.list("").await.unwrap_err().kind, StoreErrorKind::AccessDenied);
     assert_eq!(wrong_key.put_new("x", Bytes::new()).await.unwrap_err().kind, StoreErrorKind::AccessDenied);
     let no_bucket = server.config_with("nowhere", "", "a secret of the tests").open(RetryPolicy::never()).unwrap();
-    assert_eq!(no_bucket.put_new("x", Bytes::new()).await.unwrap_err().kind, StoreErrorKind::NotFound);
+    assert_eq!(no_bucket.list("").await.unwrap_err().kind, StoreErrorKind::NotFound);
 
     // A port that was free a moment ago.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
