@@ -281,8 +281,8 @@ impl<'a> Maker<'a> {
     fn prepare(&self, key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
         let (key, mut object) = point::decode(key, value)?;
         clean::for_restore(&key, &mut object, RestoreOptions::default());
-        self.point.mapping.apply(&mut object);
-        Ok((point::name(&object)?, object))
+        let name = point::named(self.point.mapping.apply(&mut object))?;
+        Ok((name, object))
     }
 
     fn count(&mut self, key: &ObjectKey, outcome: Outcome) {

@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn volumes_are_picked_as_their_claims_are() {
         let check = |filter: ObjectFilter, expected| {
-            let picking = Picking { filters: &[filter.clone()], ..Picking::default() };
+            let picking = Picking { filters: std::slice::from_ref(&filter), ..Picking::default() };
             assert_eq!(picking.takes_volume("shop", "data"), expected, "{filter:?}");
         };
         assert!(Picking::default().takes_volume("shop", "data"));

@@ -167,12 +167,10 @@ fn queue(moves: &mut [Move], seen: &[Seen], limits: &Limits) {
     let works = |s: &&Seen| {
         s.view.mover.as_ref().is_some_and(|m| matches!(m.state, MoverState::Waiting { .. } | MoverState::Running))
     };
-    let mut working = seen.iter().filter(works).count();
-    for planned in moves.iter_mut().filter(|m| matches!(m.step, Step::MakeFilling | Step::StartMover { .. })) {
-        if working >= limits.movers_at_once {
-            planned.step = Step::Wait("waits for its turn".into());
-        }
-        working += 1;
+    let free = limits.movers_at_once.saturating_sub(seen.iter().filter(works).count());
+    let starts = |m: &&mut Move| matches!(m.step, Step::MakeFilling | Step::StartMover { .. });
+    for planned in moves.iter_mut().filter(starts).skip(free) {
+        planned.step = Step::Wait("waits for its turn".into());
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, Missed};
-use application::{LedgerEntry, Mapping, ObjectKey, Outcome};
+use application::{LedgerEntry, Mapping, Nameless, ObjectKey, Outcome};
 use futures::TryStreamExt;
 use kube::{Client, ResourceExt};
 use repository::table::Reader;
@@ -197,13 +197,21 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
     let mut all: Vec<_> = there.chain(missed).filter(|(ns, claim, ..)| picking.takes_volume(ns, claim)).collect();
     all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
     all.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
-    let wanted = all.into_iter().map(|(namespace, claim, stored, source)| WantedVolume {
-        namespace: mapping.namespace(&namespace).to_owned(),
-        claim: claim.clone(),
-        source_name: (namespace, claim),
-        manifest: manifest(&stored, mapping),
-        stored,
-        source,
+    let wanted = all.into_iter().map(|(namespace, claim, stored, source)| {
+        // A claim that does not say what it is cannot be made, and is missed by that.
+        let made = manifest(&stored, mapping).map_err(|error| format!("the recovery point's claim: {error}"));
+        let (manifest, source) = match (made, source) {
+            (Ok(manifest), source) => (manifest, source),
+            (Err(_), Err(why)) | (Err(why), Ok(_)) => (Value::Null, Err(why)),
+        };
+        WantedVolume {
+            namespace: mapping.namespace(&namespace).to_owned(),
+            claim: claim.clone(),
+            source_name: (namespace, claim),
+            manifest,
+            stored,
+            source,
+        }
     });
     wanted.collect()
 }
@@ -232,7 +240,7 @@ async fn survey(opened: &Opened, document: &RecoveryPoint, picking: &Picking<'_>
 /// An object of the table of objects. It must be what its key says: by the key it was decided whether it may be made.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
     let object: Value = serde_json::from_slice(value).map_err(|error| damaged("table of objects", &error))?;
-    let named = name(&object)?;
+    let named = named(ObjectKey::of(&object))?;
     if named.encode() == key {
         return Ok((named, object));
     }
@@ -241,8 +249,8 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), rep
 }
 
 /// What an object says that it is.
-pub(super) fn name(object: &Value) -> Result<ObjectKey, repository::Error> {
-    ObjectKey::of(object).map_err(|error| damaged("table of objects", &error))
+pub(super) fn named(key: Result<ObjectKey, Nameless>) -> Result<ObjectKey, repository::Error> {
+    key.map_err(|error| damaged("table of objects", &error))
 }
 
 /// Refuses what is of a namespace that the recovery point does not say it is of: where a restore goes was checked by what it says, so

@@ -24,12 +24,15 @@ pub struct Made {
     pub object_packs: Vec<PackInfo>,
 }
 
+/// Files of a volume, by their paths.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// What a recovery point is to hold.
 #[derive(Default)]
 pub struct Wanted {
     pub objects: Vec<Value>,
     /// Name of the claim, and its files.
-    pub volumes: Vec<(&'static str, Vec<(&'static str, Vec<u8>)>)>,
+    pub volumes: Vec<(&'static str, Files)>,
     /// Claims whose data was missed.
     pub missed: Vec<&'static str>,
 }
@@ -39,7 +42,7 @@ pub fn shop() -> Wanted {
     Wanted { objects: shop_objects(), volumes: vec![("data", shop_files())], missed: Vec::new() }
 }
 
-pub fn shop_files() -> Vec<(&'static str, Vec<u8>)> {
+pub fn shop_files() -> Files {
     vec![("orders", b"one\ntwo\n".to_vec()), ("images/logo", vec![7; 100_000])]
 }
 
@@ -158,7 +161,7 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
     Made { id: id.into(), volume_packs, object_packs }
 }
 
-async fn volume(writer: &Writer, repository: &Repository, claim: &str, files: Vec<(&'static str, Vec<u8>)>) -> Root {
+async fn volume(writer: &Writer, repository: &Repository, claim: &str, files: Files) -> Root {
     let directory = tempfile::tempdir().unwrap();
     for (name, content) in files {
         let path = directory.path().join(name);

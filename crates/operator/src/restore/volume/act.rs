@@ -1,6 +1,7 @@
 //! Doing one step for one volume. Every step can be done twice.
 
 use api::RUN_LABEL;
+use application::{Mapping, Nameless, ObjectKey, RestoreOptions, clean};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -248,15 +249,16 @@ fn is_lasting(code: u16) -> bool {
 }
 
 /// A claim of a recovery point as it is to be made at the target.
-pub(crate) fn manifest(claim: &Value, mapping: &application::Mapping) -> Value {
+pub(crate) fn manifest(claim: &Value, mapping: &Mapping) -> Result<Value, Nameless> {
     let mut claim = claim.clone();
-    claim["apiVersion"] = "v1".into();
-    claim["kind"] = "PersistentVolumeClaim".into();
-    if let Ok(key) = application::ObjectKey::of(&claim) {
-        application::clean::for_restore(&key, &mut claim, application::RestoreOptions::default());
+    if claim.is_object() {
+        claim["apiVersion"] = "v1".into();
+        claim["kind"] = "PersistentVolumeClaim".into();
     }
-    mapping.apply(&mut claim);
-    claim
+    let key = ObjectKey::of(&claim)?;
+    clean::for_restore(&key, &mut claim, RestoreOptions::default());
+    mapping.apply(&mut claim)?;
+    Ok(claim)
 }
 
 #[cfg(test)]
@@ -275,11 +277,11 @@ mod tests {
             },
             "status": {"phase": "Bound"},
         });
-        let mapping = application::Mapping {
+        let mapping = Mapping {
             namespaces: BTreeMap::from([("shop".into(), "shop2".into())]),
             storage_classes: BTreeMap::from([("gold".into(), "slow".into())]),
         };
-        let mut claim = manifest(&stored, &mapping);
+        let mut claim = manifest(&stored, &mapping).expect("the claim has a name");
         strip(&mut claim);
         let expected = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
