@@ -1,1 +1,7 @@
+//! Real Kubernetes on one machine, its faults, and servers for tests.
 
+pub mod assets;
+mod background;
+pub mod control_plane;
+pub mod s3;
+pub mod skip;
