@@ -1,1 +1,48 @@
+//! What an application is in Kubernetes: finding its objects, capturing them, and putting them into a cluster again.
+//!
+//! ```text
+//! backup:   discover → Selection → Capture ─┬→ objects (for_storage) → table of objects
+//!                                           └→ outcomes             → ledger
+//! restore:  table of objects → Wave → for_restore → Mapping → Applier → outcomes
+//! ```
+//!
+//! Decisions are pure functions over JSON ([`rules`], [`clean`], [`order`], [`Mapping`], what an [`Applier`] does about an
+//! object that exists); only [`discover()`], [`Capture`] and [`Applier`] talk to a cluster. Nothing here knows of repositories,
+//! volumes or custom resources of Orlop.
 
+mod access;
+pub mod apply;
+pub mod canonical;
+pub mod capture;
+pub mod catalog;
+pub mod clean;
+mod decide;
+mod discover;
+mod failure;
+mod json;
+mod key;
+mod ledger;
+mod list;
+pub mod mapping;
+mod needs;
+pub mod order;
+mod owners;
+mod pods;
+mod retry;
+pub mod rules;
+pub mod selection;
+
+pub use apply::{Applied, Applier};
+pub use capture::{Capture, CaptureError, Captured, Found};
+pub use catalog::ApiCatalog;
+pub use clean::RestoreOptions;
+pub use decide::ReplacePolicy;
+pub use discover::discover;
+pub use failure::Failure;
+pub use key::{BadKey, Nameless, ObjectKey};
+pub use ledger::{BadEntry, LedgerEntry, LedgerSummary, Outcome};
+pub use mapping::{Mapping, MappingError};
+pub use order::Wave;
+pub use retry::Patience;
+pub use rules::Rule;
+pub use selection::{ObjectFilter, Selection, SelectionError};

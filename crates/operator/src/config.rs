@@ -1,0 +1,95 @@
+//! What an operator is started with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::repositories::Stores;
+
+/// Everything that an operator is told; nothing is read from the environment below this.
+#[derive(Clone)]
+pub struct OperatorConfig {
+    /// The namespace that the operator lives in: its lease is there.
+    pub namespace: String,
+    /// Name of this process among the operators, such as the name of its pod.
+    pub identity: String,
+    /// The image that mover pods run; the operator's own.
+    pub image: String,
+    /// Where health and metrics are served.
+    pub listen: SocketAddr,
+    /// Whether only the holder of the lease reconciles. Off only where there can be no second operator.
+    pub leader_election: bool,
+    /// All times and counts.
+    pub limits: Limits,
+    /// How locations become stores.
+    pub stores: Arc<dyn Stores>,
+}
+
+/// Every time and every count of the operator, in one place, so that a test can shorten them and a reader can find them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Reconciles of one kind at a time. A run that waits for a slow store takes one place, so more than a few.
+    pub reconciles_at_once: u16,
+    /// After how long a run that is under way is looked at again when no event tells of it.
+    pub poll: Duration,
+    /// After how long something that went wrong on the way to the API server or a store is tried again.
+    pub retry: Duration,
+    /// After how long a conflict of two writers is looked at again: only the cache has to catch up.
+    pub conflict_retry: Duration,
+    /// How long a run tries to reach its location before it fails. A location is often back in minutes.
+    pub location_patience: Duration,
+    /// How often a location is probed when nothing changes.
+    pub probe_interval: Duration,
+    /// How soon a location that cannot be used is probed again.
+    pub probe_retry: Duration,
+    /// How long one probe may take; a store that hangs is a store that cannot be reached.
+    pub probe_timeout: Duration,
+    /// Mover pods of one run at a time: each reads a volume at full speed, and the application goes on beside it.
+    pub movers_at_once: usize,
+    /// Movers that are started for one volume before it is given up.
+    pub mover_attempts: u32,
+    /// How long a mover pod may wait for its node, its volume and its image.
+    pub mover_start_deadline: Duration,
+    /// How long one mover may work; 24 hours move 10 TiB at 120 MiB/s.
+    pub mover_deadline: Duration,
+    /// Missed items named in a status; all are in the ledger of the recovery point. Keeps the resource far below etcd's 1.5 MiB.
+    pub missed_items: usize,
+    /// Characters of one reason in a status, for the same cause.
+    pub reason_chars: usize,
+    /// How long what a run made is waited for to go when the run ends, before an event says what is left.
+    pub cleanup_patience: Duration,
+    /// How often things of runs that are gone are looked for.
+    pub sweep_interval: Duration,
+    /// Age from which a lease that is not renewed can be taken.
+    pub lease_duration: Duration,
+    /// How long renewing may fail before the holder stops by itself; shorter than `lease_duration`, so that two never work at once.
+    pub lease_renew_deadline: Duration,
+    /// Time between two tries to take or renew the lease.
+    pub lease_retry: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            reconciles_at_once: 8,
+            poll: Duration::from_secs(2),
+            retry: Duration::from_secs(5),
+            conflict_retry: Duration::from_millis(200),
+            location_patience: Duration::from_secs(600),
+            probe_interval: Duration::from_secs(300),
+            probe_retry: Duration::from_secs(30),
+            probe_timeout: Duration::from_secs(60),
+            movers_at_once: 4,
+            mover_attempts: 3,
+            mover_start_deadline: Duration::from_secs(300),
+            mover_deadline: Duration::from_secs(24 * 3600),
+            missed_items: 20,
+            reason_chars: 1024,
+            cleanup_patience: Duration::from_secs(120),
+            sweep_interval: Duration::from_secs(600),
+            lease_duration: Duration::from_secs(15),
+            lease_renew_deadline: Duration::from_secs(10),
+            lease_retry: Duration::from_secs(2),
+        }
+    }
+}

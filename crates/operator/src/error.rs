@@ -1,0 +1,108 @@
+//! What goes wrong in a reconcile, and is tried again.
+//!
+//! A run that cannot succeed is not an error here: its status says so. An error means that the operator could not look or could not act
+//! this time, and looks again.
+
+use std::net::SocketAddr;
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or did not answer.
+    #[error("{doing}: {source}")]
+    Kube {
+        /// What was being done, as a verb phrase.
+        doing: String,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The repository could not be used.
+    #[error("{doing}: {source}")]
+    Repository {
+        /// What was being done, as a verb phrase.
+        doing: String,
+        /// What the repository says.
+        #[source]
+        source: Box<repository::Error>,
+    },
+    /// The objects of the application could not be read or made.
+    #[error("{doing}: {source}")]
+    Application {
+        /// What was being done, as a verb phrase.
+        doing: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A value could not be written as JSON, or read from it.
+    #[error("{doing}: {source}")]
+    Json {
+        /// What was being done, as a verb phrase.
+        doing: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The port for health and metrics could not be had.
+    #[error("listen on {address}: {source}; choose another address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The resource does not have what every stored resource has.
+    #[error("{0} has no {1}: it was not read from an API server")]
+    NotStored(String, &'static str),
+}
+
+impl Error {
+    /// Whether another writer was faster; then the next look finds what he wrote.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Kube { source, .. } if matches!(&**source, kube::Error::Api(s) if s.is_conflict()))
+    }
+
+    /// A word for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kube { .. } if self.is_conflict() => "conflict",
+            Self::Kube { .. } => "kubernetes",
+            Self::Repository { .. } => "repository",
+            Self::Application { .. } => "application",
+            Self::Json { .. } => "json",
+            Self::Listen { .. } => "listen",
+            Self::NotStored(..) => "not_stored",
+        }
+    }
+}
+
+/// Says what was being done when an error came up. `doing` is a verb phrase that names the thing: "read the Secret shop/keys".
+pub trait During<T> {
+    /// Adds what was being done.
+    ///
+    /// # Errors
+    /// The error of `self`, with that.
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T> During<T> for Result<T, kube::Error> {
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Kube { doing: doing(), source: Box::new(source) })
+    }
+}
+
+impl<T> During<T> for Result<T, repository::Error> {
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Repository { doing: doing(), source: Box::new(source) })
+    }
+}
+
+impl<T> During<T> for Result<T, serde_json::Error> {
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Json { doing: doing(), source })
+    }
+}

@@ -1,0 +1,224 @@
+//! Metrics, in the OpenMetrics text format. All names begin with `orlop_` and carry their unit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds of the stage durations: from an empty namespace (a second) to many terabytes (a day).
+const STAGE_SECONDS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RunLabels {
+    kind: String,
+    phase: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StageLabels {
+    kind: String,
+    stage: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ErrorLabels {
+    kind: String,
+    error: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NamespaceLabels {
+    namespace: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LocationLabels {
+    namespace: String,
+    name: String,
+}
+
+/// Everything the operator counts.
+pub struct Metrics {
+    registry: Registry,
+    runs: Family<RunLabels, Counter>,
+    stage_duration: Family<StageLabels, Histogram>,
+    volume_bytes: Family<KindLabels, Counter>,
+    stored_bytes: Counter,
+    missed_items: Family<KindLabels, Counter>,
+    last_good_age: Family<NamespaceLabels, Gauge>,
+    reconcile_errors: Family<ErrorLabels, Counter>,
+    location_ready: Family<LocationLabels, Gauge>,
+    leader: Gauge,
+    /// When the last good recovery point of a namespace was made; its age is worked out when it is asked for.
+    last_good: Mutex<BTreeMap<String, Timestamp>>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut new = Self {
+            registry: Registry::with_prefix("orlop"),
+            runs: Family::default(),
+            stage_duration: Family::new_with_constructor(|| Histogram::new(STAGE_SECONDS)),
+            volume_bytes: Family::default(),
+            stored_bytes: Counter::default(),
+            missed_items: Family::default(),
+            last_good_age: Family::default(),
+            reconcile_errors: Family::default(),
+            location_ready: Family::default(),
+            leader: Gauge::default(),
+            last_good: Mutex::default(),
+        };
+        new.register();
+        new
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("runs", "Runs that ended, by kind and how", self.runs.clone());
+        let stages = self.stage_duration.clone();
+        r.register_with_unit("stage_duration", "How long the stages of runs took", Unit::Seconds, stages);
+        let volumes = self.volume_bytes.clone();
+        r.register_with_unit(
+            "volume",
+            "Bytes of volumes as applications see them, moved by runs",
+            Unit::Bytes,
+            volumes,
+        );
+        let stored = self.stored_bytes.clone();
+        r.register_with_unit("stored", "Bytes that backups added to repositories", Unit::Bytes, stored);
+        r.register("missed_items", "Objects and volumes that were wanted and missed", self.missed_items.clone());
+        let age = self.last_good_age.clone();
+        r.register_with_unit(
+            "last_good_recovery_point_age",
+            "Age of the last complete recovery point",
+            Unit::Seconds,
+            age,
+        );
+        r.register(
+            "reconcile_errors",
+            "Reconciles to be tried again, by kind and error",
+            self.reconcile_errors.clone(),
+        );
+        r.register("location_ready", "1 where the last probe got through, else 0", self.location_ready.clone());
+        r.register("leader", "1 in the operator that reconciles, else 0", self.leader.clone());
+    }
+
+    /// Whether this operator leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// A run of a kind ended in a phase.
+    pub fn run_ended(&self, kind: &str, phase: api::Phase, missed: u64) {
+        let labels = RunLabels { kind: kind.into(), phase: format!("{phase:?}") };
+        self.runs.get_or_create(&labels).inc();
+        self.missed_items.get_or_create(&KindLabels { kind: kind.into() }).inc_by(missed);
+    }
+
+    /// The stages of a run that ended.
+    pub fn stages_ended(&self, kind: &str, stages: &[api::Timed]) {
+        for timed in stages {
+            let Some(finished) = &timed.finished_at else { continue };
+            let labels = StageLabels { kind: kind.into(), stage: timed.stage.clone() };
+            let seconds = finished.0.duration_since(timed.started_at.0).as_secs_f64();
+            self.stage_duration.get_or_create(&labels).observe(seconds);
+        }
+    }
+
+    /// Bytes of volumes that a run of a kind moved.
+    pub fn moved(&self, kind: &str, bytes: u64) {
+        self.volume_bytes.get_or_create(&KindLabels { kind: kind.into() }).inc_by(bytes);
+    }
+
+    /// Bytes that a backup added to a repository.
+    pub fn stored(&self, bytes: u64) {
+        self.stored_bytes.inc_by(bytes);
+    }
+
+    /// A complete recovery point of a namespace exists, made at `created`.
+    pub fn good_point(&self, namespace: &str, created: Timestamp) {
+        let mut last = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = last.entry(namespace.to_owned()).or_insert(created);
+        *newest = created.max(*newest);
+    }
+
+    /// A reconcile has to be tried again.
+    pub fn reconcile_error(&self, kind: &str, error: &crate::Error) {
+        let labels = ErrorLabels { kind: kind.into(), error: error.kind().into() };
+        self.reconcile_errors.get_or_create(&labels).inc();
+    }
+
+    /// A location was probed.
+    pub fn probed(&self, namespace: &str, name: &str, ready: bool) {
+        let labels = LocationLabels { namespace: namespace.into(), name: name.into() };
+        self.location_ready.get_or_create(&labels).set(i64::from(ready));
+    }
+
+    /// A location is gone.
+    pub fn forget_location(&self, namespace: &str, name: &str) {
+        self.location_ready.remove(&LocationLabels { namespace: namespace.into(), name: name.into() });
+    }
+
+    /// All of it, as a scraper wants it.
+    ///
+    /// # Errors
+    /// Only if a label cannot be written as text, which none of ours does.
+    pub fn encode(&self, now: Timestamp) -> Result<String, fmt::Error> {
+        for (namespace, created) in self.last_good.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = NamespaceLabels { namespace: namespace.clone() };
+            self.last_good_age.get_or_create(&labels).set(now.duration_since(*created).as_secs().max(0));
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a small number of seconds is a timestamp")
+    }
+
+    #[test]
+    fn what_was_counted_is_served_with_units_in_the_names() {
+        let metrics = Metrics::default();
+        metrics.set_leader(true);
+        metrics.run_ended("ApplicationBackup", api::Phase::Incomplete, 2);
+        metrics.stored(77);
+        metrics.good_point("shop", at(100));
+        metrics.good_point("shop", at(50));
+        metrics.probed("shop", "main", false);
+        let text = metrics.encode(at(160)).expect("our labels are text");
+        for line in [
+            "orlop_leader 1",
+            r#"orlop_runs_total{kind="ApplicationBackup",phase="Incomplete"} 1"#,
+            r#"orlop_missed_items_total{kind="ApplicationBackup"} 2"#,
+            "orlop_stored_bytes_total 77",
+            r#"orlop_last_good_recovery_point_age_seconds{namespace="shop"} 60"#,
+            r#"orlop_location_ready{namespace="shop",name="main"} 0"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,141 @@
+//! The names of all objects of a repository.
+
+use crate::codec::from_hex;
+use crate::ids::{KeyId, PackId, PointId, WriterId};
+
+/// The object that makes a place a repository.
+pub(crate) const CONFIG: &str = "orlop-repository";
+/// The folder of the epochs.
+pub(crate) const EPOCHS: &str = "epochs/";
+/// The folder of objects that try what a store can do.
+pub(crate) const PROBES: &str = "probes/";
+/// The folder in which a file system keeps files that are not complete yet.
+pub(crate) const UNFINISHED: &str = "unfinished/";
+/// The only dedup domain (tenant) so far; named in every path, so that more can follow.
+pub(crate) const DOMAIN: &str = "default";
+
+/// One index run of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RunId {
+    pub(crate) epoch: u64,
+    pub(crate) writer: WriterId,
+    pub(crate) sequence: u32,
+}
+
+/// What an object is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ObjectName {
+    Config,
+    Epoch(u64),
+    Key(KeyId),
+    Pack(PackId),
+    Run(RunId),
+    Point(PointId),
+    /// Not a name that a repository gives.
+    Foreign,
+}
+
+pub(crate) fn epoch(epoch: u64) -> String {
+    format!("{EPOCHS}{epoch:016x}")
+}
+
+pub(crate) fn domain_folder(folder: &str) -> String {
+    format!("domains/{DOMAIN}/{folder}/")
+}
+
+pub(crate) fn key(id: &KeyId) -> String {
+    format!("domains/{DOMAIN}/keys/{id}")
+}
+
+/// Packs are spread over 256 folders by their session, so that a file system's folders stay small.
+pub(crate) fn pack(id: &PackId) -> String {
+    format!("domains/{DOMAIN}/packs/{:02x}/{id}", id.writer.0[0])
+}
+
+pub(crate) fn run(id: &RunId) -> String {
+    format!(
+        "domains/{DOMAIN}/index/{:016x}-{}-{:08x}",
+        id.epoch, id.writer, id.sequence
+    )
+}
+
+pub(crate) fn point(id: &PointId) -> String {
+    format!("domains/{DOMAIN}/points/{id}")
+}
+
+/// Tells what an object is; a name counts only in the one spelling that is written.
+pub(crate) fn parse(name: &str) -> ObjectName {
+    let parsed = match name {
+        CONFIG => Some(ObjectName::Config),
+        _ => name.strip_prefix(EPOCHS).map_or_else(
+            || parse_in_domain(name),
+            |text| fixed_u64(text).map(ObjectName::Epoch),
+        ),
+    };
+    parsed.unwrap_or(ObjectName::Foreign)
+}
+
+fn parse_in_domain(name: &str) -> Option<ObjectName> {
+    let (folder, rest) = name
+        .strip_prefix("domains/")?
+        .strip_prefix(DOMAIN)?
+        .strip_prefix('/')?
+        .split_once('/')?;
+    match folder {
+        "keys" => rest.parse().ok().map(ObjectName::Key),
+        "packs" => {
+            let id: PackId = rest.split_once('/')?.1.parse().ok()?;
+            (pack(&id) == name).then_some(ObjectName::Pack(id))
+        }
+        "index" => {
+            let mut parts = rest.split('-');
+            let id = RunId {
+                epoch: fixed_u64(parts.next()?)?,
+                writer: parts.next()?.parse().ok()?,
+                sequence: from_hex::<4>(parts.next()?).map(u32::from_be_bytes)?,
+            };
+            (run(&id) == name).then_some(ObjectName::Run(id))
+        }
+        "points" => rest.parse().ok().map(ObjectName::Point),
+        _ => None,
+    }
+}
+
+fn fixed_u64(text: &str) -> Option<u64> {
+    from_hex::<8>(text).map(u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_recognised_and_no_other() {
+        let writer = WriterId([0xab; 12]);
+        let pack_id = PackId {
+            epoch: 2,
+            writer,
+            sequence: 7,
+        };
+        let run_id = RunId {
+            epoch: 2,
+            writer,
+            sequence: 1,
+        };
+        let point_id: PointId = "shop-1".parse().unwrap();
+        let pairs = [
+            (CONFIG.to_owned(), ObjectName::Config),
+            (epoch(17), ObjectName::Epoch(17)),
+            (key(&KeyId([1; 16])), ObjectName::Key(KeyId([1; 16]))),
+            (pack(&pack_id), ObjectName::Pack(pack_id)),
+            (run(&run_id), ObjectName::Run(run_id)),
+            (point(&point_id), ObjectName::Point(point_id)),
+        ];
+        for (name, expected) in pairs {
+            assert_eq!(parse(&name), expected, "{name}");
+            assert_eq!(parse(&format!("{name}.bak")), ObjectName::Foreign, "{name}");
+            assert_eq!(parse(&format!("x/{name}")), ObjectName::Foreign, "{name}");
+        }
+        assert_eq!(epoch(1), "epochs/0000000000000001");
+    }
+}

@@ -1,0 +1,109 @@
+//! What can go wrong with a store.
+
+use std::io;
+use std::sync::Arc;
+
+/// The kinds of failures of a store, the same for all stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// An object to be created exists.
+    AlreadyExists,
+    /// The credentials are not accepted, or do not allow the request.
+    AccessDenied,
+    /// The store is full, or its quota is used up.
+    NoSpace,
+    /// The store could not be reached, did not answer in time, or asked to slow down.
+    Unreachable,
+    /// The object ends before the bytes that were asked for.
+    TooShort,
+    /// The object is larger than any object of its kind may be.
+    TooLarge,
+    /// The request or the configuration makes no sense to the store.
+    Invalid,
+}
+
+/// A request to a store that did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{operation} {object}: {}", describe(.kind))]
+pub struct StoreError {
+    /// What kind of failure it was.
+    pub kind: StoreErrorKind,
+    /// What was being done, as a verb.
+    pub operation: &'static str,
+    /// The object, or the store itself.
+    pub object: String,
+    /// What the store, or the system, said.
+    #[source]
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+fn describe(kind: &StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::NotFound => "it does not exist",
+        StoreErrorKind::AlreadyExists => "it exists already",
+        StoreErrorKind::AccessDenied => "access is denied",
+        StoreErrorKind::NoSpace => "there is no space left",
+        StoreErrorKind::Unreachable => "the store did not answer properly",
+        StoreErrorKind::TooShort => "it is shorter than it should be",
+        StoreErrorKind::TooLarge => "it is larger than it may be",
+        StoreErrorKind::Invalid => "the request is not valid",
+    }
+}
+
+impl StoreError {
+    /// An error that has no cause below it.
+    pub fn new(kind: StoreErrorKind, operation: &'static str, object: impl Into<String>) -> Self {
+        Self {
+            kind,
+            operation,
+            object: object.into(),
+            source: None,
+        }
+    }
+
+    /// Keeps what lies below.
+    #[must_use]
+    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// A configuration that cannot work; says why.
+    pub(crate) fn configuration(what: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Invalid, "configure the store", "")
+            .because(ConfigurationError(what.into()))
+    }
+
+    /// Sorts an error of the file system.
+    pub(crate) fn io(operation: &'static str, object: &str, error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreErrorKind::NotFound,
+            io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreErrorKind::AccessDenied
+            }
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => StoreErrorKind::NoSpace,
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::IsADirectory => StoreErrorKind::Invalid,
+            _ => StoreErrorKind::Unreachable,
+        };
+        Self::new(kind, operation, object).because(error)
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.kind,
+            StoreErrorKind::Unreachable | StoreErrorKind::TooShort
+        )
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct ConfigurationError(String);

@@ -1,0 +1,271 @@
+//! Stores: where the objects of a repository are kept.
+//!
+//! A store offers what every object store and every file system can do, and nothing more: create an object that must not
+//! exist, read it, list, delete. Nothing is ever overwritten. [`Store`] adds to an [`ObjectAccess`] what is the same for all:
+//! retries, the treatment of lost answers, and lengths that are checked.
+
+mod config;
+mod error;
+mod filesystem;
+mod object;
+mod retry;
+
+pub use config::StoreConfig;
+pub use error::{StoreError, StoreErrorKind};
+pub use retry::RetryPolicy;
+
+use crate::codec::to_hex;
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Up to this length in bytes, an object whose creation was not answered is compared byte by byte.
+///
+/// Longer ones are packs and index runs, whose names are unique per writer: there the length tells enough, and reading them
+/// again would double the traffic.
+const COMPARED_LEN: u64 = 64 << 10;
+
+/// An object as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectInfo {
+    /// Its name, relative to the store.
+    pub name: String,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Access to objects by name; the one seam between the repository and the world of stores.
+///
+/// Implementations try once and report; they do not retry, because only [`Store`] knows what a second attempt means.
+#[async_trait]
+pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
+    /// Creates an object, whole and durable, unless one of this name exists ([`StoreErrorKind::AlreadyExists`]).
+    async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Reads an object that is at most `limit` bytes long ([`StoreErrorKind::TooLarge`] if longer, without reading it).
+    async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError>;
+
+    /// Reads a part of an object; may return fewer bytes where the object ends.
+    async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Tells the length of an object.
+    async fn head(&self, name: &str) -> Result<u64, StoreError>;
+
+    /// Lists all objects whose names begin with `prefix`, which is empty or ends with a slash.
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+
+    /// Deletes an object; one that does not exist is an error or a success, as the store has it.
+    async fn delete(&self, name: &str) -> Result<(), StoreError>;
+}
+
+/// What a store was found to be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreFeatures {
+    /// Creating an object that exists is refused; without this, only one writer at a time is safe.
+    pub conditional_create: bool,
+    /// These credentials may delete.
+    pub delete: bool,
+}
+
+/// A store of objects, with retries; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    access: Arc<dyn ObjectAccess>,
+    place: Arc<str>,
+    retry: RetryPolicy,
+    conditional_create: bool,
+}
+
+impl Store {
+    /// Wraps `access`; `place` is what messages call the store.
+    pub fn new(access: impl ObjectAccess, place: &str, retry: RetryPolicy) -> Self {
+        Self {
+            access: Arc::new(access),
+            place: place.into(),
+            retry,
+            conditional_create: true,
+        }
+    }
+
+    /// What messages call the store.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Sets whether the store itself refuses to create what exists; if not, every creation looks first.
+    pub(crate) fn with_conditional_create(mut self, conditional_create: bool) -> Self {
+        self.conditional_create = conditional_create;
+        self
+    }
+
+    /// Creates an object, whole and durable, unless one of this name exists.
+    ///
+    /// A creation whose answer was lost and that then meets the object it made is a success.
+    pub async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        if !self.conditional_create && self.exists(name).await? {
+            return Err(StoreError::new(
+                StoreErrorKind::AlreadyExists,
+                "create",
+                name,
+            ));
+        }
+        let mut attempts = self.retry.attempts();
+        let mut maybe_created = false;
+        loop {
+            let error = match self.access.put_new(name, bytes.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if error.kind == StoreErrorKind::AlreadyExists
+                && maybe_created
+                && self.holds(name, &bytes).await?
+            {
+                return Ok(());
+            }
+            maybe_created = true;
+            attempts.wait_after(error).await?;
+        }
+    }
+
+    async fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        match self.head(name).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the object is the one that this writer tried to create.
+    async fn holds(&self, name: &str, bytes: &Bytes) -> Result<bool, StoreError> {
+        let len = bytes.len() as u64;
+        Ok(self.head(name).await? == len
+            && (len > COMPARED_LEN || self.get(name, len).await? == *bytes))
+    }
+
+    /// Reads an object that is at most `limit` bytes long.
+    pub async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.get(name, limit).await {
+                Ok(bytes) if bytes.len() as u64 > limit => {
+                    return Err(StoreError::new(StoreErrorKind::TooLarge, "read", name));
+                }
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        }
+    }
+
+    /// Reads a part of an object; fewer bytes than asked for are an error.
+    pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let len = range.end.saturating_sub(range.start);
+        let mut attempts = self.retry.attempts();
+        loop {
+            let error = match self.access.get_range(name, range.clone()).await {
+                Ok(bytes) if bytes.len() as u64 == len => return Ok(bytes),
+                Ok(_) => StoreError::new(StoreErrorKind::TooShort, "read", name),
+                Err(error) => error,
+            };
+            let error = self.explain_range_error(name, &range, error).await;
+            attempts.wait_after(error).await?;
+        }
+    }
+
+    /// Stores answer in many ways to a range that lies beyond the end; the length of the object tells.
+    async fn explain_range_error(
+        &self,
+        name: &str,
+        range: &Range<u64>,
+        error: StoreError,
+    ) -> StoreError {
+        match error.kind {
+            StoreErrorKind::Invalid | StoreErrorKind::Unreachable => {
+                match self.access.head(name).await {
+                    Ok(size) if size < range.end => StoreError {
+                        kind: StoreErrorKind::TooShort,
+                        ..error
+                    },
+                    _ => error,
+                }
+            }
+            _ => error,
+        }
+    }
+
+    /// Tells the length of an object.
+    pub async fn head(&self, name: &str) -> Result<u64, StoreError> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.head(name).await {
+                Ok(size) => return Ok(size),
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        }
+    }
+
+    /// Lists all objects under a folder, in order of their names; the folder is empty or ends with a slash.
+    pub async fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.list(folder).await {
+                Ok(mut objects) => {
+                    objects.sort_unstable();
+                    return Ok(objects);
+                }
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        }
+    }
+
+    /// Deletes an object; one that is gone already is a success.
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.delete(name).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(()),
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        }
+    }
+
+    /// Finds out what the store can do, by creating an object twice, reading it and deleting it.
+    ///
+    /// The second creation goes past the retries, because there a refusal would look like a lost answer.
+    pub async fn probe(&self) -> Result<StoreFeatures, StoreError> {
+        let token = to_hex(&crate::crypto::random::<16>().map_err(|error| {
+            StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe")
+                .because(error)
+        })?);
+        let name = format!("{}{token}", crate::layout::PROBES);
+        let first = Bytes::from(token);
+        self.put_new(&name, first.clone()).await?;
+        let mut attempts = self.retry.attempts();
+        let conditional_create = loop {
+            match self
+                .access
+                .put_new(&name, Bytes::from_static(b"overwritten"))
+                .await
+            {
+                Ok(()) => break false,
+                Err(error) if error.kind == StoreErrorKind::AlreadyExists => break true,
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        };
+        let read = self.get(&name, COMPARED_LEN).await?;
+        if conditional_create && read != first {
+            return Err(StoreError::new(StoreErrorKind::Invalid, "read back", name));
+        }
+        let delete = match self.delete(&name).await {
+            Ok(()) => true,
+            Err(error) if error.kind == StoreErrorKind::AccessDenied => false,
+            Err(error) => return Err(error),
+        };
+        Ok(StoreFeatures {
+            conditional_create,
+            delete,
+        })
+    }
+}

@@ -1,0 +1,369 @@
+//! A writing session: blobs in, packs out.
+//!
+//! A blob is hashed and compressed on a blocking thread, appended to the open pack, and can be referred to at once. A full pack
+//! is uploaded in the background. What a crash leaves after each step is harmless, because nothing refers to it yet:
+//! 1. a pack is stored: a pack that no recovery point needs;
+//! 2. an index run of stored packs is stored: the same, and the blobs can be found;
+//! 3. [`Writer::finish`] returns: only now may a recovery point be published.
+
+use crate::background;
+use crate::crypto::random;
+use crate::error::{Error, Result};
+use crate::ids::{BlobId, BlobRef, PackId, WriterId};
+use crate::index::{self, MAX_RUN_ENTRIES};
+use crate::layout::{self, RunId};
+use crate::pack::{BlobKind, Entry, FinishedPack, MAX_BLOB_LEN, PackBuilder, encode_blob};
+use crate::repository::Repository;
+use crate::seen::SeenBlobs;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+/// How many packs are uploaded at once; each holds a full pack in memory. When all are busy, writing waits.
+const UPLOADS: usize = 2;
+
+/// A pack, and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PackInfo {
+    /// The pack.
+    pub id: PackId,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// What a session stored; all of it is durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WrittenPacks {
+    /// The packs, in the order they were begun.
+    pub packs: Vec<PackInfo>,
+    /// What went in and what came out.
+    pub stats: WriterStats,
+}
+
+/// What went into a session and what came out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Blobs that were put.
+    pub blobs: u64,
+    /// Their plain bytes.
+    pub bytes: u64,
+    /// Blobs among them that were not known.
+    pub new_blobs: u64,
+    /// The plain bytes of these.
+    pub new_bytes: u64,
+    /// Bytes that these take in packs, compressed and sealed.
+    pub stored_bytes: u64,
+}
+
+/// A writing session; clones belong to the same session.
+///
+/// A session that is dropped before it is finished leaves packs that nothing refers to.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    session: Arc<Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    repo: Repository,
+    epoch: u64,
+    writer: WriterId,
+    /// One permit per core, so that blobs in work are bounded.
+    workers: Semaphore,
+    uploads: Arc<Semaphore>,
+    seen: Arc<Mutex<SeenBlobs>>,
+    open: tokio::sync::Mutex<Open>,
+    stored: Arc<Mutex<Stored>>,
+}
+
+/// What only one task at a time may work on.
+#[derive(Debug, Default)]
+struct Open {
+    pack: Option<PackBuilder>,
+    next_sequence: u32,
+    tasks: JoinSet<()>,
+    stats: WriterStats,
+    finished: bool,
+}
+
+/// What the uploads have achieved.
+#[derive(Debug, Default)]
+struct Stored {
+    packs: Vec<PackInfo>,
+    /// Of packs that are stored, and of no run yet.
+    entries: Vec<Entry>,
+    next_run: u32,
+    failure: Option<Error>,
+}
+
+/// A blob on its way into a pack.
+enum Prepared {
+    Known(BlobRef),
+    New { id: BlobId, encoded: Vec<u8> },
+}
+
+impl Repository {
+    /// Begins a writing session.
+    pub async fn writer(&self) -> Result<Writer> {
+        let epoch = self.epoch().await?;
+        let writer = WriterId(random().map_err(|what| Error::invalid(what.to_string()))?);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let session = Session {
+            repo: self.clone(),
+            epoch,
+            writer,
+            workers: Semaphore::new(cores),
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            seen: Arc::default(),
+            open: tokio::sync::Mutex::default(),
+            stored: Arc::default(),
+        };
+        Ok(Writer {
+            session: Arc::new(session),
+        })
+    }
+}
+
+impl Writer {
+    /// The repository that is written to.
+    pub fn repository(&self) -> &Repository {
+        &self.session.repo
+    }
+
+    /// Stores a blob of at most [`MAX_BLOB_LEN`] bytes, unless the session has it; gives where it is.
+    pub async fn put_blob(&self, kind: BlobKind, plain: Bytes) -> Result<BlobRef> {
+        self.put_blob_unless(kind, plain, |_| None).await
+    }
+
+    /// Stores a blob unless `known` says where it is already, such as in the parent of what is being backed up.
+    pub async fn put_blob_unless<F>(
+        &self,
+        kind: BlobKind,
+        plain: Bytes,
+        known: F,
+    ) -> Result<BlobRef>
+    where
+        F: FnOnce(&BlobId) -> Option<BlobRef> + Send + 'static,
+    {
+        if plain.len() > MAX_BLOB_LEN {
+            return Err(Error::invalid(format!(
+                "a blob of {} bytes is longer than {MAX_BLOB_LEN}",
+                plain.len()
+            )));
+        }
+        let session = &self.session;
+        let closed = |error| Error::Interrupted(format!("{error}"));
+        let _worker = session.workers.acquire().await.map_err(closed)?;
+        let plain_len = plain.len();
+        let (repo, seen) = (session.repo.clone(), Arc::clone(&session.seen));
+        let prepare = move || {
+            let id = repo.keys().identify(&plain);
+            let blob = known(&id).or_else(|| lock(&seen).get(&id));
+            blob.map_or_else(
+                || Prepared::New {
+                    id,
+                    encoded: encode_blob(&plain),
+                },
+                Prepared::Known,
+            )
+        };
+        let prepared = background::run(prepare).await?;
+        session.append(kind, prepared, plain_len).await
+    }
+
+    /// What went in and what came out so far.
+    pub async fn stats(&self) -> WriterStats {
+        self.session.open.lock().await.stats
+    }
+
+    /// Stores what is left, then the index, and returns when all of it is durable.
+    ///
+    /// Nothing can be written afterwards, by no clone of the session.
+    pub async fn finish(self) -> Result<WrittenPacks> {
+        let session = &self.session;
+        let mut open = session.open.lock().await;
+        session.check_usable(&open)?;
+        open.finished = true;
+        session.upload_open_pack(&mut open).await?;
+        while let Some(ended) = open.tasks.join_next().await {
+            ended.map_err(|error| Error::Interrupted(error.to_string()))?;
+        }
+        let run = {
+            let mut stored = lock(&session.stored);
+            if let Some(failure) = &stored.failure {
+                return Err(failure.clone());
+            }
+            stored.take_run(session.epoch, session.writer, 1)
+        };
+        if let Some((id, entries)) = run {
+            store_run(&session.repo, id, entries).await?;
+        }
+        let mut packs = std::mem::take(&mut lock(&session.stored).packs);
+        packs.sort_unstable();
+        Ok(WrittenPacks {
+            packs,
+            stats: open.stats,
+        })
+    }
+}
+
+impl Session {
+    fn check_usable(&self, open: &Open) -> Result<()> {
+        if let Some(failure) = &lock(&self.stored).failure {
+            return Err(Error::SessionOver {
+                cause: Some(Arc::new(failure.clone())),
+            });
+        }
+        if open.finished {
+            Err(Error::SessionOver { cause: None })
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn append(
+        &self,
+        kind: BlobKind,
+        prepared: Prepared,
+        plain_len: usize,
+    ) -> Result<BlobRef> {
+        let mut open = self.open.lock().await;
+        self.check_usable(&open)?;
+        open.stats.blobs += 1;
+        open.stats.bytes += plain_len as u64;
+        let (id, encoded) = match prepared {
+            Prepared::Known(blob) => return Ok(blob),
+            Prepared::New { id, encoded } => (id, encoded),
+        };
+        // Another task may have stored the same blob since we looked.
+        if let Some(blob) = lock(&self.seen).get(&id) {
+            return Ok(blob);
+        }
+        if open
+            .pack
+            .as_ref()
+            .is_some_and(|pack| !pack.has_room(encoded.len()))
+        {
+            self.upload_open_pack(&mut open).await?;
+        }
+        let Open {
+            pack,
+            next_sequence,
+            stats,
+            ..
+        } = &mut *open;
+        let pack = match pack {
+            Some(pack) => pack,
+            None => pack.insert(self.new_pack(next_sequence)?),
+        };
+        let blob = pack.append(id, kind, &encoded, plain_len);
+        lock(&self.seen).insert(blob);
+        stats.new_blobs += 1;
+        stats.new_bytes += plain_len as u64;
+        stats.stored_bytes += u64::from(blob.stored_len);
+        Ok(blob)
+    }
+
+    fn new_pack(&self, next_sequence: &mut u32) -> Result<PackBuilder> {
+        let id = PackId {
+            epoch: self.epoch,
+            writer: self.writer,
+            sequence: *next_sequence,
+        };
+        let next = next_sequence.checked_add(1);
+        *next_sequence =
+            next.ok_or_else(|| Error::invalid("a session has no more than 4 Gi packs"))?;
+        Ok(PackBuilder::new(id, self.repo.pack_key(&id)))
+    }
+
+    /// Hands the open pack to an upload as soon as one is free; until then nobody else writes either.
+    async fn upload_open_pack(&self, open: &mut Open) -> Result<()> {
+        if open.pack.is_none() {
+            return Ok(());
+        }
+        let closed = |error| Error::Interrupted(format!("{error}"));
+        let permit = Arc::clone(&self.uploads)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        while let Some(ended) = open.tasks.try_join_next() {
+            ended.map_err(|error| Error::Interrupted(error.to_string()))?;
+        }
+        if let Some(pack) = open.pack.take() {
+            let (repo, stored, ids) = (
+                self.repo.clone(),
+                Arc::clone(&self.stored),
+                (self.epoch, self.writer),
+            );
+            open.tasks.spawn(upload(repo, pack, stored, ids, permit));
+        }
+        Ok(())
+    }
+}
+
+/// Stores a pack, and an index run when enough entries have come together.
+async fn upload(
+    repo: Repository,
+    pack: PackBuilder,
+    stored: Arc<Mutex<Stored>>,
+    (epoch, writer): (u64, WriterId),
+    _permit: OwnedSemaphorePermit,
+) {
+    let result = async {
+        let FinishedPack { id, bytes, entries } = background::run(|| pack.finish()).await?;
+        let info = PackInfo {
+            id,
+            bytes: bytes.len() as u64,
+        };
+        repo.store().put_new(&layout::pack(&id), bytes).await?;
+        let run = {
+            let mut stored = lock(&stored);
+            stored.packs.push(info);
+            stored.entries.extend(entries);
+            stored.take_run(epoch, writer, MAX_RUN_ENTRIES)
+        };
+        match run {
+            Some((id, entries)) => store_run(&repo, id, entries).await,
+            None => Ok(()),
+        }
+    };
+    if let Err(error) = result.await {
+        // The first failure is the one that explains the others.
+        lock(&stored).failure.get_or_insert(error);
+    }
+}
+
+impl Stored {
+    /// Takes the entries for the next run if there are at least `enough`.
+    fn take_run(
+        &mut self,
+        epoch: u64,
+        writer: WriterId,
+        enough: usize,
+    ) -> Option<(RunId, Vec<Entry>)> {
+        if self.entries.len() < enough {
+            return None;
+        }
+        let id = RunId {
+            epoch,
+            writer,
+            sequence: self.next_run,
+        };
+        self.next_run += 1;
+        Some((id, std::mem::take(&mut self.entries)))
+    }
+}
+
+async fn store_run(repo: &Repository, id: RunId, entries: Vec<Entry>) -> Result<()> {
+    let key = repo.keys().run(&id);
+    let bytes = background::run(move || index::encode(&id, entries, &key)).await?;
+    Ok(repo.store().put_new(&layout::run(&id), bytes).await?)
+}
+
+/// Locks even after a panic elsewhere: what is kept under these locks is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
