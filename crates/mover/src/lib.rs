@@ -1,1 +1,26 @@
+//! What runs in a mover pod: moves one volume between a mounted directory and the repository.
+//!
+//! A mover gets a [`Job`], tells how far it is in lines of JSON, and ends with one [`Outcome`]. It decides nothing: which
+//! volume, which parent and what to do about a failure is the operator's business. Its promises:
+//!
+//! * A backup that is `ok` has been read back whole from the repository.
+//! * A restore that is `ok` has been compared with the repository byte by byte. Until then the volume carries a marker, so
+//!   that a half-filled volume is never taken for a full one.
 
+mod backup;
+mod failure;
+mod job;
+mod outcome;
+mod packs;
+mod process;
+mod report;
+mod restore;
+mod volume;
+
+pub use self::failure::{Failure, FailureKind};
+pub use self::job::{Direction, Job};
+pub use self::outcome::{Backup, MESSAGE_BYTES, Outcome, Restore};
+pub use self::packs::PackList;
+pub use self::process::{run, run_process};
+pub use self::report::{Lines, Phase};
+pub use self::volume::MARKER_NAME;

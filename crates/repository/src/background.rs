@@ -4,7 +4,5 @@ use crate::error::{Error, Result};
 
 /// Runs `work` on a blocking thread.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::Interrupted(error.to_string()))
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Interrupted(error.to_string()))
 }

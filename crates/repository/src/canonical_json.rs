@@ -45,12 +45,8 @@ mod tests {
     #[test]
     fn keys_are_sorted_and_nothing_is_between() {
         let value: Value =
-            serde_json::from_str(r#"{ "b": [1, 2.5, null], "a": {"z": "\n", "A": true}, "": -1 }"#)
-                .unwrap();
+            serde_json::from_str(r#"{ "b": [1, 2.5, null], "a": {"z": "\n", "A": true}, "": -1 }"#).unwrap();
         let expected = r#"{"":-1,"a":{"A":true,"z":"\n"},"b":[1,2.5,null]}"#;
-        assert_eq!(
-            String::from_utf8(to_bytes(&value).unwrap()).unwrap(),
-            expected
-        );
+        assert_eq!(String::from_utf8(to_bytes(&value).unwrap()).unwrap(), expected);
     }
 }

@@ -14,9 +14,7 @@ const DIGITS: usize = 64;
 /// Writes `value`, which must serialise as a JSON object with at least one field.
 pub(crate) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {
     let json = serde_json::to_string(value).map_err(|error| Malformed::new(error.to_string()))?;
-    let fields = json
-        .strip_suffix('}')
-        .ok_or_else(|| Malformed::new("only an object can carry a checksum"))?;
+    let fields = json.strip_suffix('}').ok_or_else(|| Malformed::new("only an object can carry a checksum"))?;
     let mut text = format!("{fields}{BEFORE}");
     let checksum = blake3::hash(text.as_bytes());
     text.push_str(&to_hex(checksum.as_bytes()));
@@ -27,10 +25,7 @@ pub(crate) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {
 /// Reads what [`write`] wrote; nothing else is accepted.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
     let wrong = || Malformed::new("its checksum is wrong");
-    let end = bytes
-        .len()
-        .checked_sub(DIGITS + AFTER.len())
-        .ok_or_else(|| Malformed::new("it is cut off"))?;
+    let end = bytes.len().checked_sub(DIGITS + AFTER.len()).ok_or_else(|| Malformed::new("it is cut off"))?;
     let (hashed, rest) = bytes.split_at(end);
     let (digits, after) = rest.split_at(DIGITS);
     if after != AFTER.as_bytes() || to_hex(blake3::hash(hashed).as_bytes()).as_bytes() != digits {
@@ -38,8 +33,7 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
     }
     let fields = hashed.strip_suffix(BEFORE.as_bytes()).ok_or_else(wrong)?;
     let json = [fields, b"}"].concat();
-    serde_json::from_slice(&json)
-        .map_err(|error| Malformed::new(format!("its fields are wrong: {error}")))
+    serde_json::from_slice(&json).map_err(|error| Malformed::new(format!("its fields are wrong: {error}")))
 }
 
 #[cfg(test)]
@@ -56,17 +50,11 @@ mod tests {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[position] ^= 1 << bit;
-                assert!(
-                    read::<BTreeMap<String, u32>>(&flipped).is_err(),
-                    "byte {position} bit {bit}"
-                );
+                assert!(read::<BTreeMap<String, u32>>(&flipped).is_err(), "byte {position} bit {bit}");
             }
         }
         for cut in 0..bytes.len() {
-            assert!(
-                read::<BTreeMap<String, u32>>(&bytes[..cut]).is_err(),
-                "cut at {cut}"
-            );
+            assert!(read::<BTreeMap<String, u32>>(&bytes[..cut]).is_err(), "cut at {cut}");
         }
     }
 }

@@ -20,10 +20,7 @@ impl Malformed {
 
     /// Names the object that holds the bytes.
     pub fn in_object(self, object: impl Into<String>) -> crate::Error {
-        crate::Error::Damaged {
-            object: object.into(),
-            what: self.0.into_owned(),
-        }
+        crate::Error::Damaged { object: object.into(), what: self.0.into_owned() }
     }
 }
 
@@ -46,24 +43,20 @@ impl<'a> Fields<'a> {
 
     /// Takes `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(|| {
-            Malformed::new(format!(
-                "a field of {len} bytes has only {} bytes",
-                self.rest.len()
-            ))
-        })?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or_else(|| Malformed::new(format!("a field of {len} bytes has only {} bytes", self.rest.len())))?;
         self.rest = rest;
         Ok(taken)
     }
 
     /// Takes an array.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| {
-            Malformed::new(format!(
-                "a field of {N} bytes has only {} bytes",
-                self.rest.len()
-            ))
-        })?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| Malformed::new(format!("a field of {N} bytes has only {} bytes", self.rest.len())))?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -87,10 +80,7 @@ impl<'a> Fields<'a> {
     pub fn count(&mut self, min_len: usize) -> Result<usize, Malformed> {
         let count = self.u32()? as usize;
         if count.saturating_mul(min_len) > self.rest.len() {
-            return Err(Malformed::new(format!(
-                "{count} entries do not fit into {} bytes",
-                self.rest.len()
-            )));
+            return Err(Malformed::new(format!("{count} entries do not fit into {} bytes", self.rest.len())));
         }
         Ok(count)
     }
@@ -109,28 +99,15 @@ impl<'a> Fields<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(Malformed::new(format!(
-                "{} bytes follow the end",
-                self.rest.len()
-            )))
+            Err(Malformed::new(format!("{} bytes follow the end", self.rest.len())))
         }
     }
 }
 
 /// Formats bytes as lowercase hexadecimal digits.
 pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    bytes
-        .iter()
-        .flat_map(|byte| {
-            [
-                DIGITS[usize::from(byte >> 4)],
-                DIGITS[usize::from(byte & 15)],
-            ]
-        })
-        .collect()
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }
 
 /// Reads exactly `N` bytes of lowercase hexadecimal digits; one spelling per value, so names compare as text.

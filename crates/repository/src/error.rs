@@ -31,9 +31,7 @@ pub enum Error {
         keys: usize,
     },
     /// An object of a format that this program does not know yet.
-    #[error(
-        "{object} has format version {found}, and this program reads versions up to {supported}"
-    )]
+    #[error("{object} has format version {found}, and this program reads versions up to {supported}")]
     Newer {
         /// The object.
         object: String,
@@ -150,23 +148,15 @@ impl Error {
     /// What its reader can do about it.
     pub fn guidance(&self) -> &'static str {
         match self.kind() {
-            ErrorKind::NotARepository => {
-                "check the path or the bucket and its prefix, or create the repository first"
-            }
+            ErrorKind::NotARepository => "check the path or the bucket and its prefix, or create the repository first",
             ErrorKind::AlreadyExists => "use what is there, or choose another name",
-            ErrorKind::WrongPassphrase => {
-                "give the passphrase that the repository was created with"
-            }
-            ErrorKind::Newer => {
-                "use the version of orlop that wrote the repository, or a newer one"
-            }
+            ErrorKind::WrongPassphrase => "give the passphrase that the repository was created with",
+            ErrorKind::Newer => "use the version of orlop that wrote the repository, or a newer one",
             ErrorKind::Damaged => {
                 "run `orlop repo check --read-data` to see what is hit; restore the object from a copy if there is one"
             }
             ErrorKind::NotFound => "list what is there, and check the name",
-            ErrorKind::Unreachable => {
-                "check that the endpoint is right and can be reached from here, then try again"
-            }
+            ErrorKind::Unreachable => "check that the endpoint is right and can be reached from here, then try again",
             ErrorKind::AccessDenied => {
                 "check the access key, and that it may list, read, create and delete under the prefix"
             }

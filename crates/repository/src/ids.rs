@@ -18,10 +18,7 @@ macro_rules! hex_text {
 
             fn from_str(text: &str) -> Result<Self, Malformed> {
                 let bytes = from_hex::<{ $len }>(text).ok_or_else(|| {
-                    Malformed::new(format!(
-                        "{text:?} is not {} lowercase hexadecimal digits",
-                        $len * 2
-                    ))
+                    Malformed::new(format!("{text:?} is not {} lowercase hexadecimal digits", $len * 2))
                 })?;
                 Self::decode(&mut Fields::new(&bytes))
             }
@@ -35,9 +32,7 @@ macro_rules! hex_text {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?
-                    .parse()
-                    .map_err(de::Error::custom)
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
             }
         }
     };
@@ -122,11 +117,7 @@ impl PackId {
 
     /// Takes the identifier from the front of `fields`.
     pub fn decode(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            epoch: fields.u64()?,
-            writer: WriterId::decode(fields)?,
-            sequence: fields.u32()?,
-        })
+        Ok(Self { epoch: fields.u64()?, writer: WriterId::decode(fields)?, sequence: fields.u32()? })
     }
 }
 
@@ -206,11 +197,7 @@ impl TableRef {
 
     /// Takes a reference from the front of `fields`.
     pub fn decode(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            root: BlobRef::decode(fields)?,
-            height: fields.u8()?,
-            entries: fields.u64()?,
-        })
+        Ok(Self { root: BlobRef::decode(fields)?, height: fields.u8()?, entries: fields.u64()? })
     }
 }
 
@@ -241,26 +228,17 @@ impl std::str::FromStr for PointId {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let fits = (1..=Self::MAX_LEN).contains(&text.len());
-        if fits
-            && text
-                .bytes()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-        {
+        if fits && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Malformed::new(format!(
-                "{text:?} is not 1 to {} characters of a-z, 0-9 and -",
-                Self::MAX_LEN
-            )))
+            Err(Malformed::new(format!("{text:?} is not 1 to {} characters of a-z, 0-9 and -", Self::MAX_LEN)))
         }
     }
 }
 
 impl<'de> Deserialize<'de> for PointId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -271,11 +249,7 @@ mod tests {
     fn blob_ref() -> BlobRef {
         BlobRef {
             id: BlobId([7; 32]),
-            pack: PackId {
-                epoch: 1,
-                writer: WriterId([9; 12]),
-                sequence: 3,
-            },
+            pack: PackId { epoch: 1, writer: WriterId([9; 12]), sequence: 3 },
             offset: 40,
             stored_len: 117,
             plain_len: 100,
@@ -289,15 +263,8 @@ mod tests {
 
     #[test]
     fn references_survive_bytes_and_text() {
-        let table = TableRef {
-            root: blob_ref(),
-            height: 2,
-            entries: 1 << 40,
-        };
-        assert_eq!(
-            TableRef::decode(&mut Fields::new(&table.encode())),
-            Ok(table)
-        );
+        let table = TableRef { root: blob_ref(), height: 2, entries: 1 << 40 };
+        assert_eq!(TableRef::decode(&mut Fields::new(&table.encode())), Ok(table));
         assert_eq!(blob_ref().to_string().parse(), Ok(blob_ref()));
         let json = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<TableRef>(&json).unwrap(), table);

@@ -77,12 +77,7 @@ fn narrow(len: usize) -> u32 {
 }
 
 fn name_bytes(id: &RunId) -> Vec<u8> {
-    [
-        &id.epoch.to_le_bytes()[..],
-        &id.writer.0,
-        &id.sequence.to_le_bytes(),
-    ]
-    .concat()
+    [&id.epoch.to_le_bytes()[..], &id.writer.0, &id.sequence.to_le_bytes()].concat()
 }
 
 fn encode_header(id: &RunId, sections: &[Section]) -> Vec<u8> {
@@ -107,16 +102,12 @@ fn decode_header(front: &[u8], id: &RunId, run_len: u64) -> Result<Vec<Section>,
     fields.expect(MAGIC, "magic of the header")?;
     let version = fields.u32()?;
     if version != VERSION {
-        return Err(Malformed::new(format!(
-            "it has version {version}, and this program reads version {VERSION}"
-        )));
+        return Err(Malformed::new(format!("it has version {version}, and this program reads version {VERSION}")));
     }
     fields.expect(&name_bytes(id), "name in the header")?;
     let count = fields.count(SECTION_LEN)?;
     if count > MAX_SECTIONS {
-        return Err(Malformed::new(format!(
-            "{count} sections are more than {MAX_SECTIONS}"
-        )));
+        return Err(Malformed::new(format!("{count} sections are more than {MAX_SECTIONS}")));
     }
     let header_len = FIXED_HEADER_LEN + count * SECTION_LEN;
     let mut sections = Vec::with_capacity(count);
@@ -132,18 +123,12 @@ fn decode_header(front: &[u8], id: &RunId, run_len: u64) -> Result<Vec<Section>,
     if fields.u32()? != crc32c::crc32c(&front[..header_len]) {
         return Err(Malformed::new("the checksum of the header is wrong"));
     }
-    if end == run_len {
-        Ok(sections)
-    } else {
-        Err(Malformed::new("the sections do not cover the run"))
-    }
+    if end == run_len { Ok(sections) } else { Err(Malformed::new("the sections do not cover the run")) }
 }
 
 fn section(sections: &[Section], wanted: u32) -> Result<Range<u64>, Malformed> {
     let found = sections.iter().find(|(kind, _)| *kind == wanted);
-    found
-        .map(|(_, range)| range.clone())
-        .ok_or_else(|| Malformed::new(format!("section {wanted} is missing")))
+    found.map(|(_, range)| range.clone()).ok_or_else(|| Malformed::new(format!("section {wanted} is missing")))
 }
 
 /// A block as the directory has it.
@@ -163,62 +148,31 @@ fn decode_directory(plain: &[u8], blocks: &Range<u64>) -> Result<Vec<Block>, Mal
     for _ in 0..count {
         let first = BlobId::decode(&mut fields)?;
         let (offset, len, entries) = (fields.u64()?, fields.u32()?, fields.u32()? as usize);
-        if offset != end || entries > BLOCK_ENTRIES || len as usize != entries * ENTRY_LEN + TAG_LEN
-        {
-            return Err(Malformed::new(format!(
-                "the block at {offset} does not fit"
-            )));
+        if offset != end || entries > BLOCK_ENTRIES || len as usize != entries * ENTRY_LEN + TAG_LEN {
+            return Err(Malformed::new(format!("the block at {offset} does not fit")));
         }
         end += u64::from(len);
-        directory.push(Block {
-            first,
-            range: offset..end,
-            entries,
-        });
+        directory.push(Block { first, range: offset..end, entries });
     }
     fields.finish()?;
-    if end == blocks.end {
-        Ok(directory)
-    } else {
-        Err(Malformed::new("the blocks do not cover their section"))
-    }
+    if end == blocks.end { Ok(directory) } else { Err(Malformed::new("the blocks do not cover their section")) }
 }
 
-fn decode_block(
-    sealed: &[u8],
-    block: &Block,
-    name: &[u8],
-    key: &SealingKey,
-) -> Result<Vec<Entry>, Malformed> {
+fn decode_block(sealed: &[u8], block: &Block, name: &[u8], key: &SealingKey) -> Result<Vec<Entry>, Malformed> {
     let plain = key
         .open_at(name, sealed, block.range.start)
-        .ok_or_else(|| {
-            Malformed::new(format!(
-                "the block at {} does not open with its key",
-                block.range.start
-            ))
-        })?;
+        .ok_or_else(|| Malformed::new(format!("the block at {} does not open with its key", block.range.start)))?;
     let mut fields = Fields::new(&plain);
     let mut entries = Vec::with_capacity(block.entries);
     for _ in 0..block.entries {
-        entries.push(Entry {
-            blob: BlobRef::decode(&mut fields)?,
-            kind: BlobKind::decode(fields.u8()?)?,
-        });
+        entries.push(Entry { blob: BlobRef::decode(&mut fields)?, kind: BlobKind::decode(fields.u8()?)? });
     }
     fields.finish()?;
     let sorted = entries.is_sorted_by_key(|entry| entry.blob);
-    if sorted
-        && entries
-            .first()
-            .is_some_and(|entry| entry.blob.id == block.first)
-    {
+    if sorted && entries.first().is_some_and(|entry| entry.blob.id == block.first) {
         Ok(entries)
     } else {
-        Err(Malformed::new(format!(
-            "the block at {} is out of order",
-            block.range.start
-        )))
+        Err(Malformed::new(format!("the block at {} is out of order", block.range.start)))
     }
 }
 
@@ -238,12 +192,8 @@ fn open_directory(
 /// Reads a whole run, every byte of it.
 pub(crate) fn decode(bytes: &[u8], id: &RunId, key: &SealingKey) -> Result<Vec<Entry>, Malformed> {
     let part = |range: &Range<u64>| {
-        let bounds = usize::try_from(range.start)
-            .ok()
-            .zip(usize::try_from(range.end).ok());
-        bounds
-            .and_then(|(start, end)| bytes.get(start..end))
-            .ok_or_else(|| Malformed::new("the run is cut off"))
+        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        bounds.and_then(|(start, end)| bytes.get(start..end)).ok_or_else(|| Malformed::new("the run is cut off"))
     };
     let sections = decode_header(bytes, id, bytes.len() as u64)?;
     let (blocks, directory) = (section(&sections, BLOCKS)?, section(&sections, DIRECTORY)?);
@@ -270,47 +220,27 @@ pub(crate) async fn find(repo: &Repository, id: &BlobId) -> Result<Vec<BlobRef>>
     Ok(found)
 }
 
-async fn find_in_run(
-    repo: &Repository,
-    run: &RunId,
-    run_len: u64,
-    id: &BlobId,
-) -> Result<Vec<BlobRef>> {
+async fn find_in_run(repo: &Repository, run: &RunId, run_len: u64, id: &BlobId) -> Result<Vec<BlobRef>> {
     let name = layout::run(run);
     let damaged = |what: Malformed| what.in_object(&name);
     if run_len > MAX_RUN_LEN {
-        return Err(damaged(Malformed::new(format!(
-            "no run has {run_len} bytes"
-        ))));
+        return Err(damaged(Malformed::new(format!("no run has {run_len} bytes"))));
     }
-    let front = repo
-        .store()
-        .get_range(&name, 0..run_len.min(MAX_HEADER_LEN as u64))
-        .await?;
+    let front = repo.store().get_range(&name, 0..run_len.min(MAX_HEADER_LEN as u64)).await?;
     let sections = decode_header(&front, run, run_len).map_err(damaged)?;
-    let (blocks, directory) = (
-        section(&sections, BLOCKS).map_err(damaged)?,
-        section(&sections, DIRECTORY).map_err(damaged)?,
-    );
+    let (blocks, directory) =
+        (section(&sections, BLOCKS).map_err(damaged)?, section(&sections, DIRECTORY).map_err(damaged)?);
     let (bound, key) = (name_bytes(run), repo.keys().run(run));
     let sealed = repo.store().get_range(&name, directory.clone()).await?;
-    let directory =
-        open_directory(&sealed, directory.start, &blocks, &bound, &key).map_err(damaged)?;
+    let directory = open_directory(&sealed, directory.start, &blocks, &bound, &key).map_err(damaged)?;
     // A blob may be at the end of the block before the first one that begins with it, and in several blocks.
-    let start = directory
-        .partition_point(|block| block.first < *id)
-        .saturating_sub(1);
+    let start = directory.partition_point(|block| block.first < *id).saturating_sub(1);
     let end = directory.partition_point(|block| block.first <= *id);
     let mut found = Vec::new();
     for block in directory.get(start..end).unwrap_or_default() {
         let sealed = repo.store().get_range(&name, block.range.clone()).await?;
         let entries = decode_block(&sealed, block, &bound, &key).map_err(damaged)?;
-        found.extend(
-            entries
-                .into_iter()
-                .map(|entry| entry.blob)
-                .filter(|blob| blob.id == *id),
-        );
+        found.extend(entries.into_iter().map(|entry| entry.blob).filter(|blob| blob.id == *id));
     }
     Ok(found)
 }
@@ -322,29 +252,12 @@ mod tests {
     use crate::ids::PackId;
     use proptest::prelude::*;
 
-    const RUN: RunId = RunId {
-        epoch: 1,
-        writer: WriterId([7; 12]),
-        sequence: 0,
-    };
+    const RUN: RunId = RunId { epoch: 1, writer: WriterId([7; 12]), sequence: 0 };
 
     fn entry(id: u8, sequence: u32) -> Entry {
-        let pack = PackId {
-            epoch: 1,
-            writer: RUN.writer,
-            sequence,
-        };
-        let blob = BlobRef {
-            id: BlobId([id; 32]),
-            pack,
-            offset: 40,
-            stored_len: 20,
-            plain_len: 3,
-        };
-        Entry {
-            blob,
-            kind: BlobKind::Data,
-        }
+        let pack = PackId { epoch: 1, writer: RUN.writer, sequence };
+        let blob = BlobRef { id: BlobId([id; 32]), pack, offset: 40, stored_len: 20, plain_len: 3 };
+        Entry { blob, kind: BlobKind::Data }
     }
 
     fn key() -> SealingKey {
@@ -354,10 +267,7 @@ mod tests {
     #[test]
     fn every_changed_byte_is_noticed() {
         let bytes = encode(&RUN, vec![entry(9, 0), entry(1, 1), entry(1, 0)], &key());
-        assert_eq!(
-            decode(&bytes, &RUN, &key()),
-            Ok(vec![entry(1, 0), entry(1, 1), entry(9, 0)])
-        );
+        assert_eq!(decode(&bytes, &RUN, &key()), Ok(vec![entry(1, 0), entry(1, 1), entry(9, 0)]));
         for position in 0..bytes.len() {
             let mut flipped = bytes.to_vec();
             flipped[position] ^= 1;
@@ -370,10 +280,7 @@ mod tests {
 
     #[test]
     fn sizes_on_disk_are_fixed() {
-        assert_eq!(
-            (FIXED_HEADER_LEN, SECTION_LEN, ENTRY_LEN, BLOCK_LEN),
-            (40, 20, 69, 48)
-        );
+        assert_eq!((FIXED_HEADER_LEN, SECTION_LEN, ENTRY_LEN, BLOCK_LEN), (40, 20, 69, 48));
         assert!((MAX_RUN_ENTRIES as u64 + (1 << 16)) * 72 < MAX_RUN_LEN);
     }
 

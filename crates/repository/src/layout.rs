@@ -53,10 +53,7 @@ pub(crate) fn pack(id: &PackId) -> String {
 }
 
 pub(crate) fn run(id: &RunId) -> String {
-    format!(
-        "domains/{DOMAIN}/index/{:016x}-{}-{:08x}",
-        id.epoch, id.writer, id.sequence
-    )
+    format!("domains/{DOMAIN}/index/{:016x}-{}-{:08x}", id.epoch, id.writer, id.sequence)
 }
 
 pub(crate) fn point(id: &PointId) -> String {
@@ -67,20 +64,15 @@ pub(crate) fn point(id: &PointId) -> String {
 pub(crate) fn parse(name: &str) -> ObjectName {
     let parsed = match name {
         CONFIG => Some(ObjectName::Config),
-        _ => name.strip_prefix(EPOCHS).map_or_else(
-            || parse_in_domain(name),
-            |text| fixed_u64(text).map(ObjectName::Epoch),
-        ),
+        _ => name
+            .strip_prefix(EPOCHS)
+            .map_or_else(|| parse_in_domain(name), |text| fixed_u64(text).map(ObjectName::Epoch)),
     };
     parsed.unwrap_or(ObjectName::Foreign)
 }
 
 fn parse_in_domain(name: &str) -> Option<ObjectName> {
-    let (folder, rest) = name
-        .strip_prefix("domains/")?
-        .strip_prefix(DOMAIN)?
-        .strip_prefix('/')?
-        .split_once('/')?;
+    let (folder, rest) = name.strip_prefix("domains/")?.strip_prefix(DOMAIN)?.strip_prefix('/')?.split_once('/')?;
     match folder {
         "keys" => rest.parse().ok().map(ObjectName::Key),
         "packs" => {
@@ -112,16 +104,8 @@ mod tests {
     #[test]
     fn every_name_is_recognised_and_no_other() {
         let writer = WriterId([0xab; 12]);
-        let pack_id = PackId {
-            epoch: 2,
-            writer,
-            sequence: 7,
-        };
-        let run_id = RunId {
-            epoch: 2,
-            writer,
-            sequence: 1,
-        };
+        let pack_id = PackId { epoch: 2, writer, sequence: 7 };
+        let run_id = RunId { epoch: 2, writer, sequence: 1 };
         let point_id: PointId = "shop-1".parse().unwrap();
         let pairs = [
             (CONFIG.to_owned(), ObjectName::Config),

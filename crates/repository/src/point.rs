@@ -58,12 +58,7 @@ pub struct RecoveryPoint {
 
 /// What a recovery point was taken of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields,
-    tag = "kind"
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields, tag = "kind")]
 pub enum Source {
     /// Namespaces of a cluster.
     Application {
@@ -168,31 +163,19 @@ impl Repository {
     /// All recovery points in order of their names; one that cannot be read does not hide the others.
     pub async fn points(&self) -> Result<Vec<PointEntry>> {
         let objects = self.store().list(&layout::domain_folder("points")).await?;
-        let ids = objects
-            .iter()
-            .filter_map(|object| match layout::parse(&object.name) {
-                ObjectName::Point(id) => Some(id),
-                _ => None,
-            });
-        let read = ids.map(|id| async move {
-            PointEntry {
-                point: self.point(&id).await,
-                id,
-            }
+        let ids = objects.iter().filter_map(|object| match layout::parse(&object.name) {
+            ObjectName::Point(id) => Some(id),
+            _ => None,
         });
-        Ok(stream::iter(read.collect::<Vec<_>>())
-            .buffered(READS)
-            .collect()
-            .await)
+        let read = ids.map(|id| async move { PointEntry { point: self.point(&id).await, id } });
+        Ok(stream::iter(read.collect::<Vec<_>>()).buffered(READS).collect().await)
     }
 
     /// Reads a recovery point.
     pub async fn point(&self, id: &PointId) -> Result<RecoveryPoint> {
         match self.store().get(&layout::point(id), MAX_POINT_LEN).await {
             Ok(bytes) => self.open_point(id, &bytes),
-            Err(error) if error.kind == StoreErrorKind::NotFound => {
-                Err(Error::NoSuchPoint { id: id.clone() })
-            }
+            Err(error) if error.kind == StoreErrorKind::NotFound => Err(Error::NoSuchPoint { id: id.clone() }),
             Err(error) => Err(error.into()),
         }
     }
@@ -208,19 +191,13 @@ impl Repository {
             )));
         }
         let bytes = self.seal_point(point)?;
-        match self
-            .store()
-            .put_new(&layout::point(&point.id), Bytes::from(bytes))
-            .await
-        {
+        match self.store().put_new(&layout::point(&point.id), Bytes::from(bytes)).await {
             Err(error) if error.kind == StoreErrorKind::AlreadyExists => {
                 let stored = self.point(&point.id).await?;
                 if canonical(&stored)? == canonical(point)? {
                     Ok(())
                 } else {
-                    Err(Error::PointExists {
-                        id: point.id.clone(),
-                    })
+                    Err(Error::PointExists { id: point.id.clone() })
                 }
             }
             other => Ok(other?),
@@ -241,9 +218,7 @@ impl Repository {
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&nonce);
         bytes.extend_from_slice(&canonical(point)?);
-        self.keys()
-            .point(&point.id)
-            .seal(nonce, &bound(&point.id), &mut bytes, HEADER_LEN);
+        self.keys().point(&point.id).seal(nonce, &bound(&point.id), &mut bytes, HEADER_LEN);
         if bytes.len() as u64 > MAX_POINT_LEN {
             return Err(Error::invalid(format!(
                 "a recovery point of {} bytes is longer than {MAX_POINT_LEN}",
@@ -264,45 +239,30 @@ impl Repository {
         // A version is believed only when the rest opens under it; a flipped bit in it is damage, not a newer format.
         let sealed = fields.bytes(fields.remaining()).map_err(damaged)?;
         let plain = self.keys().point(id).open(nonce, &bound(id), sealed);
-        let plain =
-            plain.ok_or_else(|| damaged(Malformed::new("it does not open with its key")))?;
+        let plain = plain.ok_or_else(|| damaged(Malformed::new("it does not open with its key")))?;
         if version != VERSION {
-            return Err(damaged(Malformed::new(format!(
-                "its header has version {version} instead of {VERSION}"
-            ))));
+            return Err(damaged(Malformed::new(format!("its header has version {version} instead of {VERSION}"))));
         }
         let value: serde_json::Value = serde_json::from_slice(&plain)
             .map_err(|error| damaged(Malformed::new(format!("it is not JSON: {error}"))))?;
-        let found = value
-            .get("version")
-            .and_then(serde_json::Value::as_u64)
-            .and_then(|found| u32::try_from(found).ok());
+        let found =
+            value.get("version").and_then(serde_json::Value::as_u64).and_then(|found| u32::try_from(found).ok());
         if let Some(found) = found.filter(|found| *found > DOCUMENT_VERSION) {
-            return Err(Error::Newer {
-                object: name,
-                found,
-                supported: DOCUMENT_VERSION,
-            });
+            return Err(Error::Newer { object: name, found, supported: DOCUMENT_VERSION });
         }
         let point: RecoveryPoint = serde_json::from_value(value)
             .map_err(|error| damaged(Malformed::new(format!("its fields are wrong: {error}"))))?;
         if point.id == *id {
             Ok(point)
         } else {
-            Err(damaged(Malformed::new(format!(
-                "it is recovery point {}",
-                point.id
-            ))))
+            Err(damaged(Malformed::new(format!("it is recovery point {}", point.id))))
         }
     }
 }
 
 fn canonical(point: &RecoveryPoint) -> Result<Vec<u8>> {
-    canonical_json::to_bytes(point).map_err(|error| {
-        Error::invalid(format!(
-            "a recovery point cannot be written as JSON: {error}"
-        ))
-    })
+    canonical_json::to_bytes(point)
+        .map_err(|error| Error::invalid(format!("a recovery point cannot be written as JSON: {error}")))
 }
 
 fn bound(id: &PointId) -> Vec<u8> {

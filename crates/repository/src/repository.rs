@@ -65,9 +65,7 @@ impl Repository {
     /// Makes a repository in a place that has none; other objects there do not matter.
     pub async fn create(store: Store, passphrase: &Passphrase) -> Result<Self> {
         if read_config(&store).await?.is_some() {
-            return Err(Error::AlreadyExists {
-                place: store.place().to_owned(),
-            });
+            return Err(Error::AlreadyExists { place: store.place().to_owned() });
         }
         let features = store.probe().await?;
         let store = store.with_conditional_create(features.conditional_create);
@@ -83,20 +81,13 @@ impl Repository {
         let bytes = checked_json::write(&config).map_err(in_memory)?;
         match store.put_new(layout::CONFIG, Bytes::from(bytes)).await {
             Err(error) if error.kind == StoreErrorKind::AlreadyExists => {
-                return Err(Error::AlreadyExists {
-                    place: store.place().to_owned(),
-                });
+                return Err(Error::AlreadyExists { place: store.place().to_owned() });
             }
             other => other?,
         }
         // Where the store does not refuse, another creator may have been faster than our look; whoever is read, has won.
-        if read_config(&store)
-            .await?
-            .is_none_or(|stored| stored != config)
-        {
-            return Err(Error::AlreadyExists {
-                place: store.place().to_owned(),
-            });
+        if read_config(&store).await?.is_none_or(|stored| stored != config) {
+            return Err(Error::AlreadyExists { place: store.place().to_owned() });
         }
         Ok(Self::assemble(store, id, &master))
     }
@@ -104,9 +95,7 @@ impl Repository {
     /// Opens the repository that is there.
     pub async fn open(store: Store, passphrase: &Passphrase) -> Result<Self> {
         let Some(config) = read_config(&store).await? else {
-            return Err(Error::NotARepository {
-                place: store.place().to_owned(),
-            });
+            return Err(Error::NotARepository { place: store.place().to_owned() });
         };
         let store = store.with_conditional_create(config.conditional_create);
         let master = find_master_key(&store, config.repository, passphrase).await?;
@@ -126,13 +115,7 @@ impl Repository {
     }
 
     fn assemble(store: Store, id: RepositoryId, master: &Key) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                store,
-                id,
-                keys: DomainKeys::derive(master),
-            }),
-        }
+        Self { inner: Arc::new(Inner { store, id, keys: DomainKeys::derive(master) }) }
     }
 
     /// The identity of the repository.
@@ -178,20 +161,15 @@ impl Repository {
                 return Err(Error::Missing { object: name });
             }
             Err(error) if error.kind == StoreErrorKind::TooShort => {
-                return Err(
-                    Malformed::new(format!("it ends before the blob at {}", blob.offset))
-                        .in_object(name),
-                );
+                return Err(Malformed::new(format!("it ends before the blob at {}", blob.offset)).in_object(name));
             }
             Err(error) => return Err(error.into()),
         };
         let (repo, blob) = (self.clone(), *blob);
-        background::run(move || {
-            pack::open_blob(&blob, &sealed, &repo.pack_key(&blob.pack), repo.keys())
-        })
-        .await?
-        .map(Bytes::from)
-        .map_err(|what| what.in_object(name))
+        background::run(move || pack::open_blob(&blob, &sealed, &repo.pack_key(&blob.pack), repo.keys()))
+            .await?
+            .map(Bytes::from)
+            .map_err(|what| what.in_object(name))
     }
 
     pub(crate) fn pack_key(&self, id: &PackId) -> SealingKey {
@@ -201,15 +179,11 @@ impl Repository {
     /// The epoch that a new session belongs to: the greatest that has been opened.
     pub(crate) async fn epoch(&self) -> Result<u64> {
         let objects = self.store().list(layout::EPOCHS).await?;
-        let epochs = objects
-            .iter()
-            .filter_map(|object| match layout::parse(&object.name) {
-                ObjectName::Epoch(epoch) => Some(epoch),
-                _ => None,
-            });
-        epochs.max().ok_or_else(|| Error::Missing {
-            object: layout::epoch(FIRST_EPOCH),
-        })
+        let epochs = objects.iter().filter_map(|object| match layout::parse(&object.name) {
+            ObjectName::Epoch(epoch) => Some(epoch),
+            _ => None,
+        });
+        epochs.max().ok_or_else(|| Error::Missing { object: layout::epoch(FIRST_EPOCH) })
     }
 }
 
@@ -219,16 +193,9 @@ fn in_memory(what: Malformed) -> Error {
 }
 
 async fn write_first_epoch(store: &Store) -> Result<()> {
-    let epoch = EpochObject {
-        format: EPOCH_FORMAT.to_owned(),
-        version: FORMAT_VERSION,
-        epoch: FIRST_EPOCH,
-    };
+    let epoch = EpochObject { format: EPOCH_FORMAT.to_owned(), version: FORMAT_VERSION, epoch: FIRST_EPOCH };
     let bytes = checked_json::write(&epoch).map_err(in_memory)?;
-    match store
-        .put_new(&layout::epoch(FIRST_EPOCH), Bytes::from(bytes))
-        .await
-    {
+    match store.put_new(&layout::epoch(FIRST_EPOCH), Bytes::from(bytes)).await {
         Err(error) if error.kind == StoreErrorKind::AlreadyExists => Ok(()),
         other => Ok(other?),
     }
@@ -242,9 +209,7 @@ async fn write_key(store: &Store, id: RepositoryId, passphrase: &Passphrase) -> 
         Ok::<_, Malformed>((master, wrapped.key, wrapped.to_bytes()?))
     });
     let (master, key, bytes) = made.await?.map_err(in_memory)?;
-    store
-        .put_new(&layout::key(&key), Bytes::from(bytes))
-        .await?;
+    store.put_new(&layout::key(&key), Bytes::from(bytes)).await?;
     Ok(master)
 }
 
@@ -260,28 +225,19 @@ async fn read_config(store: &Store) -> Result<Option<Config>> {
 fn check_config(bytes: &[u8]) -> Result<Config> {
     let damaged = |what: Malformed| what.in_object(layout::CONFIG);
     let value: serde_json::Value = checked_json::read(bytes).map_err(damaged)?;
-    let found = value
-        .get("version")
-        .and_then(serde_json::Value::as_u64)
-        .and_then(|version| u32::try_from(version).ok());
+    let found =
+        value.get("version").and_then(serde_json::Value::as_u64).and_then(|version| u32::try_from(version).ok());
     match found {
         Some(found) if found > FORMAT_VERSION => {
-            return Err(Error::Newer {
-                object: layout::CONFIG.to_owned(),
-                found,
-                supported: FORMAT_VERSION,
-            });
+            return Err(Error::Newer { object: layout::CONFIG.to_owned(), found, supported: FORMAT_VERSION });
         }
         _ => {}
     }
-    let config: Config = serde_json::from_value(value)
-        .map_err(|error| damaged(Malformed::new(error.to_string())))?;
+    let config: Config = serde_json::from_value(value).map_err(|error| damaged(Malformed::new(error.to_string())))?;
     if config.format == FORMAT && config.version == FORMAT_VERSION {
         Ok(config)
     } else {
-        Err(damaged(Malformed::new(format!(
-            "it is no {FORMAT} of version {FORMAT_VERSION}"
-        ))))
+        Err(damaged(Malformed::new(format!("it is no {FORMAT} of version {FORMAT_VERSION}"))))
     }
 }
 
@@ -296,11 +252,7 @@ pub(crate) fn verify_config(bytes: &[u8], id: RepositoryId) -> Result<()> {
 
 /// Whether the bytes open this epoch.
 pub(crate) fn verify_epoch(bytes: &[u8], epoch: u64) -> Result<(), Malformed> {
-    let expected = EpochObject {
-        format: EPOCH_FORMAT.to_owned(),
-        version: FORMAT_VERSION,
-        epoch,
-    };
+    let expected = EpochObject { format: EPOCH_FORMAT.to_owned(), version: FORMAT_VERSION, epoch };
     if checked_json::read::<EpochObject>(bytes)? == expected {
         Ok(())
     } else {
@@ -339,9 +291,7 @@ async fn find_master_key(store: &Store, id: RepositoryId, passphrase: &Passphras
     }
     Err(match damage {
         Some(damage) => damage,
-        None if tried == 0 => Error::Missing {
-            object: layout::domain_folder("keys"),
-        },
+        None if tried == 0 => Error::Missing { object: layout::domain_folder("keys") },
         None => Error::WrongPassphrase { keys: tried },
     })
 }

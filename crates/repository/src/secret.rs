@@ -51,9 +51,6 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_print() {
-        assert_eq!(
-            format!("{:?}", Passphrase::new("open sesame")),
-            "Passphrase([secret])"
-        );
+        assert_eq!(format!("{:?}", Passphrase::new("open sesame")), "Passphrase([secret])");
     }
 }

@@ -19,10 +19,7 @@ impl Repository {
     /// The first damage ends it with an error that names the pack.
     pub async fn verify_packs(&self, packs: &[PackInfo]) -> Result<()> {
         let reads = packs.iter().map(|info| self.verify_pack(*info));
-        stream::iter(reads.collect::<Vec<_>>())
-            .buffer_unordered(READS)
-            .try_collect::<()>()
-            .await
+        stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS).try_collect::<()>().await
     }
 
     async fn verify_pack(&self, info: PackInfo) -> Result<()> {
@@ -39,8 +36,7 @@ impl Repository {
             return Err(Malformed::new(what).in_object(name));
         }
         let repo = self.clone();
-        let (_, damage) =
-            background::run(move || pack::verify(&bytes, info.id, repo.keys())).await?;
+        let (_, damage) = background::run(move || pack::verify(&bytes, info.id, repo.keys())).await?;
         match damage.into_iter().next() {
             Some(PackDamage { what, .. }) => Err(what.in_object(name)),
             None => Ok(()),

@@ -121,9 +121,7 @@ impl Repository {
             open: tokio::sync::Mutex::default(),
             stored: Arc::default(),
         };
-        Ok(Writer {
-            session: Arc::new(session),
-        })
+        Ok(Writer { session: Arc::new(session) })
     }
 }
 
@@ -139,20 +137,12 @@ impl Writer {
     }
 
     /// Stores a blob unless `known` says where it is already, such as in the parent of what is being backed up.
-    pub async fn put_blob_unless<F>(
-        &self,
-        kind: BlobKind,
-        plain: Bytes,
-        known: F,
-    ) -> Result<BlobRef>
+    pub async fn put_blob_unless<F>(&self, kind: BlobKind, plain: Bytes, known: F) -> Result<BlobRef>
     where
         F: FnOnce(&BlobId) -> Option<BlobRef> + Send + 'static,
     {
         if plain.len() > MAX_BLOB_LEN {
-            return Err(Error::invalid(format!(
-                "a blob of {} bytes is longer than {MAX_BLOB_LEN}",
-                plain.len()
-            )));
+            return Err(Error::invalid(format!("a blob of {} bytes is longer than {MAX_BLOB_LEN}", plain.len())));
         }
         let session = &self.session;
         let closed = |error| Error::Interrupted(format!("{error}"));
@@ -162,13 +152,7 @@ impl Writer {
         let prepare = move || {
             let id = repo.keys().identify(&plain);
             let blob = known(&id).or_else(|| lock(&seen).get(&id));
-            blob.map_or_else(
-                || Prepared::New {
-                    id,
-                    encoded: encode_blob(&plain),
-                },
-                Prepared::Known,
-            )
+            blob.map_or_else(|| Prepared::New { id, encoded: encode_blob(&plain) }, Prepared::Known)
         };
         let prepared = background::run(prepare).await?;
         session.append(kind, prepared, plain_len).await
@@ -203,33 +187,19 @@ impl Writer {
         }
         let mut packs = std::mem::take(&mut lock(&session.stored).packs);
         packs.sort_unstable();
-        Ok(WrittenPacks {
-            packs,
-            stats: open.stats,
-        })
+        Ok(WrittenPacks { packs, stats: open.stats })
     }
 }
 
 impl Session {
     fn check_usable(&self, open: &Open) -> Result<()> {
         if let Some(failure) = &lock(&self.stored).failure {
-            return Err(Error::SessionOver {
-                cause: Some(Arc::new(failure.clone())),
-            });
+            return Err(Error::SessionOver { cause: Some(Arc::new(failure.clone())) });
         }
-        if open.finished {
-            Err(Error::SessionOver { cause: None })
-        } else {
-            Ok(())
-        }
+        if open.finished { Err(Error::SessionOver { cause: None }) } else { Ok(()) }
     }
 
-    async fn append(
-        &self,
-        kind: BlobKind,
-        prepared: Prepared,
-        plain_len: usize,
-    ) -> Result<BlobRef> {
+    async fn append(&self, kind: BlobKind, prepared: Prepared, plain_len: usize) -> Result<BlobRef> {
         let mut open = self.open.lock().await;
         self.check_usable(&open)?;
         open.stats.blobs += 1;
@@ -242,19 +212,10 @@ impl Session {
         if let Some(blob) = lock(&self.seen).get(&id) {
             return Ok(blob);
         }
-        if open
-            .pack
-            .as_ref()
-            .is_some_and(|pack| !pack.has_room(encoded.len()))
-        {
+        if open.pack.as_ref().is_some_and(|pack| !pack.has_room(encoded.len())) {
             self.upload_open_pack(&mut open).await?;
         }
-        let Open {
-            pack,
-            next_sequence,
-            stats,
-            ..
-        } = &mut *open;
+        let Open { pack, next_sequence, stats, .. } = &mut *open;
         let pack = match pack {
             Some(pack) => pack,
             None => pack.insert(self.new_pack(next_sequence)?),
@@ -268,14 +229,9 @@ impl Session {
     }
 
     fn new_pack(&self, next_sequence: &mut u32) -> Result<PackBuilder> {
-        let id = PackId {
-            epoch: self.epoch,
-            writer: self.writer,
-            sequence: *next_sequence,
-        };
+        let id = PackId { epoch: self.epoch, writer: self.writer, sequence: *next_sequence };
         let next = next_sequence.checked_add(1);
-        *next_sequence =
-            next.ok_or_else(|| Error::invalid("a session has no more than 4 Gi packs"))?;
+        *next_sequence = next.ok_or_else(|| Error::invalid("a session has no more than 4 Gi packs"))?;
         Ok(PackBuilder::new(id, self.repo.pack_key(&id)))
     }
 
@@ -285,19 +241,12 @@ impl Session {
             return Ok(());
         }
         let closed = |error| Error::Interrupted(format!("{error}"));
-        let permit = Arc::clone(&self.uploads)
-            .acquire_owned()
-            .await
-            .map_err(closed)?;
+        let permit = Arc::clone(&self.uploads).acquire_owned().await.map_err(closed)?;
         while let Some(ended) = open.tasks.try_join_next() {
             ended.map_err(|error| Error::Interrupted(error.to_string()))?;
         }
         if let Some(pack) = open.pack.take() {
-            let (repo, stored, ids) = (
-                self.repo.clone(),
-                Arc::clone(&self.stored),
-                (self.epoch, self.writer),
-            );
+            let (repo, stored, ids) = (self.repo.clone(), Arc::clone(&self.stored), (self.epoch, self.writer));
             open.tasks.spawn(upload(repo, pack, stored, ids, permit));
         }
         Ok(())
@@ -314,10 +263,7 @@ async fn upload(
 ) {
     let result = async {
         let FinishedPack { id, bytes, entries } = background::run(|| pack.finish()).await?;
-        let info = PackInfo {
-            id,
-            bytes: bytes.len() as u64,
-        };
+        let info = PackInfo { id, bytes: bytes.len() as u64 };
         repo.store().put_new(&layout::pack(&id), bytes).await?;
         let run = {
             let mut stored = lock(&stored);
@@ -338,20 +284,11 @@ async fn upload(
 
 impl Stored {
     /// Takes the entries for the next run if there are at least `enough`.
-    fn take_run(
-        &mut self,
-        epoch: u64,
-        writer: WriterId,
-        enough: usize,
-    ) -> Option<(RunId, Vec<Entry>)> {
+    fn take_run(&mut self, epoch: u64, writer: WriterId, enough: usize) -> Option<(RunId, Vec<Entry>)> {
         if self.entries.len() < enough {
             return None;
         }
-        let id = RunId {
-            epoch,
-            writer,
-            sequence: self.next_run,
-        };
+        let id = RunId { epoch, writer, sequence: self.next_run };
         self.next_run += 1;
         Some((id, std::mem::take(&mut self.entries)))
     }

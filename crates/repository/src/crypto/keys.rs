@@ -69,10 +69,7 @@ pub(crate) struct DomainKeys {
 
 impl DomainKeys {
     pub(crate) fn derive(master: &Key) -> Self {
-        Self {
-            identity: master.derive(IDENTITY_CONTEXT, &[]),
-            data: master.derive(DATA_CONTEXT, &[]),
-        }
+        Self { identity: master.derive(IDENTITY_CONTEXT, &[]), data: master.derive(DATA_CONTEXT, &[]) }
     }
 
     pub(crate) fn identify(&self, plain: &[u8]) -> BlobId {
@@ -84,11 +81,7 @@ impl DomainKeys {
     }
 
     pub(crate) fn run(&self, id: &RunId) -> SealingKey {
-        let parts = [
-            &id.epoch.to_le_bytes()[..],
-            &id.writer.0,
-            &id.sequence.to_le_bytes(),
-        ];
+        let parts = [&id.epoch.to_le_bytes()[..], &id.writer.0, &id.sequence.to_le_bytes()];
         SealingKey::new(&self.data.derive(RUN_CONTEXT, &parts))
     }
 
@@ -108,8 +101,7 @@ impl fmt::Debug for SealingKey {
 
 impl SealingKey {
     pub(crate) fn new(key: &Key) -> Self {
-        let key =
-            UnboundKey::new(&AES_256_GCM, key.bytes()).expect("a key of AES-256 has 32 bytes");
+        let key = UnboundKey::new(&AES_256_GCM, key.bytes()).expect("a key of AES-256 has 32 bytes");
         Self(LessSafeKey::new(key))
     }
 
@@ -128,9 +120,7 @@ impl SealingKey {
         let (text, tag) = sealed.split_at_checked(sealed.len().checked_sub(TAG_LEN)?)?;
         let mut plain = vec![0; text.len()];
         let nonce = Nonce::assume_unique_for_key(nonce);
-        self.0
-            .open_separate_gather(nonce, Aad::from(bound), text, tag, &mut plain)
-            .ok()?;
+        self.0.open_separate_gather(nonce, Aad::from(bound), text, tag, &mut plain).ok()?;
         Some(plain)
     }
 
@@ -170,10 +160,7 @@ mod tests {
         for position in 0..sealed.len() {
             let mut flipped = sealed.to_vec();
             flipped[position] ^= 1;
-            assert!(
-                key.open_at(b"pack", &flipped, 4).is_none(),
-                "byte {position}"
-            );
+            assert!(key.open_at(b"pack", &flipped, 4).is_none(), "byte {position}");
         }
         assert!(key.open_at(b"pack", &sealed[..3], 4).is_none());
     }
@@ -183,13 +170,7 @@ mod tests {
         let keys = DomainKeys::derive(&Key::new([1; 32]));
         assert_ne!(keys.identity.bytes(), keys.data.bytes());
         let first = keys.data.derive(PACK_CONTEXT, &[b"a"]);
-        assert_ne!(
-            first.bytes(),
-            keys.data.derive(PACK_CONTEXT, &[b"b"]).bytes()
-        );
-        assert_ne!(
-            first.bytes(),
-            keys.data.derive(RUN_CONTEXT, &[b"a"]).bytes()
-        );
+        assert_ne!(first.bytes(), keys.data.derive(PACK_CONTEXT, &[b"b"]).bytes());
+        assert_ne!(first.bytes(), keys.data.derive(RUN_CONTEXT, &[b"a"]).bytes());
     }
 }

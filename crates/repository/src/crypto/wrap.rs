@@ -16,17 +16,9 @@ const PASSPHRASE: &str = "passphrase-argon2id";
 
 /// What Argon2id costs: memory in KiB, passes, lanes. RFC 9106's second choice with half of the memory and one lane, so that
 /// opening a repository stays below the 64 MiB that a restore may use.
-const COST: Cost = Cost {
-    memory_kib: 32 << 10,
-    passes: 3,
-    lanes: 1,
-};
+const COST: Cost = Cost { memory_kib: 32 << 10, passes: 3, lanes: 1 };
 /// What a key object may demand at most; more would let a hostile repository use up this machine.
-const MAX_COST: Cost = Cost {
-    memory_kib: 1 << 20,
-    passes: 16,
-    lanes: 16,
-};
+const MAX_COST: Cost = Cost { memory_kib: 1 << 20, passes: 16, lanes: 16 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -55,11 +47,7 @@ pub(crate) struct WrappedKey {
 }
 
 impl WrappedKey {
-    pub(crate) fn wrap(
-        master: &Key,
-        passphrase: &Passphrase,
-        repository: RepositoryId,
-    ) -> Result<Self, Malformed> {
+    pub(crate) fn wrap(master: &Key, passphrase: &Passphrase, repository: RepositoryId) -> Result<Self, Malformed> {
         let salt = super::random::<16>()?;
         let mut wrapped = Self {
             format: FORMAT.to_owned(),
@@ -83,14 +71,11 @@ impl WrappedKey {
     pub(crate) fn unwrap_with(&self, passphrase: &Passphrase) -> Result<Option<Key>, Malformed> {
         let (cost, max) = (self.cost, MAX_COST);
         if cost.memory_kib > max.memory_kib || cost.passes > max.passes || cost.lanes > max.lanes {
-            return Err(Malformed::new(format!(
-                "it demands more than Argon2id with {max:?}"
-            )));
+            return Err(Malformed::new(format!("it demands more than Argon2id with {max:?}")));
         }
-        let salt = from_hex::<16>(&self.salt)
-            .ok_or_else(|| Malformed::new("its salt is not 32 hexadecimal digits"))?;
-        let sealed = from_hex::<48>(&self.sealed)
-            .ok_or_else(|| Malformed::new("its key is not 96 hexadecimal digits"))?;
+        let salt = from_hex::<16>(&self.salt).ok_or_else(|| Malformed::new("its salt is not 32 hexadecimal digits"))?;
+        let sealed =
+            from_hex::<48>(&self.sealed).ok_or_else(|| Malformed::new("its key is not 96 hexadecimal digits"))?;
         let opened = stretch(passphrase, &salt, cost)?.open([0; 12], &self.bound(), &sealed);
         Ok(opened
             .map(zeroize::Zeroizing::new)
@@ -104,12 +89,8 @@ impl WrappedKey {
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let key: Self = crate::checked_json::read(bytes)?;
-        if (
-            key.format.as_str(),
-            key.version,
-            key.domain.as_str(),
-            key.method.as_str(),
-        ) != (FORMAT, VERSION, DOMAIN, PASSPHRASE)
+        if (key.format.as_str(), key.version, key.domain.as_str(), key.method.as_str())
+            != (FORMAT, VERSION, DOMAIN, PASSPHRASE)
         {
             return Err(Malformed::new(format!(
                 "it is no {FORMAT} of version {VERSION} by {PASSPHRASE} for domain {DOMAIN}"
@@ -124,10 +105,8 @@ impl WrappedKey {
 }
 
 fn stretch(passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Result<SealingKey, Malformed> {
-    let refused =
-        |error: argon2::Error| Malformed::new(format!("Argon2id refuses {cost:?}: {error}"));
-    let params =
-        Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(refused)?;
+    let refused = |error: argon2::Error| Malformed::new(format!("Argon2id refuses {cost:?}: {error}"));
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(refused)?;
     let mut key = zeroize::Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase.as_bytes(), salt, key.as_mut())
@@ -142,39 +121,19 @@ mod tests {
     #[test]
     fn only_the_passphrase_opens_the_key() {
         let master = Key::random().unwrap();
-        let wrapped =
-            WrappedKey::wrap(&master, &Passphrase::new("right"), RepositoryId([1; 16])).unwrap();
+        let wrapped = WrappedKey::wrap(&master, &Passphrase::new("right"), RepositoryId([1; 16])).unwrap();
         let read = WrappedKey::from_bytes(&wrapped.to_bytes().unwrap()).unwrap();
         assert_eq!(read, wrapped);
-        assert!(
-            read.unwrap_with(&Passphrase::new("wrong"))
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(
-            read.unwrap_with(&Passphrase::new("right"))
-                .unwrap()
-                .unwrap()
-                .bytes(),
-            master.bytes()
-        );
-        let elsewhere = WrappedKey {
-            repository: RepositoryId([2; 16]),
-            ..read
-        };
-        assert!(
-            elsewhere
-                .unwrap_with(&Passphrase::new("right"))
-                .unwrap()
-                .is_none()
-        );
+        assert!(read.unwrap_with(&Passphrase::new("wrong")).unwrap().is_none());
+        assert_eq!(read.unwrap_with(&Passphrase::new("right")).unwrap().unwrap().bytes(), master.bytes());
+        let elsewhere = WrappedKey { repository: RepositoryId([2; 16]), ..read };
+        assert!(elsewhere.unwrap_with(&Passphrase::new("right")).unwrap().is_none());
     }
 
     #[test]
     fn a_key_that_costs_too_much_is_refused() {
         let master = Key::random().unwrap();
-        let mut wrapped =
-            WrappedKey::wrap(&master, &Passphrase::new("x"), RepositoryId([1; 16])).unwrap();
+        let mut wrapped = WrappedKey::wrap(&master, &Passphrase::new("x"), RepositoryId([1; 16])).unwrap();
         wrapped.cost.memory_kib = u32::MAX;
         assert!(wrapped.unwrap_with(&Passphrase::new("x")).is_err());
     }

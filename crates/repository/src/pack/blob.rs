@@ -29,9 +29,7 @@ pub(crate) fn encode(plain: &[u8]) -> Vec<u8> {
 pub(crate) fn decode(encoded: Vec<u8>, plain_len: u32) -> Result<Vec<u8>, Malformed> {
     let plain_len = plain_len as usize;
     if plain_len > MAX_BLOB_LEN {
-        return Err(Malformed::new(format!(
-            "a blob of {plain_len} bytes is longer than {MAX_BLOB_LEN}"
-        )));
+        return Err(Malformed::new(format!("a blob of {plain_len} bytes is longer than {MAX_BLOB_LEN}")));
     }
     let plain = match encoded.split_first() {
         Some((&RAW, _)) => {
@@ -39,23 +37,15 @@ pub(crate) fn decode(encoded: Vec<u8>, plain_len: u32) -> Result<Vec<u8>, Malfor
             plain.remove(0);
             plain
         }
-        Some((&ZSTD, compressed)) => {
-            zstd::bulk::decompress(compressed, plain_len).map_err(|error| {
-                Malformed::new(format!(
-                    "a blob does not decompress to {plain_len} bytes: {error}"
-                ))
-            })?
-        }
+        Some((&ZSTD, compressed)) => zstd::bulk::decompress(compressed, plain_len)
+            .map_err(|error| Malformed::new(format!("a blob does not decompress to {plain_len} bytes: {error}")))?,
         Some((codec, _)) => return Err(Malformed::new(format!("{codec} is no codec"))),
         None => return Err(Malformed::new("a blob is empty")),
     };
     if plain.len() == plain_len {
         Ok(plain)
     } else {
-        Err(Malformed::new(format!(
-            "a blob has {} bytes instead of {plain_len}",
-            plain.len()
-        )))
+        Err(Malformed::new(format!("a blob has {} bytes instead of {plain_len}", plain.len())))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Filling a pack.
 
 use super::format::{
-    ENTRY_LEN, Entry, HEADER_LEN, MAX_PACK_BLOBS, PACK_TARGET_LEN, TRAILER_LEN, encode_directory,
-    encode_header, encode_trailer,
+    ENTRY_LEN, Entry, HEADER_LEN, MAX_PACK_BLOBS, PACK_TARGET_LEN, TRAILER_LEN, encode_directory, encode_header,
+    encode_trailer,
 };
 use super::{BlobKind, MAX_BLOB_LEN};
 use crate::crypto::{SealingKey, TAG_LEN};
@@ -31,13 +31,7 @@ impl PackBuilder {
     pub(crate) fn new(id: PackId, key: SealingKey) -> Self {
         let mut bytes = Vec::with_capacity(PACK_TARGET_LEN);
         bytes.extend_from_slice(&encode_header(&id));
-        Self {
-            id,
-            id_bytes: id.encode(),
-            key,
-            bytes,
-            entries: Vec::new(),
-        }
+        Self { id, id_bytes: id.encode(), key, bytes, entries: Vec::new() }
     }
 
     /// Whether the pack stays within its target with one more blob; an empty pack takes any blob.
@@ -48,17 +42,8 @@ impl PackBuilder {
     }
 
     /// Seals an encoded blob at the end of the pack.
-    pub(crate) fn append(
-        &mut self,
-        id: BlobId,
-        kind: BlobKind,
-        encoded: &[u8],
-        plain_len: usize,
-    ) -> BlobRef {
-        assert!(
-            plain_len <= MAX_BLOB_LEN && encoded.len() <= MAX_BLOB_LEN + 1,
-            "the session refuses longer blobs"
-        );
+    pub(crate) fn append(&mut self, id: BlobId, kind: BlobKind, encoded: &[u8], plain_len: usize) -> BlobRef {
+        assert!(plain_len <= MAX_BLOB_LEN && encoded.len() <= MAX_BLOB_LEN + 1, "the session refuses longer blobs");
         let offset = self.bytes.len();
         self.bytes.extend_from_slice(encoded);
         self.key.seal_at(&self.id_bytes, &mut self.bytes, offset);
@@ -76,18 +61,12 @@ impl PackBuilder {
     /// Writes directory and trailer.
     pub(crate) fn finish(mut self) -> FinishedPack {
         let offset = self.bytes.len();
-        self.bytes
-            .extend_from_slice(&encode_directory(&self.entries));
+        self.bytes.extend_from_slice(&encode_directory(&self.entries));
         self.key.seal_at(&self.id_bytes, &mut self.bytes, offset);
         let len = self.bytes.len() - offset;
-        self.bytes
-            .extend_from_slice(&encode_trailer(narrow(offset), narrow(len)));
+        self.bytes.extend_from_slice(&encode_trailer(narrow(offset), narrow(len)));
         debug_assert!(offset >= HEADER_LEN);
-        FinishedPack {
-            id: self.id,
-            bytes: Bytes::from(self.bytes),
-            entries: self.entries,
-        }
+        FinishedPack { id: self.id, bytes: Bytes::from(self.bytes), entries: self.entries }
     }
 }
 

@@ -47,9 +47,7 @@ pub(super) fn encode_header(id: &PackId) -> [u8; HEADER_LEN] {
 
 /// Checks the header; a newer version is told by its number.
 pub(super) fn check_header(bytes: &[u8], id: &PackId) -> Result<(), Malformed> {
-    let header = bytes
-        .get(..HEADER_LEN)
-        .ok_or_else(|| Malformed::new("the header is cut off"))?;
+    let header = bytes.get(..HEADER_LEN).ok_or_else(|| Malformed::new("the header is cut off"))?;
     if *header == encode_header(id) {
         return Ok(());
     }
@@ -60,9 +58,7 @@ pub(super) fn check_header(bytes: &[u8], id: &PackId) -> Result<(), Malformed> {
         return Err(Malformed::new("the checksum of the header is wrong"));
     }
     if version != VERSION {
-        return Err(Malformed::new(format!(
-            "it has version {version}, and this program reads version {VERSION}"
-        )));
+        return Err(Malformed::new(format!("it has version {version}, and this program reads version {VERSION}")));
     }
     Err(Malformed::new("the header is that of another pack"))
 }
@@ -82,11 +78,7 @@ pub(super) fn encode_directory(entries: &[Entry]) -> Vec<u8> {
 }
 
 /// Reads a directory and checks that the blobs lie back to back from the header to `end`.
-pub(super) fn decode_directory(
-    plain: &[u8],
-    pack: PackId,
-    end: u32,
-) -> Result<Vec<Entry>, Malformed> {
+pub(super) fn decode_directory(plain: &[u8], pack: PackId, end: u32) -> Result<Vec<Entry>, Malformed> {
     let mut fields = Fields::new(plain);
     let count = fields.count(ENTRY_LEN)?;
     let mut entries = Vec::with_capacity(count);
@@ -101,39 +93,23 @@ pub(super) fn decode_directory(
         };
         check_lengths(&blob)?;
         if u64::from(blob.offset) != offset {
-            return Err(Malformed::new(format!(
-                "the directory has a gap at {offset}"
-            )));
+            return Err(Malformed::new(format!("the directory has a gap at {offset}")));
         }
         offset += u64::from(blob.stored_len);
-        entries.push(Entry {
-            blob,
-            kind: BlobKind::decode(fields.u8()?)?,
-        });
+        entries.push(Entry { blob, kind: BlobKind::decode(fields.u8()?)? });
     }
     fields.finish()?;
-    if offset == u64::from(end) {
-        Ok(entries)
-    } else {
-        Err(Malformed::new("the directory does not cover the pack"))
-    }
+    if offset == u64::from(end) { Ok(entries) } else { Err(Malformed::new("the directory does not cover the pack")) }
 }
 
 /// Checks that a blob has lengths that a blob can have.
 pub(crate) fn check_lengths(blob: &BlobRef) -> Result<(), Malformed> {
     let (stored, plain) = (blob.stored_len as usize, blob.plain_len as usize);
     if !(MIN_STORED_LEN..=MAX_STORED_LEN).contains(&stored) || plain > MAX_BLOB_LEN {
-        return Err(Malformed::new(format!(
-            "no blob has {stored} stored and {plain} plain bytes"
-        )));
+        return Err(Malformed::new(format!("no blob has {stored} stored and {plain} plain bytes")));
     }
-    if u64::from(blob.offset) + u64::from(blob.stored_len) > MAX_PACK_LEN
-        || (blob.offset as usize) < HEADER_LEN
-    {
-        return Err(Malformed::new(format!(
-            "no pack has a blob at {}",
-            blob.offset
-        )));
+    if u64::from(blob.offset) + u64::from(blob.stored_len) > MAX_PACK_LEN || (blob.offset as usize) < HEADER_LEN {
+        return Err(Malformed::new(format!("no pack has a blob at {}", blob.offset)));
     }
     Ok(())
 }
@@ -159,15 +135,10 @@ pub(super) fn decode_trailer(trailer: &[u8], pack_len: u64) -> Result<(u32, u32)
         return Err(Malformed::new("the checksum of the trailer is wrong"));
     }
     let fits = u64::from(offset) + u64::from(len) + TRAILER_LEN as u64 == pack_len;
-    if fits
-        && (offset as usize) >= HEADER_LEN
-        && len as usize <= 4 + MAX_PACK_BLOBS * ENTRY_LEN + TAG_LEN
-    {
+    if fits && (offset as usize) >= HEADER_LEN && len as usize <= 4 + MAX_PACK_BLOBS * ENTRY_LEN + TAG_LEN {
         Ok((offset, len))
     } else {
-        Err(Malformed::new(format!(
-            "the directory of {len} bytes at {offset} does not reach up to the trailer"
-        )))
+        Err(Malformed::new(format!("the directory of {len} bytes at {offset} does not reach up to the trailer")))
     }
 }
 
@@ -177,19 +148,12 @@ mod tests {
     use crate::ids::WriterId;
     use proptest::prelude::*;
 
-    const ID: PackId = PackId {
-        epoch: 1,
-        writer: WriterId([2; 12]),
-        sequence: 3,
-    };
+    const ID: PackId = PackId { epoch: 1, writer: WriterId([2; 12]), sequence: 3 };
 
     #[test]
     fn sizes_on_disk_are_fixed() {
         assert_eq!((HEADER_LEN, TRAILER_LEN, ENTRY_LEN), (40, 20, 45));
-        assert!(
-            PACK_TARGET_LEN + MAX_STORED_LEN + MAX_PACK_BLOBS * ENTRY_LEN
-                < usize::try_from(MAX_PACK_LEN).unwrap()
-        );
+        assert!(PACK_TARGET_LEN + MAX_STORED_LEN + MAX_PACK_BLOBS * ENTRY_LEN < usize::try_from(MAX_PACK_LEN).unwrap());
     }
 
     #[test]

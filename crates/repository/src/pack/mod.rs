@@ -42,9 +42,7 @@ impl BlobKind {
         match byte {
             1 => Ok(Self::Data),
             2 => Ok(Self::Page),
-            other => Err(crate::codec::Malformed::new(format!(
-                "{other} is no kind of blob"
-            ))),
+            other => Err(crate::codec::Malformed::new(format!("{other} is no kind of blob"))),
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Reading packs as a whole, to see whether they are what was written.
 
 use super::decode_blob;
-use super::format::{
-    Entry, HEADER_LEN, TRAILER_LEN, check_header, decode_directory, decode_trailer,
-};
+use super::format::{Entry, HEADER_LEN, TRAILER_LEN, check_header, decode_directory, decode_trailer};
 use crate::codec::Malformed;
 use crate::crypto::{DomainKeys, SealingKey};
 use crate::error::{Error, Result};
@@ -35,14 +33,9 @@ pub(crate) fn verify(bytes: &[u8], id: PackId, keys: &DomainKeys) -> (Vec<Entry>
     });
     for Entry { blob, .. } in &entries {
         let start = blob.offset as usize;
-        let sealed = bytes
-            .get(start..start + blob.stored_len as usize)
-            .unwrap_or_default();
+        let sealed = bytes.get(start..start + blob.stored_len as usize).unwrap_or_default();
         if let Err(what) = open_blob(blob, sealed, &key, keys) {
-            damage.push(PackDamage {
-                what,
-                blob: Some(*blob),
-            });
+            damage.push(PackDamage { what, blob: Some(*blob) });
         }
     }
     (entries, damage)
@@ -50,24 +43,13 @@ pub(crate) fn verify(bytes: &[u8], id: PackId, keys: &DomainKeys) -> (Vec<Entry>
 
 fn open_directory(bytes: &[u8], id: PackId, key: &SealingKey) -> Result<Vec<Entry>, Malformed> {
     let cut = || Malformed::new("the pack is cut off");
-    let trailer_start = bytes
-        .len()
-        .checked_sub(TRAILER_LEN)
-        .filter(|start| *start >= HEADER_LEN)
-        .ok_or_else(cut)?;
+    let trailer_start = bytes.len().checked_sub(TRAILER_LEN).filter(|start| *start >= HEADER_LEN).ok_or_else(cut)?;
     let (offset, len) = decode_trailer(&bytes[trailer_start..], bytes.len() as u64)?;
-    let sealed = bytes
-        .get(offset as usize..(offset + len) as usize)
-        .ok_or_else(cut)?;
+    let sealed = bytes.get(offset as usize..(offset + len) as usize).ok_or_else(cut)?;
     decode_sealed_directory(sealed, offset, id, key)
 }
 
-fn decode_sealed_directory(
-    sealed: &[u8],
-    offset: u32,
-    id: PackId,
-    key: &SealingKey,
-) -> Result<Vec<Entry>, Malformed> {
+fn decode_sealed_directory(sealed: &[u8], offset: u32, id: PackId, key: &SealingKey) -> Result<Vec<Entry>, Malformed> {
     let plain = key
         .open_at(&id.encode(), sealed, u64::from(offset))
         .ok_or_else(|| Malformed::new("the directory does not open with its key"))?;
@@ -83,49 +65,27 @@ pub(crate) fn open_blob(
 ) -> Result<Vec<u8>, Malformed> {
     let encoded = key
         .open_at(&blob.pack.encode(), sealed, u64::from(blob.offset))
-        .ok_or_else(|| {
-            Malformed::new(format!(
-                "the blob at {} does not open with its key",
-                blob.offset
-            ))
-        })?;
+        .ok_or_else(|| Malformed::new(format!("the blob at {} does not open with its key", blob.offset)))?;
     let plain = decode_blob(encoded, blob.plain_len)?;
     if keys.identify(&plain) == blob.id {
         Ok(plain)
     } else {
-        Err(Malformed::new(format!(
-            "the blob at {} is not the one it should be",
-            blob.offset
-        )))
+        Err(Malformed::new(format!("the blob at {} is not the one it should be", blob.offset)))
     }
 }
 
 /// Reads only header, directory and trailer of a pack in a store.
-pub(crate) async fn read_directory(
-    store: &Store,
-    id: PackId,
-    pack_len: u64,
-    keys: &DomainKeys,
-) -> Result<Vec<Entry>> {
+pub(crate) async fn read_directory(store: &Store, id: PackId, pack_len: u64, keys: &DomainKeys) -> Result<Vec<Entry>> {
     let name = layout::pack(&id);
     let damaged = |what: Malformed| what.in_object(&name);
     if pack_len < (HEADER_LEN + TRAILER_LEN) as u64 || pack_len > super::MAX_PACK_LEN {
-        return Err(damaged(Malformed::new(format!(
-            "no pack has {pack_len} bytes"
-        ))));
+        return Err(damaged(Malformed::new(format!("no pack has {pack_len} bytes"))));
     }
-    let header = store
-        .get_range(&name, 0..HEADER_LEN as u64)
-        .await
-        .map_err(Error::from)?;
+    let header = store.get_range(&name, 0..HEADER_LEN as u64).await.map_err(Error::from)?;
     check_header(&header, &id).map_err(damaged)?;
-    let trailer = store
-        .get_range(&name, pack_len - TRAILER_LEN as u64..pack_len)
-        .await?;
+    let trailer = store.get_range(&name, pack_len - TRAILER_LEN as u64..pack_len).await?;
     let (offset, len) = decode_trailer(&trailer, pack_len).map_err(damaged)?;
-    let sealed = store
-        .get_range(&name, u64::from(offset)..u64::from(offset) + u64::from(len))
-        .await?;
+    let sealed = store.get_range(&name, u64::from(offset)..u64::from(offset) + u64::from(len)).await?;
     decode_sealed_directory(&sealed, offset, id, &keys.pack(&id)).map_err(damaged)
 }
 
@@ -137,22 +97,13 @@ mod tests {
     use crate::pack::{BlobKind, PackBuilder, encode_blob};
     use proptest::prelude::*;
 
-    const ID: PackId = PackId {
-        epoch: 1,
-        writer: WriterId([2; 12]),
-        sequence: 3,
-    };
+    const ID: PackId = PackId { epoch: 1, writer: WriterId([2; 12]), sequence: 3 };
 
     fn pack_of(blobs: &[Vec<u8>]) -> (DomainKeys, Vec<u8>, Vec<Entry>) {
         let keys = DomainKeys::derive(&Key::new([5; 32]));
         let mut builder = PackBuilder::new(ID, keys.pack(&ID));
         for plain in blobs {
-            builder.append(
-                keys.identify(plain),
-                BlobKind::Data,
-                &encode_blob(plain),
-                plain.len(),
-            );
+            builder.append(keys.identify(plain), BlobKind::Data, &encode_blob(plain), plain.len());
         }
         let pack = builder.finish();
         (keys, pack.bytes.to_vec(), pack.entries)
@@ -170,17 +121,10 @@ mod tests {
                 let start = blob.offset as usize;
                 (start..start + blob.stored_len as usize).contains(&position)
             });
-            assert_eq!(
-                damage.iter().map(|damage| damage.blob).collect::<Vec<_>>(),
-                [hit],
-                "byte {position}"
-            );
+            assert_eq!(damage.iter().map(|damage| damage.blob).collect::<Vec<_>>(), [hit], "byte {position}");
         }
         for cut in 0..bytes.len() {
-            assert!(
-                !verify(&bytes[..cut], ID, &keys).1.is_empty(),
-                "cut at {cut}"
-            );
+            assert!(!verify(&bytes[..cut], ID, &keys).1.is_empty(), "cut at {cut}");
         }
     }
 

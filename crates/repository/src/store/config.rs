@@ -22,12 +22,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 
 /// Where a store is, and how to get in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields,
-    tag = "type"
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields, tag = "type")]
 pub enum StoreConfig {
     /// A folder; made when the repository is created.
     #[serde(rename = "filesystem")]
@@ -71,34 +66,24 @@ impl StoreConfig {
     pub fn from_url(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, StoreError> {
         if let Some(path) = url.strip_prefix("file://") {
             return if path.starts_with('/') {
-                Ok(Self::FileSystem {
-                    path: PathBuf::from(path),
-                })
+                Ok(Self::FileSystem { path: PathBuf::from(path) })
             } else {
-                Err(StoreError::configuration(format!(
-                    "{url:?} has no absolute path; write file:///path"
-                )))
+                Err(StoreError::configuration(format!("{url:?} has no absolute path; write file:///path")))
             };
         }
         let Some(place) = url.strip_prefix("s3://") else {
-            return Err(StoreError::configuration(format!(
-                "{url:?} is neither file:///path nor s3://bucket/prefix"
-            )));
+            return Err(StoreError::configuration(format!("{url:?} is neither file:///path nor s3://bucket/prefix")));
         };
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if bucket.is_empty() {
-            return Err(StoreError::configuration(format!(
-                "{url:?} names no bucket"
-            )));
+            return Err(StoreError::configuration(format!("{url:?} names no bucket")));
         }
         let need = |name: &str| {
             env(name)
                 .filter(|value| !value.is_empty())
                 .ok_or_else(|| StoreError::configuration(format!("{name} is not set")))
         };
-        let endpoint = env("AWS_ENDPOINT_URL_S3")
-            .or_else(|| env("AWS_ENDPOINT_URL"))
-            .filter(|value| !value.is_empty());
+        let endpoint = env("AWS_ENDPOINT_URL_S3").or_else(|| env("AWS_ENDPOINT_URL")).filter(|value| !value.is_empty());
         let ca_pem = match env("AWS_CA_BUNDLE") {
             Some(path) => Some(
                 std::fs::read_to_string(&path)
@@ -122,26 +107,15 @@ impl StoreConfig {
     /// Opens the store; nothing is asked of it yet.
     pub fn open(&self, retry: RetryPolicy) -> Result<Store, StoreError> {
         match self {
-            Self::FileSystem { path } => Ok(Store::new(
-                FileSystem::new(path.clone()),
-                &path.display().to_string(),
-                retry,
-            )),
-            Self::Memory => Ok(Store::new(
-                Objects::new(InMemory::new(), "")?,
-                "memory",
-                retry,
-            )),
+            Self::FileSystem { path } => {
+                Ok(Store::new(FileSystem::new(path.clone()), &path.display().to_string(), retry))
+            }
+            Self::Memory => Ok(Store::new(Objects::new(InMemory::new(), "")?, "memory", retry)),
             Self::S3 { bucket, prefix, .. } => {
-                let invalid =
-                    |error| StoreError::configuration(format!("s3://{bucket}")).because(error);
+                let invalid = |error| StoreError::configuration(format!("s3://{bucket}")).because(error);
                 let store = self.s3_builder()?.build().map_err(invalid)?;
                 let place = format!("s3://{bucket}/{prefix}");
-                Ok(Store::new(
-                    Objects::new(store, prefix)?,
-                    place.trim_end_matches('/'),
-                    retry,
-                ))
+                Ok(Store::new(Objects::new(store, prefix)?, place.trim_end_matches('/'), retry))
             }
         }
     }
@@ -168,12 +142,9 @@ impl StoreConfig {
             .with_timeout(REQUEST_TIMEOUT)
             .with_allow_http(true);
         if let Some(pem) = ca_pem {
-            let bundle = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| {
-                StoreError::configuration("the certificates are not PEM").because(error)
-            })?;
-            client = bundle
-                .into_iter()
-                .fold(client, ClientOptions::with_root_certificate);
+            let bundle = Certificate::from_pem_bundle(pem.as_bytes())
+                .map_err(|error| StoreError::configuration("the certificates are not PEM").because(error))?;
+            client = bundle.into_iter().fold(client, ClientOptions::with_root_certificate);
         }
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
@@ -182,10 +153,7 @@ impl StoreConfig {
             .with_access_key_id(access_key_id)
             .with_secret_access_key(secret_access_key.expose())
             .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                ..RetryConfig::default()
-            })
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .with_client_options(client);
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
@@ -214,40 +182,21 @@ mod tests {
     #[test]
     fn urls_are_understood() {
         let folder = StoreConfig::from_url("file:///backup", &env).unwrap();
-        assert_eq!(
-            folder,
-            StoreConfig::FileSystem {
-                path: "/backup".into()
-            }
-        );
-        let StoreConfig::S3 {
-            bucket,
-            prefix,
-            path_style,
-            endpoint,
-            ..
-        } = StoreConfig::from_url("s3://b/p/q/", &env).unwrap()
+        assert_eq!(folder, StoreConfig::FileSystem { path: "/backup".into() });
+        let StoreConfig::S3 { bucket, prefix, path_style, endpoint, .. } =
+            StoreConfig::from_url("s3://b/p/q/", &env).unwrap()
         else {
             panic!("not S3");
         };
-        assert_eq!(
-            (bucket.as_str(), prefix.as_str(), path_style),
-            ("b", "p/q", true)
-        );
+        assert_eq!((bucket.as_str(), prefix.as_str(), path_style), ("b", "p/q", true));
         assert_eq!(endpoint.as_deref(), Some("http://127.0.0.1:9000"));
     }
 
     #[test]
     fn bad_urls_are_named() {
         let cases = [
-            (
-                "backup",
-                "\"backup\" is neither file:///path nor s3://bucket/prefix",
-            ),
-            (
-                "file://backup",
-                "\"file://backup\" has no absolute path; write file:///path",
-            ),
+            ("backup", "\"backup\" is neither file:///path nor s3://bucket/prefix"),
+            ("file://backup", "\"file://backup\" has no absolute path; write file:///path"),
             ("s3://", "\"s3://\" names no bucket"),
         ];
         for (url, expected) in cases {
@@ -255,20 +204,14 @@ mod tests {
             assert_eq!(error.source.unwrap().to_string(), expected);
         }
         let error = StoreConfig::from_url("s3://b", &|_| None).unwrap_err();
-        assert_eq!(
-            error.source.unwrap().to_string(),
-            "AWS_ACCESS_KEY_ID is not set"
-        );
+        assert_eq!(error.source.unwrap().to_string(), "AWS_ACCESS_KEY_ID is not set");
     }
 
     #[test]
     fn a_configuration_survives_json_and_hides_its_key() {
         let config = StoreConfig::from_url("s3://b/p", &env).unwrap();
         let json = serde_json::to_string(&config).unwrap();
-        assert!(
-            json.contains("\"type\":\"s3\"") && json.contains("\"secretAccessKey\":\"key\""),
-            "{json}"
-        );
+        assert!(json.contains("\"type\":\"s3\"") && json.contains("\"secretAccessKey\":\"key\""), "{json}");
         assert_eq!(serde_json::from_str::<StoreConfig>(&json).unwrap(), config);
         assert!(!format!("{config:?}").contains("\"key\""));
     }

@@ -55,12 +55,7 @@ fn describe(kind: &StoreErrorKind) -> &'static str {
 impl StoreError {
     /// An error that has no cause below it.
     pub fn new(kind: StoreErrorKind, operation: &'static str, object: impl Into<String>) -> Self {
-        Self {
-            kind,
-            operation,
-            object: object.into(),
-            source: None,
-        }
+        Self { kind, operation, object: object.into(), source: None }
     }
 
     /// Keeps what lies below.
@@ -72,8 +67,7 @@ impl StoreError {
 
     /// A configuration that cannot work; says why.
     pub(crate) fn configuration(what: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Invalid, "configure the store", "")
-            .because(ConfigurationError(what.into()))
+        Self::new(StoreErrorKind::Invalid, "configure the store", "").because(ConfigurationError(what.into()))
     }
 
     /// Sorts an error of the file system.
@@ -81,15 +75,13 @@ impl StoreError {
         let kind = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreErrorKind::NotFound,
             io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                StoreErrorKind::AccessDenied
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::AccessDenied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                StoreErrorKind::NoSpace
             }
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => StoreErrorKind::NoSpace,
-            io::ErrorKind::InvalidInput
-            | io::ErrorKind::InvalidFilename
-            | io::ErrorKind::IsADirectory => StoreErrorKind::Invalid,
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename | io::ErrorKind::IsADirectory => {
+                StoreErrorKind::Invalid
+            }
             _ => StoreErrorKind::Unreachable,
         };
         Self::new(kind, operation, object).because(error)
@@ -97,10 +89,7 @@ impl StoreError {
 
     /// Whether the same request may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            StoreErrorKind::Unreachable | StoreErrorKind::TooShort
-        )
+        matches!(self.kind, StoreErrorKind::Unreachable | StoreErrorKind::TooShort)
     }
 }
 

@@ -47,9 +47,7 @@ impl FileSystem {
         let path = self.path(operation, name)?;
         match tokio::task::spawn_blocking(move || work(&path)).await {
             Ok(result) => result.map_err(|error| StoreError::io(operation, name, error)),
-            Err(error) => {
-                Err(StoreError::new(StoreErrorKind::Unreachable, operation, name).because(error))
-            }
+            Err(error) => Err(StoreError::new(StoreErrorKind::Unreachable, operation, name).because(error)),
         }
     }
 }
@@ -58,8 +56,7 @@ impl FileSystem {
 impl ObjectAccess for FileSystem {
     async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
         let root = self.root.clone();
-        self.blocking("create", name, move |path| create(&root, path, &bytes))
-            .await
+        self.blocking("create", name, move |path| create(&root, path, &bytes)).await
     }
 
     async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError> {
@@ -73,18 +70,13 @@ impl ObjectAccess for FileSystem {
             Read::take(&mut file, limit).read_to_end(&mut bytes)?;
             Ok(Some(Bytes::from(bytes)))
         });
-        read.await?
-            .ok_or_else(|| StoreError::new(StoreErrorKind::TooLarge, "read", name))
+        read.await?.ok_or_else(|| StoreError::new(StoreErrorKind::TooLarge, "read", name))
     }
 
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let read = move |path: &Path| {
             let mut file = File::open(path)?;
-            let there = file
-                .metadata()?
-                .len()
-                .min(range.end)
-                .saturating_sub(range.start);
+            let there = file.metadata()?.len().min(range.end).saturating_sub(range.start);
             file.seek(SeekFrom::Start(range.start))?;
             let mut bytes = Vec::with_capacity(usize::try_from(there).unwrap_or(0));
             file.take(there).read_to_end(&mut bytes)?;
@@ -94,10 +86,7 @@ impl ObjectAccess for FileSystem {
     }
 
     async fn head(&self, name: &str) -> Result<u64, StoreError> {
-        self.blocking("look at", name, |path| {
-            fs::metadata(path).map(|metadata| metadata.len())
-        })
-        .await
+        self.blocking("look at", name, |path| fs::metadata(path).map(|metadata| metadata.len())).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -105,9 +94,7 @@ impl ObjectAccess for FileSystem {
         let folder = prefix.to_owned();
         match tokio::task::spawn_blocking(move || list(&root, &folder)).await {
             Ok(result) => result.map_err(|error| StoreError::io("list", prefix, error)),
-            Err(error) => {
-                Err(StoreError::new(StoreErrorKind::Unreachable, "list", prefix).because(error))
-            }
+            Err(error) => Err(StoreError::new(StoreErrorKind::Unreachable, "list", prefix).because(error)),
         }
     }
 
@@ -127,8 +114,7 @@ fn create(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     create_folder(&unfinished)?;
     let token = crate::crypto::random::<16>().map_err(io::Error::other)?;
     let temporary = unfinished.join(to_hex(&token));
-    let written =
-        write_synced(&temporary, bytes).and_then(|()| move_to_free_name(&temporary, path));
+    let written = write_synced(&temporary, bytes).and_then(|()| move_to_free_name(&temporary, path));
     if let Err(error) = written {
         // The first error is the one to report; a leftover under `unfinished/` harms nobody.
         if let Err(leftover) = fs::remove_file(&temporary)
@@ -167,10 +153,7 @@ fn create_folder(folder: &Path) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let above = folder
-                .parent()
-                .filter(|above| !above.as_os_str().is_empty())
-                .ok_or(error)?;
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).ok_or(error)?;
             create_folder(above)?;
             match fs::create_dir(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -199,22 +182,11 @@ fn list(root: &Path, folder: &str) -> io::Result<Vec<ObjectInfo>> {
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(root.join(&folder)) {
             Ok(entries) => entries,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 continue;
             }
-            Err(error)
-                if error.kind() == io::ErrorKind::PermissionDenied
-                    && is_foreign_folder(&folder) =>
-            {
-                objects.push(ObjectInfo {
-                    name: folder,
-                    size: 0,
-                });
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_foreign_folder(&folder) => {
+                objects.push(ObjectInfo { name: folder, size: 0 });
                 continue;
             }
             Err(error) => return Err(error),
@@ -222,17 +194,10 @@ fn list(root: &Path, folder: &str) -> io::Result<Vec<ObjectInfo>> {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let name = if folder.is_empty() {
-                name
-            } else {
-                format!("{folder}/{name}")
-            };
+            let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => folders.push(name),
-                Ok(metadata) => objects.push(ObjectInfo {
-                    name,
-                    size: metadata.len(),
-                }),
+                Ok(metadata) => objects.push(ObjectInfo { name, size: metadata.len() }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -242,6 +207,5 @@ fn list(root: &Path, folder: &str) -> io::Result<Vec<ObjectInfo>> {
 }
 
 fn is_foreign_folder(folder: &str) -> bool {
-    !folder.is_empty()
-        && !["domains", "epochs"].contains(&folder.split('/').next().unwrap_or_default())
+    !folder.is_empty() && !["domains", "epochs"].contains(&folder.split('/').next().unwrap_or_default())
 }

@@ -81,12 +81,7 @@ pub struct Store {
 impl Store {
     /// Wraps `access`; `place` is what messages call the store.
     pub fn new(access: impl ObjectAccess, place: &str, retry: RetryPolicy) -> Self {
-        Self {
-            access: Arc::new(access),
-            place: place.into(),
-            retry,
-            conditional_create: true,
-        }
+        Self { access: Arc::new(access), place: place.into(), retry, conditional_create: true }
     }
 
     /// What messages call the store.
@@ -105,11 +100,7 @@ impl Store {
     /// A creation whose answer was lost and that then meets the object it made is a success.
     pub async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
         if !self.conditional_create && self.exists(name).await? {
-            return Err(StoreError::new(
-                StoreErrorKind::AlreadyExists,
-                "create",
-                name,
-            ));
+            return Err(StoreError::new(StoreErrorKind::AlreadyExists, "create", name));
         }
         let mut attempts = self.retry.attempts();
         let mut maybe_created = false;
@@ -118,10 +109,7 @@ impl Store {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            if error.kind == StoreErrorKind::AlreadyExists
-                && maybe_created
-                && self.holds(name, &bytes).await?
-            {
+            if error.kind == StoreErrorKind::AlreadyExists && maybe_created && self.holds(name, &bytes).await? {
                 return Ok(());
             }
             maybe_created = true;
@@ -140,8 +128,7 @@ impl Store {
     /// Whether the object is the one that this writer tried to create.
     async fn holds(&self, name: &str, bytes: &Bytes) -> Result<bool, StoreError> {
         let len = bytes.len() as u64;
-        Ok(self.head(name).await? == len
-            && (len > COMPARED_LEN || self.get(name, len).await? == *bytes))
+        Ok(self.head(name).await? == len && (len > COMPARED_LEN || self.get(name, len).await? == *bytes))
     }
 
     /// Reads an object that is at most `limit` bytes long.
@@ -174,22 +161,12 @@ impl Store {
     }
 
     /// Stores answer in many ways to a range that lies beyond the end; the length of the object tells.
-    async fn explain_range_error(
-        &self,
-        name: &str,
-        range: &Range<u64>,
-        error: StoreError,
-    ) -> StoreError {
+    async fn explain_range_error(&self, name: &str, range: &Range<u64>, error: StoreError) -> StoreError {
         match error.kind {
-            StoreErrorKind::Invalid | StoreErrorKind::Unreachable => {
-                match self.access.head(name).await {
-                    Ok(size) if size < range.end => StoreError {
-                        kind: StoreErrorKind::TooShort,
-                        ..error
-                    },
-                    _ => error,
-                }
-            }
+            StoreErrorKind::Invalid | StoreErrorKind::Unreachable => match self.access.head(name).await {
+                Ok(size) if size < range.end => StoreError { kind: StoreErrorKind::TooShort, ..error },
+                _ => error,
+            },
             _ => error,
         }
     }
@@ -236,19 +213,14 @@ impl Store {
     /// The second creation goes past the retries, because there a refusal would look like a lost answer.
     pub async fn probe(&self) -> Result<StoreFeatures, StoreError> {
         let token = to_hex(&crate::crypto::random::<16>().map_err(|error| {
-            StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe")
-                .because(error)
+            StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe").because(error)
         })?);
         let name = format!("{}{token}", crate::layout::PROBES);
         let first = Bytes::from(token);
         self.put_new(&name, first.clone()).await?;
         let mut attempts = self.retry.attempts();
         let conditional_create = loop {
-            match self
-                .access
-                .put_new(&name, Bytes::from_static(b"overwritten"))
-                .await
-            {
+            match self.access.put_new(&name, Bytes::from_static(b"overwritten")).await {
                 Ok(()) => break false,
                 Err(error) if error.kind == StoreErrorKind::AlreadyExists => break true,
                 Err(error) => attempts.wait_after(error).await?,
@@ -263,9 +235,6 @@ impl Store {
             Err(error) if error.kind == StoreErrorKind::AccessDenied => false,
             Err(error) => return Err(error),
         };
-        Ok(StoreFeatures {
-            conditional_create,
-            delete,
-        })
+        Ok(StoreFeatures { conditional_create, delete })
     }
 }

@@ -5,9 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::ops::Range;
 
 /// Objects under one prefix of a bucket.
@@ -19,21 +17,14 @@ pub(super) struct Objects<S> {
 
 impl<S: ObjectStore> Objects<S> {
     pub(super) fn new(store: S, prefix: &str) -> Result<Self, StoreError> {
-        let prefix = Path::parse(prefix).map_err(|error| {
-            StoreError::new(StoreErrorKind::Invalid, "use the prefix", prefix).because(error)
-        })?;
+        let prefix = Path::parse(prefix)
+            .map_err(|error| StoreError::new(StoreErrorKind::Invalid, "use the prefix", prefix).because(error))?;
         Ok(Self { store, prefix })
     }
 
     fn path(&self, operation: &'static str, name: &str) -> Result<Path, StoreError> {
-        let full = if self.prefix.as_ref().is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}/{name}", self.prefix)
-        };
-        Path::parse(full).map_err(|error| {
-            StoreError::new(StoreErrorKind::Invalid, operation, name).because(error)
-        })
+        let full = if self.prefix.as_ref().is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
+        Path::parse(full).map_err(|error| StoreError::new(StoreErrorKind::Invalid, operation, name).because(error))
     }
 }
 
@@ -41,14 +32,8 @@ impl<S: ObjectStore> Objects<S> {
 impl<S: ObjectStore> ObjectAccess for Objects<S> {
     async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
         let path = self.path("create", name)?;
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        self.store
-            .put_opts(&path, PutPayload::from(bytes), options)
-            .await
-            .map_err(sort("create", name))?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.store.put_opts(&path, PutPayload::from(bytes), options).await.map_err(sort("create", name))?;
         Ok(())
     }
 
@@ -63,26 +48,14 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
 
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let path = self.path("read", name)?;
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
-            ..GetOptions::default()
-        };
-        let found = self
-            .store
-            .get_opts(&path, options)
-            .await
-            .map_err(sort("read", name))?;
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let found = self.store.get_opts(&path, options).await.map_err(sort("read", name))?;
         found.bytes().await.map_err(sort("read", name))
     }
 
     async fn head(&self, name: &str) -> Result<u64, StoreError> {
         let path = self.path("look at", name)?;
-        Ok(self
-            .store
-            .head(&path)
-            .await
-            .map_err(sort("look at", name))?
-            .size)
+        Ok(self.store.head(&path).await.map_err(sort("look at", name))?.size)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -90,17 +63,10 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
             "" => self.prefix.clone(),
             folder => self.path("list", folder)?,
         };
-        let above = if self.prefix.as_ref().is_empty() {
-            String::new()
-        } else {
-            format!("{}/", self.prefix)
-        };
+        let above = if self.prefix.as_ref().is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let found = self.store.list(Some(&folder)).map_ok(|meta| {
             let name = meta.location.as_ref();
-            ObjectInfo {
-                name: name.strip_prefix(&above).unwrap_or(name).to_owned(),
-                size: meta.size,
-            }
+            ObjectInfo { name: name.strip_prefix(&above).unwrap_or(name).to_owned(), size: meta.size }
         });
         found.try_collect().await.map_err(sort("list", prefix))
     }
@@ -156,12 +122,7 @@ fn sort_answer(error: &(dyn std::error::Error + 'static)) -> Option<StoreErrorKi
 /// The words of Amazon's S3 for "somebody else writes this right now: try again".
 const CONFLICT: [&str; 2] = ["ConditionalRequestConflict", "OperationAborted"];
 /// The words with which servers say that they are full: MinIO, Ceph and Garage, and servers with quotas.
-const FULL: [&str; 4] = [
-    "StorageFull",
-    "QuotaExceeded",
-    "EntityTooLargeForQuota",
-    "No space left",
-];
+const FULL: [&str; 4] = ["StorageFull", "QuotaExceeded", "EntityTooLargeForQuota", "No space left"];
 
 fn sort_status(status: u16, body: &str) -> StoreErrorKind {
     match status {
@@ -184,28 +145,16 @@ mod tests {
     #[test]
     fn answers_are_sorted() {
         let cases = [
-            (
-                403,
-                "<Code>SignatureDoesNotMatch</Code>",
-                StoreErrorKind::AccessDenied,
-            ),
+            (403, "<Code>SignatureDoesNotMatch</Code>", StoreErrorKind::AccessDenied),
             (507, "", StoreErrorKind::NoSpace),
             (403, "<Code>QuotaExceeded</Code>", StoreErrorKind::NoSpace),
-            (
-                500,
-                "<Code>XMinioStorageFull</Code>",
-                StoreErrorKind::NoSpace,
-            ),
+            (500, "<Code>XMinioStorageFull</Code>", StoreErrorKind::NoSpace),
             (503, "<Code>SlowDown</Code>", StoreErrorKind::Unreachable),
             (429, "", StoreErrorKind::Unreachable),
             (400, "<Code>InvalidRequest</Code>", StoreErrorKind::Invalid),
             (416, "<Code>InvalidRange</Code>", StoreErrorKind::Invalid),
             (412, "", StoreErrorKind::AlreadyExists),
-            (
-                409,
-                "<Code>ConditionalRequestConflict</Code>",
-                StoreErrorKind::Unreachable,
-            ),
+            (409, "<Code>ConditionalRequestConflict</Code>", StoreErrorKind::Unreachable),
         ];
         for (status, body, expected) in cases {
             assert_eq!(sort_status(status, body), expected, "{status} {body}");

@@ -17,38 +17,23 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     /// About a minute in all: longer than a failover of a storage server, shorter than the patience of a mover's caller.
     fn default() -> Self {
-        Self {
-            attempts: 8,
-            first_wait: Duration::from_millis(250),
-            longest_wait: Duration::from_secs(20),
-        }
+        Self { attempts: 8, first_wait: Duration::from_millis(250), longest_wait: Duration::from_secs(20) }
     }
 }
 
 impl RetryPolicy {
     /// One attempt only.
     pub const fn never() -> Self {
-        Self {
-            attempts: 1,
-            first_wait: Duration::ZERO,
-            longest_wait: Duration::ZERO,
-        }
+        Self { attempts: 1, first_wait: Duration::ZERO, longest_wait: Duration::ZERO }
     }
 
     /// For interactive questions such as "is this location right?": an answer within seconds.
     pub const fn brief() -> Self {
-        Self {
-            attempts: 3,
-            first_wait: Duration::from_millis(100),
-            longest_wait: Duration::from_secs(1),
-        }
+        Self { attempts: 3, first_wait: Duration::from_millis(100), longest_wait: Duration::from_secs(1) }
     }
 
     pub(super) fn attempts(self) -> Attempts {
-        Attempts {
-            policy: self,
-            made: 0,
-        }
+        Attempts { policy: self, made: 0 }
     }
 }
 
@@ -65,11 +50,7 @@ impl Attempts {
         if !error.is_retryable() || self.made >= self.policy.attempts {
             return Err(error);
         }
-        let wait = self
-            .policy
-            .first_wait
-            .saturating_mul(1 << (self.made - 1).min(20))
-            .min(self.policy.longest_wait);
+        let wait = self.policy.first_wait.saturating_mul(1 << (self.made - 1).min(20)).min(self.policy.longest_wait);
         // Half of the wait is random, so that writers that failed together do not come back together.
         let wait = wait.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         tracing::debug!(%error, attempt = self.made, ?wait, "a request to the store is repeated");

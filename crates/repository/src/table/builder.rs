@@ -30,11 +30,7 @@ struct Level {
 
 impl Level {
     fn new(level: u8) -> Self {
-        Self {
-            page: PageBuilder::new(level),
-            stored: 0,
-            last: None,
-        }
+        Self { page: PageBuilder::new(level), stored: 0, last: None }
     }
 }
 
@@ -44,22 +40,13 @@ type Pending = (usize, Bytes, Bytes);
 impl Builder {
     /// Begins a table.
     pub fn new(writer: &Writer) -> Self {
-        Self {
-            writer: writer.clone(),
-            parent: None,
-            levels: vec![Level::new(0)],
-            last_key: None,
-            entries: 0,
-        }
+        Self { writer: writer.clone(), parent: None, levels: vec![Level::new(0)], last_key: None, entries: 0 }
     }
 
     /// Begins a table that resembles `parent`: pages that are equal are referred to and not stored again.
     pub fn with_parent(writer: &Writer, parent: &TableRef) -> Self {
         let parent = ParentPages::new(writer.repository().clone(), *parent);
-        Self {
-            parent: Some(parent),
-            ..Self::new(writer)
-        }
+        Self { parent: Some(parent), ..Self::new(writer) }
     }
 
     /// Adds an entry; its key must be greater than the last one's.
@@ -70,11 +57,7 @@ impl Builder {
                 "an entry has a key of {key} and a value of {value} bytes; a table takes {MAX_KEY_LEN} and {MAX_VALUE_LEN}"
             )));
         }
-        if self
-            .last_key
-            .as_ref()
-            .is_some_and(|last| last.as_ref() >= key)
-        {
+        if self.last_key.as_ref().is_some_and(|last| last.as_ref() >= key) {
             return Err(Error::invalid(format!(
                 "key {:?} does not follow the one before",
                 key.escape_ascii().to_string()
@@ -83,8 +66,7 @@ impl Builder {
         let key = Bytes::copy_from_slice(key);
         self.last_key = Some(key.clone());
         self.entries += 1;
-        self.settle(VecDeque::from([(0, key, Bytes::copy_from_slice(value))]))
-            .await
+        self.settle(VecDeque::from([(0, key, Bytes::copy_from_slice(value))])).await
     }
 
     /// Puts entries into their levels; a page that ends becomes an entry of the level above.
@@ -113,15 +95,9 @@ impl Builder {
             None => None,
         };
         let same = move |id: &_| known.filter(|blob: &BlobRef| blob.id == *id);
-        let blob = self
-            .writer
-            .put_blob_unless(BlobKind::Page, bytes, same)
-            .await?;
+        let blob = self.writer.put_blob_unless(BlobKind::Page, bytes, same).await?;
         self.levels[level].last = Some(blob);
-        Ok((
-            blob,
-            (level + 1, first_key, Bytes::copy_from_slice(&blob.encode())),
-        ))
+        Ok((blob, (level + 1, first_key, Bytes::copy_from_slice(&blob.encode()))))
     }
 
     /// Stores the open pages; the table is durable when its writer is finished.
@@ -135,11 +111,7 @@ impl Builder {
                     Some(root) => root,
                     None => self.store_page(level).await?.0,
                 };
-                return Ok(TableRef {
-                    root,
-                    height: narrow_level(level)?,
-                    entries: self.entries,
-                });
+                return Ok(TableRef { root, height: narrow_level(level)?, entries: self.entries });
             }
             if self.levels[level].page.count() > 0 {
                 let (_, pending) = self.store_page(level).await?;

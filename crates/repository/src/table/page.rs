@@ -34,13 +34,7 @@ impl PageBuilder {
     pub(super) fn new(level: u8) -> Self {
         let mut bytes = vec![0; HEADER_LEN];
         bytes[0] = level;
-        Self {
-            level,
-            count: 0,
-            bytes,
-            first_key: None,
-            ends_here: false,
-        }
+        Self { level, count: 0, bytes, first_key: None, ends_here: false }
     }
 
     pub(super) fn count(&self) -> u32 {
@@ -64,10 +58,8 @@ impl PageBuilder {
 
     pub(super) fn push(&mut self, key: &Bytes, value: &[u8]) {
         let start = self.bytes.len();
-        self.bytes
-            .extend_from_slice(&narrow(key.len()).to_le_bytes());
-        self.bytes
-            .extend_from_slice(&narrow(value.len()).to_le_bytes());
+        self.bytes.extend_from_slice(&narrow(key.len()).to_le_bytes());
+        self.bytes.extend_from_slice(&narrow(value.len()).to_le_bytes());
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
         self.count += 1;
@@ -120,34 +112,19 @@ impl Page {
         let mut entries: Vec<(Range<usize>, Range<usize>)> = Vec::with_capacity(count);
         for _ in 0..count {
             let (key_len, value_len) = (fields.u32()? as usize, fields.u32()? as usize);
-            if key_len > MAX_KEY_LEN
-                || value_len > MAX_VALUE_LEN
-                || (level > 0 && value_len != BlobRef::LEN)
-            {
-                return Err(Malformed::new(format!(
-                    "a page has a key of {key_len} and a value of {value_len} bytes"
-                )));
+            if key_len > MAX_KEY_LEN || value_len > MAX_VALUE_LEN || (level > 0 && value_len != BlobRef::LEN) {
+                return Err(Malformed::new(format!("a page has a key of {key_len} and a value of {value_len} bytes")));
             }
             let start = bytes.len() - fields.remaining();
             let key = fields.bytes(key_len)?;
             fields.bytes(value_len)?;
-            if entries
-                .last()
-                .is_some_and(|(last, _)| bytes[last.clone()] >= *key)
-            {
+            if entries.last().is_some_and(|(last, _)| bytes[last.clone()] >= *key) {
                 return Err(Malformed::new("the keys of a page do not ascend"));
             }
-            entries.push((
-                start..start + key_len,
-                start + key_len..start + key_len + value_len,
-            ));
+            entries.push((start..start + key_len, start + key_len..start + key_len + value_len));
         }
         fields.finish()?;
-        Ok(Self {
-            level,
-            bytes,
-            entries,
-        })
+        Ok(Self { level, bytes, entries })
     }
 
     pub(crate) fn level(&self) -> u8 {
@@ -169,23 +146,17 @@ impl Page {
     /// An entry that shares the page's memory.
     pub(crate) fn entry(&self, index: usize) -> (Bytes, Bytes) {
         let (key, value) = &self.entries[index];
-        (
-            self.bytes.slice(key.clone()),
-            self.bytes.slice(value.clone()),
-        )
+        (self.bytes.slice(key.clone()), self.bytes.slice(value.clone()))
     }
 
     /// How many entries have keys below `key`.
     pub(crate) fn count_below(&self, key: &[u8]) -> usize {
-        self.entries
-            .partition_point(|(range, _)| self.bytes[range.clone()] < *key)
+        self.entries.partition_point(|(range, _)| self.bytes[range.clone()] < *key)
     }
 
     /// The child of an inner page that holds `key` if the table does: the last one that begins at or before it, or the first.
     pub(crate) fn child_index(&self, key: &[u8]) -> usize {
-        self.entries
-            .partition_point(|(range, _)| self.bytes[range.clone()] <= *key)
-            .saturating_sub(1)
+        self.entries.partition_point(|(range, _)| self.bytes[range.clone()] <= *key).saturating_sub(1)
     }
 
     /// The reference to a child of an inner page.
@@ -206,22 +177,9 @@ mod tests {
         builder.push(&Bytes::from_static(b"b"), b"");
         let (first, bytes) = builder.take();
         let page = Page::decode(bytes).unwrap();
-        assert_eq!(
-            (first.as_ref(), page.level(), page.len()),
-            (&b"a"[..], 0, 2)
-        );
-        assert_eq!(
-            (page.key(1), page.value(0), page.value(1)),
-            (&b"b"[..], &b"1"[..], &b""[..])
-        );
-        assert_eq!(
-            (
-                page.count_below(b"b"),
-                page.child_index(b"0"),
-                page.child_index(b"az")
-            ),
-            (1, 0, 0)
-        );
+        assert_eq!((first.as_ref(), page.level(), page.len()), (&b"a"[..], 0, 2));
+        assert_eq!((page.key(1), page.value(0), page.value(1)), (&b"b"[..], &b"1"[..], &b""[..]));
+        assert_eq!((page.count_below(b"b"), page.child_index(b"0"), page.child_index(b"az")), (1, 0, 0));
         assert_eq!(builder.count(), 0);
     }
 

@@ -22,10 +22,7 @@ pub struct Reader {
 impl Reader {
     /// Nothing is read yet.
     pub fn new(repo: &Repository, table: TableRef) -> Self {
-        Self {
-            repo: repo.clone(),
-            table,
-        }
+        Self { repo: repo.clone(), table }
     }
 
     /// The table that is read.
@@ -62,9 +59,7 @@ impl Reader {
             })
             .try_buffered(PREFETCH);
         pages
-            .map_ok(move |page| {
-                stream::iter(page.count_below(&from)..page.len()).map(move |i| Ok(page.entry(i)))
-            })
+            .map_ok(move |page| stream::iter(page.count_below(&from)..page.len()).map(move |i| Ok(page.entry(i))))
             .try_flatten()
     }
 }
@@ -81,21 +76,12 @@ struct Leaf {
 impl Leaf {
     /// Checks that the leaf keeps within what the page above says, so that a scan is in order over all leaves.
     fn check(&self, page: &Page) -> Result<()> {
-        let begins = self
-            .first_key
-            .as_ref()
-            .is_none_or(|first| page.len() > 0 && page.key(0) == first.as_ref());
-        let ends = self
-            .end_key
-            .as_ref()
-            .is_none_or(|end| page.count_below(end) == page.len());
+        let begins = self.first_key.as_ref().is_none_or(|first| page.len() > 0 && page.key(0) == first.as_ref());
+        let ends = self.end_key.as_ref().is_none_or(|end| page.count_below(end) == page.len());
         if begins && ends {
             return Ok(());
         }
-        let what = format!(
-            "the page at {} does not hold the keys that the page above says",
-            self.blob.offset
-        );
+        let what = format!("the page at {} does not hold the keys that the page above says", self.blob.offset);
         Err(Malformed::new(what).in_object(layout::pack(&self.blob.pack)))
     }
 }
@@ -116,31 +102,16 @@ struct Descent {
 }
 
 /// The leaves that can hold keys from `from` on, in order.
-fn leaves(
-    repo: Repository,
-    table: TableRef,
-    from: Bytes,
-) -> impl Stream<Item = Result<Leaf>> + Send {
-    let start = Descent {
-        repo,
-        from,
-        root: Some(table),
-        path: Vec::new(),
-    };
-    stream::try_unfold(start, |mut descent| async move {
-        Ok(descent.next().await?.map(|leaf| (leaf, descent)))
-    })
+fn leaves(repo: Repository, table: TableRef, from: Bytes) -> impl Stream<Item = Result<Leaf>> + Send {
+    let start = Descent { repo, from, root: Some(table), path: Vec::new() };
+    stream::try_unfold(start, |mut descent| async move { Ok(descent.next().await?.map(|leaf| (leaf, descent))) })
 }
 
 impl Descent {
     async fn next(&mut self) -> Result<Option<Leaf>> {
         if let Some(table) = self.root.take() {
             if table.height == 0 {
-                return Ok(Some(Leaf {
-                    blob: table.root,
-                    first_key: None,
-                    end_key: None,
-                }));
+                return Ok(Some(Leaf { blob: table.root, first_key: None, end_key: None }));
             }
             let page = read_root(&self.repo, &table).await?;
             self.enter(table.root, page, None);
@@ -154,16 +125,9 @@ impl Descent {
             step.next += 1;
             let child = child_of(&step.page, index, &step.blob)?;
             let first_key = step.page.entry(index).0;
-            let end_key = if step.next < step.page.len() {
-                Some(step.page.entry(step.next).0)
-            } else {
-                step.end_key.clone()
-            };
-            let leaf = Leaf {
-                blob: child,
-                first_key: Some(first_key),
-                end_key,
-            };
+            let end_key =
+                if step.next < step.page.len() { Some(step.page.entry(step.next).0) } else { step.end_key.clone() };
+            let leaf = Leaf { blob: child, first_key: Some(first_key), end_key };
             if step.page.level() == 1 {
                 return Ok(Some(leaf));
             }
@@ -177,22 +141,14 @@ impl Descent {
 
     fn enter(&mut self, blob: BlobRef, page: Page, end_key: Option<Bytes>) {
         let next = page.child_index(&self.from);
-        self.path.push(Step {
-            blob,
-            page,
-            next,
-            end_key,
-        });
+        self.path.push(Step { blob, page, next, end_key });
     }
 }
 
 /// Reads the root page of a table.
 pub(crate) async fn read_root(repo: &Repository, table: &TableRef) -> Result<Page> {
     if table.height > MAX_HEIGHT {
-        return Err(Error::invalid(format!(
-            "no table has a height of {}",
-            table.height
-        )));
+        return Err(Error::invalid(format!("no table has a height of {}", table.height)));
     }
     read_page(repo, &table.root, table.height).await
 }
@@ -204,17 +160,12 @@ pub(crate) async fn read_page(repo: &Repository, blob: &BlobRef, level: u8) -> R
     if page.level() == level {
         Ok(page)
     } else {
-        let what = format!(
-            "the page at {} has level {} instead of {level}",
-            blob.offset,
-            page.level()
-        );
+        let what = format!("the page at {} has level {} instead of {level}", blob.offset, page.level());
         Err(damaged(Malformed::new(what)))
     }
 }
 
 /// The reference to a child; `blob` is where the page is.
 pub(crate) fn child_of(page: &Page, index: usize, blob: &BlobRef) -> Result<BlobRef> {
-    page.child(index)
-        .map_err(|what| what.in_object(layout::pack(&blob.pack)))
+    page.child(index).map_err(|what| what.in_object(layout::pack(&blob.pack)))
 }

@@ -1,0 +1,40 @@
+# Two commands: `make demo` and `make test`. The others are parts of them.
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+.PHONY: demo demo-down test lint sandbox sandbox-down setup crds
+
+## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
+demo: setup
+	cargo build --release --workspace
+	target/release/demo up $(if $(KEEP),--keep)
+
+## Ends what `make demo KEEP=1` left, and removes every trace of it.
+demo-down:
+	target/release/demo down
+
+## All tests. What this machine cannot run is skipped with its reason and counted at the end; NO_SKIP=1 makes a skip a failure.
+test: setup
+	tools/test
+
+## Formatting, clippy with the lints of Cargo.toml, licences and bans.
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --offline check bans licenses sources
+
+## A cluster of three nodes to try things on; `target/release/sandbox env lab` says how to reach it.
+sandbox: setup
+	cargo build --release --workspace
+	target/release/sandbox build
+	target/release/sandbox up lab
+
+## Ends every cluster of the sandbox and removes its state.
+sandbox-down:
+	target/release/sandbox down --wipe
+
+## The CRDs in deploy/, anew from the types.
+crds:
+	UPDATE_FILES=1 cargo nextest run --workspace -E 'package(api)'
+
+setup:
+	@tools/setup

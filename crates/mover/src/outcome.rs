@@ -1,0 +1,139 @@
+//! What became of a job.
+
+use repository::TableRef;
+use repository::tree::{Incidents, RestoreSummary, TreeSummary};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Error, Failure};
+use crate::packs::PackList;
+
+/// Greatest length of an outcome as JSON, in bytes: what the kubelet takes of a termination message.
+pub const MESSAGE_BYTES: usize = 4096;
+
+/// Most characters of one path or text that an outcome is cut to when it is too long.
+const CUT_TEXT_CHARACTERS: usize = 160;
+
+/// The result of a job. When it is `ok`, the part for its direction is there and there is no failure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outcome {
+    pub ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Also there when files were missed: the tree holds the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+    pub seconds: f64,
+}
+
+/// What a backup stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backup {
+    pub tree: TreeSummary,
+    pub packs: PackList,
+}
+
+/// What a restore filled in, and what the comparison with the repository found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Restore {
+    pub tree: RestoreSummary,
+    pub differences: Incidents,
+}
+
+impl Outcome {
+    pub(crate) fn of_backup(backup: Backup) -> Self {
+        let missed = &backup.tree.missed;
+        let failure = first_of(missed).map(|first| Failure::from(&Error::Missed { count: missed.count, first }));
+        Self { ok: failure.is_none(), failure, backup: Some(backup), ..Self::default() }
+    }
+
+    pub(crate) fn of_restore(restore: Restore) -> Self {
+        let (failed, different) = (&restore.tree.failed, &restore.differences);
+        let error = match (first_of(failed), first_of(different)) {
+            (Some(first), _) => Some(Error::NotRestored { count: failed.count, first }),
+            (None, Some(first)) => Some(Error::Different { count: different.count, first }),
+            (None, None) => None,
+        };
+        let failure = error.as_ref().map(Failure::from);
+        Self { ok: failure.is_none(), failure, restore: Some(restore), ..Self::default() }
+    }
+
+    pub(crate) fn failed(error: &Error) -> Self {
+        Self { failure: Some(Failure::from(error)), ..Self::default() }
+    }
+
+    /// The tree that a backup stored.
+    #[must_use]
+    pub fn root(&self) -> Option<TableRef> {
+        self.backup.as_ref().map(|backup| backup.tree.root)
+    }
+
+    /// The outcome as JSON of at most [`MESSAGE_BYTES`]: names of files are shortened and then left out, counts never.
+    #[must_use]
+    pub fn to_message(&self) -> String {
+        let mut outcome = self.clone();
+        let mut text = outcome.to_json();
+        if text.len() > MESSAGE_BYTES {
+            outcome.cut_texts();
+            text = outcome.to_json();
+        }
+        while text.len() > MESSAGE_BYTES && outcome.drop_one_name() {
+            text = outcome.to_json();
+        }
+        text
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("an outcome has neither maps with other keys than texts nor numbers that are none")
+    }
+
+    fn incidents(&mut self) -> Vec<&mut Incidents> {
+        let mut lists = Vec::new();
+        if let Some(Backup { tree, .. }) = &mut self.backup {
+            lists.extend([&mut tree.skipped, &mut tree.vanished, &mut tree.changed_while_read, &mut tree.missed]);
+        }
+        if let Some(Restore { tree, differences }) = &mut self.restore {
+            lists.extend([&mut tree.failed, differences]);
+        }
+        lists
+    }
+
+    fn cut_texts(&mut self) {
+        if let Some(failure) = &mut self.failure {
+            cut(&mut failure.error, 4 * CUT_TEXT_CHARACTERS);
+        }
+        if let Some(lost) = self.backup.as_mut().and_then(|backup| backup.tree.parent_lost.as_mut()) {
+            cut(lost, CUT_TEXT_CHARACTERS);
+        }
+        for incident in self.incidents().into_iter().flat_map(|list| &mut list.first) {
+            cut(&mut incident.path, CUT_TEXT_CHARACTERS);
+            cut(&mut incident.what, CUT_TEXT_CHARACTERS);
+        }
+    }
+
+    /// Drops a name from the longest list; says whether there was one.
+    fn drop_one_name(&mut self) -> bool {
+        let longest = self.incidents().into_iter().max_by_key(|list| list.first.len());
+        longest.is_some_and(|list| list.first.pop().is_some())
+    }
+}
+
+fn first_of(incidents: &Incidents) -> Option<String> {
+    if incidents.is_empty() {
+        return None;
+    }
+    let first = incidents.first.first().map(|first| format!("{} ({})", first.path, first.what));
+    Some(first.unwrap_or_default())
+}
+
+/// Keeps the first characters.
+fn cut(text: &mut String, characters: usize) {
+    if let Some((at, _)) = text.char_indices().nth(characters) {
+        text.truncate(at);
+        text.push('…');
+    }
+}

@@ -1,0 +1,67 @@
+//! The packs that a mover wrote, in a form that fits into a termination message.
+
+use futures::TryStreamExt;
+use repository::codec::Fields;
+use repository::{PackId, PackInfo, Repository, TableRef, table};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Error;
+
+/// Most packs that an outcome names itself: at some 80 bytes each they leave room for the rest of its 4,096 bytes.
+/// 16 packs are 512 MiB of new data.
+const LISTED_PACKS: usize = 16;
+
+/// The packs of a run. Few are listed here; many are listed in a table in the repository, of which the root is here.
+///
+/// The key of the table is the encoded pack id, the value its length in bytes as a little-endian `u64`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PackList {
+    /// How many packs there are in all.
+    pub count: u64,
+    /// Their lengths in bytes.
+    pub bytes: u64,
+    /// All packs, or with a table, those that hold the table.
+    pub listed: Vec<PackInfo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableRef>,
+}
+
+impl PackList {
+    /// Makes the list; stores what is too long for it.
+    pub(crate) async fn store(repository: &Repository, mut packs: Vec<PackInfo>) -> Result<Self, Error> {
+        if packs.len() <= LISTED_PACKS {
+            return Ok(Self::of(packs.iter(), None, packs.clone()));
+        }
+        packs.sort_by_key(|pack| pack.id.encode());
+        let writer = repository.writer().await?;
+        let mut table = table::Builder::new(&writer);
+        for pack in &packs {
+            table.push(&pack.id.encode(), &pack.bytes.to_le_bytes()).await?;
+        }
+        let table = table.finish().await?;
+        let written = writer.finish().await?.packs;
+        repository.verify_packs(&written).await?;
+        Ok(Self::of(packs.iter().chain(&written), Some(table), written.clone()))
+    }
+
+    fn of<'a>(packs: impl Iterator<Item = &'a PackInfo>, table: Option<TableRef>, listed: Vec<PackInfo>) -> Self {
+        let (count, bytes) = packs.fold((0, 0), |(count, bytes), pack| (count + 1, bytes + pack.bytes));
+        Self { count, bytes, listed, table }
+    }
+
+    /// All packs, for the recovery point.
+    pub async fn read(&self, repository: &Repository) -> Result<Vec<PackInfo>, repository::Error> {
+        let mut packs = self.listed.clone();
+        let Some(table) = self.table else { return Ok(packs) };
+        let malformed = |what: repository::codec::Malformed| what.in_object("the table of packs of a mover");
+        let reader = table::Reader::new(repository, table);
+        let mut entries = std::pin::pin!(reader.scan(&[]));
+        while let Some((key, value)) = entries.try_next().await? {
+            let id = PackId::decode(&mut Fields::new(&key)).map_err(malformed)?;
+            let bytes = Fields::new(&value).u64().map_err(malformed)?;
+            packs.push(PackInfo { id, bytes });
+        }
+        Ok(packs)
+    }
+}

@@ -1,0 +1,190 @@
+//! The walk: which entries are taken over from the parent, and which are read by whom.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use super::super::entry::{Content, Device, Entry, File, Kind};
+use super::super::metadata::Stat;
+use super::super::walk::{Found, Step, Walk};
+use super::super::{Error, TreePath};
+use super::parent::Parent;
+use super::read::{Described, FileReader, ReadError, SMALL_FILE_BYTES};
+use crate::TableRef;
+
+/// Small files that are read at once. Opening and looking waits for the disk or the network more than it computes.
+const SMALL_READERS: usize = 8;
+
+/// Large files that are read at once, each with a buffer of 8 MiB and some chunks on their way: one keeps the cores busy,
+/// the second fills the gaps at the ends of files.
+const LARGE_READERS: usize = 2;
+
+/// Bytes of small files that are read and not yet in a bundle, in KiB: 16 MiB, so that the readers stay ahead while the
+/// collector waits for a large file.
+const SMALL_BUDGET_KIB: u32 = 16 << 10;
+
+/// What the collector gets, in the order of keys.
+pub(super) enum Item {
+    /// An entry that needs no reading any more.
+    Entry { path: TreePath, entry: Entry, unchanged: bool },
+    /// An entry that is being read. `linked` when there are other names of it.
+    Reading { path: TreePath, linked: bool, read: JoinHandle<Result<Described, ReadError>>, budget: Option<OwnedSemaphorePermit> },
+    /// Another name of what was sent with the path `first`.
+    Link { path: TreePath, stat: Stat, first: TreePath },
+    Skipped { path: TreePath, rule: &'static str },
+    Failed { path: TreePath, action: &'static str, error: Errno },
+}
+
+/// The names of a file that are still to come after its first.
+struct Names {
+    first: TreePath,
+    left: u32,
+}
+
+/// Walks, merges with the parent and starts the readers; runs on a thread of its own.
+pub(super) struct Producer {
+    reader: Arc<FileReader>,
+    items: mpsc::Sender<Item>,
+    small_readers: Arc<Semaphore>,
+    large_readers: Arc<Semaphore>,
+    small_budget: Arc<Semaphore>,
+    /// Files with several names, until the last one was met.
+    linked: HashMap<(Device, u64), Names>,
+}
+
+/// The collector has ended; its error is the one that counts.
+struct Abandoned;
+
+impl Producer {
+    pub(super) fn new(reader: Arc<FileReader>, items: mpsc::Sender<Item>) -> Self {
+        Self {
+            reader,
+            items,
+            small_readers: Arc::new(Semaphore::new(SMALL_READERS)),
+            large_readers: Arc::new(Semaphore::new(LARGE_READERS)),
+            small_budget: Arc::new(Semaphore::new(SMALL_BUDGET_KIB as usize)),
+            linked: HashMap::new(),
+        }
+    }
+
+    /// Goes over the whole tree. Gives the reason if the parent could not be read to its end.
+    pub(super) fn run(mut self, walk: Walk, parent: Option<TableRef>) -> Result<Option<String>, Error> {
+        let reader = self.reader.clone();
+        let table = parent.map(|root| Parent::reader(&reader.repository, root));
+        let mut parent_lost = None;
+        let mut parent = match table.as_ref().map(|table| Parent::open(&reader.runtime, table)).transpose() {
+            Ok(parent) => parent,
+            Err(error) => {
+                parent_lost = Some(lost_parent(&error));
+                None
+            }
+        };
+        for step in walk {
+            if self.reader.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let sent = match step {
+                Step::Skipped { path, rule } => self.send(Item::Skipped { path, rule }),
+                Step::Failed { path, action, error } => self.send(Item::Failed { path, action, error }),
+                Step::Found(found) => {
+                    let earlier = parent.as_mut().map_or(Ok(None), |parent| parent.find(&found.path));
+                    let earlier = earlier.unwrap_or_else(|error| {
+                        parent_lost = Some(lost_parent(&error));
+                        parent = None;
+                        None
+                    });
+                    self.handle(found, earlier)
+                }
+            };
+            if sent.is_err() {
+                break;
+            }
+        }
+        Ok(parent_lost)
+    }
+
+    fn send(&self, item: Item) -> Result<(), Abandoned> {
+        self.items.blocking_send(item).map_err(|_| Abandoned)
+    }
+
+    fn handle(&mut self, found: Found, earlier: Option<Entry>) -> Result<(), Abandoned> {
+        let linked = found.stat.kind != FileType::Directory && found.stat.links > 1;
+        if linked && let Some(first) = self.first_name(&found) {
+            return self.send(Item::Link { path: found.path, stat: found.stat, first });
+        }
+        if let Some(entry) = earlier.as_ref().and_then(|earlier| unchanged(&found.stat, earlier)) {
+            self.reader.add_progress(1, found.stat.size);
+            return self.send(Item::Entry { path: found.path, entry, unchanged: true });
+        }
+        let content = earlier.and_then(|entry| match entry.kind {
+            Kind::File(file) => Some(file.content),
+            _ => None,
+        });
+        self.start_reading(found, content, linked)
+    }
+
+    /// The name under which this file was met before, or nothing when this is the first.
+    fn first_name(&mut self, found: &Found) -> Option<TreePath> {
+        use std::collections::hash_map::Entry;
+        match self.linked.entry((found.stat.device, found.stat.inode)) {
+            Entry::Vacant(entry) => {
+                entry.insert(Names { first: found.path.clone(), left: found.stat.links - 1 });
+                None
+            }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().left = entry.get().left.saturating_sub(1);
+                match entry.get().left {
+                    0 => Some(entry.remove().first),
+                    _ => Some(entry.get().first.clone()),
+                }
+            }
+        }
+    }
+
+    /// Starts to read a file. Leave to start is given in the order of the walk, and what a reader needs to end does not
+    /// wait for the collector, so nothing can wait in a circle.
+    fn start_reading(&mut self, found: Found, parent: Option<Content>, linked: bool) -> Result<(), Abandoned> {
+        let path = found.path.clone();
+        let is_large = found.stat.kind == FileType::RegularFile && found.stat.size > SMALL_FILE_BYTES;
+        let mut budget = None;
+        if !is_large && found.stat.kind == FileType::RegularFile {
+            let kib = u32::try_from(found.stat.size / 1024 + 1).expect("a small file has less than 1 MiB");
+            budget = Some(self.wait_for(&self.small_budget, kib));
+        }
+        let turn = self.wait_for(if is_large { &self.large_readers } else { &self.small_readers }, 1);
+        let reader = self.reader.clone();
+        let read = self.reader.runtime.spawn_blocking(move || {
+            let described = reader.describe(&found, parent.as_ref());
+            drop(turn);
+            described
+        });
+        self.send(Item::Reading { path, linked, read, budget })
+    }
+
+    fn wait_for(&self, semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
+        let acquired = self.reader.runtime.block_on(semaphore.clone().acquire_many_owned(permits));
+        acquired.expect("the semaphores of a run are never closed")
+    }
+}
+
+/// The entry of the parent with what may differ without a change, if the file's times prove that its content and
+/// attributes are the stored ones. Every change of content or attributes sets the change time.
+fn unchanged(stat: &Stat, earlier: &Entry) -> Option<Entry> {
+    let Kind::File(File { size, settled: true, .. }) = earlier.kind else { return None };
+    let known = (size, earlier.attributes.mtime, earlier.attributes.ctime, earlier.attributes.inode);
+    let same = stat.kind == FileType::RegularFile && (stat.size, stat.mtime, stat.ctime, stat.inode) == known;
+    same.then(|| {
+        let mut entry = earlier.clone();
+        entry.attributes.device = stat.device;
+        entry
+    })
+}
+
+fn lost_parent(error: &Error) -> String {
+    tracing::warn!(%error, "read the parent tree; the rest of the files is read whether changed or not");
+    error.to_string()
+}

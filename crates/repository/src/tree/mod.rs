@@ -1,0 +1,30 @@
+//! File trees: a directory with everything in it, stored in one table.
+//!
+//! The key of an entry is its path ([`TreePath`]), the value is the entry itself ([`entry::Entry`]): attributes, and where
+//! the content is. docs/formats/file-tree.md gives every byte.
+//!
+//! [`backup()`] writes a tree, [`restore()`] fills a directory from one, [`verify()`] checks one, alone or against a directory.
+//! All three do their file work on blocking threads, follow no symlink, and need memory that does not depend on the
+//! number and the size of files.
+
+pub mod backup;
+mod codec;
+mod content;
+pub mod entry;
+mod error;
+mod incidents;
+mod metadata;
+mod path;
+pub mod restore;
+mod source;
+mod stack;
+pub mod verify;
+mod walk;
+
+pub use self::backup::{BackupOptions, TreeSummary, backup};
+pub use self::error::Error;
+pub use self::incidents::{Incident, Incidents, NAMED_PATHS};
+pub use self::path::TreePath;
+pub use self::restore::{ExpectedCounts, RestoreOptions, RestoreSummary, restore};
+pub use self::verify::{VerifyOptions, VerifySummary, verify};
+pub use self::walk::WalkOptions;

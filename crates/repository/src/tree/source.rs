@@ -1,0 +1,162 @@
+//! Reading a tree out of the repository: its entries in order, and the content of its files.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::OnceCell;
+
+use super::entry::{Content, Entry, Extent, File, Kind};
+use super::{Error, TreePath};
+use crate::{BlobRef, Repository, TableRef, table};
+
+/// Plain bytes of blobs that are kept after they were read: neighbours in a directory share a bundle, and files are
+/// filled out of order by a few workers.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Blobs of one file that are read ahead of the one that is written, to hide the latency of an object store.
+const READ_AHEAD_BLOBS: usize = 4;
+
+/// The entries of a tree in the order of their keys, each with the rules of the format checked that can be checked
+/// while going forward: names, and that a directory comes before what is in it.
+pub(super) struct Entries<'a> {
+    runtime: &'a Runtime,
+    entries: BoxStream<'a, crate::Result<(Bytes, Bytes)>>,
+    /// The directory that the last entry is or is in.
+    directory: Option<TreePath>,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn new(runtime: &'a Runtime, reader: &'a table::Reader) -> Self {
+        Self { runtime, entries: reader.scan(&[]).boxed(), directory: None }
+    }
+
+    /// The next entry; blocks.
+    pub(super) fn next(&mut self) -> Result<Option<(TreePath, Entry)>, Error> {
+        let Some((key, value)) = self.runtime.block_on(self.entries.next()).transpose()? else { return Ok(None) };
+        let path = TreePath::from_key(&key)?;
+        let entry = Entry::decode(&value).map_err(|error| Error::damaged(&path, error.to_string()))?;
+        self.check_place(&path, &entry)?;
+        Ok(Some((path, entry)))
+    }
+
+    fn check_place(&mut self, path: &TreePath, entry: &Entry) -> Result<(), Error> {
+        let is_directory = entry.kind == Kind::Directory;
+        match (path.split(), &mut self.directory) {
+            (None, _) if is_directory => {}
+            (None, _) => return Err(Error::damaged(path, "the top of the tree is not a directory")),
+            (Some(_), None) => return Err(Error::damaged(path, "it comes before the top of the tree")),
+            (Some((parent, _)), Some(directory)) => {
+                while *directory != parent {
+                    let Some((outer, _)) = directory.split() else {
+                        return Err(Error::damaged(path, "its directory is missing"));
+                    };
+                    *directory = outer;
+                }
+            }
+        }
+        if is_directory {
+            self.directory = Some(path.clone());
+        }
+        match &entry.kind {
+            Kind::HardLink { first } if first >= path => Err(Error::damaged(path, "its first name comes later")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Blobs that were read lately. Whoever asks for one that is being read waits for that read.
+pub(super) struct BlobCache {
+    repository: Repository,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    /// Oldest first; few, so that looking through them costs nothing beside reading a blob.
+    recent: VecDeque<(BlobRef, Arc<OnceCell<Bytes>>)>,
+    bytes: usize,
+}
+
+impl BlobCache {
+    pub(super) fn new(repository: Repository) -> Self {
+        Self { repository, slots: Mutex::default() }
+    }
+
+    async fn read(&self, blob: BlobRef) -> crate::Result<Bytes> {
+        let slot = self.slot(blob);
+        slot.get_or_try_init(|| self.repository.read_blob(&blob)).await.cloned()
+    }
+
+    fn slot(&self, blob: BlobRef) -> Arc<OnceCell<Bytes>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, slot)) = slots.recent.iter().find(|(known, _)| *known == blob) {
+            return slot.clone();
+        }
+        let slot = Arc::new(OnceCell::new());
+        slots.recent.push_back((blob, slot.clone()));
+        slots.bytes += blob.plain_len as usize;
+        while slots.bytes > CACHE_BYTES && slots.recent.len() > 1 {
+            if let Some((oldest, _)) = slots.recent.pop_front() {
+                slots.bytes -= oldest.plain_len as usize;
+            }
+        }
+        slot
+    }
+
+    /// Gives the data of a file, extent by extent in order, verified; blocks. `take` gets the offset and the bytes.
+    pub(super) fn read_file<E: From<Error>>(
+        &self,
+        runtime: &Runtime,
+        path: &TreePath,
+        file: &File,
+        mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let reader;
+        let extents = match &file.content {
+            Content::Extents(extents) => futures::stream::iter(extents.iter().cloned().map(Ok)).boxed(),
+            Content::Table(table) => {
+                reader = table::Reader::new(&self.repository, *table);
+                table_extents(path, &reader)
+            }
+        };
+        let read = |extent: Extent| async move {
+            let bytes = self.read(extent.blob).await?;
+            Ok::<_, Error>((extent, bytes))
+        };
+        let mut data = extents.map_ok(read).try_buffered(READ_AHEAD_BLOBS).boxed();
+        let mut end = 0;
+        while let Some((extent, bytes)) = runtime.block_on(data.next()).transpose()? {
+            let damaged = || Error::damaged(path, format!("its extent at {} lies wrongly", extent.file_offset));
+            end = extent.end_after(end, file.size).ok_or_else(damaged)?;
+            let start = extent.blob_offset as usize;
+            let part = bytes.get(start..start + extent.len as usize).ok_or_else(damaged)?;
+            take(extent.file_offset, part)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the table of extents of a file without reading its data; blocks.
+    pub(super) fn check_extents(&self, runtime: &Runtime, path: &TreePath, file: &File) -> Result<(), Error> {
+        let Content::Table(table) = &file.content else { return Ok(()) }; // Checked when the entry was decoded.
+        let reader = table::Reader::new(&self.repository, *table);
+        let mut extents = table_extents(path, &reader);
+        let mut end = 0;
+        while let Some(extent) = runtime.block_on(extents.next()).transpose()? {
+            end = extent
+                .end_after(end, file.size)
+                .ok_or_else(|| Error::damaged(path, format!("its extent at {} lies wrongly", extent.file_offset)))?;
+        }
+        Ok(())
+    }
+}
+
+fn table_extents<'a>(path: &'a TreePath, reader: &'a table::Reader) -> BoxStream<'a, Result<Extent, Error>> {
+    let decode = |(key, value): (Bytes, Bytes)| {
+        std::future::ready(Extent::decode(&key, &value).map_err(|error| Error::damaged(path, error.to_string())))
+    };
+    reader.scan(&[]).map_err(Error::from).and_then(decode).boxed()
+}
