@@ -88,7 +88,8 @@ impl Outcome {
     }
 
     fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("an outcome has neither maps with other keys than texts nor numbers that are none")
+        serde_json::to_string(self)
+            .expect("an outcome has neither maps with other keys than texts nor numbers that are none")
     }
 
     fn incidents(&mut self) -> Vec<&mut Incidents> {

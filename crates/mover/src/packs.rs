@@ -1,8 +1,7 @@
 //! The packs that a mover wrote, in a form that fits into a termination message.
 
 use futures::TryStreamExt;
-use repository::codec::Fields;
-use repository::{PackId, PackInfo, Repository, TableRef, table};
+use repository::{Fields, Malformed, PackId, PackInfo, Repository, TableRef, table};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Error;
@@ -54,7 +53,7 @@ impl PackList {
     pub async fn read(&self, repository: &Repository) -> Result<Vec<PackInfo>, repository::Error> {
         let mut packs = self.listed.clone();
         let Some(table) = self.table else { return Ok(packs) };
-        let malformed = |what: repository::codec::Malformed| what.in_object("the table of packs of a mover");
+        let malformed = |what: Malformed| what.in_object("the table of packs of a mover");
         let reader = table::Reader::new(repository, table);
         let mut entries = std::pin::pin!(reader.scan(&[]));
         while let Some((key, value)) = entries.try_next().await? {

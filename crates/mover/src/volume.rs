@@ -26,7 +26,9 @@ const MARKER_BYTES: u64 = 512;
 pub(crate) fn refuse_unfinished(volume: &Path) -> Result<(), Error> {
     match read_marker(volume)? {
         None => Ok(()),
-        Some(found) => Err(Error::UnfinishedRestore { found, advice: "finish the restore before a backup is made of it" }),
+        Some(found) => {
+            Err(Error::UnfinishedRestore { found, advice: "finish the restore before a backup is made of it" })
+        }
     }
 }
 
@@ -83,7 +85,9 @@ fn read_marker(volume: &Path) -> Result<Option<String>, Error> {
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("look for a marker on", volume)(error)),
-        Ok(metadata) if !metadata.is_file() || metadata.len() > MARKER_BYTES => Ok(Some("of an unknown kind".to_owned())),
+        Ok(metadata) if !metadata.is_file() || metadata.len() > MARKER_BYTES => {
+            Ok(Some("of an unknown kind".to_owned()))
+        }
         Ok(_) => fs::read_to_string(&path).map(Some).map_err(failed("read the marker of", volume)),
     }
 }

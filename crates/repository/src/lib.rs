@@ -25,6 +25,7 @@ mod writer;
 pub mod canonical_json;
 pub mod store;
 pub mod table;
+pub mod tree;
 
 pub use codec::{Fields, Malformed};
 pub use error::{Error, ErrorKind, Result};

@@ -59,7 +59,9 @@ impl Entry {
         let mut input = Fields::new(bytes);
         match input.u8()? {
             VERSION => {}
-            other => return Err(Malformed::new(format!("its version {other} is not known; a newer program may read it"))),
+            other => {
+                return Err(Malformed::new(format!("its version {other} is not known; a newer program may read it")));
+            }
         }
         let code = input.u8()?;
         let attributes = Attributes::decode(&mut input)?;
@@ -191,9 +193,7 @@ fn decode_extents(input: &mut Fields<'_>, size: u64) -> Result<Vec<Extent>> {
     for _ in 0..count {
         let file_offset = input.u64()?;
         let extent = Extent::decode_fields(file_offset, input)?;
-        end = extent
-            .end_after(end, size)
-            .ok_or_else(|| refused("offset of an extent", file_offset))?;
+        end = extent.end_after(end, size).ok_or_else(|| refused("offset of an extent", file_offset))?;
         extents.push(extent);
     }
     Ok(extents)

@@ -58,12 +58,16 @@ pub struct Xattr {
 pub enum Kind {
     Directory,
     File(File),
-    Symlink { target: Vec<u8> },
+    Symlink {
+        target: Vec<u8>,
+    },
     Fifo,
     CharacterDevice(Device),
     BlockDevice(Device),
     /// Another name of the file at `first`, which comes before this entry.
-    HardLink { first: TreePath },
+    HardLink {
+        first: TreePath,
+    },
 }
 
 /// A regular file.
@@ -92,6 +96,16 @@ pub struct Extent {
     pub len: u32,
     pub blob_offset: u32,
     pub blob: BlobRef,
+}
+
+impl Content {
+    /// The table of extents, if there are so many.
+    pub(super) fn table(&self) -> Option<TableRef> {
+        match self {
+            Self::Extents(_) => None,
+            Self::Table(table) => Some(*table),
+        }
+    }
 }
 
 impl Extent {

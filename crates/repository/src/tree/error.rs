@@ -26,7 +26,9 @@ pub enum Error {
     #[error("the entry {path} of the file tree is damaged: {what}; check the repository")]
     Damaged { path: String, what: String },
     /// What was restored is not what was announced.
-    #[error("the file tree holds {found_files} files of {found_bytes} bytes, but {expected_files} files of {expected_bytes} bytes were announced")]
+    #[error(
+        "the file tree holds {found_files} files of {found_bytes} bytes, but {expected_files} files of {expected_bytes} bytes were announced"
+    )]
     CountsDiffer { found_files: u64, found_bytes: u64, expected_files: u64, expected_bytes: u64 },
     /// The caller ended the work.
     #[error("the work was ended before it was complete; run it again")]

@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Statx, StatxAttributes, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, Statx, StatxAttributes, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -19,6 +20,10 @@ const OWNED_CLASSES: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
 
 /// How often a list of attributes is read again because it grew between asking for its length and reading it.
 const XATTR_ATTEMPTS: usize = 8;
+
+/// Most bytes of all extended attributes of a file: half of what an entry may have. Linux allows 64 KiB for one value, and
+/// most file systems no more for all.
+const XATTRS_BYTES: usize = 4 << 20;
 
 /// What `statx` says of a file.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +130,9 @@ impl Handle<'_> {
     fn list_xattrs(self, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
         match self {
             Self::Open(file) => rustix::fs::flistxattr(file, &mut buffer[..]),
-            Self::Named { directory, name } => rustix::fs::llistxattr(Self::proc_path(directory, name), &mut buffer[..]),
+            Self::Named { directory, name } => {
+                rustix::fs::llistxattr(Self::proc_path(directory, name), &mut buffer[..])
+            }
         }
     }
 
@@ -161,12 +168,18 @@ impl Handle<'_> {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             names => names?,
         };
-        let mut xattrs = Vec::new();
+        let (mut xattrs, mut bytes) = (Vec::new(), 0);
         for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
             match read_growing(|buffer| self.get_xattr(name, buffer)) {
-                Ok(value) => xattrs.push(Xattr { name: name.to_vec(), value }),
+                Ok(value) => {
+                    bytes += name.len() + value.len();
+                    xattrs.push(Xattr { name: name.to_vec(), value });
+                }
                 Err(Errno::NODATA) => {} // It was taken away after the list was read.
                 Err(error) => return Err(error),
+            }
+            if bytes > XATTRS_BYTES {
+                return Err(Errno::TOOBIG);
             }
         }
         xattrs.sort();

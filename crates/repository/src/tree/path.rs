@@ -29,9 +29,10 @@ impl TreePath {
     /// cannot lead out of the tree.
     pub fn from_key(key: &[u8]) -> Result<Self, Error> {
         let path = Self(key.to_vec());
-        match path.components().find(|name| !is_file_name(name)) {
-            None => Ok(path),
-            Some(_) => Err(Error::damaged(&path, "its name is not a file name")),
+        if path.components().all(is_file_name) {
+            Ok(path)
+        } else {
+            Err(Error::damaged(&path, "its name is not a file name"))
         }
     }
 
@@ -71,9 +72,7 @@ impl TreePath {
         if directory.0.is_empty() {
             return !self.0.is_empty();
         }
-        self.0.len() > directory.0.len()
-            && self.0.starts_with(&directory.0)
-            && self.0[directory.0.len()] == SEPARATOR
+        self.0.len() > directory.0.len() && self.0.starts_with(&directory.0) && self.0[directory.0.len()] == SEPARATOR
     }
 
     /// The path as the key of its entry.

@@ -22,16 +22,16 @@ const READ_AHEAD_BLOBS: usize = 4;
 
 /// The entries of a tree in the order of their keys, each with the rules of the format checked that can be checked
 /// while going forward: names, and that a directory comes before what is in it.
-pub(super) struct Entries<'a> {
-    runtime: &'a Runtime,
-    entries: BoxStream<'a, crate::Result<(Bytes, Bytes)>>,
+pub(super) struct Entries {
+    runtime: Runtime,
+    entries: BoxStream<'static, crate::Result<(Bytes, Bytes)>>,
     /// The directory that the last entry is or is in.
     directory: Option<TreePath>,
 }
 
-impl<'a> Entries<'a> {
-    pub(super) fn new(runtime: &'a Runtime, reader: &'a table::Reader) -> Self {
-        Self { runtime, entries: reader.scan(&[]).boxed(), directory: None }
+impl Entries {
+    pub(super) fn new(runtime: &Runtime, reader: &table::Reader) -> Self {
+        Self { runtime: runtime.clone(), entries: reader.scan(&[]).boxed(), directory: None }
     }
 
     /// The next entry; blocks.
@@ -115,13 +115,9 @@ impl BlobCache {
         file: &File,
         mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let reader;
         let extents = match &file.content {
             Content::Extents(extents) => futures::stream::iter(extents.iter().cloned().map(Ok)).boxed(),
-            Content::Table(table) => {
-                reader = table::Reader::new(&self.repository, *table);
-                table_extents(path, &reader)
-            }
+            Content::Table(table) => self.table_extents(path, *table),
         };
         let read = |extent: Extent| async move {
             let bytes = self.read(extent.blob).await?;
@@ -142,8 +138,7 @@ impl BlobCache {
     /// Checks the table of extents of a file without reading its data; blocks.
     pub(super) fn check_extents(&self, runtime: &Runtime, path: &TreePath, file: &File) -> Result<(), Error> {
         let Content::Table(table) = &file.content else { return Ok(()) }; // Checked when the entry was decoded.
-        let reader = table::Reader::new(&self.repository, *table);
-        let mut extents = table_extents(path, &reader);
+        let mut extents = self.table_extents(path, *table);
         let mut end = 0;
         while let Some(extent) = runtime.block_on(extents.next()).transpose()? {
             end = extent
@@ -152,11 +147,10 @@ impl BlobCache {
         }
         Ok(())
     }
-}
-
-fn table_extents<'a>(path: &'a TreePath, reader: &'a table::Reader) -> BoxStream<'a, Result<Extent, Error>> {
-    let decode = |(key, value): (Bytes, Bytes)| {
-        std::future::ready(Extent::decode(&key, &value).map_err(|error| Error::damaged(path, error.to_string())))
-    };
-    reader.scan(&[]).map_err(Error::from).and_then(decode).boxed()
+    fn table_extents<'a>(&self, path: &'a TreePath, table: TableRef) -> BoxStream<'a, Result<Extent, Error>> {
+        let decode = |(key, value): (Bytes, Bytes)| {
+            std::future::ready(Extent::decode(&key, &value).map_err(|error| Error::damaged(path, error.to_string())))
+        };
+        table::Reader::new(&self.repository, table).scan(&[]).map_err(Error::from).and_then(decode).boxed()
+    }
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::metadata::Stat;
 use super::stack::DirectoryStack;
 use super::{Error, TreePath};
+use crate::table::MAX_KEY_LEN;
 
 /// What file systems of the ext family keep at their top for `fsck`.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -43,9 +44,16 @@ pub(super) enum Place {
 pub(super) enum Step {
     Found(Found),
     /// A named rule leaves the file out.
-    Skipped { path: TreePath, rule: &'static str },
+    Skipped {
+        path: TreePath,
+        rule: &'static str,
+    },
     /// The file, or what is below the directory, could not be read.
-    Failed { path: TreePath, action: &'static str, error: Errno },
+    Failed {
+        path: TreePath,
+        action: &'static str,
+        error: Errno,
+    },
 }
 
 impl Step {
@@ -112,6 +120,9 @@ impl Walk {
     fn visit(&mut self, name: Vec<u8>) -> Step {
         let path = self.stack.path().child(&name);
         let failed = |action, error| Step::Failed { path: path.clone(), action, error };
+        if path.as_key().len() > MAX_KEY_LEN {
+            return failed("store, with a path of more than 64 KiB,", Errno::NAMETOOLONG);
+        }
         let directory = match self.stack.current() {
             Ok(directory) => directory,
             Err(error) => return failed("open the directory of", error),

@@ -14,10 +14,10 @@ use super::super::metadata::Stat;
 use super::super::stack::open_below;
 use super::super::walk::{Found, Place};
 use super::super::{Error, Incidents, TreePath};
-use super::produce::Item;
-use super::read::{Data, Described, FileRead, FileReader, ReadError, extents_of};
 use super::TreeSummary;
-use crate::{BlobKind, BlobRef, Writer, table};
+use super::produce::Item;
+use super::read::{Data, Described, FileRead, FileReader, ReadError, extents_of, table_builder};
+use crate::{BlobKind, BlobRef, TableRef, Writer, table};
 
 /// Plain bytes of a bundle of small files, at which it is closed. A frame of this length compresses as well as a large
 /// one, and a restore of one file reads not much more than it needs.
@@ -57,7 +57,7 @@ pub(super) struct Collector<'a> {
     writer: &'a Writer,
     reader: Arc<FileReader>,
     root: Arc<OwnedFd>,
-    table: table::Builder<'a>,
+    table: table::Builder,
     open: Batch,
     closed: VecDeque<Closed>,
     counts: Counts,
@@ -79,12 +79,17 @@ struct Counts {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(writer: &'a Writer, reader: Arc<FileReader>, root: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(
+        writer: &'a Writer,
+        reader: Arc<FileReader>,
+        root: Arc<OwnedFd>,
+        parent: Option<&TableRef>,
+    ) -> Self {
         Self {
             writer,
             reader,
             root,
-            table: table::Builder::new(writer),
+            table: table_builder(writer, parent),
             open: Batch::default(),
             closed: VecDeque::new(),
             counts: Counts::default(),

@@ -105,7 +105,7 @@ pub async fn backup(
     let runtime = tokio::runtime::Handle::current();
     let reader = Arc::new(FileReader::new(writer.clone(), repository.clone(), runtime, options, progress));
     let (items, queue) = tokio::sync::mpsc::channel(QUEUE_ITEMS);
-    let collector = Collector::new(writer, reader.clone(), walk.root().clone());
+    let collector = Collector::new(writer, reader.clone(), walk.root().clone(), parent);
     let producer = Producer::new(reader, items);
     let parent = parent.copied();
     let produced = tokio::task::spawn_blocking(move || producer.run(walk, parent));

@@ -10,23 +10,21 @@ use super::super::{Error, TreePath};
 use crate::{Repository, TableRef, table};
 
 /// Finds for each path of a walk the entry of the parent, both going forward only.
-pub(super) struct Parent<'a> {
-    runtime: &'a Handle,
-    reader: &'a table::Reader,
-    entries: BoxStream<'a, crate::Result<(Bytes, Bytes)>>,
+pub(super) struct Parent {
+    runtime: Handle,
+    reader: table::Reader,
+    entries: BoxStream<'static, crate::Result<(Bytes, Bytes)>>,
     /// The first entry that no path has come to yet.
     next: Option<(Bytes, Bytes)>,
 }
 
-impl<'a> Parent<'a> {
-    pub(super) fn open(runtime: &'a Handle, reader: &'a table::Reader) -> Result<Self, Error> {
-        let mut parent = Self { runtime, reader, entries: reader.scan(&[]).boxed(), next: None };
+impl Parent {
+    pub(super) fn open(runtime: &Handle, repository: &Repository, root: TableRef) -> Result<Self, Error> {
+        let reader = table::Reader::new(repository, root);
+        let entries = reader.scan(&[]).boxed();
+        let mut parent = Self { runtime: runtime.clone(), reader, entries, next: None };
         parent.advance()?;
         Ok(parent)
-    }
-
-    pub(super) fn reader(repository: &Repository, root: TableRef) -> table::Reader {
-        table::Reader::new(repository, root)
     }
 
     /// The entry of `path`, which lies after every path that was asked for before. Another name of a file gives the

@@ -30,13 +30,33 @@ const SMALL_BUDGET_KIB: u32 = 16 << 10;
 /// What the collector gets, in the order of keys.
 pub(super) enum Item {
     /// An entry that needs no reading any more.
-    Entry { path: TreePath, entry: Entry, unchanged: bool },
+    Entry {
+        path: TreePath,
+        entry: Entry,
+        unchanged: bool,
+    },
     /// An entry that is being read. `linked` when there are other names of it.
-    Reading { path: TreePath, linked: bool, read: JoinHandle<Result<Described, ReadError>>, budget: Option<OwnedSemaphorePermit> },
+    Reading {
+        path: TreePath,
+        linked: bool,
+        read: JoinHandle<Result<Described, ReadError>>,
+        budget: Option<OwnedSemaphorePermit>,
+    },
     /// Another name of what was sent with the path `first`.
-    Link { path: TreePath, stat: Stat, first: TreePath },
-    Skipped { path: TreePath, rule: &'static str },
-    Failed { path: TreePath, action: &'static str, error: Errno },
+    Link {
+        path: TreePath,
+        stat: Stat,
+        first: TreePath,
+    },
+    Skipped {
+        path: TreePath,
+        rule: &'static str,
+    },
+    Failed {
+        path: TreePath,
+        action: &'static str,
+        error: Errno,
+    },
 }
 
 /// The names of a file that are still to come after its first.
@@ -73,10 +93,9 @@ impl Producer {
 
     /// Goes over the whole tree. Gives the reason if the parent could not be read to its end.
     pub(super) fn run(mut self, walk: Walk, parent: Option<TableRef>) -> Result<Option<String>, Error> {
-        let reader = self.reader.clone();
-        let table = parent.map(|root| Parent::reader(&reader.repository, root));
         let mut parent_lost = None;
-        let mut parent = match table.as_ref().map(|table| Parent::open(&reader.runtime, table)).transpose() {
+        let open = |root| Parent::open(&self.reader.runtime, &self.reader.repository, root);
+        let mut parent = match parent.map(open).transpose() {
             Ok(parent) => parent,
             Err(error) => {
                 parent_lost = Some(lost_parent(&error));

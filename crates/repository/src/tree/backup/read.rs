@@ -11,11 +11,11 @@ use tokio::runtime::Handle as Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::super::Error;
 use super::super::content::{Chunker, DataReader, Run};
 use super::super::entry::{Attributes, Content, Entry, Extent, INLINE_EXTENTS, Kind, Time};
 use super::super::metadata::{Handle, Stat};
 use super::super::walk::{Found, Place};
-use super::super::Error;
 use super::BackupOptions;
 use crate::{BlobId, BlobKind, BlobRef, Counters, Progress, Repository, TableRef, Writer, table};
 
@@ -61,7 +61,10 @@ pub(super) struct FileRead {
 
 pub(super) enum Data {
     /// Small enough to be bundled; not yet stored.
-    Small { bytes: Vec<u8>, runs: Vec<Run> },
+    Small {
+        bytes: Vec<u8>,
+        runs: Vec<Run>,
+    },
     Stored(Content),
 }
 
@@ -116,7 +119,8 @@ impl FileReader {
         }
         let kind = match (found.stat.kind, &found.place) {
             (FileType::Symlink, Place::Named { directory, name }) => {
-                let target = rustix::fs::readlinkat(directory, &name[..], Vec::new()).map_err(failed("read symlink"))?;
+                let target =
+                    rustix::fs::readlinkat(directory, &name[..], Vec::new()).map_err(failed("read symlink"))?;
                 Kind::Symlink { target: target.into_bytes() }
             }
             (FileType::Directory, _) => Kind::Directory,
@@ -136,7 +140,12 @@ impl FileReader {
         Ok(Described::Entry(Entry { attributes: found.stat.attributes(xattrs), kind }))
     }
 
-    fn read_file(&self, directory: BorrowedFd<'_>, name: &[u8], parent: Option<&Content>) -> Result<FileRead, ReadError> {
+    fn read_file(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        parent: Option<&Content>,
+    ) -> Result<FileRead, ReadError> {
         let file = open_for_reading(directory, name).map_err(failed("open"))?;
         let mut attempt = 1;
         loop {
@@ -174,7 +183,11 @@ impl FileReader {
         counts: bool,
     ) -> Result<(Data, u64), ReadError> {
         let mut reader = DataReader::new(file, size);
-        let progress = |len: u64| if counts { self.add_progress(0, len) };
+        let progress = |len: u64| {
+            if counts {
+                self.add_progress(0, len)
+            }
+        };
         if size <= SMALL_FILE_BYTES {
             let (mut bytes, mut runs) = (Vec::new(), Vec::new());
             reader.fill(&mut bytes, usize::MAX, &mut runs).map_err(failed("read"))?;
@@ -182,8 +195,9 @@ impl FileReader {
             return Ok((Data::Small { bytes, runs }, reader.cut_at().unwrap_or(size)));
         }
         let known = parent.map(|content| self.known_chunks(content)).unwrap_or_default();
+        let parent_table = parent.and_then(Content::table);
         let mut chunker = Chunker::new(reader);
-        let mut content = ContentWriter::new(self, known);
+        let mut content = ContentWriter::new(self, known, parent_table);
         let mut reported = 0;
         while let Some(chunk) = chunker.next().map_err(failed("read"))? {
             if self.cancel.is_cancelled() {
@@ -215,7 +229,9 @@ impl FileReader {
     async fn read_chunks(&self, table: TableRef, known: &mut HashMap<BlobId, BlobRef>) -> crate::Result<()> {
         let reader = table::Reader::new(&self.repository, table);
         let mut extents = std::pin::pin!(reader.scan(&[]));
-        while known.len() < KNOWN_CHUNKS && let Some((key, value)) = extents.try_next().await? {
+        while known.len() < KNOWN_CHUNKS
+            && let Some((key, value)) = extents.try_next().await?
+        {
             let extent = Extent::decode(&key, &value).map_err(|what| what.in_object("a table of extents"))?;
             known.insert(extent.blob.id, extent.blob);
         }
@@ -239,13 +255,15 @@ struct ContentWriter<'a> {
     known: Arc<HashMap<BlobId, BlobRef>>,
     in_flight: VecDeque<(Vec<Run>, JoinHandle<crate::Result<BlobRef>>)>,
     extents: Vec<Extent>,
+    parent_table: Option<TableRef>,
     /// Used as soon as there are more extents than an entry may hold.
-    table: Option<table::Builder<'a>>,
+    table: Option<table::Builder>,
 }
 
 impl<'a> ContentWriter<'a> {
-    fn new(reader: &'a FileReader, known: HashMap<BlobId, BlobRef>) -> Self {
-        Self { reader, known: Arc::new(known), in_flight: VecDeque::new(), extents: Vec::new(), table: None }
+    fn new(reader: &'a FileReader, known: HashMap<BlobId, BlobRef>, parent_table: Option<TableRef>) -> Self {
+        let known = Arc::new(known);
+        Self { reader, known, in_flight: VecDeque::new(), extents: Vec::new(), parent_table, table: None }
     }
 
     fn push(&mut self, bytes: bytes::Bytes, runs: Vec<Run>) -> Result<(), Error> {
@@ -265,7 +283,8 @@ impl<'a> ContentWriter<'a> {
         let blob = self.reader.runtime.block_on(put)??;
         self.extents.extend(extents_of(&runs, 0, blob));
         if self.extents.len() > INLINE_EXTENTS || self.table.is_some() {
-            let table = self.table.get_or_insert_with(|| table::Builder::new(&self.reader.writer));
+            let (writer, parent) = (&self.reader.writer, self.parent_table.as_ref());
+            let table = self.table.get_or_insert_with(|| table_builder(writer, parent));
             for extent in self.extents.drain(..) {
                 self.reader.runtime.block_on(table.push(&extent.encode_key(), &extent.encode_value()))?;
             }
@@ -281,6 +300,14 @@ impl<'a> ContentWriter<'a> {
             None => Ok(Content::Extents(self.extents)),
             Some(table) => Ok(Content::Table(self.reader.runtime.block_on(table.finish())?)),
         }
+    }
+}
+
+/// Begins a table whose pages are shared with the parent where they are equal.
+pub(super) fn table_builder(writer: &Writer, parent: Option<&TableRef>) -> table::Builder {
+    match parent {
+        None => table::Builder::new(writer),
+        Some(parent) => table::Builder::with_parent(writer, parent),
     }
 }
 

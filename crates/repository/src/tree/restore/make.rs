@@ -57,12 +57,10 @@ impl Maker {
     ) -> Result<Self, Error> {
         let failed = |action| move |source| Error::FileSystem { action, path: target.to_owned(), source };
         std::fs::create_dir_all(target).map_err(failed("make directory"))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(target, flags, Mode::empty());
-        let root = root.map_err(|error| Error::file_system("open directory", target, error))?;
         if !options.replace {
-            refuse_used(target, &root, &options.ignore_at_top)?;
+            refuse_used(target, &options.ignore_at_top)?;
         }
+        let root = open_target(target)?;
         let filler = Filler { runtime, cache, progress, cancel: options.cancel.clone() };
         Ok(Self {
             target: target.to_owned(),
@@ -89,8 +87,7 @@ impl Maker {
     }
 
     fn make_all(&mut self, reader: &table::Reader) -> Result<(), Error> {
-        let runtime = self.filler.runtime.clone();
-        let mut entries = Entries::new(&runtime, reader);
+        let mut entries = Entries::new(&self.filler.runtime, reader);
         while let Some((path, entry)) = entries.next()? {
             if self.options.cancel.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -147,7 +144,9 @@ impl Maker {
                 self.make_new(&directory, name, || rustix::fs::symlinkat(&target[..], &directory, name))
                     .map_err(failed("make symlink"))?;
             }
-            Kind::Fifo => self.make_node(&directory, name, FileType::Fifo, Device::default()).map_err(failed("make fifo"))?,
+            Kind::Fifo => {
+                self.make_node(&directory, name, FileType::Fifo, Device::default()).map_err(failed("make fifo"))?
+            }
             Kind::CharacterDevice(device) => self
                 .make_node(&directory, name, FileType::CharacterDevice, device)
                 .map_err(failed("make, with the capability MKNOD, the character device"))?,
@@ -207,12 +206,7 @@ impl Maker {
     }
 
     /// Makes an entry of a directory, in place of another one where that is allowed.
-    fn make_new<T>(
-        &self,
-        directory: &OwnedFd,
-        name: &[u8],
-        make: impl Fn() -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
+    fn make_new<T>(&self, directory: &OwnedFd, name: &[u8], make: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         match make() {
             Err(Errno::EXIST) if self.options.replace => {
                 match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
@@ -312,10 +306,16 @@ impl Maker {
     }
 }
 
+fn open_target(target: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(target, flags, Mode::empty());
+    opened.map_err(|error| Error::file_system("open directory", target, error))
+}
+
 /// Refuses a directory that holds anything that is not part of an empty file system.
-fn refuse_used(target: &Path, root: &OwnedFd, ignored: &[Vec<u8>]) -> Result<(), Error> {
+pub fn refuse_used(target: &Path, ignored: &[Vec<u8>]) -> Result<(), Error> {
     let options = WalkOptions { ignore_at_top: ignored.to_vec(), ..WalkOptions::default() };
-    let names = names_of_tree(root.as_fd(), &options);
+    let names = names_of_tree(open_target(target)?.as_fd(), &options);
     let names = names.map_err(|error| Error::file_system("list directory", target, error))?;
     match names.first() {
         None => Ok(()),

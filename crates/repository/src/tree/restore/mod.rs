@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use self::make::Maker;
+pub use self::make::refuse_used;
 use super::source::BlobCache;
 use super::{Error, Incidents};
 use crate::{Progress, Repository, TableRef};
