@@ -7,7 +7,7 @@
 
 use crate::codec::{Fields, Malformed};
 use crate::crypto::{SealingKey, TAG_LEN};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::ids::{BlobId, BlobRef, WriterId};
 use crate::layout::{self, ObjectName, RunId};
 use crate::pack::{BlobKind, Entry};
@@ -210,11 +210,19 @@ pub(crate) fn decode(bytes: &[u8], id: &RunId, key: &SealingKey) -> Result<Vec<E
 }
 
 /// Looks a blob up in all runs, reading of each its directory and the blocks that can hold the blob.
+///
+/// A damaged run is left out, because another may have what is looked for; a check names it.
 pub(crate) async fn find(repo: &Repository, id: &BlobId) -> Result<Vec<BlobRef>> {
     let mut found = Vec::new();
     for object in repo.store().list(&layout::domain_folder("index")).await? {
         if let ObjectName::Run(run) = layout::parse(&object.name) {
-            found.extend(find_in_run(repo, &run, object.size, id).await?);
+            match find_in_run(repo, &run, object.size, id).await {
+                Ok(blobs) => found.extend(blobs),
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    tracing::warn!(%error, "an index run is left out of a search");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(found)

@@ -16,6 +16,7 @@ mod layout;
 mod pack;
 mod point;
 mod progress;
+mod references;
 mod repository;
 mod secret;
 mod seen;
@@ -23,6 +24,7 @@ mod verify;
 mod writer;
 
 pub mod canonical_json;
+pub mod check;
 pub mod store;
 pub mod table;
 pub mod tree;
@@ -33,6 +35,7 @@ pub use ids::{BlobId, BlobRef, KeyId, PackId, PointId, RepositoryId, TableRef, W
 pub use pack::{BlobKind, MAX_BLOB_LEN};
 pub use point::{Claim, PointEntry, RecoveryPoint, Root, RootKind, Source, Stats};
 pub use progress::{Counters, NoProgress, Progress};
+pub use references::{References, Values};
 pub use repository::{FORMAT_VERSION, Repository};
 pub use secret::{Passphrase, Secret};
 pub use store::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};

@@ -12,8 +12,9 @@ mod reader;
 pub use builder::Builder;
 pub use reader::Reader;
 
-use page::Page;
-use reader::{child_of, read_page};
+pub(crate) use page::Page;
+use reader::child_of;
+pub(crate) use reader::read_page;
 
 /// The longest key, in bytes.
 pub const MAX_KEY_LEN: usize = 64 << 10;

@@ -1,0 +1,100 @@
+//! Findings as they come together: what is wrong first, whom it hits later.
+
+use super::Finding;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{BlobRef, PackId, PointId};
+use crate::layout;
+use crate::pack::PackDamage;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How many different findings are kept; a repository with more is lost as a whole, and the first ones say so.
+const MAX_FINDINGS: usize = 100_000;
+
+/// Everything that is wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    by_object: BTreeMap<(String, String), BTreeSet<PointId>>,
+    all_points: BTreeSet<PointId>,
+    packs: HashMap<PackId, PackFindings>,
+}
+
+/// The damage of one pack, by what it hits.
+#[derive(Debug, Default)]
+struct PackFindings {
+    /// Damage of the pack's own structure: it hits whoever refers to the pack.
+    structure: Vec<String>,
+    /// Damage of one blob, by its offset.
+    blobs: HashMap<u32, String>,
+}
+
+impl Findings {
+    /// Makes known that there is such a recovery point.
+    pub(super) fn name_point(&mut self, id: PointId) {
+        self.all_points.insert(id);
+    }
+
+    pub(super) fn add(&mut self, object: &str, what: &str, point: Option<&PointId>) {
+        let key = (object.to_owned(), what.to_owned());
+        if self.by_object.len() < MAX_FINDINGS || self.by_object.contains_key(&key) {
+            self.by_object.entry(key).or_default().extend(point.cloned());
+        }
+    }
+
+    pub(super) fn add_for_all(&mut self, object: &str, what: &str) {
+        self.add(object, what, None);
+        if let Some(points) = self.by_object.get_mut(&(object.to_owned(), what.to_owned())) {
+            points.extend(self.all_points.iter().cloned());
+        }
+    }
+
+    /// Adds an error that tells of damage; any other is given back, because it ends the check.
+    pub(super) fn add_error(&mut self, object: &str, error: Error, point: Option<&PointId>) -> Result<()> {
+        match error {
+            Error::Damaged { object, what } => self.add(&object, &what, point),
+            Error::Missing { object } => self.add(&object, "it is missing", point),
+            error => match error.kind() {
+                ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::Newer => {
+                    self.add(object, &error.to_string(), point)
+                }
+                _ => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    /// Adds the damage of a pack, whose points are not known yet.
+    pub(super) fn add_pack_damage(&mut self, id: PackId, damage: Vec<PackDamage>) {
+        for PackDamage { what, blob } in damage {
+            let what = what.to_string();
+            self.add(&layout::pack(&id), &what, None);
+            let pack = self.packs.entry(id).or_default();
+            match blob {
+                Some(blob) => _ = pack.blobs.insert(blob.offset, what),
+                None if pack.structure.contains(&what) => {}
+                None => pack.structure.push(what),
+            }
+        }
+    }
+
+    /// Lets a recovery point that refers to a blob be hit by what is wrong with it.
+    pub(super) fn hit(&mut self, blob: &BlobRef, point: &PointId) {
+        let Some(pack) = self.packs.get(&blob.pack) else {
+            return;
+        };
+        let name = layout::pack(&blob.pack);
+        for what in pack.structure.iter().chain(pack.blobs.get(&blob.offset)) {
+            if let Some(points) = self.by_object.get_mut(&(name.clone(), what.clone())) {
+                points.insert(point.clone());
+            }
+        }
+    }
+
+    /// Tells all findings; gives their number.
+    pub(super) fn tell(self, on_finding: &mut dyn FnMut(Finding)) -> u64 {
+        let count = self.by_object.len() as u64;
+        for ((object, what), points) in self.by_object {
+            on_finding(Finding { object, what, points: points.into_iter().collect() });
+        }
+        count
+    }
+}

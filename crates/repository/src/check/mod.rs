@@ -1,0 +1,144 @@
+//! Checking a repository: whether everything that the recovery points need is there and is what was written.
+//!
+//! 1. All objects are listed and told apart by their names ([`survey`]).
+//! 2. The small ones are read: configuration, epochs, keys, recovery points.
+//! 3. If the data is to be read, every pack and every index run is read as a whole ([`data`]).
+//! 4. From each recovery point everything it refers to is followed ([`walk`]); that tells which damage hits which point.
+//!
+//! Damage is a finding; a store that cannot be reached ends the check with an error, because then nothing is known.
+
+mod data;
+mod findings;
+mod survey;
+mod walk;
+
+use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
+use crate::error::Result;
+use crate::ids::PointId;
+use crate::layout::{self, ObjectName};
+use crate::point::RecoveryPoint;
+use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
+use findings::Findings;
+use survey::Survey;
+
+/// How thorough a check is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Reads every byte of every object; otherwise only what is needed to follow all references.
+    pub read_data: bool,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The object.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// The recovery points that are hit, in order.
+    pub points: Vec<PointId>,
+}
+
+/// What a check looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Objects of the repository.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packs among them.
+    pub packs: u64,
+    /// Recovery points that could be read.
+    pub points: u64,
+    /// Pages of tables that were read; a page counts for each recovery point that has it.
+    pub pages: u64,
+    /// References to blobs that were followed.
+    pub references: u64,
+    /// Bytes of packs and index runs that were read as a whole.
+    pub bytes_read: u64,
+    /// Things that are wrong.
+    pub findings: u64,
+    /// Objects that are not of a repository, and were left alone.
+    pub foreign: u64,
+    /// The names of the first of them.
+    pub foreign_examples: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings == 0
+    }
+}
+
+/// Checks a repository; tells each finding once, at the end, when it is known which recovery points it hits.
+pub async fn check(repo: &Repository, options: CheckOptions, on_finding: &mut dyn FnMut(Finding)) -> Result<Report> {
+    let survey = survey::survey(repo.store()).await?;
+    let mut report = survey.report();
+    let mut findings = Findings::default();
+    let points = read_points(repo, &survey, &mut findings).await?;
+    report.points = points.len() as u64;
+    check_small_objects(repo, &survey, &mut findings).await?;
+    if options.read_data {
+        report.bytes_read += data::read_packs(repo, &survey, &mut findings).await?;
+        report.bytes_read += data::read_runs(repo, &survey, &mut findings).await?;
+    }
+    let mut walk = walk::Walk::new(repo, &survey, &mut findings);
+    for point in &points {
+        walk.follow(point).await?;
+    }
+    (report.pages, report.references) = walk.counts();
+    report.findings = findings.tell(on_finding);
+    Ok(report)
+}
+
+async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Vec<RecoveryPoint>> {
+    let mut points = Vec::new();
+    for id in survey.points() {
+        findings.name_point(id.clone());
+        match repo.point(id).await {
+            Ok(point) => points.push(point),
+            Err(error) => findings.add_error(&layout::point(id), error, Some(id))?,
+        }
+    }
+    Ok(points)
+}
+
+/// Reads what is needed to open the repository at all; damage there hits every recovery point.
+async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<()> {
+    if !survey.has_config() {
+        findings.add_for_all(layout::CONFIG, "it is missing");
+    }
+    if survey.epochs().is_empty() {
+        findings.add(layout::EPOCHS, "no epoch is there, so nothing can be written", None);
+    }
+    for name in survey.small_objects() {
+        let limit = MAX_PLAIN_OBJECT_LEN.max(MAX_KEY_OBJECT_LEN);
+        let bytes = match repo.store().get(name, limit).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                findings.add_error(name, error.into(), None)?;
+                continue;
+            }
+        };
+        match layout::parse(name) {
+            ObjectName::Config => {
+                if let Err(error) = verify_config(&bytes, repo.id()) {
+                    findings.add_for_all(name, &error.to_string());
+                }
+            }
+            ObjectName::Epoch(epoch) => {
+                if let Err(what) = verify_epoch(&bytes, epoch) {
+                    findings.add(name, &what.to_string(), None);
+                }
+            }
+            ObjectName::Key(id) => match WrappedKey::from_bytes(&bytes) {
+                Err(what) => findings.add_for_all(name, &what.to_string()),
+                Ok(key) if key.key != id => findings.add_for_all(name, "it is another key"),
+                Ok(_) => {}
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! What objects there are.
+
+use super::Report;
+use crate::error::{ErrorKind, Result};
+use crate::ids::{PackId, PointId};
+use crate::layout::{self, ObjectName, RunId};
+use crate::store::{ObjectInfo, Store, StoreErrorKind};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many foreign objects are named.
+const FOREIGN_EXAMPLES: usize = 10;
+
+/// All objects at the place, told apart by their names.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    packs: BTreeMap<PackId, u64>,
+    runs: BTreeMap<RunId, u64>,
+    points: BTreeSet<PointId>,
+    epochs: BTreeSet<u64>,
+    small: BTreeSet<String>,
+    foreign: Vec<String>,
+    objects: u64,
+    bytes: u64,
+}
+
+/// Lists everything.
+///
+/// The repository's own folders are listed on their own first. A store may fail to list names that only a stranger can have
+/// made; those must not keep the check from the repository.
+pub(super) async fn survey(store: &Store) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let mut own = store.list("domains/").await?;
+    own.extend(store.list(layout::EPOCHS).await?);
+    match store.head(layout::CONFIG).await {
+        Ok(size) => own.push(ObjectInfo { name: layout::CONFIG.to_owned(), size }),
+        Err(error) if error.kind == StoreErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    for object in &own {
+        survey.add(object);
+    }
+    let own: BTreeSet<&str> = own.iter().map(|object| object.name.as_str()).collect();
+    match store.list("").await.map_err(crate::Error::from) {
+        // An object that came after the first listing is checked the next time.
+        Ok(all) => survey.foreign.extend(
+            all.into_iter()
+                .map(|object| object.name)
+                .filter(|name| !own.contains(name.as_str()) && layout::parse(name) == ObjectName::Foreign),
+        ),
+        Err(error) if error.kind() == ErrorKind::Invalid => {
+            survey.foreign.push(format!("names that the store cannot list ({error})"));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(survey)
+}
+
+impl Survey {
+    fn add(&mut self, object: &ObjectInfo) {
+        match layout::parse(&object.name) {
+            ObjectName::Pack(id) => _ = self.packs.insert(id, object.size),
+            ObjectName::Run(id) => _ = self.runs.insert(id, object.size),
+            ObjectName::Point(id) => _ = self.points.insert(id),
+            ObjectName::Epoch(epoch) => {
+                self.epochs.insert(epoch);
+                self.small.insert(object.name.clone());
+            }
+            ObjectName::Config | ObjectName::Key(_) => _ = self.small.insert(object.name.clone()),
+            ObjectName::Foreign => {
+                self.foreign.push(object.name.clone());
+                return;
+            }
+        }
+        self.objects += 1;
+        self.bytes += object.size;
+    }
+
+    pub(super) fn report(&self) -> Report {
+        Report {
+            objects: self.objects,
+            bytes: self.bytes,
+            packs: self.packs.len() as u64,
+            foreign: self.foreign.len() as u64,
+            foreign_examples: self.foreign.iter().take(FOREIGN_EXAMPLES).cloned().collect(),
+            ..Report::default()
+        }
+    }
+
+    pub(super) fn has_config(&self) -> bool {
+        self.small.contains(layout::CONFIG)
+    }
+
+    pub(super) fn epochs(&self) -> &BTreeSet<u64> {
+        &self.epochs
+    }
+
+    /// Configuration, epochs and keys.
+    pub(super) fn small_objects(&self) -> impl Iterator<Item = &str> {
+        self.small.iter().map(String::as_str)
+    }
+
+    pub(super) fn points(&self) -> &BTreeSet<PointId> {
+        &self.points
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.runs.keys().copied()
+    }
+
+    pub(super) fn packs(&self) -> impl Iterator<Item = PackId> + '_ {
+        self.packs.keys().copied()
+    }
+
+    /// The length of a pack; none if it is not there.
+    pub(super) fn pack_len(&self, id: &PackId) -> Option<u64> {
+        self.packs.get(id).copied()
+    }
+}
