@@ -60,13 +60,23 @@ impl Action {
     /// What a run noted on an object; none if the note is another run's, or there is none.
     fn of(run: &str, object: &Value) -> Option<Self> {
         let note = json::text(object, &["metadata", "annotations", RESTORED_BY]);
-        Self::ALL.into_iter().find(|action| note == action.note(run))
+        Self::ALL
+            .into_iter()
+            .find(|action| note == action.note(run))
     }
 }
 
 /// Decides about `object` of the backup, where `existing` is there under its name.
-pub(crate) fn decide(policy: ReplacePolicy, run: &str, key: &ObjectKey, object: &Value, existing: Option<&Value>) -> Step {
-    let Some(existing) = existing else { return Step::Create };
+pub(crate) fn decide(
+    policy: ReplacePolicy,
+    run: &str,
+    key: &ObjectKey,
+    object: &Value,
+    existing: Option<&Value>,
+) -> Step {
+    let Some(existing) = existing else {
+        return Step::Create;
+    };
     let uid = || json::text(existing, &["metadata", "uid"]).to_owned();
     if rules::is_being_deleted(existing) {
         return Step::AwaitEnd(uid());
@@ -79,7 +89,11 @@ pub(crate) fn decide(policy: ReplacePolicy, run: &str, key: &ObjectKey, object: 
     }
     if key.namespace.is_none() {
         let may_update = key.is("", "Namespace") && policy == ReplacePolicy::Update;
-        return if may_update { Step::Update } else { Step::Keep("it is there already, and of cluster scope: others may rely on it".into()) };
+        return if may_update {
+            Step::Update
+        } else {
+            Step::Keep("it is there already, and of cluster scope: others may rely on it".into())
+        };
     }
     // The cluster made it a moment ago; nobody loses anything.
     if rules::is_untouched_default_account(key, existing) {
@@ -97,10 +111,16 @@ pub(crate) fn decide(policy: ReplacePolicy, run: &str, key: &ObjectKey, object: 
 fn compare_versions(object: &Value, existing: &Value) -> String {
     let served = |definition: &Value| -> Vec<String> {
         let versions = json::list(definition, &["spec", "versions"]).iter();
-        versions.filter(|version| json::is_true(version, &["served"])).map(|v| json::text(v, &["name"]).to_owned()).collect()
+        versions
+            .filter(|version| json::is_true(version, &["served"]))
+            .map(|v| json::text(v, &["name"]).to_owned())
+            .collect()
     };
     let (here, wanted) = (served(existing), served(object));
-    let absent: Vec<_> = wanted.into_iter().filter(|version| !here.contains(version)).collect();
+    let absent: Vec<_> = wanted
+        .into_iter()
+        .filter(|version| !here.contains(version))
+        .collect();
     if absent.is_empty() {
         return "the definition is there already, and has the versions of the backup".into();
     }
@@ -126,19 +146,29 @@ mod tests {
 
     fn check(policy: ReplacePolicy, object: &Value, existing: Option<Value>, expected: Step) {
         let key = ObjectKey::of(object).expect("test object has a name");
-        assert_eq!(decide(policy, "run-1", &key, object, existing.as_ref()), expected, "{policy:?} {existing:?}");
+        assert_eq!(
+            decide(policy, "run-1", &key, object, existing.as_ref()),
+            expected,
+            "{policy:?} {existing:?}"
+        );
     }
 
     #[test]
     fn the_policy_decides_about_what_is_there() {
         use ReplacePolicy::{Delete, Retain, Update};
         let (object, there) = (config_map(json!({})), config_map(json!({"uid": "u"})));
-        check(Retain, &object, Some(there.clone()), Step::Keep("it is there already, and the policy is Retain".into()));
+        check(
+            Retain,
+            &object,
+            Some(there.clone()),
+            Step::Keep("it is there already, and the policy is Retain".into()),
+        );
         check(Update, &object, Some(there.clone()), Step::Update);
         check(Delete, &object, Some(there), Step::Delete("u".into()));
         for policy in [Retain, Update, Delete] {
             check(policy, &object, None, Step::Create);
-            let going = config_map(json!({"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}));
+            let going =
+                config_map(json!({"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}));
             check(policy, &object, Some(going), Step::AwaitEnd("u".into()));
         }
     }
@@ -147,10 +177,23 @@ mod tests {
     fn a_run_knows_its_own_and_not_anothers() {
         let object = config_map(json!({}));
         for action in Action::ALL {
-            let own = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-1")}}));
-            check(ReplacePolicy::Delete, &object, Some(own), Step::Done(action));
-            let others = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-10")}}));
-            check(ReplacePolicy::Delete, &object, Some(others), Step::Delete("u".into()));
+            let own =
+                config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-1")}}));
+            check(
+                ReplacePolicy::Delete,
+                &object,
+                Some(own),
+                Step::Done(action),
+            );
+            let others = config_map(
+                json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-10")}}),
+            );
+            check(
+                ReplacePolicy::Delete,
+                &object,
+                Some(others),
+                Step::Delete("u".into()),
+            );
         }
     }
 
@@ -158,7 +201,12 @@ mod tests {
     fn an_untouched_default_account_gives_way_and_a_changed_one_does_not() {
         let account = |labels: Value| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "shop", "labels": labels}});
         let wanted = account(json!({"team": "a"}));
-        check(ReplacePolicy::Retain, &wanted, Some(account(json!({}))), Step::Update);
+        check(
+            ReplacePolicy::Retain,
+            &wanted,
+            Some(account(json!({}))),
+            Step::Update,
+        );
         check(
             ReplacePolicy::Retain,
             &wanted,
@@ -169,26 +217,56 @@ mod tests {
 
     #[test]
     fn what_others_rely_on_is_never_replaced() {
-        let kept = || Step::Keep("it is there already, and of cluster scope: others may rely on it".into());
+        let kept = || {
+            Step::Keep("it is there already, and of cluster scope: others may rely on it".into())
+        };
         let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "x", "uid": "u"}});
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "uid": "u"}});
-        for policy in [ReplacePolicy::Retain, ReplacePolicy::Delete, ReplacePolicy::Update] {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "uid": "u"}});
+        for policy in [
+            ReplacePolicy::Retain,
+            ReplacePolicy::Delete,
+            ReplacePolicy::Update,
+        ] {
             check(policy, &role, Some(role.clone()), kept());
         }
-        check(ReplacePolicy::Delete, &namespace, Some(namespace.clone()), kept());
-        check(ReplacePolicy::Update, &namespace, Some(namespace.clone()), Step::Update);
+        check(
+            ReplacePolicy::Delete,
+            &namespace,
+            Some(namespace.clone()),
+            kept(),
+        );
+        check(
+            ReplacePolicy::Update,
+            &namespace,
+            Some(namespace.clone()),
+            Step::Update,
+        );
     }
 
     #[test]
     fn an_existing_definition_is_kept_and_its_versions_are_compared() {
         let definition = |versions: &[&str]| {
-            let versions: Vec<_> = versions.iter().map(|name| json!({"name": name, "served": true})).collect();
+            let versions: Vec<_> = versions
+                .iter()
+                .map(|name| json!({"name": name, "served": true}))
+                .collect();
             json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "x", "uid": "u"},
                 "spec": {"versions": versions}})
         };
         let same = "the definition is there already, and has the versions of the backup";
-        check(ReplacePolicy::Delete, &definition(&["v1"]), Some(definition(&["v1", "v2"])), Step::Keep(same.into()));
+        check(
+            ReplacePolicy::Delete,
+            &definition(&["v1"]),
+            Some(definition(&["v1", "v2"])),
+            Step::Keep(same.into()),
+        );
         let other = "the definition is there already with other versions (v2), and is never changed: the backup's v1 would have to be added to it";
-        check(ReplacePolicy::Update, &definition(&["v1"]), Some(definition(&["v2"])), Step::Keep(other.into()));
+        check(
+            ReplacePolicy::Update,
+            &definition(&["v1"]),
+            Some(definition(&["v2"])),
+            Step::Keep(other.into()),
+        );
     }
 }

@@ -12,7 +12,8 @@ pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
 
 /// The value at a path of field names, to be changed.
 pub(crate) fn at_mut<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
-    path.iter().try_fold(value, |value, field| value.get_mut(field))
+    path.iter()
+        .try_fold(value, |value, field| value.get_mut(field))
 }
 
 /// The text at a path; empty where there is none, which is how Kubernetes itself treats an absent string.
@@ -22,7 +23,9 @@ pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
 
 /// The elements of the list at a path; none where there is no list.
 pub(crate) fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(value, path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The elements of the list at a path, to be changed.
@@ -68,22 +71,28 @@ pub(crate) fn remove_keys(value: &mut Value, path: &[&str], unwanted: impl Fn(&s
     remove_if_empty(value, path);
 }
 
-/// Sets the field at a path, making the maps on the way. A step that is there and is no map is left alone.
+/// Sets the field at a path (the value itself where the path is empty), making the maps on the way. A step that is there and is
+/// no map is left alone.
 pub(crate) fn set(value: &mut Value, path: &[&str], new: Value) {
     let Some((field, parents)) = path.split_last() else {
+        *value = new;
         return;
     };
     let mut here = value;
     for parent in parents {
-        let Some(map) = here.as_object_mut() else { return };
-        here = map.entry(*parent).or_insert_with(|| Value::Object(Map::new()));
+        let Some(map) = here.as_object_mut() else {
+            return;
+        };
+        here = map
+            .entry(*parent)
+            .or_insert_with(|| Value::Object(Map::new()));
     }
     if let Some(map) = here.as_object_mut() {
         map.insert((*field).to_owned(), new);
     }
 }
 
-/// A list without its blank ends: keeps only the elements that the predicate wants, and removes the field when none is left.
+/// Keeps only the elements of a list that the predicate wants, and removes the field when none is left.
 pub(crate) fn retain(value: &mut Value, path: &[&str], wanted: impl FnMut(&Value) -> bool) {
     if let Some(items) = at_mut(value, path).and_then(Value::as_array_mut) {
         items.retain(wanted);

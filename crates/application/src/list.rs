@@ -74,7 +74,11 @@ impl Pager {
     }
 
     fn take(&mut self, page: Page) -> Result<Vec<Value>, Failure> {
-        self.params.limit = Some(next_limit(self.params.limit.unwrap_or(FIRST_PAGE), page.items.len(), page.bytes));
+        self.params.limit = Some(next_limit(
+            self.params.limit.unwrap_or(FIRST_PAGE),
+            page.items.len(),
+            page.bytes,
+        ));
         self.finished = page.next.is_none();
         self.params.continue_token = page.next;
         self.pages += 1;
@@ -84,7 +88,9 @@ impl Pager {
             items.sort_by(|a, b| name(a).cmp(name(b)));
         }
         if !items.is_sorted_by(|a, b| name(a) < name(b)) {
-            return Err(Failure::lasting("its server lists it in no order, so that objects could be lost between pages"));
+            return Err(Failure::lasting(
+                "its server lists it in no order, so that objects could be lost between pages",
+            ));
         }
         if let Some(last) = &self.last {
             items.retain(|item| name(item) > last.as_str());
@@ -106,7 +112,9 @@ fn name(object: &Value) -> &str {
 
 /// The size of the next page, from what the last one held: aimed at [`PAGE_BYTES`], and at most four times the last.
 fn next_limit(limit: u32, items: usize, bytes: usize) -> u32 {
-    let Some(item_bytes) = bytes.checked_div(items) else { return limit };
+    let Some(item_bytes) = bytes.checked_div(items) else {
+        return limit;
+    };
     let fitting = u32::try_from(PAGE_BYTES / item_bytes.max(1)).unwrap_or(u32::MAX);
     fitting.min(limit.saturating_mul(4)).clamp(1, LARGEST_PAGE)
 }
@@ -132,8 +140,15 @@ mod tests {
     }
 
     fn page(names: &[&str], next: Option<&str>) -> Page {
-        let items = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
-        Page { items, next: next.map(Into::into), bytes: 100 }
+        let items = names
+            .iter()
+            .map(|name| json!({"metadata": {"name": name}}))
+            .collect();
+        Page {
+            items,
+            next: next.map(Into::into),
+            bytes: 100,
+        }
     }
 
     fn take(pager: &mut Pager, page: Page) -> Vec<String> {
@@ -146,7 +161,10 @@ mod tests {
         let mut pager = pager();
         assert_eq!(take(&mut pager, page(&["a", "b"], Some("t"))), ["a", "b"]);
         pager.params.continue_token = None; // expired
-        assert_eq!(take(&mut pager, page(&["a", "aa", "b", "c"], Some("t"))), ["c"]);
+        assert_eq!(
+            take(&mut pager, page(&["a", "aa", "b", "c"], Some("t"))),
+            ["c"]
+        );
         assert_eq!(take(&mut pager, page(&["d"], None)), ["d"]);
         assert!(pager.finished);
     }
@@ -161,12 +179,19 @@ mod tests {
     #[test]
     fn objects_say_what_they_are() {
         let items = pager().take(page(&["a"], None)).expect("sorted");
-        assert_eq!(items[0], json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}));
+        assert_eq!(
+            items[0],
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}})
+        );
     }
 
     #[test]
     fn pages_follow_the_size_of_objects() {
-        assert_eq!(next_limit(20, 20, 20_000), 80, "small objects: four times as many");
+        assert_eq!(
+            next_limit(20, 20, 20_000),
+            80,
+            "small objects: four times as many"
+        );
         assert_eq!(next_limit(200, 200, 200_000), LARGEST_PAGE);
         assert_eq!(next_limit(80, 80, 80 << 20), 4, "1 MiB each");
         assert_eq!(next_limit(4, 4, 64 << 20), 1, "never none");

@@ -12,49 +12,64 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// The cluster-scoped things that captured objects name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// Namespaces that are captured.
-    pub namespaces: BTreeSet<String>,
+    pub(crate) namespaces: BTreeSet<String>,
     /// Groups and kinds of which something is stored, and that a custom resource definition may define.
-    pub custom_kinds: BTreeSet<(String, String)>,
+    pub(crate) custom_kinds: BTreeSet<(String, String)>,
     /// Service accounts, each as namespace and name.
-    pub accounts: BTreeSet<(String, String)>,
+    pub(crate) accounts: BTreeSet<(String, String)>,
     /// Cluster roles.
-    pub cluster_roles: BTreeSet<String>,
+    pub(crate) cluster_roles: BTreeSet<String>,
     /// Priority classes.
-    pub priority_classes: BTreeSet<String>,
+    pub(crate) priority_classes: BTreeSet<String>,
     /// Runtime classes.
-    pub runtime_classes: BTreeSet<String>,
+    pub(crate) runtime_classes: BTreeSet<String>,
     /// Ingress classes.
-    pub ingress_classes: BTreeSet<String>,
+    pub(crate) ingress_classes: BTreeSet<String>,
     /// Storage classes.
-    pub storage_classes: BTreeSet<String>,
+    pub(crate) storage_classes: BTreeSet<String>,
     /// Persistent volumes.
-    pub volumes: BTreeSet<String>,
+    pub(crate) volumes: BTreeSet<String>,
 }
 
 impl Needs {
     /// Notes what a stored object needs. Wants it as the server gave it: cleaning takes off the name of a claim's volume.
-    pub fn note(&mut self, key: &ObjectKey, object: &Value) {
+    pub(crate) fn note(&mut self, key: &ObjectKey, object: &Value) {
         // The groups of custom kinds are domains of somebody's; built-in groups have no dot, or no definition.
         if key.group.contains('.') {
-            self.custom_kinds.insert((key.group.clone(), key.kind.clone()));
+            self.custom_kinds
+                .insert((key.group.clone(), key.kind.clone()));
         }
         match (key.group.as_str(), key.kind.as_str()) {
             ("", "ServiceAccount") => self.note_account(key),
             ("", "PersistentVolumeClaim") => self.note_claim(object),
-            ("rbac.authorization.k8s.io", "RoleBinding") if json::text(object, &["roleRef", "kind"]) == "ClusterRole" => {
-                insert(&mut self.cluster_roles, json::text(object, &["roleRef", "name"]));
+            ("rbac.authorization.k8s.io", "RoleBinding")
+                if json::text(object, &["roleRef", "kind"]) == "ClusterRole" =>
+            {
+                insert(
+                    &mut self.cluster_roles,
+                    json::text(object, &["roleRef", "name"]),
+                );
             }
-            (_, "Ingress") => insert(&mut self.ingress_classes, json::text(object, &["spec", "ingressClassName"])),
+            (_, "Ingress") => insert(
+                &mut self.ingress_classes,
+                json::text(object, &["spec", "ingressClassName"]),
+            ),
             _ => {}
         }
         for template in json::list(object, &["spec", "volumeClaimTemplates"]) {
             self.note_claim(template);
         }
         if let Some(spec) = pods::spec(object) {
-            insert(&mut self.priority_classes, json::text(spec, &["priorityClassName"]));
-            insert(&mut self.runtime_classes, json::text(spec, &["runtimeClassName"]));
+            insert(
+                &mut self.priority_classes,
+                json::text(spec, &["priorityClassName"]),
+            );
+            insert(
+                &mut self.runtime_classes,
+                json::text(spec, &["runtimeClassName"]),
+            );
             for volume in json::list(spec, &["volumes"]) {
                 if let Some(template) = json::at(volume, &["ephemeral", "volumeClaimTemplate"]) {
                     self.note_claim(template);
@@ -64,27 +79,41 @@ impl Needs {
     }
 
     /// Notes a service account; also one that is not stored because every namespace has it, since rights may be bound to it.
-    pub fn note_account(&mut self, key: &ObjectKey) {
+    pub(crate) fn note_account(&mut self, key: &ObjectKey) {
         if let Some(namespace) = &key.namespace {
             self.accounts.insert((namespace.clone(), key.name.clone()));
         }
     }
 
     fn note_claim(&mut self, claim: &Value) {
-        insert(&mut self.storage_classes, json::text(claim, &["spec", "storageClassName"]));
-        insert(&mut self.storage_classes, json::text(claim, &["metadata", "annotations", CLASS_ANNOTATION]));
-        insert(&mut self.volumes, json::text(claim, &["spec", "volumeName"]));
+        insert(
+            &mut self.storage_classes,
+            json::text(claim, &["spec", "storageClassName"]),
+        );
+        insert(
+            &mut self.storage_classes,
+            json::text(claim, &["metadata", "annotations", CLASS_ANNOTATION]),
+        );
+        insert(
+            &mut self.volumes,
+            json::text(claim, &["spec", "volumeName"]),
+        );
     }
 
     /// The part of a cluster role binding that is about captured service accounts; none when there is no such part.
-    pub fn reduce_binding(&self, mut binding: Value) -> Option<Value> {
-        json::retain(&mut binding, &["subjects"], |subject| self.is_captured(subject));
+    pub(crate) fn reduce_binding(&self, mut binding: Value) -> Option<Value> {
+        json::retain(&mut binding, &["subjects"], |subject| {
+            self.is_captured(subject)
+        });
         (!json::list(&binding, &["subjects"]).is_empty()).then_some(binding)
     }
 
     fn is_captured(&self, subject: &Value) -> bool {
         let name = json::text(subject, &["name"]);
-        let has = |namespace: &str, name: &str| self.accounts.contains(&(namespace.to_owned(), name.to_owned()));
+        let has = |namespace: &str, name: &str| {
+            self.accounts
+                .contains(&(namespace.to_owned(), name.to_owned()))
+        };
         match json::text(subject, &["kind"]) {
             "ServiceAccount" => has(json::text(subject, &["namespace"]), name),
             "User" => name
@@ -93,29 +122,40 @@ impl Needs {
                 .is_some_and(|(namespace, name)| has(namespace, name)),
             "Group" => name
                 .strip_prefix("system:serviceaccounts:")
-                .is_some_and(|namespace| self.accounts.iter().any(|(captured, _)| captured == namespace)),
+                .is_some_and(|namespace| {
+                    self.accounts
+                        .iter()
+                        .any(|(captured, _)| captured == namespace)
+                }),
             _ => false,
         }
     }
 
     /// The part of a webhook configuration that calls services of captured namespaces; none when there is no such part.
-    pub fn reduce_webhooks(&self, mut configuration: Value) -> Option<Value> {
+    pub(crate) fn reduce_webhooks(&self, mut configuration: Value) -> Option<Value> {
         json::retain(&mut configuration, &["webhooks"], |webhook| {
-            self.namespaces.contains(json::text(webhook, &["clientConfig", "service", "namespace"]))
+            self.namespaces.contains(json::text(
+                webhook,
+                &["clientConfig", "service", "namespace"],
+            ))
         });
         (!json::list(&configuration, &["webhooks"]).is_empty()).then_some(configuration)
     }
 
     /// Whether an aggregated API is served from a captured namespace.
-    pub fn serves_api(&self, api_service: &Value) -> bool {
-        self.namespaces.contains(json::text(api_service, &["spec", "service", "namespace"]))
+    pub(crate) fn serves_api(&self, api_service: &Value) -> bool {
+        self.namespaces
+            .contains(json::text(api_service, &["spec", "service", "namespace"]))
     }
 }
 
 /// Whether a cluster role, binding or priority class is one that every cluster has.
-pub fn is_built_in(object: &Value) -> bool {
+pub(crate) fn is_built_in(object: &Value) -> bool {
     json::text(object, &["metadata", "name"]).starts_with("system-")
-        || json::at(object, &["metadata", "labels", "kubernetes.io/bootstrapping"]) == Some(&json!("rbac-defaults"))
+        || json::at(
+            object,
+            &["metadata", "labels", "kubernetes.io/bootstrapping"],
+        ) == Some(&json!("rbac-defaults"))
 }
 
 fn insert(set: &mut BTreeSet<String>, name: &str) {
@@ -168,13 +208,19 @@ mod tests {
         assert_eq!(needs.volumes, set(&["pv-1"]));
         assert_eq!(needs.cluster_roles, set(&["view"]));
         assert_eq!(needs.ingress_classes, set(&["nginx"]));
-        assert!(needs.custom_kinds.contains(&("example.com".into(), "Widget".into())));
+        assert!(
+            needs
+                .custom_kinds
+                .contains(&("example.com".into(), "Widget".into()))
+        );
         assert!(!needs.custom_kinds.iter().any(|(group, _)| group == "apps"));
     }
 
     #[test]
     fn bindings_are_reduced_to_captured_accounts() {
-        let mut needs = note(&[json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}})]);
+        let mut needs = note(&[
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}}),
+        ]);
         needs.namespaces.insert("shop".into());
         let captured = json!([
             {"kind": "ServiceAccount", "name": "web", "namespace": "shop"},
@@ -185,26 +231,44 @@ mod tests {
         subjects.push(json!({"kind": "ServiceAccount", "name": "web", "namespace": "other"}));
         subjects.push(json!({"kind": "ServiceAccount", "name": "db", "namespace": "shop"}));
         subjects.push(json!({"kind": "Group", "name": "system:serviceaccounts"}));
-        assert_eq!(needs.reduce_binding(json!({"subjects": subjects})), Some(json!({"subjects": captured})));
-        assert_eq!(needs.reduce_binding(json!({"subjects": [{"kind": "User", "name": "jane"}]})), None);
+        assert_eq!(
+            needs.reduce_binding(json!({"subjects": subjects})),
+            Some(json!({"subjects": captured}))
+        );
+        assert_eq!(
+            needs.reduce_binding(json!({"subjects": [{"kind": "User", "name": "jane"}]})),
+            None
+        );
         assert_eq!(needs.reduce_binding(json!({"roleRef": {}})), None);
     }
 
     #[test]
     fn webhooks_are_reduced_to_those_that_call_captured_services() {
-        let needs = Needs { namespaces: set(&["shop"]), ..Needs::default() };
-        let webhook = |ns: &str| json!({"name": ns, "clientConfig": {"service": {"namespace": ns}}});
+        let needs = Needs {
+            namespaces: set(&["shop"]),
+            ..Needs::default()
+        };
+        let webhook =
+            |ns: &str| json!({"name": ns, "clientConfig": {"service": {"namespace": ns}}});
         let by_url = json!({"name": "u", "clientConfig": {"url": "https://x"}});
         let both = json!({"webhooks": [webhook("shop"), webhook("other"), by_url]});
-        assert_eq!(needs.reduce_webhooks(both), Some(json!({"webhooks": [webhook("shop")]})));
-        assert_eq!(needs.reduce_webhooks(json!({"webhooks": [webhook("other")]})), None);
+        assert_eq!(
+            needs.reduce_webhooks(both),
+            Some(json!({"webhooks": [webhook("shop")]}))
+        );
+        assert_eq!(
+            needs.reduce_webhooks(json!({"webhooks": [webhook("other")]})),
+            None
+        );
     }
 
     #[test]
     fn what_every_cluster_has_is_recognised() {
         let labelled = json!({"metadata": {"name": "view", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}});
         assert!(is_built_in(&labelled));
-        assert!(is_built_in(&json!({"metadata": {"name": "system-cluster-critical"}})));
+        assert!(is_built_in(
+            &json!({"metadata": {"name": "system-cluster-critical"}})
+        ));
         assert!(!is_built_in(&json!({"metadata": {"name": "shop-viewer"}})));
     }
 }

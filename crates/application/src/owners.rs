@@ -37,7 +37,9 @@ impl Owners {
         namespace: &str,
         object: &Value,
     ) -> Result<bool, Failure> {
-        let Some(owner) = rules::controller(object) else { return Ok(false) };
+        let Some(owner) = rules::controller(object) else {
+            return Ok(false);
+        };
         let uid = json::text(owner, &["uid"]);
         if let Some(captured) = self.known.get(uid) {
             return Ok(*captured);
@@ -58,9 +60,14 @@ async fn is_captured(
     namespace: &str,
     owner: &Value,
 ) -> Result<bool, Failure> {
-    let (api_version, name) = (json::text(owner, &["apiVersion"]), json::text(owner, &["name"]));
+    let (api_version, name) = (
+        json::text(owner, &["apiVersion"]),
+        json::text(owner, &["name"]),
+    );
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    let Some(kind) = catalog.get(group, json::text(owner, &["kind"])) else { return Ok(false) };
+    let Some(kind) = catalog.get(group, json::text(owner, &["kind"])) else {
+        return Ok(false);
+    };
     let is_wanted = kind.namespaced
         && kind.readable
         && rules::for_kind(&kind.group, &kind.kind).is_none()
@@ -75,10 +82,15 @@ async fn is_captured(
         field_selector: Some(format!("metadata.name={name}")),
         ..ListParams::default()
     };
-    match access.page(&kind.path(&kind.version, Some(namespace)), &params).await {
+    match access
+        .page(&kind.path(&kind.version, Some(namespace)), &params)
+        .await
+    {
         Ok(Listed::Page(page)) => {
             let uid = json::text(owner, &["uid"]);
-            let is_it = |item: &Value| json::text(item, &["metadata", "uid"]) == uid && !rules::is_being_deleted(item);
+            let is_it = |item: &Value| {
+                json::text(item, &["metadata", "uid"]) == uid && !rules::is_being_deleted(item)
+            };
             Ok(page.items.iter().any(is_it))
         }
         Ok(Listed::Expired(_)) => Ok(false),
