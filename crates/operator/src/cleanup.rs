@@ -14,7 +14,7 @@ use crate::error::{During, Error};
 use crate::objects::{self, Object};
 
 /// Seconds a mover gets to end by itself: it only has to drop its work.
-const GRACE_SECONDS: u32 = 5;
+const GRACE_SECONDS: u32 = 15;
 
 async fn labelled<K: Object>(client: &Client, selector: &str) -> Result<Vec<K>, Error> {
     let list = Api::<K>::all(client.clone()).list(&ListParams::default().labels(selector)).await;

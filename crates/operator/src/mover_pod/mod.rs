@@ -43,7 +43,7 @@ const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
 /// Seconds for which a mover stays on a node that is not ready or cannot be reached; then another attempt is better.
 const LOST_NODE_SECONDS: i64 = 60;
 /// Seconds a mover that is asked to end gets for it.
-const GRACE_SECONDS: i64 = 10;
+const GRACE_SECONDS: i64 = 15;
 
 /// Which way the data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -98,11 +98,8 @@ fn failure(reason: Option<&str>, message: Option<&str>, ended: Option<&Container
 
 /// The error that a mover left in its outcome.
 fn error_of(message: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Said {
-        error: Option<String>,
-    }
-    serde_json::from_str::<Said>(message).ok()?.error
+    let outcome: mover::Outcome = serde_json::from_str(message).ok()?;
+    Some(outcome.failure?.error)
 }
 
 fn waiting(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState {
@@ -194,7 +191,8 @@ mod tests {
             EARLY,
             MoverState::Succeeded { message: "{\"ok\":true}".into() },
         );
-        let said = r#"{"ok":false,"error":"open the repository: no"}"#;
+        let said =
+            r#"{"ok":false,"failure":{"error":"open the repository: no","kind":"unreachable","retryable":true},"seconds":1}"#;
         check(
             ended("Failed", json!({"exitCode": 1, "reason": "Error", "message": said})),
             None,

@@ -1,0 +1,299 @@
+//! What a backup's next step depends on, read from the cluster and from the repository.
+//!
+//! Only what the stage needs is read, and all of it past the caches: a decision on an old view could start a mover twice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::{ApplicationBackup, BackupStage, VolumeBackup};
+use application::{Patience, Selection, SelectionError};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use repository::{ErrorKind, PointId, RecoveryPoint};
+
+use super::parents::{self, Parents};
+use super::volume::{ClaimState, attempt_that_counts};
+use super::{deletion, validate};
+use crate::cleanup;
+use crate::context::Context;
+use crate::error::{During, Error};
+use crate::mover_pod::{self, Direction, MoverState, SoFar};
+use crate::objects;
+use crate::repositories::{LocationProblem, Opened};
+
+/// Everything that the next step depends on.
+pub(super) struct Gathered {
+    /// The run, as it is now.
+    pub run: ApplicationBackup,
+    /// Its uid.
+    pub uid: String,
+    /// The recovery point that it makes.
+    pub point_id: PointId,
+    /// Now.
+    pub now: Timestamp,
+    /// What its stage needs.
+    pub facts: Facts,
+}
+
+/// What a stage needs.
+pub(super) enum Facts {
+    /// Nothing more.
+    None,
+    /// The run is being deleted.
+    Leaving(deletion::Leaving),
+    /// What is to be backed up, and where to.
+    Preparing(Preparing),
+    /// The volumes and their movers.
+    Volumes(Volumes),
+    /// What is to be stored, or published.
+    Storing(Storing),
+}
+
+/// What is to be backed up, and where to.
+pub(super) struct Preparing {
+    /// The repository.
+    pub location: Result<Opened, LocationProblem>,
+    /// Namespaces that cannot be backed up, each with the reason.
+    pub lost_namespaces: Vec<(String, &'static str)>,
+    /// The claims that are selected.
+    pub claims: Result<Vec<ClaimFacts>, SelectionError>,
+}
+
+/// What matters of a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClaimFacts {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// It has a volume.
+    pub bound: bool,
+    /// Its volume is a block device without a file system.
+    pub block: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// The volumes and their movers.
+pub(super) struct Volumes {
+    /// The repository, if a mover may be started or judged.
+    pub location: Option<Result<Opened, LocationProblem>>,
+    /// Mover pods of the run.
+    pub movers: Vec<Pod>,
+    /// Their states, by name and namespace.
+    pub states: HashMap<(String, String), MoverState>,
+    /// How far those that run are.
+    pub so_far: HashMap<(String, String), SoFar>,
+    /// Claims of volumes that wait for a mover, by the index of the volume.
+    pub claims: HashMap<usize, ClaimState>,
+    /// What the volumes had before.
+    pub parents: Arc<Parents>,
+}
+
+/// What is to be stored, or published.
+pub(super) struct Storing {
+    /// The repository.
+    pub location: Result<Opened, LocationProblem>,
+    /// The recovery point, if it is published already.
+    pub published: Option<RecoveryPoint>,
+    /// The recovery point, if it is stored and not published.
+    pub draft: Option<Arc<RecoveryPoint>>,
+}
+
+impl Gathered {
+    /// The stage of the run.
+    pub(super) fn stage(&self) -> BackupStage {
+        self.run.status.as_ref().map_or(BackupStage::Pending, |s| s.stage)
+    }
+
+    /// The volumes of the run, as its status has them.
+    pub(super) fn volumes(&self) -> &[VolumeBackup] {
+        self.run.status.as_ref().map_or(&[], |s| s.volumes.as_slice())
+    }
+}
+
+/// The name of the recovery point of a run: the same whoever asks, whenever.
+pub(super) fn point_id(run: &ApplicationBackup) -> Result<PointId, Error> {
+    let uid = objects::uid(run)?;
+    let created = run.metadata.creation_timestamp.as_ref();
+    let created = created.ok_or_else(|| Error::NotStored(objects::title(run), "creationTimestamp"))?.0;
+    let name = format!("{}-{}", created.strftime("%Y%m%d-%H%M%S"), mover_pod::short(&uid));
+    name.parse().during(|| format!("name the recovery point of the {}", objects::title(run)))
+}
+
+/// Reads all of it; nothing if the run is gone.
+pub(super) async fn gather(context: &Context, cached: &ApplicationBackup) -> Result<Option<Gathered>, Error> {
+    let namespace = cached.namespace().unwrap_or_default();
+    let Some(run) = objects::read::<ApplicationBackup>(&context.client, &namespace, &cached.name_any()).await? else {
+        return Ok(None);
+    };
+    let (uid, point_id) = (objects::uid(&run)?, point_id(&run)?);
+    let mut gathered = Gathered { run, uid, point_id, now: Timestamp::now(), facts: Facts::None };
+    gathered.facts = facts(context, &gathered).await?;
+    Ok(Some(gathered))
+}
+
+async fn facts(context: &Context, gathered: &Gathered) -> Result<Facts, Error> {
+    if gathered.run.metadata.deletion_timestamp.is_some() {
+        return Ok(Facts::Leaving(deletion::gather(context, gathered).await?));
+    }
+    Ok(match gathered.stage() {
+        BackupStage::Pending | BackupStage::Done => Facts::None,
+        BackupStage::Preparing => Facts::Preparing(preparing(context, gathered).await?),
+        BackupStage::Volumes => Facts::Volumes(volumes(context, gathered).await?),
+        BackupStage::Resources | BackupStage::Publishing => Facts::Storing(storing(context, gathered).await?),
+    })
+}
+
+pub(super) async fn location(
+    context: &Context,
+    run: &ApplicationBackup,
+) -> Result<Result<Opened, LocationProblem>, Error> {
+    let namespace = run.namespace().unwrap_or_default();
+    context.repositories.open_named(&context.client, &namespace, &run.spec.backup_location).await
+}
+
+async fn preparing(context: &Context, gathered: &Gathered) -> Result<Preparing, Error> {
+    let run = &gathered.run;
+    let selection = validate::selection(run);
+    let lost_namespaces = lost_namespaces(&context.client, &selection.namespaces).await?;
+    let claims = match lost_namespaces.is_empty() {
+        true => claims(&context.client, &selection).await?,
+        false => Ok(Vec::new()),
+    };
+    Ok(Preparing { location: location(context, run).await?, lost_namespaces, claims })
+}
+
+async fn lost_namespaces(client: &Client, names: &[String]) -> Result<Vec<(String, &'static str)>, Error> {
+    let api = Api::<Namespace>::all(client.clone());
+    let mut lost = Vec::new();
+    for name in names {
+        match api.get_opt(name).await.during(|| format!("read the namespace {name}"))? {
+            None => lost.push((name.clone(), "does not exist")),
+            Some(n) if n.metadata.deletion_timestamp.is_some() => lost.push((name.clone(), "is being deleted")),
+            Some(_) => {}
+        }
+    }
+    Ok(lost)
+}
+
+async fn claims(client: &Client, selection: &Selection) -> Result<Result<Vec<ClaimFacts>, SelectionError>, Error> {
+    let catalog = application::discover(client, &Patience::default()).await;
+    let catalog = catalog.map_err(|failure| Error::Application {
+        doing: "discover the kinds of the cluster".into(),
+        source: Box::new(failure),
+    })?;
+    if let Err(error) = selection.check(&catalog) {
+        return Ok(Err(error));
+    }
+    let Some(kind) = catalog.get("", "PersistentVolumeClaim").filter(|kind| selection.wants_kind(kind)) else {
+        return Ok(Ok(Vec::new()));
+    };
+    let mut wanted = Vec::new();
+    let params = ListParams { label_selector: selection.label_selector.clone(), ..ListParams::default() };
+    for namespace in &selection.namespaces {
+        let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
+        let list = api.list(&params).await.during(|| format!("list the claims of the namespace {namespace}"))?;
+        let of_runs = |claim: &PersistentVolumeClaim| claim.labels().contains_key(api::RUN_LABEL);
+        let claims = list.items.into_iter().filter(|c| !of_runs(c));
+        wanted.extend(claims.filter(|c| selection.wants(kind, namespace, &c.name_any())).map(|c| claim_facts(&c)));
+    }
+    wanted.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Ok(Ok(wanted))
+}
+
+fn claim_facts(claim: &PersistentVolumeClaim) -> ClaimFacts {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+    ClaimFacts {
+        namespace: claim.namespace().unwrap_or_default(),
+        name: claim.name_any(),
+        bound: phase == Some("Bound") && spec.volume_name.is_some(),
+        block: spec.volume_mode.as_deref() == Some("Block"),
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Error> {
+    let client = &context.client;
+    let movers = cleanup::movers(client, &gathered.uid).await?;
+    let deadline = context.limits().mover_start_deadline;
+    let key = |pod: &Pod| (pod.namespace().unwrap_or_default(), pod.name_any());
+    let states: HashMap<_, _> =
+        movers.iter().map(|pod| (key(pod), mover_pod::state(pod, gathered.now, deadline))).collect();
+    let mut so_far = HashMap::new();
+    for pod in movers.iter().filter(|pod| states.get(&key(pod)) == Some(&MoverState::Running)) {
+        if let Some(progress) = mover_pod::so_far(client, pod).await {
+            so_far.insert(key(pod), progress);
+        }
+    }
+    let claims = claims_that_wait(client, gathered, &states).await?;
+    let judged = states.values().any(|s| matches!(s, MoverState::Succeeded { .. } | MoverState::Failed { .. }));
+    let mut facts = Volumes { location: None, movers, states, so_far, claims, parents: Arc::default() };
+    if judged || !facts.claims.is_empty() {
+        let (location, parents) = location_and_parents(context, gathered).await?;
+        (facts.location, facts.parents) = (Some(location), parents);
+    }
+    Ok(facts)
+}
+
+/// Looks at the claims of volumes that have no mover yet.
+async fn claims_that_wait(
+    client: &Client,
+    gathered: &Gathered,
+    states: &HashMap<(String, String), MoverState>,
+) -> Result<HashMap<usize, ClaimState>, Error> {
+    let mut claims = HashMap::new();
+    for (index, volume) in gathered.volumes().iter().enumerate() {
+        let Some(name) = mover_name(&gathered.uid, index, volume) else { continue };
+        if states.contains_key(&(volume.namespace.clone(), name)) || volume.stage == api::VolumeStage::Moving {
+            continue;
+        }
+        let claim: Option<PersistentVolumeClaim> = objects::read(client, &volume.namespace, &volume.claim).await?;
+        let there = claim.is_some_and(|c| c.metadata.deletion_timestamp.is_none());
+        claims.insert(index, if there { ClaimState::Present } else { ClaimState::Gone });
+    }
+    Ok(claims)
+}
+
+/// The name of the mover that counts for a volume.
+pub(super) fn mover_name(uid: &str, index: usize, volume: &VolumeBackup) -> Option<String> {
+    attempt_that_counts(volume).map(|attempt| mover_pod::name(uid, Direction::Backup, index, attempt))
+}
+
+async fn location_and_parents(
+    context: &Context,
+    gathered: &Gathered,
+) -> Result<(Result<Opened, LocationProblem>, Arc<Parents>), Error> {
+    let opened = match location(context, &gathered.run).await? {
+        Ok(opened) => opened,
+        Err(problem) => return Ok((Err(problem), Arc::default())),
+    };
+    if let Some(parents) = context.backups.parents(&gathered.uid) {
+        return Ok((Ok(opened), parents));
+    }
+    Ok(match opened.repository.points().await {
+        Ok(entries) => {
+            let parents = Arc::new(parents::find(&entries, &context.cluster_id));
+            context.backups.keep_parents(&gathered.uid, parents.clone());
+            (Ok(opened), parents)
+        }
+        Err(error) => (Err(error.into()), Arc::default()),
+    })
+}
+
+async fn storing(context: &Context, gathered: &Gathered) -> Result<Storing, Error> {
+    let location = location(context, &gathered.run).await?;
+    let draft = context.backups.draft(&gathered.uid);
+    let opened = match location {
+        Ok(opened) => opened,
+        Err(problem) => return Ok(Storing { location: Err(problem), published: None, draft }),
+    };
+    Ok(match opened.repository.point(&gathered.point_id).await {
+        Ok(point) => Storing { location: Ok(opened), published: Some(point), draft },
+        Err(error) if error.kind() == ErrorKind::NotFound => Storing { location: Ok(opened), published: None, draft },
+        Err(error) => Storing { location: Err(error.into()), published: None, draft },
+    })
+}

@@ -1,0 +1,59 @@
+//! Backups: one run, one recovery point.
+//!
+//! ```text
+//!   Pending ─► Preparing ─► Volumes ─► Resources ─► Publishing ─► Done
+//!                 │            │           ▲            │
+//!                 │            │           └── draft ───┘   an operator that is new has no draft, and stores again
+//!                 └────────────┴──────► Failed
+//! ```
+//!
+//! Invariant: the status of a run is written only from what was read back, and a run is final only when nothing that it made for its own
+//! use is left. The recovery point's name follows from the run alone, so a run that is taken up by another operator finds what the first
+//! one published, and adopts it.
+
+mod apply;
+mod deletion;
+mod gather;
+pub(crate) mod memory;
+mod outcome;
+mod parents;
+mod plan;
+mod status;
+mod store;
+mod validate;
+mod volume;
+
+use std::future::ready;
+use std::sync::Arc;
+
+use api::{ApplicationBackup, RUN_LABEL};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::controller::Action;
+use kube::runtime::{Controller, watcher};
+
+use crate::context::{Context, try_again};
+use crate::error::Error;
+use crate::mover_pod;
+
+/// Runs for ever.
+pub async fn controller(context: Arc<Context>) {
+    let client = context.client.clone();
+    let movers = watcher::Config::default().labels(RUN_LABEL);
+    Controller::new(Api::<ApplicationBackup>::all(client.clone()), watcher::Config::default())
+        .with_config(context.controller_config())
+        .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationBackup>(&pod))
+        .run(reconcile, try_again, context)
+        .for_each(|_| ready(()))
+        .await;
+}
+
+async fn reconcile(cached: Arc<ApplicationBackup>, context: Arc<Context>) -> Result<Action, Error> {
+    let Some(gathered) = gather::gather(&context, &cached).await? else {
+        return Ok(Action::await_change());
+    };
+    let plan = plan::plan(&gathered, context.limits());
+    let applied = apply::apply(&context, &gathered, plan).await?;
+    status::write(&context, gathered, applied).await
+}

@@ -1,0 +1,67 @@
+//! Whether a backup's spec can be meant, and what it selects.
+
+use api::{ApplicationBackup, ObjectFilter};
+use application::Selection;
+use kube::ResourceExt;
+
+/// How the core group is written in a filter.
+const CORE: &str = "core";
+/// Any kind, for the selection.
+const ANY: &str = "*";
+
+/// Everything that is wrong with the spec, as one text; the schema checks most of it, but not on every server.
+pub(super) fn validate(run: &ApplicationBackup) -> Result<(), String> {
+    let wrong = run.spec.validate(&run.namespace().unwrap_or_default());
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// What the spec selects.
+pub(super) fn selection(run: &ApplicationBackup) -> Selection {
+    let spec = &run.spec;
+    let labels: Vec<String> = spec.selectors.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    Selection {
+        namespaces: spec.namespaces_or(&run.namespace().unwrap_or_default()),
+        label_selector: Some(labels.join(",")).filter(|text| !text.is_empty()),
+        include_resources: spec.include_resources.iter().map(filter).collect(),
+        resource_types: spec.resource_types.clone(),
+        exclude_resource_types: spec.exclude_resource_types.clone(),
+    }
+}
+
+fn filter(filter: &ObjectFilter) -> application::ObjectFilter {
+    application::ObjectFilter {
+        group: filter.group.clone().map(|group| if group == CORE { String::new() } else { group }),
+        kind: filter.kind.clone().unwrap_or_else(|| ANY.into()),
+        namespace: filter.namespace.clone(),
+        name: filter.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::ApplicationBackupSpec;
+
+    use super::*;
+
+    #[test]
+    fn labels_become_one_selector_and_core_the_group_without_a_name() {
+        let spec = ApplicationBackupSpec {
+            selectors: [("app", "shop"), ("tier", "web")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            include_resources: vec![
+                ObjectFilter { group: Some("core".into()), kind: Some("Secret".into()), ..ObjectFilter::default() },
+                ObjectFilter { name: Some("web".into()), ..ObjectFilter::default() },
+            ],
+            ..ApplicationBackupSpec::default()
+        };
+        let mut run = ApplicationBackup::new("b", spec);
+        run.metadata.namespace = Some("shop".into());
+        let selection = selection(&run);
+        assert_eq!(selection.namespaces, ["shop"]);
+        assert_eq!(selection.label_selector.as_deref(), Some("app=shop,tier=web"));
+        assert_eq!(selection.include_resources[0].group.as_deref(), Some(""));
+        assert_eq!(selection.include_resources[1].kind, "*");
+    }
+}
