@@ -31,10 +31,10 @@ pub(crate) struct AddArgs {
     /// The bucket, and the begin of the names in it: s3://bucket or s3://bucket/prefix
     url: String,
     /// URL of the service, with its scheme; else AWS's own
-    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
+    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL", hide_env_values = true)]
     endpoint: Option<String>,
     /// Region
-    #[arg(long, env = "AWS_REGION")]
+    #[arg(long, env = "AWS_REGION", hide_env_values = true)]
     region: Option<String>,
     /// Whether the bucket is in the path of URLs; else it is when there is an endpoint
     #[arg(long, value_name = "true|false")]
@@ -43,13 +43,13 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// The access key id
-    #[arg(long, value_name = "ID", env = "AWS_ACCESS_KEY_ID")]
+    #[arg(long, value_name = "ID", env = "AWS_ACCESS_KEY_ID", hide_env_values = true)]
     access_key_id: Option<String>,
     /// File with the secret access key; else AWS_SECRET_ACCESS_KEY has it, and AWS_SESSION_TOKEN the token if there is one
     #[arg(long, value_name = "FILE")]
     secret_access_key_file: Option<PathBuf>,
     /// File with the passphrase of the repository. Keep a copy elsewhere: without it nothing can be restored
-    #[arg(long, value_name = "FILE", env = "ORLOP_PASSWORD_FILE")]
+    #[arg(long, value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true)]
     password_file: Option<PathBuf>,
     /// Use a Secret that exists, with access-key-id, secret-access-key and passphrase (and ca.crt with --ca-file), instead of making one
     #[arg(long, value_name = "NAME", conflicts_with_all = ["secret_access_key_file"])]

@@ -9,15 +9,23 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct LogArgs {
     /// How logs are written; RUST_LOG says which
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", global = true, env = "ORLOP_LOG_FORMAT")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        global = true,
+        env = "ORLOP_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = "Output"
+    )]
     log_format: LogFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
-    /// Lines for people
+    // No documentation comments on these: help would give each a paragraph.
     Text,
-    /// An object a line
     Json,
 }
 

@@ -13,6 +13,7 @@ mod error;
 #[path = "../tests/support/golden.rs"]
 mod golden;
 mod human;
+mod interrupt;
 mod location;
 mod location_add;
 mod logs;

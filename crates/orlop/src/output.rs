@@ -15,14 +15,11 @@ use crate::error::{Error, Result};
 /// How to print what a command found or did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Columns or paragraphs for people
+    // No documentation comments on these: help would give each a paragraph.
     #[default]
     Table,
-    /// JSON
     Json,
-    /// YAML
     Yaml,
-    /// Only the names, one a line
     Name,
 }
 
@@ -30,7 +27,15 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct OutputArgs {
     /// How to print the result
-    #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value = "table", global = true)]
+    #[arg(
+        short = 'o',
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "table",
+        global = true,
+        help_heading = "Output"
+    )]
     pub(crate) output: Format,
 }
 
