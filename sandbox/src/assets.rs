@@ -32,11 +32,7 @@ pub struct MissingAsset {
 
 impl fmt::Display for MissingAsset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let searched: Vec<_> = self
-            .searched
-            .iter()
-            .map(|d| d.display().to_string())
-            .collect();
+        let searched: Vec<_> = self.searched.iter().map(|d| d.display().to_string()).collect();
         write!(
             f,
             "{} is in none of {}; run: sandbox build, or name a directory that has it in {ASSETS_VARIABLE}",
@@ -51,11 +47,7 @@ impl std::error::Error for MissingAsset {}
 impl Assets {
     /// Reads the places from the environment: `KUBEBUILDER_ASSETS`, then `PATH`, then the cache of `sandbox build`.
     pub fn from_environment() -> Self {
-        Self::new(
-            env::var_os(ASSETS_VARIABLE).as_deref(),
-            env::var_os("PATH").as_deref(),
-            cache_directory().as_deref(),
-        )
+        Self::new(env::var_os(ASSETS_VARIABLE).as_deref(), env::var_os("PATH").as_deref(), cache_directory().as_deref())
     }
 
     /// Makes the places from given values; empty ones count as absent.
@@ -65,11 +57,7 @@ impl Assets {
             directories.push(PathBuf::from(named));
             directories.push(Path::new(named).join("bin"));
         }
-        directories.extend(
-            path.into_iter()
-                .flat_map(env::split_paths)
-                .filter(|d| !d.as_os_str().is_empty()),
-        );
+        directories.extend(path.into_iter().flat_map(env::split_paths).filter(|d| !d.as_os_str().is_empty()));
         directories.extend(cache.map(|c| c.join("bin")));
         Self { directories }
     }
@@ -80,10 +68,7 @@ impl Assets {
             .iter()
             .map(|directory| directory.join(program))
             .find(|file| is_executable(file))
-            .ok_or_else(|| MissingAsset {
-                program: program.to_owned(),
-                searched: self.directories.clone(),
-            })
+            .ok_or_else(|| MissingAsset { program: program.to_owned(), searched: self.directories.clone() })
     }
 
     /// The first program of several that is missing, if any; what a test asks before it decides to run.
@@ -96,19 +81,14 @@ impl Assets {
 ///
 /// `None` only where neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn cache_directory() -> Option<PathBuf> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("orlop").join("kubernetes"))
 }
 
 fn is_executable(file: &Path) -> bool {
     const ANY_EXECUTE_BIT: u32 = 0o111;
-    file.metadata()
-        .is_ok_and(|m| m.is_file() && m.permissions().mode() & ANY_EXECUTE_BIT != 0)
+    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & ANY_EXECUTE_BIT != 0)
 }
 
 #[cfg(test)]
@@ -138,32 +118,18 @@ mod tests {
 
         fn assets(&self) -> Assets {
             let path = env::join_paths([self.at("p1"), self.at("p2")]).unwrap();
-            Assets::new(
-                Some(self.at("named").as_os_str()),
-                Some(&path),
-                Some(&self.at("cache")),
-            )
+            Assets::new(Some(self.at("named").as_os_str()), Some(&path), Some(&self.at("cache")))
         }
     }
 
     fn check(files: &[(&str, u32)], expected: Option<&str>) {
         let tree = Tree::with(files);
-        assert_eq!(
-            tree.assets().find("etcd").ok(),
-            expected.map(|e| tree.at(e)),
-            "{files:?}"
-        );
+        assert_eq!(tree.assets().find("etcd").ok(), expected.map(|e| tree.at(e)), "{files:?}");
     }
 
     #[test]
     fn places_are_searched_in_order() {
-        let all = [
-            "named/etcd",
-            "named/bin/etcd",
-            "p1/etcd",
-            "p2/etcd",
-            "cache/bin/etcd",
-        ];
+        let all = ["named/etcd", "named/bin/etcd", "p1/etcd", "p2/etcd", "cache/bin/etcd"];
         for first in 0..all.len() {
             let files: Vec<_> = all[first..].iter().map(|f| (*f, 0o755)).collect();
             check(&files, Some(all[first]));
@@ -172,39 +138,24 @@ mod tests {
 
     #[test]
     fn what_cannot_be_executed_does_not_count() {
-        check(
-            &[("named/etcd", 0o644), ("p2/etcd", 0o755)],
-            Some("p2/etcd"),
-        );
-        check(
-            &[("named/etcd/file", 0o755), ("cache/bin/etcd", 0o755)],
-            Some("cache/bin/etcd"),
-        );
+        check(&[("named/etcd", 0o644), ("p2/etcd", 0o755)], Some("p2/etcd"));
+        check(&[("named/etcd/file", 0o755), ("cache/bin/etcd", 0o755)], Some("cache/bin/etcd"));
         check(&[("cache/etcd", 0o755)], None);
     }
 
     #[test]
     fn a_missing_program_is_named_with_what_to_do() {
         let tree = Tree::with(&[("p1/etcd", 0o755)]);
-        let missing = tree
-            .assets()
-            .first_missing(&["etcd", "kube-apiserver"])
-            .unwrap();
+        let missing = tree.assets().first_missing(&["etcd", "kube-apiserver"]).unwrap();
         assert_eq!(missing.program, "kube-apiserver");
         let message = missing.to_string();
         assert!(message.contains("run: sandbox build"), "{message}");
-        assert!(
-            message.contains(&tree.at("cache/bin").display().to_string()),
-            "{message}"
-        );
+        assert!(message.contains(&tree.at("cache/bin").display().to_string()), "{message}");
     }
 
     #[test]
     fn empty_settings_are_absent_ones() {
         let assets = Assets::new(Some(OsStr::new("")), Some(OsStr::new("")), None);
-        assert_eq!(
-            assets.find("etcd").unwrap_err().searched,
-            Vec::<PathBuf>::new()
-        );
+        assert_eq!(assets.find("etcd").unwrap_err().searched, Vec::<PathBuf>::new());
     }
 }

@@ -40,10 +40,7 @@ impl Background {
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
         let thread = thread.with_context(|| format!("start a thread for {name}"))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 

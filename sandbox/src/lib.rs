@@ -4,5 +4,6 @@ pub mod assets;
 mod background;
 pub mod control_plane;
 pub mod fault_proxy;
+pub mod populate;
 pub mod s3;
 pub mod skip;

@@ -23,24 +23,14 @@ pub const NO_SKIP_VARIABLE: &str = "ORLOP_NO_SKIP";
 /// With `ORLOP_NO_SKIP=1`, and when the line cannot be appended: a skip that is not counted would be a silent one.
 pub fn report(test: &str, reason: &str) {
     let reason = reason.replace('\n', " ");
-    assert!(
-        env::var_os(NO_SKIP_VARIABLE).is_none_or(|v| v != "1"),
-        "{test} must run, but: {reason}"
-    );
+    assert!(env::var_os(NO_SKIP_VARIABLE).is_none_or(|v| v != "1"), "{test} must run, but: {reason}");
     let line = format!("SKIP: {test}: {reason}\n");
     eprint!("{line}");
     if let Some(file) = env::var_os(SKIPS_FILE_VARIABLE).filter(|f| !f.is_empty()) {
         // One write of a line in append mode is atomic against other tests' processes.
-        let written = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&file)
-            .and_then(|mut f| f.write_all(line.as_bytes()));
-        assert!(
-            written.is_ok(),
-            "append the skip of {test} to {}: {written:?}",
-            file.display()
-        );
+        let written =
+            OpenOptions::new().create(true).append(true).open(&file).and_then(|mut f| f.write_all(line.as_bytes()));
+        assert!(written.is_ok(), "append the skip of {test} to {}: {written:?}", file.display());
     }
 }
 
@@ -54,22 +44,31 @@ pub fn current_test(fallback: &str) -> String {
     }
 }
 
+/// What a test returns: a skipped one returns what a passed one does, having said that it was skipped.
+pub trait Outcome {
+    /// The value to return.
+    fn skipped() -> Self;
+}
+
+impl Outcome for () {
+    fn skipped() -> Self {}
+}
+
+impl<E> Outcome for Result<(), E> {
+    fn skipped() -> Self {
+        Ok(())
+    }
+}
+
 /// Why this process cannot do what root can, if so.
 pub fn lacks_root() -> Option<String> {
     let user = rustix::process::geteuid();
-    (!user.is_root()).then(|| {
-        format!(
-            "needs root, and this is user {}: run the tests as root",
-            user.as_raw()
-        )
-    })
+    (!user.is_root()).then(|| format!("needs root, and this is user {}: run the tests as root", user.as_raw()))
 }
 
 /// Why one of the programs cannot be run, if so.
 pub fn lacks_assets(programs: &[&str]) -> Option<String> {
-    Assets::from_environment()
-        .first_missing(programs)
-        .map(|missing| missing.to_string())
+    Assets::from_environment().first_missing(programs).map(|missing| missing.to_string())
 }
 
 /// Skips the rest of the test for a reason: `sandbox::skip!("no FUSE")`, with arguments as in `format!`.
@@ -78,7 +77,7 @@ macro_rules! skip {
     ($($reason:tt)+) => {{
         let here = concat!(module_path!(), ":", line!());
         $crate::skip::report(&$crate::skip::current_test(here), &format!($($reason)+));
-        return ::std::default::Default::default();
+        return $crate::skip::Outcome::skipped();
     }};
 }
 

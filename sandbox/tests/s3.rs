@@ -1,9 +1,6 @@
 //! The S3 server by the eyes of the client that the product uses.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's helpers may panic as the test itself may"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
 
 use std::fs;
 
@@ -29,10 +26,7 @@ impl Fixture {
         let root = tempfile::tempdir().unwrap();
         let server = S3Server::start(root.path().join("s3"), Credentials::generate()).unwrap();
         server.create_bucket(BUCKET).unwrap();
-        Self {
-            server,
-            _root: root,
-        }
+        Self { server, _root: root }
     }
 
     fn client(&self) -> AmazonS3 {
@@ -47,27 +41,18 @@ impl Fixture {
             .with_bucket_name(bucket)
             .with_access_key_id(&self.server.credentials().access_key)
             .with_secret_access_key(secret_key)
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                ..RetryConfig::default()
-            })
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .build()
             .unwrap()
     }
 }
 
 fn keys(count: usize) -> Vec<Path> {
-    (0..count)
-        .map(|i| Path::from(format!("packs/{:02x}/{i:04}", i % 7)))
-        .collect()
+    (0..count).map(|i| Path::from(format!("packs/{:02x}/{i:04}", i % 7))).collect()
 }
 
 async fn listed(client: &AmazonS3, prefix: &str) -> Vec<Path> {
-    let objects: Vec<_> = client
-        .list(Some(&Path::from(prefix)))
-        .try_collect()
-        .await
-        .unwrap();
+    let objects: Vec<_> = client.list(Some(&Path::from(prefix))).try_collect().await.unwrap();
     let mut keys: Vec<_> = objects.into_iter().map(|object| object.location).collect();
     keys.sort();
     keys
@@ -83,18 +68,12 @@ async fn what_is_put_is_a_file_and_what_the_file_has_is_got() {
     assert_eq!(fs::read(&file).unwrap(), b"content");
 
     fs::write(&file, "c0ntent").unwrap();
-    assert_eq!(
-        client.get(&key).await.unwrap().bytes().await.unwrap(),
-        "c0ntent"
-    );
+    assert_eq!(client.get(&key).await.unwrap().bytes().await.unwrap(), "c0ntent");
     assert_eq!(client.get_range(&key, 1..3).await.unwrap(), "0n");
 
     client.delete(&key).await.unwrap();
     assert!(!file.exists());
-    assert!(matches!(
-        client.get(&key).await,
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(client.get(&key).await, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test]
@@ -102,10 +81,7 @@ async fn wrong_keys_are_refused() {
     let fixture = Fixture::new();
     let client = fixture.client_with(BUCKET, "wrong");
     let refused = client.put(&Path::from("a"), "b".into()).await.unwrap_err();
-    assert!(
-        matches!(refused, Error::PermissionDenied { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Error::PermissionDenied { .. }), "{refused:?}");
     assert!(!fixture.server.object_path(BUCKET, "a").exists());
 }
 
@@ -132,15 +108,10 @@ async fn of_many_creators_exactly_one_succeeds() {
         let outcomes = join_all((0..CREATORS).map(create)).await;
         let winners: Vec<_> = (0..CREATORS).filter(|i| outcomes[*i].is_ok()).collect();
         assert_eq!(winners.len(), 1, "round {round}: {outcomes:?}");
-        let losers = outcomes
-            .iter()
-            .filter(|o| matches!(o, Err(Error::AlreadyExists { .. })));
+        let losers = outcomes.iter().filter(|o| matches!(o, Err(Error::AlreadyExists { .. })));
         assert_eq!(losers.count(), CREATORS - 1, "round {round}: {outcomes:?}");
         let stored = client.get(&key).await.unwrap().bytes().await.unwrap();
-        assert!(
-            stored.iter().all(|byte| usize::from(*byte) == winners[0]),
-            "round {round}"
-        );
+        assert!(stored.iter().all(|byte| usize::from(*byte) == winners[0]), "round {round}");
     }
 }
 
@@ -150,21 +121,9 @@ async fn an_update_needs_the_version_that_was_read() {
     let client = fixture.client();
     let key = Path::from("lease");
     let first = client.put(&key, "1".into()).await.unwrap();
-    client
-        .put_opts(
-            &key,
-            "2".into(),
-            PutMode::Update(first.clone().into()).into(),
-        )
-        .await
-        .unwrap();
-    let stale = client
-        .put_opts(&key, "3".into(), PutMode::Update(first.into()).into())
-        .await;
-    assert!(
-        matches!(stale, Err(Error::Precondition { .. })),
-        "{stale:?}"
-    );
+    client.put_opts(&key, "2".into(), PutMode::Update(first.clone().into()).into()).await.unwrap();
+    let stale = client.put_opts(&key, "3".into(), PutMode::Update(first.into()).into()).await;
+    assert!(matches!(stale, Err(Error::Precondition { .. })), "{stale:?}");
     assert_eq!(client.get(&key).await.unwrap().bytes().await.unwrap(), "2");
 }
 
@@ -176,10 +135,7 @@ async fn a_large_object_goes_in_parts() {
     let key = Path::from("packs/large");
     let mut upload = client.put_multipart(&key).await.unwrap();
     for part in 1..=3_u8 {
-        upload
-            .put_part(vec![part; PART_BYTES].into())
-            .await
-            .unwrap();
+        upload.put_part(vec![part; PART_BYTES].into()).await.unwrap();
     }
     upload.complete().await.unwrap();
     let stored = client.get(&key).await.unwrap().bytes().await.unwrap();
@@ -210,10 +166,7 @@ async fn deleting_does_not_disturb_a_listing() {
     let client = fixture.client();
     let doomed = keys(200);
     join_all(doomed.iter().map(|key| client.put(key, "x".into()))).await;
-    client
-        .put(&Path::from("packs/00/kept"), "x".into())
-        .await
-        .unwrap();
+    client.put(&Path::from("packs/00/kept"), "x".into()).await.unwrap();
     let delete = async {
         for key in &doomed {
             client.delete(key).await.unwrap();
@@ -221,36 +174,20 @@ async fn deleting_does_not_disturb_a_listing() {
     };
     let list = async {
         for _ in 0..20 {
-            assert!(
-                listed(&client, "packs")
-                    .await
-                    .contains(&Path::from("packs/00/kept"))
-            );
+            assert!(listed(&client, "packs").await.contains(&Path::from("packs/00/kept")));
         }
     };
     tokio::join!(delete, list);
-    assert_eq!(
-        listed(&client, "packs").await,
-        [Path::from("packs/00/kept")]
-    );
+    assert_eq!(listed(&client, "packs").await, [Path::from("packs/00/kept")]);
 }
 
 #[tokio::test]
 async fn a_prefix_is_not_an_object() {
     let fixture = Fixture::new();
     let client = fixture.client();
-    client
-        .put(&Path::from("packs/a"), "x".into())
-        .await
-        .unwrap();
-    assert!(matches!(
-        client.head(&Path::from("packs")).await,
-        Err(Error::NotFound { .. })
-    ));
-    assert!(matches!(
-        client.get(&Path::from("packs")).await,
-        Err(Error::NotFound { .. })
-    ));
+    client.put(&Path::from("packs/a"), "x".into()).await.unwrap();
+    assert!(matches!(client.head(&Path::from("packs")).await, Err(Error::NotFound { .. })));
+    assert!(matches!(client.get(&Path::from("packs")).await, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test]

@@ -31,7 +31,6 @@ use crate::common::{LedgerSummary, ObjectFilter, Phase, Timed};
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "the spec of a backup cannot be changed: it is one run; create another"}]))]
 #[serde(rename_all = "camelCase")]
 pub struct ApplicationBackupSpec {
     /// The namespaces to back up; the resource's own if none is given. Others than its own only in the namespace `orlop-system`.

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a field that is in the schema is acted upon. What a version of Orlop does not do is not in its schema, so that nothing is
 //! accepted and ignored. The crate is pure: it knows no clock, no network and no client.
+//!
+//! The schemas do without CEL: a server or a kubectl from before Kubernetes 1.23 refuses a CRD that has it, so what a plain schema cannot
+//! say is checked by the operator, on every server alike.
 
 pub mod backup;
 pub mod common;

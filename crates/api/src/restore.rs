@@ -31,10 +31,7 @@ use crate::common::{Missed, ObjectFilter, Phase, Timed};
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.backupName) != has(self.recoveryPoint)", "message": "give either backupName or recoveryPoint"},
-    {"rule": "self == oldSelf", "message": "the spec of a restore cannot be changed: it is one run; create another"}
-]))]
+#[schemars(extend("oneOf" = [{"required": ["backupName"]}, {"required": ["recoveryPoint"]}]))]
 #[serde(rename_all = "camelCase")]
 pub struct ApplicationRestoreSpec {
     /// The `ApplicationBackup` in this namespace whose recovery point is wanted. Either this or `recoveryPoint`.

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use serde_json::{Value, json};
 
@@ -42,31 +42,23 @@ impl Certificates {
         let key = KeyPair::generate().context("generate the key of the certificate authority")?;
         let mut params = named("sandbox-authority", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        let certificate = params
-            .self_signed(&key)
-            .context("sign the certificate of the certificate authority")?;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let certificate = params.self_signed(&key).context("sign the certificate of the certificate authority")?;
         let issuer = Issuer::new(params, key);
 
         let mut server = named("kube-apiserver", None);
-        server.subject_alt_names = CertificateParams::new(server_names())
-            .context("name the API server")?
-            .subject_alt_names;
+        server.subject_alt_names =
+            CertificateParams::new(server_names()).context("name the API server")?.subject_alt_names;
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let mut administrator = named("sandbox-administrator", Some(ADMINISTRATORS));
         administrator.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 
-        let service_accounts =
-            KeyPair::generate().context("generate the key of service accounts")?;
+        let service_accounts = KeyPair::generate().context("generate the key of service accounts")?;
 
         Ok(Self {
             authority: certificate.pem(),
             server: issue(&issuer, &server).context("sign the API server's certificate")?,
-            administrator: issue(&issuer, &administrator)
-                .context("sign the administrator's certificate")?,
+            administrator: issue(&issuer, &administrator).context("sign the administrator's certificate")?,
             service_account_key: service_accounts.serialize_pem(),
             service_account_public_key: service_accounts.public_key_pem(),
         })
@@ -95,15 +87,7 @@ impl Certificates {
 }
 
 fn server_names() -> Vec<String> {
-    [
-        "localhost",
-        "127.0.0.1",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-    ]
-    .map(str::to_owned)
-    .into()
+    ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into()
 }
 
 fn named(common_name: &str, organization: Option<&str>) -> CertificateParams {
@@ -117,14 +101,8 @@ fn named(common_name: &str, organization: Option<&str>) -> CertificateParams {
     params
 }
 
-fn issue(
-    issuer: &Issuer<'_, KeyPair>,
-    params: &CertificateParams,
-) -> Result<Identity, rcgen::Error> {
+fn issue(issuer: &Issuer<'_, KeyPair>, params: &CertificateParams) -> Result<Identity, rcgen::Error> {
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, issuer)?;
-    Ok(Identity {
-        certificate: certificate.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
 }

@@ -8,10 +8,7 @@ use anyhow::{Context, Result};
 use super::Ports;
 
 /// The minor version of Kubernetes since which controllers have no insecure port to be turned off.
-const WITHOUT_INSECURE_PORT: Version = Version {
-    major: 1,
-    minor: 24,
-};
+const WITHOUT_INSECURE_PORT: Version = Version { major: 1, minor: 24 };
 
 /// A version of Kubernetes, as far as flags depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,21 +25,13 @@ impl Version {
             .output()
             .with_context(|| format!("run {} --version", program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        Self::parse(&text).with_context(|| {
-            format!(
-                "read a version in the answer of {}: {text:?}",
-                program.display()
-            )
-        })
+        Self::parse(&text).with_context(|| format!("read a version in the answer of {}: {text:?}", program.display()))
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.trim().strip_prefix("Kubernetes v")?.split('.');
         let mut next = || numbers.next()?.parse().ok();
-        Some(Self {
-            major: next()?,
-            minor: next()?,
-        })
+        Some(Self { major: next()?, minor: next()? })
     }
 }
 
@@ -112,11 +101,7 @@ mod tests {
     #[test]
     fn versions_are_read_and_ordered() {
         let check = |text, expected: Option<(u32, u32)>| {
-            assert_eq!(
-                Version::parse(text).map(|v| (v.major, v.minor)),
-                expected,
-                "{text:?}"
-            );
+            assert_eq!(Version::parse(text).map(|v| (v.major, v.minor)), expected, "{text:?}");
         };
         check("Kubernetes v1.20.2\n", Some((1, 20)));
         check("Kubernetes v1.37.0-rc.1+abc\n", Some((1, 37)));
@@ -128,14 +113,8 @@ mod tests {
 
     #[test]
     fn only_old_controllers_are_told_to_close_their_insecure_port() {
-        let ports = Ports {
-            etcd: 1,
-            api_server: 2,
-            controller_manager: 3,
-        };
-        let told = |minor| {
-            controller_manager(ports, Version { major: 1, minor }).contains(&"--port=0".to_owned())
-        };
+        let ports = Ports { etcd: 1, api_server: 2, controller_manager: 3 };
+        let told = |minor| controller_manager(ports, Version { major: 1, minor }).contains(&"--port=0".to_owned());
         assert!(told(20) && told(23) && !told(24) && !told(37));
     }
 }

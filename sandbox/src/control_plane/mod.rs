@@ -7,14 +7,14 @@
 
 mod certificates;
 mod flags;
+mod ports;
 mod process;
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use hyper::Request;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -24,21 +24,18 @@ use crate::assets::Assets;
 use certificates::Certificates;
 pub use certificates::install_crypto_provider;
 use flags::Version;
+use ports::{Ports, is_port_clash};
 use process::Process;
 
 /// How often a condition is looked at again while waiting for it: short against a start, long against one request.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a program may take until it is ready; a start takes about three seconds when nothing else runs, and tests
-/// share their cores with builds.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a program may take until it is ready: an API server takes about four seconds when nothing else runs, and
+/// three times that was seen on one that was building nine things at the same time.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Attempts to start on freshly picked ports, since another process can take a port between its being picked and used.
 const PORT_ATTEMPTS: usize = 4;
-
-/// Ports to pick from: below those that Linux hands to outgoing connections (32768 up), so that the port of a server that
-/// is down for a moment is not taken meanwhile.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// What a control plane consists of, before it is started.
 #[derive(Clone, Debug, Default)]
@@ -71,13 +68,6 @@ struct Programs {
     version: Version,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    etcd: u16,
-    api_server: u16,
-    controller_manager: u16,
-}
-
 impl Builder {
     /// Also runs the controllers: without them namespaces are never emptied, owned objects are never collected, and
     /// service accounts get no tokens, so that the admission of pods does not ask for any.
@@ -103,13 +93,10 @@ impl Builder {
         let certificates = Certificates::generate()?;
         let mut attempt = 1;
         loop {
-            match ControlPlane::launch(&programs, &certificates, self.controller_manager).await {
+            let launch = ControlPlane::launch(&programs, &certificates, Ports::pick()?, self.controller_manager);
+            match launch.await {
                 Err(error) if attempt < PORT_ATTEMPTS && is_port_clash(&error) => {
-                    tracing::info!(
-                        ?error,
-                        attempt,
-                        "another process took a port, trying other ports"
-                    );
+                    tracing::info!(?error, attempt, "another process took a port, trying other ports");
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -129,31 +116,18 @@ impl ControlPlane {
         Builder::default()
     }
 
-    async fn launch(
-        programs: &Programs,
-        certificates: &Certificates,
-        controllers: bool,
-    ) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("control-plane-")
-            .tempdir()
-            .context("make a temporary directory")?;
-        let ports = Ports::pick()?;
+    async fn launch(programs: &Programs, certificates: &Certificates, ports: Ports, controllers: bool) -> Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("control-plane-").tempdir().context("make a temporary directory")?;
         let kubeconfig = write_files(directory.path(), certificates, ports)?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
-                .await
-                .context("read the kubeconfig that was just made")?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
+            .await
+            .context("read the kubeconfig that was just made")?;
         let client = Client::try_from(config.clone()).context("make a client")?;
         // Its own patience would be added to that of the loops that wait.
         config.default_retry = false;
         let probe = Client::try_from(config).context("make a client for probing")?;
-        let etcd = Process::start(
-            "etcd",
-            &programs.etcd,
-            &flags::etcd(ports),
-            directory.path(),
-        )?;
+        let etcd = Process::start("etcd", &programs.etcd, &flags::etcd(ports), directory.path())?;
         let programs = programs.clone();
         let mut plane = Self {
             controller_manager: None,
@@ -192,9 +166,7 @@ impl ControlPlane {
 
     /// Kills the API server; clients get refused connections until [`Self::restart_apiserver`].
     pub fn kill_apiserver(&mut self) -> Result<()> {
-        self.api_server
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        self.api_server.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Kills the API server if it runs, starts it again on the same port and waits until it is ready.
@@ -207,9 +179,7 @@ impl ControlPlane {
 
     /// Ends the controllers; the API goes on without them.
     pub fn kill_controller_manager(&mut self) -> Result<()> {
-        self.controller_manager
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        self.controller_manager.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Starts the controllers if they do not run, and waits until they work.
@@ -221,8 +191,7 @@ impl ControlPlane {
             self.controller_manager = Some(process);
         }
         // Their first visible work that other things depend on.
-        self.wait_for("/api/v1/namespaces/default/serviceaccounts/default")
-            .await
+        self.wait_for("/api/v1/namespaces/default/serviceaccounts/default").await
     }
 
     async fn start_api_server(&mut self) -> Result<()> {
@@ -241,27 +210,17 @@ impl ControlPlane {
     async fn wait_for(&mut self, path: &str) -> Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let request = Request::get(path)
-                .body(Vec::new())
-                .context("make a request")?;
+            let request = Request::get(path).body(Vec::new()).context("make a request")?;
             let Err(error) = self.probe.request_text(request).await else {
                 return Ok(());
             };
-            let mut running = [
-                Some(&mut self.etcd),
-                self.api_server.as_mut(),
-                self.controller_manager.as_mut(),
-            ];
+            let mut running = [Some(&mut self.etcd), self.api_server.as_mut(), self.controller_manager.as_mut()];
             for process in running.iter_mut().flatten() {
                 process.check_running()?;
             }
             if Instant::now() > deadline {
                 let what = format!("does not answer {path} after {START_DEADLINE:?}: {error}");
-                return Err(self
-                    .api_server
-                    .as_ref()
-                    .unwrap_or(&self.etcd)
-                    .failure(&what));
+                return Err(self.api_server.as_ref().unwrap_or(&self.etcd).failure(&what));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -273,63 +232,19 @@ impl Programs {
         let api_server = assets.find("kube-apiserver")?;
         let version = Version::of(&api_server)?;
         let controller_manager = assets.find("kube-controller-manager")?;
-        Ok(Self {
-            etcd: assets.find("etcd")?,
-            api_server,
-            controller_manager,
-            version,
-        })
+        Ok(Self { etcd: assets.find("etcd")?, api_server, controller_manager, version })
     }
-}
-
-impl Ports {
-    fn pick() -> Result<Self> {
-        // All are held until all are picked, so that they differ.
-        let held = [pick_port()?, pick_port()?, pick_port()?];
-        let [etcd, api_server, controller_manager] = held.map(|(port, _)| port);
-        Ok(Self {
-            etcd,
-            api_server,
-            controller_manager,
-        })
-    }
-}
-
-fn pick_port() -> Result<(u16, TcpListener)> {
-    /// The range is nearly empty; this many busy ports in a row mean that something else is wrong.
-    const ATTEMPTS: usize = 100;
-    let mut last = None;
-    for _ in 0..ATTEMPTS {
-        let port = rand::random_range(PORTS);
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(listener) => return Ok((port, listener)),
-            Err(error) => last = Some(error),
-        }
-    }
-    bail!(
-        "no free port of 127.0.0.1 in {PORTS:?} after {ATTEMPTS} attempts; the last one: {last:?}"
-    )
-}
-
-/// Whether a start failed because another process took a port after it was picked.
-fn is_port_clash(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains("address already in use")
 }
 
 /// Writes what the programs read, and returns the administrator's kubeconfig.
 fn write_files(directory: &Path, certificates: &Certificates, ports: Ports) -> Result<Kubeconfig> {
-    let kubeconfig = certificates
-        .kubeconfig(&format!("https://127.0.0.1:{}", ports.api_server))
-        .to_string();
+    let kubeconfig = certificates.kubeconfig(&format!("https://127.0.0.1:{}", ports.api_server)).to_string();
     let files = [
         ("authority.crt", &certificates.authority),
         ("server.crt", &certificates.server.certificate),
         ("server.key", &certificates.server.key),
         ("service-accounts.key", &certificates.service_account_key),
-        (
-            "service-accounts.pub",
-            &certificates.service_account_public_key,
-        ),
+        ("service-accounts.pub", &certificates.service_account_public_key),
         ("kubeconfig", &kubeconfig),
     ];
     for (name, text) in files {
@@ -337,4 +252,33 @@ fn write_files(directory: &Path, certificates: &Certificates, ports: Ports) -> R
         fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     }
     Kubeconfig::from_yaml(&kubeconfig).context("parse the kubeconfig that was just made")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_is_told_from_other_failures() {
+        crate::require_assets!();
+        install_crypto_provider();
+        let programs = Programs::find(&Assets::from_environment()).unwrap();
+        let certificates = Certificates::generate().unwrap();
+        let taken: [fn(&Ports) -> u16; 3] = [|p| p.etcd, |p| p.api_server, |p| p.controller_manager];
+        for port_of in taken {
+            let ports = Ports::pick().unwrap();
+            let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port_of(&ports))).unwrap();
+            let outcome = ControlPlane::launch(&programs, &certificates, ports, true).await;
+            let error = outcome.err().unwrap();
+            assert!(is_port_clash(&error), "{ports:?}: {error:#}");
+        }
+        let broken = Programs { api_server: "/bin/false".into(), ..programs };
+        let ports = Ports::pick().unwrap();
+        let outcome = ControlPlane::launch(&broken, &certificates, ports, false).await;
+        let error = outcome.err().unwrap();
+        assert!(!is_port_clash(&error), "{error:#}");
+        assert!(error.to_string().contains("kube-apiserver ended with exit code 1"), "{error:#}");
+    }
 }

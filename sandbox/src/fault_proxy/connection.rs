@@ -25,13 +25,7 @@ impl Resettable {
     /// Wraps a connection; setting the flag has it reset when it is dropped.
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<AtomicBool>) {
         let reset = Arc::new(AtomicBool::new(false));
-        (
-            Self {
-                stream,
-                reset: Arc::clone(&reset),
-            },
-            reset,
-        )
+        (Self { stream, reset: Arc::clone(&reset) }, reset)
     }
 }
 
@@ -46,21 +40,13 @@ impl Drop for Resettable {
 }
 
 impl AsyncRead for Resettable {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Resettable {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -112,11 +98,7 @@ pub(super) fn cut_after_time(body: Body, time: Duration) -> Body {
 
 /// The start of a chunk with at most so many lines, and how many more may come.
 fn take_lines(chunk: Bytes, left: usize) -> (Bytes, usize) {
-    let ends = chunk
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'\n')
-        .map(|(at, _)| at + 1);
+    let ends = chunk.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     let ends: Vec<_> = ends.take(left).collect();
     match ends.last() {
         Some(end) if ends.len() == left => (chunk.slice(..*end), 0),
@@ -135,10 +117,8 @@ mod tests {
     use super::*;
 
     fn body(chunks: &[&'static str]) -> Body {
-        let chunks: Vec<io::Result<Bytes>> = chunks
-            .iter()
-            .map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())))
-            .collect();
+        let chunks: Vec<io::Result<Bytes>> =
+            chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
         Body::from_stream(stream::iter(chunks))
     }
 
@@ -171,8 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_are_cut_by_time() {
-        let endless =
-            Body::from_stream(stream::iter([Ok::<_, io::Error>("a\n")]).chain(stream::pending()));
+        let endless = Body::from_stream(stream::iter([Ok::<_, io::Error>("a\n")]).chain(stream::pending()));
         let (text, cut) = drain(cut_after_time(endless, Duration::from_millis(10))).await;
         assert_eq!((text.as_str(), cut), ("a\n", true));
         let (text, cut) = drain(cut_after_time(body(&["a\n"]), Duration::from_secs(60))).await;

@@ -9,8 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use axum::body::{Body, to_bytes};
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
@@ -40,11 +39,7 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>, upstream: Cl
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve_connection(
-                    stream,
-                    Arc::clone(&state),
-                    upstream.clone(),
-                ));
+                tokio::spawn(serve_connection(stream, Arc::clone(&state), upstream.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the fault proxy could not accept a connection");
@@ -58,18 +53,12 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>, upstream: Cl
 async fn serve_connection(stream: TcpStream, state: Arc<State>, upstream: Client) {
     let (stream, reset) = Resettable::new(stream);
     let answer = service_fn(|request| {
-        let exchange = Exchange {
-            state: Arc::clone(&state),
-            upstream: upstream.clone(),
-            reset: Arc::clone(&reset),
-        };
+        let exchange = Exchange { state: Arc::clone(&state), upstream: upstream.clone(), reset: Arc::clone(&reset) };
         exchange.answer(request)
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new());
-    let connection = server
-        .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades();
+    let connection = server.serve_connection(TokioIo::new(stream), answer).with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection to the fault proxy ended early");
     }
@@ -87,21 +76,12 @@ impl Exchange {
         let (mut parts, body) = request.into_parts();
         let client_upgrade = parts.extensions.remove::<OnUpgrade>();
         let verb = Verb::of(&parts);
-        let path = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .to_owned();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         // All of it is read before anything else happens, so that a fault does not depend on how much was sent.
-        let body = to_bytes(Body::new(body), LONGEST_REQUEST_BYTES)
-            .await
-            .context("read the body of a request")?;
+        let body = to_bytes(Body::new(body), LONGEST_REQUEST_BYTES).await.context("read the body of a request")?;
         let (number, fault) = self.state.admit(verb, &path);
         match fault {
-            Some(Fault::Answer {
-                status,
-                retry_after_s,
-            }) => return refusal(status, retry_after_s),
+            Some(Fault::Answer { status, retry_after_s }) => return refusal(status, retry_after_s),
             Some(Fault::Reset) => {
                 self.reset.store(true, Ordering::Relaxed);
                 return Err(anyhow!("reset by the fault proxy"));
@@ -112,9 +92,7 @@ impl Exchange {
         // No connection, or one that breaks, behind the proxy: the client gets to see the same.
         let mut answer = self.forward(&parts, body.into()).await?;
         self.state.answered(number, answer.status().as_u16());
-        if let Some(client) =
-            client_upgrade.filter(|_| answer.status() == StatusCode::SWITCHING_PROTOCOLS)
-        {
+        if let Some(client) = client_upgrade.filter(|_| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
             join(client, &mut answer)?;
         }
         match fault {
@@ -123,9 +101,7 @@ impl Exchange {
                 drop(to_bytes(first_part(answer.into_body(), verb), usize::MAX).await);
                 Err(anyhow!("answer lost by the fault proxy"))
             }
-            Some(Fault::CutAfterEvents(events)) => {
-                Ok(answer.map(|body| cut_after_lines(body, events)))
-            }
+            Some(Fault::CutAfterEvents(events)) => Ok(answer.map(|body| cut_after_lines(body, events))),
             Some(Fault::CutAfter(time)) => Ok(answer.map(|body| cut_after_time(body, time))),
             _ => Ok(answer),
         }
@@ -139,18 +115,12 @@ impl Exchange {
     }
 
     async fn forward(&self, parts: &Parts, body: kube::client::Body) -> Result<Response<Body>> {
-        let mut request = Request::builder()
-            .method(parts.method.clone())
-            .uri(parts.uri.clone());
+        let mut request = Request::builder().method(parts.method.clone()).uri(parts.uri.clone());
         if let Some(headers) = request.headers_mut() {
             *headers = end_to_end(&parts.headers);
         }
         let request = request.body(body).context("repeat a request")?;
-        let answer = self
-            .upstream
-            .send(request)
-            .await
-            .context("pass a request on to the API server")?;
+        let answer = self.upstream.send(request).await.context("pass a request on to the API server")?;
         let (mut parts, body) = answer.into_parts();
         parts.headers = end_to_end(&parts.headers);
         Ok(Response::from_parts(parts, Body::new(body)))
@@ -170,10 +140,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 
 /// Connects the two ends of an upgraded connection for as long as both live.
 fn join(client: OnUpgrade, answer: &mut Response<Body>) -> Result<()> {
-    let upstream = answer
-        .extensions_mut()
-        .remove::<OnUpgrade>()
-        .context("take over an upgraded connection")?;
+    let upstream = answer.extensions_mut().remove::<OnUpgrade>().context("take over an upgraded connection")?;
     tokio::spawn(async move {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(both) => both,
@@ -189,11 +156,7 @@ fn join(client: OnUpgrade, answer: &mut Response<Body>) -> Result<()> {
 
 /// What must have come of an answer before it counts as given: all of it, but a stream has no end.
 fn first_part(body: Body, verb: Verb) -> Body {
-    if matches!(verb, Verb::Watch | Verb::Connect) {
-        Body::empty()
-    } else {
-        body
-    }
+    if matches!(verb, Verb::Watch | Verb::Connect) { Body::empty() } else { body }
 }
 
 /// An error in the form in which the API server gives errors.
@@ -212,14 +175,10 @@ fn refusal(status: u16, retry_after_s: Option<u32>) -> Result<Response<Body>> {
         "details": retry_after_s.map(|seconds| json!({"retryAfterSeconds": seconds})),
     })
     .to_string();
-    let mut answer = Response::builder()
-        .status(status)
-        .header(CONTENT_TYPE, "application/json");
+    let mut answer = Response::builder().status(status).header(CONTENT_TYPE, "application/json");
     answer = answer.header(CONTENT_LENGTH, body.len());
     if let Some(seconds) = retry_after_s {
         answer = answer.header(RETRY_AFTER, seconds);
     }
-    answer
-        .body(Body::from(body))
-        .context("make an answer of the fault proxy")
+    answer.body(Body::from(body)).context("make an answer of the fault proxy")
 }

@@ -20,10 +20,25 @@
 //! Which requests meet what is said by a [`Plan`]: scripted ("the second create of a Job loses its answer") or random
 //! with a seed, which is printed. All requests and their faults are kept in a log for the test to look at.
 //!
+//! ```no_run
+//! # async fn example(plane: &sandbox::control_plane::ControlPlane) -> anyhow::Result<()> {
+//! use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
+//!
+//! let plan = Plan::from_environment()
+//!     .with(Rule::on(Verb::Create, Fault::LoseAnswer).path("/jobs").nth(2))
+//!     .with(Rule::any(Fault::CONFLICT).or(Fault::too_many_requests(1)).for_verbs(Verb::WRITES).chance(0.1))
+//!     .with(Rule::on(Verb::Watch, Fault::CutAfterEvents(3)).or(Fault::GONE).chance(0.5));
+//! let proxy = FaultProxy::start(plane.kubeconfig(), plan).await?;
+//! let client = proxy.client().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The proxy has the upstream identity of the kubeconfig that it is given, and lets everybody on this machine who finds
 //! its port use it: it is for tests.
 
 mod connection;
+mod draw;
 mod forward;
 mod plan;
 mod request;
@@ -59,21 +74,15 @@ impl FaultProxy {
     /// Starts a proxy on a free port of 127.0.0.1 in front of the API server that a kubeconfig names.
     pub async fn start(upstream: &Kubeconfig, plan: Plan) -> Result<Self> {
         install_crypto_provider();
-        let mut config =
-            Config::from_custom_kubeconfig(upstream.clone(), &KubeConfigOptions::default())
-                .await
-                .context("read the kubeconfig of the API server behind the fault proxy")?;
+        let mut config = Config::from_custom_kubeconfig(upstream.clone(), &KubeConfigOptions::default())
+            .await
+            .context("read the kubeconfig of the API server behind the fault proxy")?;
         // What goes wrong behind the proxy is for its client to see, and requests are passed on once.
         config.default_retry = false;
 
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on a port of 127.0.0.1")?;
-        listener
-            .set_nonblocking(true)
-            .context("make the listener fit for waiting")?;
-        let address = listener
-            .local_addr()
-            .context("read the address that is listened on")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on a port of 127.0.0.1")?;
+        listener.set_nonblocking(true).context("make the listener fit for waiting")?;
+        let address = listener.local_addr().context("read the address that is listened on")?;
         let kubeconfig = kubeconfig(address, &config.default_namespace)?;
         announce(&plan);
         let state = Arc::new(State::new(plan));
@@ -83,12 +92,7 @@ impl FaultProxy {
             Err(error) => tracing::error!(%error, "the fault proxy has no client"),
         };
         let background = Background::run("fault-proxy", serve)?;
-        Ok(Self {
-            address,
-            kubeconfig,
-            state,
-            _background: background,
-        })
+        Ok(Self { address, kubeconfig, state, _background: background })
     }
 
     /// The kubeconfig of the proxy, in place of the API server's.
@@ -98,8 +102,7 @@ impl FaultProxy {
 
     /// Writes the proxy's kubeconfig to a file, for programs that read `KUBECONFIG`.
     pub fn write_kubeconfig(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string(&self.kubeconfig)
-            .context("write the fault proxy's kubeconfig as JSON")?;
+        let text = serde_json::to_string(&self.kubeconfig).context("write the fault proxy's kubeconfig as JSON")?;
         fs::write(file, text).with_context(|| format!("write {}", file.display()))
     }
 
@@ -108,10 +111,9 @@ impl FaultProxy {
     /// It repeats refused requests by itself, as all clients with kube's default settings do; for one that does not,
     /// unset `default_retry` in a configuration made from [`Self::kubeconfig`].
     pub async fn client(&self) -> Result<Client> {
-        let config =
-            Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default())
-                .await
-                .context("read the fault proxy's kubeconfig")?;
+        let config = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default())
+            .await
+            .context("read the fault proxy's kubeconfig")?;
         Client::try_from(config).context("make a client of the fault proxy")
     }
 
@@ -138,18 +140,11 @@ impl FaultProxy {
 
     /// The requests so far that met a fault.
     pub fn faulted(&self) -> Vec<RequestRecord> {
-        self.requests()
-            .into_iter()
-            .filter(|record| record.fault.is_some())
-            .collect()
+        self.requests().into_iter().filter(|record| record.fault.is_some()).collect()
     }
 
     /// Waits until there is, or was, a request of a kind; an error lists the requests that there were instead.
-    pub async fn wait_for(
-        &self,
-        patience: Duration,
-        wanted: impl Fn(&RequestRecord) -> bool,
-    ) -> Result<RequestRecord> {
+    pub async fn wait_for(&self, patience: Duration, wanted: impl Fn(&RequestRecord) -> bool) -> Result<RequestRecord> {
         /// Requests that the error repeats.
         const LISTED: usize = 20;
         let mut changes = self.state.log();
@@ -167,18 +162,8 @@ impl FaultProxy {
         });
         found.await.with_context(|| {
             let requests = self.requests();
-            let last: Vec<_> = requests
-                .iter()
-                .rev()
-                .take(LISTED)
-                .rev()
-                .map(ToString::to_string)
-                .collect();
-            format!(
-                "no such request within {patience:?}; the last of {} were:\n{}",
-                requests.len(),
-                last.join("\n")
-            )
+            let last: Vec<_> = requests.iter().rev().take(LISTED).rev().map(ToString::to_string).collect();
+            format!("no such request within {patience:?}; the last of {} were:\n{}", requests.len(), last.join("\n"))
         })
     }
 }

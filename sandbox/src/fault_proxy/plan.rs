@@ -4,6 +4,7 @@ use std::env;
 use std::fmt;
 use std::time::Duration;
 
+use super::draw::Draw;
 use super::request::Verb;
 
 /// Sets the seed of [`Plan::from_environment`], so that a failure can be repeated.
@@ -43,18 +44,12 @@ impl Fault {
 
     /// An error without advice about when to try again.
     pub const fn answer(status: u16) -> Self {
-        Self::Answer {
-            status,
-            retry_after_s: None,
-        }
+        Self::Answer { status, retry_after_s: None }
     }
 
     /// The server is overloaded and says when to try again.
     pub const fn too_many_requests(retry_after_s: u32) -> Self {
-        Self::Answer {
-            status: 429,
-            retry_after_s: Some(retry_after_s),
-        }
+        Self::Answer { status: 429, retry_after_s: Some(retry_after_s) }
     }
 }
 
@@ -98,12 +93,7 @@ pub struct Rule {
 impl Rule {
     /// A rule for every request.
     pub fn any(fault: Fault) -> Self {
-        Self {
-            verbs: None,
-            path_contains: None,
-            when: When::Always,
-            faults: vec![fault],
-        }
+        Self { verbs: None, path_contains: None, when: When::Always, faults: vec![fault] }
     }
 
     /// A rule for requests with a verb.
@@ -158,13 +148,8 @@ impl Rule {
     }
 
     fn matches(&self, verb: Verb, path: &str) -> bool {
-        self.verbs
-            .as_ref()
-            .is_none_or(|verbs| verbs.contains(&verb))
-            && self
-                .path_contains
-                .as_ref()
-                .is_none_or(|part| path.contains(part.as_str()))
+        self.verbs.as_ref().is_none_or(|verbs| verbs.contains(&verb))
+            && self.path_contains.as_ref().is_none_or(|part| path.contains(part.as_str()))
     }
 
     /// The fault of the n-th request that matches, if it gets one; `draw` is that request's own randomness.
@@ -175,11 +160,7 @@ impl Rule {
             When::First(count) => n <= count,
             When::Chance(probability) => draw.unit() < probability,
         };
-        if fires {
-            self.faults.get(draw.index(self.faults.len()))
-        } else {
-            None
-        }
+        if fires { self.faults.get(draw.index(self.faults.len())) } else { None }
     }
 }
 
@@ -198,10 +179,7 @@ impl Plan {
 
     /// An empty plan with a seed.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            seed,
-            rules: Vec::new(),
-        }
+        Self { seed, rules: Vec::new() }
     }
 
     /// An empty plan whose seed is that of `ORLOP_SEED`, or else a new one every time.
@@ -210,10 +188,7 @@ impl Plan {
     ///
     /// When the variable is not a number: going on with another seed would hide the failure that was to be repeated.
     pub fn from_environment() -> Self {
-        let parse = |text: String| {
-            text.parse()
-                .unwrap_or_else(|e| panic!("{SEED_VARIABLE}={text}: {e}"))
-        };
+        let parse = |text: String| text.parse().unwrap_or_else(|e| panic!("{SEED_VARIABLE}={text}: {e}"));
         Self::seeded(env::var(SEED_VARIABLE).map_or_else(|_| rand::random(), parse))
     }
 
@@ -239,10 +214,7 @@ pub(super) struct Decisions {
 
 impl Decisions {
     pub(super) fn new(plan: Plan) -> Self {
-        Self {
-            matched: vec![0; plan.rules.len()],
-            plan,
-        }
+        Self { matched: vec![0; plan.rules.len()], plan }
     }
 
     /// The fault of a request: that of the first rule that has one for it. All rules that match count it.
@@ -259,39 +231,6 @@ impl Decisions {
     }
 }
 
-/// The randomness of one request under one rule: a pure function of seed, rule and count, so that requests that come in
-/// another order have the same fates.
-#[derive(Clone, Copy)]
-struct Draw(u64);
-
-impl Draw {
-    fn new(seed: u64, rule: u64, count: u64) -> Self {
-        Self(mix(mix(mix(seed) ^ rule) ^ count))
-    }
-
-    /// A number from 0 up to, but not including, 1.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "the upper 53 bits are what a double holds exactly"
-    )]
-    fn unit(self) -> f64 {
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn index(self, length: usize) -> usize {
-        let index = mix(self.0) % (length as u64).max(1);
-        usize::try_from(index).unwrap_or_default()
-    }
-}
-
-/// The finaliser of SplitMix64 after one step: every bit of the input moves half of the output's.
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,19 +239,12 @@ mod tests {
 
     fn fates(plan: &Plan, requests: &[(Verb, &str)]) -> Vec<Option<Fault>> {
         let mut decisions = Decisions::new(plan.clone());
-        requests
-            .iter()
-            .map(|(verb, path)| decisions.decide(*verb, path))
-            .collect()
+        requests.iter().map(|(verb, path)| decisions.decide(*verb, path)).collect()
     }
 
     fn check(plan: Plan, requests: &[(Verb, &str)], faulty: &[usize]) {
-        let hit: Vec<_> = fates(&plan, requests)
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| f.is_some())
-            .map(|(i, _)| i)
-            .collect();
+        let hit: Vec<_> =
+            fates(&plan, requests).iter().enumerate().filter(|(_, f)| f.is_some()).map(|(i, _)| i).collect();
         assert_eq!(hit, faulty, "{plan:?} on {requests:?}");
     }
 
@@ -326,84 +258,42 @@ mod tests {
         ];
         let create = || Rule::on(Verb::Create, Fault::CONFLICT);
         check(Plan::none(), &requests, &[]);
-        check(
-            Plan::none().with(Rule::any(Fault::Reset)),
-            &requests,
-            &[0, 1, 2, 3],
-        );
+        check(Plan::none().with(Rule::any(Fault::Reset)), &requests, &[0, 1, 2, 3]);
         check(Plan::none().with(create()), &requests, &[0, 2, 3]);
         check(Plan::none().with(create().nth(2)), &requests, &[2]);
         check(Plan::none().with(create().first(2)), &requests, &[0, 2]);
-        check(
-            Plan::none().with(create().path("/pods").nth(2)),
-            &requests,
-            &[3],
-        );
-        check(
-            Plan::none().with(create().nth(1)).with(create().nth(3)),
-            &requests,
-            &[0, 3],
-        );
+        check(Plan::none().with(create().path("/pods").nth(2)), &requests, &[3]);
+        check(Plan::none().with(create().nth(1)).with(create().nth(3)), &requests, &[0, 3]);
         check(Plan::none().with(create().chance(0.0)), &requests, &[]);
-        check(
-            Plan::none().with(create().chance(1.0)),
-            &requests,
-            &[0, 2, 3],
-        );
+        check(Plan::none().with(create().chance(1.0)), &requests, &[0, 2, 3]);
     }
 
     #[test]
     fn the_first_rule_wins_and_the_others_count() {
-        let plan = Plan::none()
-            .with(Rule::any(Fault::GONE).nth(1))
-            .with(Rule::any(Fault::Reset).first(2));
+        let plan = Plan::none().with(Rule::any(Fault::GONE).nth(1)).with(Rule::any(Fault::Reset).first(2));
         let requests = [(Verb::List, PODS); 3];
-        assert_eq!(
-            fates(&plan, &requests),
-            [Some(Fault::GONE), Some(Fault::Reset), None]
-        );
+        assert_eq!(fates(&plan, &requests), [Some(Fault::GONE), Some(Fault::Reset), None]);
     }
 
     #[test]
     fn a_fate_depends_on_the_seed_and_not_on_other_requests() {
-        let plan = |seed| {
-            Plan::seeded(seed).with(
-                Rule::on(Verb::Create, Fault::Reset)
-                    .or(Fault::LoseAnswer)
-                    .chance(0.5),
-            )
-        };
+        let plan =
+            |seed| Plan::seeded(seed).with(Rule::on(Verb::Create, Fault::Reset).or(Fault::LoseAnswer).chance(0.5));
         let alone = [(Verb::Create, PODS); 64];
-        let mixed: Vec<_> = alone
-            .iter()
-            .flat_map(|create| [(Verb::List, PODS), *create])
-            .collect();
+        let mixed: Vec<_> = alone.iter().flat_map(|create| [(Verb::List, PODS), *create]).collect();
         let expected = fates(&plan(7), &alone);
-        let among_others: Vec<_> = fates(&plan(7), &mixed)
-            .into_iter()
-            .skip(1)
-            .step_by(2)
-            .collect();
+        let among_others: Vec<_> = fates(&plan(7), &mixed).into_iter().skip(1).step_by(2).collect();
         assert_eq!(among_others, expected);
         assert_ne!(fates(&plan(8), &alone), expected);
         for fate in [None, Some(Fault::Reset), Some(Fault::LoseAnswer)] {
-            assert!(
-                expected.contains(&fate),
-                "{fate:?} does not occur in {expected:?}"
-            );
+            assert!(expected.contains(&fate), "{fate:?} does not occur in {expected:?}");
         }
     }
 
     #[test]
     fn chances_come_out_as_said() {
         let plan = Plan::seeded(42).with(Rule::any(Fault::Reset).chance(0.2));
-        let hits = fates(&plan, &[(Verb::Get, "/"); 10_000])
-            .into_iter()
-            .flatten()
-            .count();
-        assert!(
-            (1_800..2_200).contains(&hits),
-            "{hits} of 10000 at a chance of 0.2"
-        );
+        let hits = fates(&plan, &[(Verb::Get, "/"); 10_000]).into_iter().flatten().count();
+        assert!((1_800..2_200).contains(&hits), "{hits} of 10000 at a chance of 0.2");
     }
 }

@@ -29,10 +29,8 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether the request may change something.
-    pub fn is_write(self) -> bool {
-        !matches!(self, Self::Get | Self::List | Self::Watch)
-    }
+    /// The verbs that change something.
+    pub const WRITES: &[Self] = &[Self::Create, Self::Update, Self::Patch, Self::Delete, Self::DeleteCollection];
 
     pub(super) fn of(request: &Parts) -> Self {
         if request.headers.contains_key(hyper::header::UPGRADE) {
@@ -59,17 +57,12 @@ impl fmt::Display for Verb {
 }
 
 fn is_watch(query: &str) -> bool {
-    query
-        .split('&')
-        .any(|pair| matches!(pair, "watch" | "watch=true" | "watch=1"))
+    query.split('&').any(|pair| matches!(pair, "watch" | "watch=true" | "watch=1"))
 }
 
 /// Whether a path is that of one object (or of no resource at all), and not that of a collection.
 fn names_object(path: &str) -> bool {
-    let segments: Vec<_> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .collect();
+    let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let resource = match segments.as_slice() {
         ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
         _ => return true,
@@ -105,9 +98,7 @@ impl fmt::Display for RequestRecord {
             Some(status) => write!(f, " -> {status}")?,
             None => write!(f, " -> -")?,
         }
-        self.fault
-            .as_ref()
-            .map_or(Ok(()), |fault| write!(f, " [{fault}]"))
+        self.fault.as_ref().map_or(Ok(()), |fault| write!(f, " [{fault}]"))
     }
 }
 
@@ -126,9 +117,7 @@ mod tests {
 
     #[test]
     fn verbs_are_told_from_methods_and_paths() {
-        let check = |method, uri, expected| {
-            assert_eq!(verb_of(method, uri, false), expected, "{method} {uri}")
-        };
+        let check = |method, uri, expected| assert_eq!(verb_of(method, uri, false), expected, "{method} {uri}");
         check("GET", "/version", Verb::Get);
         check("GET", "/apis/apps/v1", Verb::Get);
         check("GET", "/api/v1/namespaces", Verb::List);
@@ -137,38 +126,15 @@ mod tests {
         check("GET", "/api/v1/namespaces/a/status", Verb::Get);
         check("GET", "/api/v1/namespaces/a/pods?limit=500", Verb::List);
         check("GET", "/api/v1/namespaces/a/pods/p", Verb::Get);
-        check(
-            "GET",
-            "/api/v1/pods?watch=true&resourceVersion=1",
-            Verb::Watch,
-        );
+        check("GET", "/api/v1/pods?watch=true&resourceVersion=1", Verb::Watch);
         check("GET", "/api/v1/pods?resourceVersion=1&watch=1", Verb::Watch);
         check("GET", "/api/v1/pods?watch=false", Verb::List);
         check("GET", "/api/v1/pods?labelSelector=watch", Verb::List);
         check("GET", "/apis/orlop.io/v1alpha1/backuplocations", Verb::List);
-        check(
-            "POST",
-            "/apis/apps/v1/namespaces/a/deployments",
-            Verb::Create,
-        );
-        check(
-            "PATCH",
-            "/apis/apps/v1/namespaces/a/deployments/d",
-            Verb::Patch,
-        );
-        check(
-            "DELETE",
-            "/apis/apps/v1/namespaces/a/deployments/d",
-            Verb::Delete,
-        );
-        check(
-            "DELETE",
-            "/apis/apps/v1/namespaces/a/deployments",
-            Verb::DeleteCollection,
-        );
-        assert_eq!(
-            verb_of("GET", "/api/v1/namespaces/a/pods/p/exec?command=x", true),
-            Verb::Connect
-        );
+        check("POST", "/apis/apps/v1/namespaces/a/deployments", Verb::Create);
+        check("PATCH", "/apis/apps/v1/namespaces/a/deployments/d", Verb::Patch);
+        check("DELETE", "/apis/apps/v1/namespaces/a/deployments/d", Verb::Delete);
+        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", Verb::DeleteCollection);
+        assert_eq!(verb_of("GET", "/api/v1/namespaces/a/pods/p/exec?command=x", true), Verb::Connect);
     }
 }

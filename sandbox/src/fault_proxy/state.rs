@@ -32,11 +32,7 @@ impl State {
     pub(super) fn new(plan: Plan) -> Self {
         let decisions = Decisions::new(plan);
         Self {
-            inner: Mutex::new(Inner {
-                decisions,
-                records: VecDeque::new(),
-                last: 0,
-            }),
+            inner: Mutex::new(Inner { decisions, records: VecDeque::new(), last: 0 }),
             plans: watch::Sender::new(0),
             log: watch::Sender::new(0),
         }
@@ -81,10 +77,7 @@ impl State {
     /// Enters what the API server answered.
     pub(super) fn answered(&self, number: u64, status: u16) {
         let mut inner = self.inner();
-        if let Ok(at) = inner
-            .records
-            .binary_search_by_key(&number, |record| record.number)
-        {
+        if let Ok(at) = inner.records.binary_search_by_key(&number, |record| record.number) {
             inner.records[at].upstream_status = Some(status);
         }
         drop(inner);
@@ -99,14 +92,7 @@ impl State {
         self.inner().records.iter().cloned().collect()
     }
 
-    pub(super) fn find(
-        &self,
-        mut wanted: impl FnMut(&RequestRecord) -> bool,
-    ) -> Option<RequestRecord> {
-        self.inner()
-            .records
-            .iter()
-            .find(|record| wanted(record))
-            .cloned()
+    pub(super) fn find(&self, mut wanted: impl FnMut(&RequestRecord) -> bool) -> Option<RequestRecord> {
+        self.inner().records.iter().find(|record| wanted(record)).cloned()
     }
 }

@@ -21,12 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY", env = "AWS_ACCESS_KEY_ID")]
     access_key: String,
     /// Secret key that clients must sign with
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "AWS_SECRET_ACCESS_KEY",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "KEY", env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
     secret_key: String,
     /// Bucket to make if it is not there; may be given more than once
     #[arg(long, value_name = "NAME")]
@@ -37,21 +32,8 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let Arguments {
-        root,
-        listen,
-        access_key,
-        secret_key,
-        bucket,
-    } = arguments;
-    let server = S3Server::start_on(
-        listen,
-        root,
-        Credentials {
-            access_key,
-            secret_key,
-        },
-    )?;
+    let Arguments { root, listen, access_key, secret_key, bucket } = arguments;
+    let server = S3Server::start_on(listen, root, Credentials { access_key, secret_key })?;
     for bucket in &bucket {
         server.create_bucket(bucket)?;
     }

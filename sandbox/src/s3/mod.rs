@@ -44,10 +44,7 @@ impl Credentials {
     /// Keys that nobody else knows.
     pub fn generate() -> Self {
         let key = || Alphanumeric.sample_string(&mut rand::rng(), GENERATED_KEY_LENGTH);
-        Self {
-            access_key: key(),
-            secret_key: key(),
-        }
+        Self { access_key: key(), secret_key: key() }
     }
 }
 
@@ -69,36 +66,18 @@ impl S3Server {
     }
 
     /// Starts a server on a given address.
-    pub fn start_on(
-        address: SocketAddr,
-        root: impl Into<PathBuf>,
-        credentials: Credentials,
-    ) -> Result<Self> {
+    pub fn start_on(address: SocketAddr, root: impl Into<PathBuf>, credentials: Credentials) -> Result<Self> {
         let root = root.into();
-        fs::create_dir_all(&root)
-            .with_context(|| format!("make the directory {}", root.display()))?;
+        fs::create_dir_all(&root).with_context(|| format!("make the directory {}", root.display()))?;
         let mut builder = S3ServiceBuilder::new(Store::open(&root)?);
-        builder.set_auth(SimpleAuth::from_single(
-            credentials.access_key.clone(),
-            credentials.secret_key.clone(),
-        ));
+        builder.set_auth(SimpleAuth::from_single(credentials.access_key.clone(), credentials.secret_key.clone()));
         let service = builder.build();
 
-        let listener =
-            TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
-        listener
-            .set_nonblocking(true)
-            .context("make the listener fit for waiting")?;
-        let address = listener
-            .local_addr()
-            .context("read the address that is listened on")?;
+        let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+        listener.set_nonblocking(true).context("make the listener fit for waiting")?;
+        let address = listener.local_addr().context("read the address that is listened on")?;
         let background = Background::run("s3-server", move || serve(listener, service))?;
-        Ok(Self {
-            address,
-            root,
-            credentials,
-            _background: background,
-        })
+        Ok(Self { address, root, credentials, _background: background })
     }
 
     /// The URL that clients take as the endpoint, with path-style addresses of buckets.
