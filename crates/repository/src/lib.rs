@@ -35,7 +35,6 @@ pub use ids::{BlobId, BlobRef, KeyId, PackId, PointId, RepositoryId, TableRef, W
 pub use pack::{BlobKind, MAX_BLOB_LEN};
 pub use point::{Claim, PointEntry, RecoveryPoint, Root, RootKind, Source, Stats};
 pub use progress::{Counters, NoProgress, Progress};
-pub use references::{References, Values};
 pub use repository::{FORMAT_VERSION, Repository};
 pub use secret::{Passphrase, Secret};
 pub use store::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};

@@ -1,12 +1,13 @@
 //! What the values of tables refer to; a checker, and later a collector, follows these to everything a recovery point needs.
 
-use crate::codec::{Fields, Malformed};
+use crate::codec::Malformed;
 use crate::ids::{BlobRef, TableRef};
 use crate::point::{RecoveryPoint, RootKind};
+use crate::tree::entry::{Content, Entry, Extent, Kind};
 
 /// How the values of a table are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Values {
+pub(crate) enum Values {
     /// They refer to nothing: objects, the ledger.
     Plain,
     /// They are entries of a file tree.
@@ -15,27 +16,33 @@ pub enum Values {
     Extents,
 }
 
-/// What one value refers to.
+/// What one entry refers to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct References {
+pub(crate) struct References {
     /// Blobs of content.
-    pub blobs: Vec<BlobRef>,
+    pub(crate) blobs: Vec<BlobRef>,
     /// Further tables, and how their values are to be read.
-    pub tables: Vec<(TableRef, Values)>,
+    pub(crate) tables: Vec<(TableRef, Values)>,
 }
 
-/// What a value refers to.
-pub(crate) fn of(values: Values, value: &[u8]) -> Result<References, Malformed> {
+/// What an entry of a table refers to.
+pub(crate) fn of(values: Values, key: &[u8], value: &[u8]) -> Result<References, Malformed> {
     match values {
         Values::Plain => Ok(References::default()),
-        Values::TreeEntries | Values::Extents => {
-            let mut fields = Fields::new(value);
-            let mut blobs = Vec::new();
-            while fields.remaining() > 0 {
-                blobs.push(BlobRef::decode(&mut fields)?);
-            }
-            Ok(References { blobs, tables: Vec::new() })
+        Values::TreeEntries => Ok(of_entry(&Entry::decode(value)?)),
+        Values::Extents => Ok(References { blobs: vec![Extent::decode(key, value)?.blob], tables: Vec::new() }),
+    }
+}
+
+fn of_entry(entry: &Entry) -> References {
+    let Kind::File(file) = &entry.kind else {
+        return References::default();
+    };
+    match &file.content {
+        Content::Extents(extents) => {
+            References { blobs: extents.iter().map(|extent| extent.blob).collect(), tables: Vec::new() }
         }
+        Content::Table(table) => References { blobs: Vec::new(), tables: vec![(*table, Values::Extents)] },
     }
 }
 

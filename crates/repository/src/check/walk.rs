@@ -105,7 +105,7 @@ impl<'a> Walk<'a> {
         }
         tables[visit.table].seen += page.len() as u64;
         for index in 0..page.len() {
-            match references::of(visit.values, page.value(index)).map_err(malformed) {
+            match references::of(visit.values, page.key(index), page.value(index)).map_err(malformed) {
                 Ok(found) => {
                     for blob in &found.blobs {
                         self.check_reference(blob, point).await?;

@@ -89,7 +89,7 @@ impl StoreError {
 
     /// Whether the same request may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Unreachable | StoreErrorKind::TooShort)
+        self.kind == StoreErrorKind::Unreachable
     }
 }
 

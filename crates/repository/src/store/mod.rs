@@ -146,28 +146,26 @@ impl Store {
     }
 
     /// Reads a part of an object; fewer bytes than asked for are an error.
+    ///
+    /// Stores answer in many ways to a range that lies beyond the end, so the length of the object tells whether there is
+    /// anything to try again for.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let len = range.end.saturating_sub(range.start);
         let mut attempts = self.retry.attempts();
         loop {
             let error = match self.access.get_range(name, range.clone()).await {
                 Ok(bytes) if bytes.len() as u64 == len => return Ok(bytes),
-                Ok(_) => StoreError::new(StoreErrorKind::TooShort, "read", name),
-                Err(error) => error,
+                Ok(_) => StoreError::new(StoreErrorKind::Unreachable, "read all of", name),
+                Err(error) if error.kind == StoreErrorKind::Invalid => error,
+                Err(error) => {
+                    attempts.wait_after(error).await?;
+                    continue;
+                }
             };
-            let error = self.explain_range_error(name, &range, error).await;
+            if self.head(name).await? < range.end {
+                return Err(StoreError { kind: StoreErrorKind::TooShort, ..error });
+            }
             attempts.wait_after(error).await?;
-        }
-    }
-
-    /// Stores answer in many ways to a range that lies beyond the end; the length of the object tells.
-    async fn explain_range_error(&self, name: &str, range: &Range<u64>, error: StoreError) -> StoreError {
-        match error.kind {
-            StoreErrorKind::Invalid | StoreErrorKind::Unreachable => match self.access.head(name).await {
-                Ok(size) if size < range.end => StoreError { kind: StoreErrorKind::TooShort, ..error },
-                _ => error,
-            },
-            _ => error,
         }
     }
 

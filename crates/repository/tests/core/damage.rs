@@ -1,0 +1,222 @@
+//! Damage is found, named, and told with exactly the recovery points that it hits.
+
+use crate::faults::OpenBook;
+use crate::fixture::{self, Stored, contents, point_id};
+use bytes::Bytes;
+use repository::check::{CheckOptions, Finding, check};
+use repository::{BlobRef, ErrorKind, Repository, RetryPolicy, StoreConfig};
+use std::collections::BTreeSet;
+
+const THOROUGH: CheckOptions = CheckOptions { read_data: true };
+const STRUCTURE: CheckOptions = CheckOptions { read_data: false };
+
+async fn findings(repo: &Repository, options: CheckOptions) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let report = check(repo, options, &mut |finding| findings.push(finding)).await.unwrap();
+    assert_eq!(report.findings, findings.len() as u64);
+    findings
+}
+
+/// Three recovery points: `base`, `later` which shares some of it, and `other` which shares nothing.
+struct Fleet {
+    repo: Repository,
+    stored: Vec<(&'static str, Stored)>,
+}
+
+async fn fleet(store: repository::Store) -> Fleet {
+    let repo = fixture::create(store).await;
+    let both = contents(&[("both", "in base and later"), ("base", "only in base")]);
+    let base = fixture::publish(&repo, "base", &both, None).await.unwrap();
+    let more = contents(&[("both", "in base and later"), ("later", "only in later")]);
+    let later = fixture::publish(&repo, "later", &more, Some(&base)).await.unwrap();
+    let other =
+        fixture::publish(&repo, "other", &contents(&[("else", "only in other"), ("spread", "in a table")]), None)
+            .await
+            .unwrap();
+    assert_eq!(base.blobs["both"], later.blobs["both"]);
+    Fleet { repo, stored: vec![("base", base), ("later", later), ("other", other)] }
+}
+
+impl Fleet {
+    fn blobs(&self, point: usize) -> impl Iterator<Item = &BlobRef> {
+        let stored = &self.stored[point].1;
+        // So small a table has one page.
+        assert_eq!(stored.table.height, 0);
+        stored.blobs.values().chain(&stored.extent_pages).chain([&stored.table.root])
+    }
+
+    /// The recovery points that a changed byte of an object hits, by what the test knows of the format.
+    fn hit_by(&self, object: &str, position: usize) -> BTreeSet<String> {
+        let all = || self.stored.iter().map(|(name, _)| (*name).to_owned());
+        if object == "orlop-repository" || object.contains("/keys/") {
+            return all().collect();
+        }
+        if let Some(point) = object.strip_prefix("domains/default/points/") {
+            return BTreeSet::from([point.to_owned()]);
+        }
+        let in_pack = |blob: &&BlobRef| object.ends_with(&blob.pack.to_string());
+        let covers =
+            |blob: &&BlobRef| (blob.offset as usize..(blob.offset + blob.stored_len) as usize).contains(&position);
+        let in_a_blob = (0..3).flat_map(|point| self.blobs(point)).filter(in_pack).any(|blob| covers(&blob));
+        let hit = |point: &usize| self.blobs(*point).filter(in_pack).any(|blob| !in_a_blob || covers(&blob));
+        all().enumerate().filter(|(point, _)| hit(point)).map(|(_, name)| name).collect()
+    }
+}
+
+async fn a_flipped_byte_is_found(fleet: &Fleet, book: &OpenBook, name: &str, position: usize, mask: u8) {
+    let original = book.read(name).unwrap();
+    let mut flipped = original.to_vec();
+    flipped[position] ^= mask;
+    book.swap(name, Some(Bytes::from(flipped)));
+    let found = findings(&fleet.repo, THOROUGH).await;
+    book.swap(name, Some(original));
+    assert!(!found.is_empty(), "{name} byte {position} mask {mask:#x} was not found");
+    assert!(found.iter().all(|finding| finding.object == name), "{name} byte {position}: {found:?}");
+    let points: BTreeSet<_> = found.iter().flat_map(|finding| &finding.points).map(ToString::to_string).collect();
+    assert_eq!(points, fleet.hit_by(name, position), "{name} byte {position}: {found:?}");
+}
+
+#[tokio::test]
+async fn every_flipped_byte_of_every_object_is_found_and_named() {
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    assert_eq!(findings(&fleet.repo, THOROUGH).await, []);
+    let names = book.names();
+    let kinds = ["orlop-repository", "epochs/", "/keys/", "/packs/", "/index/", "/points/"];
+    assert!(kinds.iter().all(|kind| names.iter().any(|name| name.contains(kind))), "{names:?}");
+    for name in names {
+        for position in 0..book.read(&name).unwrap().len() {
+            a_flipped_byte_is_found(&fleet, &book, &name, position, 1 << (position % 8)).await;
+        }
+    }
+    assert_eq!(findings(&fleet.repo, THOROUGH).await, []);
+}
+
+#[tokio::test]
+async fn every_missing_object_is_found() {
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    for name in book.names() {
+        let original = book.swap(&name, None);
+        let found = findings(&fleet.repo, THOROUGH).await;
+        let quiet = name.contains("/points/") || name.contains("/index/") || name.contains("/keys/");
+        // A recovery point, an index run or one of several keys that is gone leaves no trace that misses it.
+        assert_eq!(found.is_empty(), quiet, "{name}: {found:?}");
+        book.swap(&name, original);
+    }
+}
+
+#[tokio::test]
+async fn every_truncated_or_extended_object_is_found() {
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    for name in book.names() {
+        let original = book.read(&name).unwrap();
+        let extended = [&original[..], b"\n"].concat();
+        for changed in [original.slice(..original.len() - 1), Bytes::new(), Bytes::from(extended)] {
+            book.swap(&name, Some(changed));
+            let found = findings(&fleet.repo, THOROUGH).await;
+            assert!(found.iter().any(|finding| finding.object == name), "{name}: {found:?}");
+        }
+        book.swap(&name, Some(original));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_pack_names_the_points_it_hits_and_the_others_restore() {
+    for options in [STRUCTURE, THOROUGH] {
+        let book = OpenBook::default();
+        let fleet = fleet(book.store()).await;
+        let pack = fleet.stored[0].1.table.root.pack.to_string();
+        let name = book.names().into_iter().find(|name| name.ends_with(&pack)).unwrap();
+        book.swap(&name, None);
+        let found = findings(&fleet.repo, options).await;
+        let expected = Finding {
+            object: name.clone(),
+            what: "it is missing".to_owned(),
+            points: vec![point_id("base"), point_id("later")],
+        };
+        assert_eq!(found, [expected]);
+        assert_eq!(fixture::restore(&fleet.repo, "base").await.unwrap_err().kind(), ErrorKind::Damaged);
+        let restored = fixture::restore(&fleet.repo, "other").await.unwrap();
+        assert_eq!(restored, contents(&[("else", "only in other"), ("spread", "in a table")]));
+    }
+}
+
+/// A check of the structure reads pages but no content: it finds what hits pages and directories.
+#[tokio::test]
+async fn a_check_of_the_structure_finds_damaged_pages() {
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    let root = fleet.stored[1].1.table.root;
+    let name = book.names().into_iter().find(|name| name.ends_with(&root.pack.to_string())).unwrap();
+    let mut flipped = book.read(&name).unwrap().to_vec();
+    flipped[root.offset as usize + 3] ^= 1;
+    book.swap(&name, Some(Bytes::from(flipped)));
+    let found = findings(&fleet.repo, STRUCTURE).await;
+    assert_eq!((found.len(), found[0].object.as_str()), (1, name.as_str()));
+    assert_eq!(found[0].points, [point_id("later")]);
+}
+
+/// Larger objects on a real file system, with positions drawn from a seed that is printed and can be given.
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bytes_on_a_file_system_are_found() {
+    let seed = std::env::var("ORLOP_SEED").map_or_else(|_| u64::from(std::process::id()), |seed| seed.parse().unwrap());
+    println!("ORLOP_SEED={seed}");
+    let folder = tempfile::tempdir().unwrap();
+    let config = StoreConfig::FileSystem { path: folder.path().to_owned() };
+    let repo = fixture::create(config.open(RetryPolicy::never()).unwrap()).await;
+    let text = |n: u32| (format!("{n:06}"), blake3::hash(&n.to_le_bytes()).as_bytes().repeat(20));
+    fixture::publish(&repo, "large", &(0..5000).map(text).collect(), None).await.unwrap();
+    let objects = repo.store().list("").await.unwrap();
+    for draw in 0..60u64 {
+        let hash = blake3::hash(&[seed.to_le_bytes(), draw.to_le_bytes()].concat());
+        let number = |at: usize| u64::from_le_bytes(hash.as_bytes()[at..at + 8].try_into().unwrap());
+        let object = &objects[usize::try_from(draw).unwrap() % objects.len()];
+        let path = folder.path().join(&object.name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let position = usize::try_from(number(0) % object.size).unwrap();
+        bytes[position] ^= 1 << (number(8) % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let found = findings(&repo, THOROUGH).await;
+        assert!(found.iter().any(|finding| finding.object == object.name), "{object:?} byte {position}: {found:?}");
+        bytes[position] ^= 1 << (number(8) % 8);
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(findings(&repo, THOROUGH).await, []);
+}
+
+#[tokio::test]
+async fn foreign_objects_are_told_and_left_alone() {
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    let foreign = ["README", "domains/default/packs/ab/notes", "domains/other/points/x", "epochs/1", "lost+found/#1"];
+    for name in foreign {
+        book.swap(name, Some(Bytes::from_static(b"mine")));
+    }
+    let report = check(&fleet.repo, THOROUGH, &mut |finding| panic!("{finding:?}")).await.unwrap();
+    assert_eq!(report.foreign, foreign.len() as u64);
+    let told: BTreeSet<_> = report.foreign_examples.iter().map(String::as_str).collect();
+    assert_eq!(told, BTreeSet::from(foreign));
+    fixture::publish(&fleet.repo, "next", &contents(&[("a", "1")]), None).await.unwrap();
+    assert!(foreign.iter().all(|name| book.read(name).unwrap() == "mine"));
+}
+
+#[tokio::test]
+async fn reading_back_notices_what_the_store_lost() {
+    let book = OpenBook::default();
+    let repo = fixture::create(book.store()).await;
+    fixture::publish(&repo, "a", &contents(&[("x", "1")]), None).await.unwrap();
+    let packs = repo.point(&point_id("a")).await.unwrap().packs;
+    repo.verify_packs(&packs).await.unwrap();
+    let name = book.names().into_iter().find(|name| name.contains("/packs/")).unwrap();
+    let original = book.read(&name).unwrap();
+    let mut flipped = original.to_vec();
+    flipped[45] ^= 1;
+    for changed in [Some(Bytes::from(flipped)), Some(original.slice(1..)), None] {
+        book.swap(&name, changed);
+        let error = repo.verify_packs(&packs).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+}

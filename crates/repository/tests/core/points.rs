@@ -1,0 +1,96 @@
+//! Publishing, listing and forgetting recovery points.
+
+use crate::faults::{EAGER, Fault, Faulty, OpenBook, Request, memory};
+use crate::fixture::{self, contents, point_id};
+use bytes::Bytes;
+use repository::{ErrorKind, Repository};
+
+#[tokio::test]
+async fn what_is_published_comes_back() {
+    let repo = fixture::create(memory()).await;
+    let ours = contents(&[("a", "first"), ("b", "second")]);
+    let stored = fixture::publish(&repo, "one", &ours, None).await.unwrap();
+    let point = repo.point(&point_id("one")).await.unwrap();
+    assert_eq!(point.root("/srv").unwrap().table, stored.table);
+    assert_eq!(fixture::restore(&repo, "one").await.unwrap(), ours);
+    let missing = repo.point(&point_id("two")).await.unwrap_err();
+    assert_eq!(
+        (missing.kind(), missing.to_string()),
+        (ErrorKind::NotFound, "there is no recovery point two".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn publishing_the_same_again_is_fine_and_another_is_refused() {
+    let repo = fixture::create(memory()).await;
+    let stored = fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
+    let point = repo.point(&point_id("one")).await.unwrap();
+    repo.publish(&point).await.unwrap();
+    let mut other = fixture::point("one", stored.table, vec![]);
+    other.complete = false;
+    assert_eq!(repo.publish(&other).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(repo.point(&point_id("one")).await.unwrap(), point);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_publishing_is_no_failure() {
+    let inner = memory();
+    fixture::create(inner.clone()).await;
+    let faulty = Faulty::new(inner, |_, request| match request {
+        Request::Create => Fault::AnswerLost,
+        _ => Fault::None,
+    });
+    let repo = Repository::open(faulty.store(EAGER), &fixture::passphrase()).await.unwrap();
+    fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
+    assert_eq!(fixture::restore(&repo, "one").await.unwrap(), contents(&[("a", "1")]));
+}
+
+#[tokio::test]
+async fn a_damaged_point_does_not_hide_the_others() {
+    let book = OpenBook::default();
+    let repo = fixture::create(book.store()).await;
+    for name in ["a", "b", "c"] {
+        fixture::publish(&repo, name, &contents(&[("x", name)]), None).await.unwrap();
+    }
+    book.swap("domains/default/points/b", Some(Bytes::from_static(b"ORLOPPNT is not enough")));
+    book.swap("domains/default/points/NOT-OURS", Some(Bytes::new()));
+    let points = repo.points().await.unwrap();
+    let told: Vec<_> = points.iter().map(|entry| (entry.id.as_str(), entry.point.is_ok())).collect();
+    assert_eq!(told, [("a", true), ("b", false), ("c", true)]);
+    assert_eq!(points[1].point.as_ref().unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+/// A document that was moved to another name is not that recovery point.
+#[tokio::test]
+async fn a_point_counts_only_under_its_own_name() {
+    let book = OpenBook::default();
+    let repo = fixture::create(book.store()).await;
+    fixture::publish(&repo, "a", &contents(&[("x", "1")]), None).await.unwrap();
+    book.swap("domains/default/points/b", book.read("domains/default/points/a"));
+    assert_eq!(repo.point(&point_id("b")).await.unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[tokio::test]
+async fn forgetting_removes_the_point_and_nothing_else() {
+    let store = memory();
+    let repo = fixture::create(store.clone()).await;
+    let first = fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
+    fixture::publish(&repo, "two", &contents(&[("a", "1"), ("b", "2")]), Some(&first)).await.unwrap();
+    let packs = store.list("domains/default/packs/").await.unwrap();
+    repo.forget(&point_id("one")).await.unwrap();
+    repo.forget(&point_id("one")).await.unwrap();
+    assert_eq!(repo.point(&point_id("one")).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(store.list("domains/default/packs/").await.unwrap(), packs);
+    assert_eq!(fixture::restore(&repo, "two").await.unwrap(), contents(&[("a", "1"), ("b", "2")]));
+}
+
+/// The document as version 1 has it; a change to it is a change of the format.
+#[test]
+fn the_document_keeps_its_form() {
+    let frozen = include_str!("point-v1.json").trim_end();
+    let point: repository::RecoveryPoint = serde_json::from_str(frozen).unwrap();
+    let written = repository::canonical_json::to_bytes(&point).unwrap();
+    assert_eq!(String::from_utf8(written).unwrap(), frozen);
+    let unknown = frozen.replacen("{", "{\"novelty\":1,", 1);
+    assert!(serde_json::from_str::<repository::RecoveryPoint>(&unknown).is_err(), "an unknown field was ignored");
+}

@@ -1,0 +1,70 @@
+//! An S3 server in this process, which checks signatures.
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use repository::{Secret, StoreConfig};
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub(crate) const BUCKET: &str = "harbour";
+const ACCESS_KEY: &str = "AKORLOP";
+const SECRET_KEY: &str = "a secret of the tests";
+
+/// The server; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct S3Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl S3Server {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    // A client that goes away in the middle is nothing to fail about.
+                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        Self { address, task, _folder: folder }
+    }
+
+    pub(crate) fn config(&self, prefix: &str) -> StoreConfig {
+        self.config_with(BUCKET, prefix, SECRET_KEY)
+    }
+
+    pub(crate) fn config_with(&self, bucket: &str, prefix: &str, secret: &str) -> StoreConfig {
+        StoreConfig::S3 {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: Some(format!("http://{}", self.address)),
+            region: None,
+            path_style: true,
+            access_key_id: ACCESS_KEY.to_owned(),
+            secret_access_key: Secret::new(secret.to_owned()),
+            session_token: None,
+            ca_pem: None,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Writing sessions.
+
+use crate::faults::{EAGER, Fault, Faulty, Request, memory};
+use crate::fixture::{self, contents};
+use crate::s3::S3Server;
+use bytes::Bytes;
+use repository::check::{CheckOptions, check};
+use repository::{BlobKind, ErrorKind, MAX_BLOB_LEN, RetryPolicy, Store, StoreConfig, StoreErrorKind};
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u64, len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    Bytes::from(bytes)
+}
+
+/// Writes 100 MB, which takes several packs, and reads it back.
+async fn several_packs_survive(store: Store) {
+    let repo = fixture::create(store).await;
+    let writer = repo.writer().await.unwrap();
+    let puts = (0..50).map(|seed| writer.put_blob(BlobKind::Data, noise(seed, 2_000_000)));
+    let blobs = futures::future::try_join_all(puts).await.unwrap();
+    let written = writer.finish().await.unwrap();
+    assert_eq!(written.packs.len(), 4, "{:?}", written.packs);
+    assert!(written.packs.iter().all(|pack| pack.bytes <= 32 << 20), "{:?}", written.packs);
+    assert_eq!((written.stats.blobs, written.stats.new_blobs), (50, 50));
+    for (seed, blob) in (0..).zip(&blobs) {
+        assert_eq!(repo.read_blob(blob).await.unwrap(), noise(seed, 2_000_000));
+    }
+    repo.verify_packs(&written.packs).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_packs_survive_on_a_file_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = StoreConfig::FileSystem { path: folder.path().to_owned() };
+    several_packs_survive(config.open(RetryPolicy::never()).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_packs_survive_on_s3() {
+    let server = S3Server::start().await;
+    several_packs_survive(server.config("p").open(RetryPolicy::never()).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_packs_survive_lost_answers() {
+    let faulty = Faulty::new(memory(), |number, request| match request {
+        Request::Create if number % 2 == 0 => Fault::AnswerLost,
+        Request::Read if number % 3 == 0 => Fault::CutShort,
+        _ => Fault::None,
+    });
+    several_packs_survive(faulty.store(EAGER)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_blobs_of_a_session_are_stored_once() {
+    let repo = fixture::create(memory()).await;
+    let writer = repo.writer().await.unwrap();
+    let puts = (0..20).map(|n| writer.put_blob(BlobKind::Data, noise(n % 2, 100_000)));
+    let blobs = futures::future::try_join_all(puts).await.unwrap();
+    assert!(blobs.iter().step_by(2).all(|blob| blob == &blobs[0]));
+    let written = writer.finish().await.unwrap();
+    assert_eq!((written.stats.blobs, written.stats.new_blobs, written.stats.new_bytes), (20, 2, 200_000));
+    assert!(written.packs[0].bytes < 201_000);
+}
+
+#[tokio::test]
+async fn blobs_of_every_length_survive_and_longer_ones_are_refused() {
+    let repo = fixture::create(memory()).await;
+    let writer = repo.writer().await.unwrap();
+    let mut blobs = Vec::new();
+    for len in [0, 1, 4096, MAX_BLOB_LEN] {
+        blobs.push((len, writer.put_blob(BlobKind::Data, noise(len as u64, len)).await.unwrap()));
+    }
+    let error = writer.put_blob(BlobKind::Data, Bytes::from(vec![0; MAX_BLOB_LEN + 1])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    writer.finish().await.unwrap();
+    for (len, blob) in blobs {
+        assert_eq!(repo.read_blob(&blob).await.unwrap(), noise(len as u64, len));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_wrote_nothing_stores_nothing() {
+    let store = memory();
+    let repo = fixture::create(store.clone()).await;
+    let before = store.list("").await.unwrap();
+    assert_eq!(repo.writer().await.unwrap().finish().await.unwrap().packs, []);
+    assert_eq!(store.list("").await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_finished_session_takes_nothing_more() {
+    let repo = fixture::create(memory()).await;
+    let writer = repo.writer().await.unwrap();
+    writer.clone().finish().await.unwrap();
+    assert_eq!(writer.put_blob(BlobKind::Data, Bytes::new()).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+/// A failure in the background reaches whoever writes next, and whoever finishes, with its kind.
+#[tokio::test]
+async fn a_failed_upload_fails_the_session() {
+    let inner = memory();
+    fixture::create(inner.clone()).await;
+    let faulty = Faulty::new(inner.clone(), |_, request| {
+        if request == Request::Create { Fault::Refused(StoreErrorKind::NoSpace) } else { Fault::None }
+    });
+    let store = faulty.store(EAGER);
+    let repo = repository::Repository::open(store, &fixture::passphrase()).await.unwrap();
+    let writer = repo.writer().await.unwrap();
+    let mut refused = None;
+    for seed in 0..40 {
+        if let Err(error) = writer.put_blob(BlobKind::Data, noise(seed, 8 << 20)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused.expect("writing went on without an end").kind(), ErrorKind::NoSpace);
+    assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(inner.list("domains/default/packs/").await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_do_not_disturb_each_other() {
+    let store = memory();
+    fixture::create(store.clone()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let repo = repository::Repository::open(store, &fixture::passphrase()).await.unwrap();
+            let mine = contents(&[("shared", "the same for all"), ("own", &format!("of {number}"))]);
+            fixture::publish(&repo, &format!("point-{number}"), &mine, None).await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    let repo = repository::Repository::open(store, &fixture::passphrase()).await.unwrap();
+    assert_eq!(repo.points().await.unwrap().len(), 8);
+    for number in 0..8 {
+        let restored = fixture::restore(&repo, &format!("point-{number}")).await.unwrap();
+        assert_eq!(restored["own"], format!("of {number}").into_bytes());
+    }
+    let mut on_finding = |finding| panic!("{finding:?}");
+    check(&repo, CheckOptions { read_data: true }, &mut on_finding).await.unwrap();
+}
+
+/// A blob whose pack is gone is found where the index says it is: the seam for compaction.
+#[tokio::test]
+async fn a_blob_is_found_by_the_index_when_its_pack_is_gone() {
+    let store = memory();
+    let repo = fixture::create(store.clone()).await;
+    let mut blobs = Vec::new();
+    for _ in 0..2 {
+        let writer = repo.writer().await.unwrap();
+        blobs.push(writer.put_blob(BlobKind::Data, noise(1, 1000)).await.unwrap());
+        writer.put_blob(BlobKind::Data, noise(2, 1000)).await.unwrap();
+        writer.finish().await.unwrap();
+    }
+    let packs = store.list("domains/default/packs/").await.unwrap();
+    let first = packs.iter().find(|object| object.name.ends_with(&blobs[0].pack.to_string())).unwrap();
+    store.delete(&first.name).await.unwrap();
+    assert_eq!(repo.read_blob(&blobs[0]).await.unwrap(), noise(1, 1000));
+}
