@@ -138,3 +138,58 @@ fn cut(text: &mut String, characters: usize) {
         text.push('…');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use repository::tree::Incident;
+    use repository::{BlobId, BlobRef, PackId, PackInfo, WriterId};
+
+    use super::*;
+    use crate::failure::FailureKind;
+
+    fn many(what: &str) -> Incidents {
+        let incident =
+            |index| Incident { path: format!("{index}/{}", "long name/".repeat(400)), what: what.repeat(50) };
+        Incidents { count: 1_000_000, first: (0..20).map(incident).collect() }
+    }
+
+    #[test]
+    fn the_longest_outcome_fits_into_a_message_and_keeps_its_counts() {
+        let pack = PackId { epoch: u64::MAX, writer: WriterId([0xff; 12]), sequence: u32::MAX };
+        let root =
+            BlobRef { id: BlobId([0xff; 32]), pack, offset: u32::MAX, stored_len: u32::MAX, plain_len: u32::MAX };
+        let root = TableRef { root, height: u8::MAX, entries: u64::MAX };
+        let tree = TreeSummary {
+            root,
+            files: u64::MAX,
+            directories: u64::MAX,
+            others: u64::MAX,
+            bytes: u64::MAX,
+            new_bytes: u64::MAX,
+            unchanged_files: u64::MAX,
+            changed_while_read: many("changed"),
+            vanished: many("vanished"),
+            skipped: many("skipped"),
+            missed: many("Größe: 大きさ"),
+            parent_lost: Some("lost ".repeat(1000)),
+        };
+        let listed = vec![PackInfo { id: pack, bytes: u64::MAX }; 16];
+        let packs = PackList { count: u64::MAX, bytes: u64::MAX, listed, table: Some(root) };
+        let outcome = Outcome { seconds: 123_456.789, ..Outcome::of_backup(Backup { tree, packs }) };
+        assert!(!outcome.ok);
+        let text = outcome.to_message();
+        assert!(text.len() <= MESSAGE_BYTES, "{} bytes", text.len());
+        let read: Outcome = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.failure.unwrap().kind, FailureKind::Incomplete);
+        let (read, whole) = (read.backup.unwrap(), outcome.backup.unwrap());
+        assert_eq!((read.tree.missed.count, read.tree.root, read.packs), (1_000_000, root, whole.packs));
+        assert!(!read.tree.missed.first.is_empty(), "some names are left");
+    }
+
+    #[test]
+    fn a_short_outcome_is_not_cut() {
+        let error = Error::Missed { count: 1, first: "path".repeat(100) };
+        let outcome = Outcome::failed(&error);
+        assert_eq!(serde_json::from_str::<Outcome>(&outcome.to_message()).unwrap(), outcome);
+    }
+}

@@ -64,3 +64,33 @@ impl PackList {
         Ok(packs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use repository::{Passphrase, RetryPolicy, StoreConfig, WriterId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lists_of_any_length_come_back() {
+        let store = StoreConfig::Memory.open(RetryPolicy::default()).unwrap();
+        let repository = Repository::create(store, &Passphrase::new("secret")).await.unwrap();
+        let pack = |sequence: u32| PackInfo {
+            id: PackId { epoch: 1, writer: WriterId([7; 12]), sequence },
+            bytes: u64::from(sequence) + 100,
+        };
+        for count in [0, 1, 16, 17, 5_000] {
+            let packs: Vec<_> = (0..count).map(pack).collect();
+            let list = PackList::store(&repository, packs.clone()).await.unwrap();
+            assert_eq!(list.table.is_some(), count > 16, "{count}");
+            assert!(serde_json::to_string(&list).unwrap().len() < 2_000, "{count}");
+            let mut read = list.read(&repository).await.unwrap();
+            assert_eq!(read.len() as u64, list.count, "{count}");
+            assert_eq!(read.iter().map(|pack| pack.bytes).sum::<u64>(), list.bytes, "{count}");
+            // The packs of the list itself are in it, and can be read back.
+            read.retain(|pack| !packs.contains(pack));
+            assert_eq!(read.len(), usize::from(count > 16), "{count}");
+            repository.verify_packs(&read).await.unwrap();
+        }
+    }
+}

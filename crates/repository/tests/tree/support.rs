@@ -1,0 +1,212 @@
+//! A repository and directories to try trees on, and a comparison of directories that shares no code with the product.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use repository::tree::{self, BackupOptions, RestoreOptions, RestoreSummary, TreeSummary, VerifyOptions};
+use repository::{NoProgress, Passphrase, Progress, Repository, RetryPolicy, StoreConfig, TableRef};
+use tempfile::TempDir;
+
+/// A repository in a folder and an empty source directory.
+pub struct World {
+    pub home: TempDir,
+    pub repository: Repository,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("source")).unwrap();
+        let store = StoreConfig::FileSystem { path: home.path().join("store") };
+        let store = store.open(RetryPolicy::default()).unwrap();
+        let repository = Repository::create(store, &Passphrase::new("for tests")).await.unwrap();
+        Self { home, repository }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.path("source")
+    }
+
+    pub async fn backup(&self, parent: Option<&TableRef>) -> TreeSummary {
+        self.backup_with(parent, &settled(), Arc::new(NoProgress)).await.unwrap()
+    }
+
+    pub async fn backup_with(
+        &self,
+        parent: Option<&TableRef>,
+        options: &BackupOptions,
+        progress: Arc<dyn Progress>,
+    ) -> Result<TreeSummary, tree::Error> {
+        let writer = self.repository.writer().await.unwrap();
+        let summary = tree::backup(&writer, &self.repository, &self.source(), parent, options, progress).await;
+        writer.finish().await.unwrap();
+        summary
+    }
+
+    pub async fn restore(&self, root: &TableRef, target: &str) -> RestoreSummary {
+        self.restore_with(root, target, &RestoreOptions::default()).await.unwrap()
+    }
+
+    pub async fn restore_with(
+        &self,
+        root: &TableRef,
+        target: &str,
+        options: &RestoreOptions,
+    ) -> Result<RestoreSummary, tree::Error> {
+        tree::restore(&self.repository, root, &self.path(target), options, Arc::new(NoProgress)).await
+    }
+
+    /// What the product finds different, as text.
+    pub async fn differences(&self, root: &TableRef, directory: &str) -> Vec<String> {
+        let directory = self.path(directory);
+        let options = VerifyOptions::default();
+        let progress = Arc::new(NoProgress);
+        let found = tree::verify(&self.repository, root, Some(&directory), &options, progress).await.unwrap();
+        assert_eq!(found.differences.count.min(20), found.differences.first.len() as u64);
+        found.differences.first.iter().map(|one| format!("{}: {}", one.path, one.what)).collect()
+    }
+
+    /// Backs the source up, restores it to `target`, and compares the two in both ways.
+    pub async fn round_trip(&self, target: &str) -> (TreeSummary, RestoreSummary) {
+        let stored = self.backup(None).await;
+        assert!(stored.is_complete(), "{stored:?}");
+        let restored = self.restore(&stored.root, target).await;
+        assert!(restored.failed.is_empty(), "{restored:?}");
+        assert_eq!((restored.files, restored.bytes), (stored.files, stored.bytes));
+        assert_eq!((restored.directories, restored.others), (stored.directories, stored.others));
+        assert_same(&self.source(), &self.path(target));
+        assert_eq!(self.differences(&stored.root, target).await, [""; 0]);
+        (stored, restored)
+    }
+}
+
+/// Options with a start long after every change, so that the times of all files prove their content.
+pub fn settled() -> BackupOptions {
+    BackupOptions::new(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1))
+}
+
+/// What is compared of a file; the inode only tells which names are of the same file.
+#[derive(Debug, PartialEq, Eq)]
+struct Facts {
+    mode: u32,
+    owner: (u32, u32),
+    modified: (i64, i64),
+    represents: u64,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    content: Content,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    None,
+    Link(PathBuf),
+    /// Small content itself would fill the screen when it differs.
+    Bytes(u64, blake3::Hash),
+    SameAs(PathBuf),
+}
+
+fn facts(root: &Path) -> BTreeMap<PathBuf, Facts> {
+    let mut all = BTreeMap::new();
+    let mut names: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
+    let mut open = vec![PathBuf::new()];
+    let mut paths = vec![PathBuf::new()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(root.join(&directory)).unwrap() {
+            let path = directory.join(entry.unwrap().file_name());
+            if fs::symlink_metadata(root.join(&path)).unwrap().is_dir() {
+                open.push(path.clone());
+            }
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    for path in paths {
+        let full = root.join(&path);
+        let metadata = fs::symlink_metadata(&full).unwrap();
+        let content = if metadata.is_symlink() {
+            Content::Link(fs::read_link(&full).unwrap())
+        } else if metadata.is_dir() {
+            Content::None
+        } else if let Some(first) = names.get(&(metadata.dev(), metadata.ino())) {
+            Content::SameAs(first.clone())
+        } else {
+            names.insert((metadata.dev(), metadata.ino()), path.clone());
+            if metadata.is_file() { Content::Bytes(metadata.len(), hash(&full)) } else { Content::None }
+        };
+        let facts = Facts {
+            mode: metadata.mode(),
+            owner: (metadata.uid(), metadata.gid()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            represents: metadata.rdev(),
+            xattrs: xattrs(&full),
+            content,
+        };
+        all.insert(path, facts);
+    }
+    all
+}
+
+fn hash(path: &Path) -> blake3::Hash {
+    let (mut hasher, mut file, mut buffer) = (blake3::Hasher::new(), File::open(path).unwrap(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).unwrap() {
+            0 => return hasher.finalize(),
+            len => hasher.update(&buffer[..len]),
+        };
+    }
+}
+
+pub fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut names = vec![0; 64 << 10];
+    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        len => len.unwrap(),
+    };
+    let names = names[..len].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let mut value = vec![0; 64 << 10];
+        let len = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+        value[..len].to_vec()
+    };
+    names.map(|name| (name.to_vec(), value(name))).collect()
+}
+
+/// Fails with the first difference between two directories.
+pub fn assert_same(one: &Path, other: &Path) {
+    let (one, other) = (facts(one), facts(other));
+    let names = |facts: &BTreeMap<PathBuf, Facts>| facts.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&one), names(&other));
+    for (path, facts) in &one {
+        assert_eq!(facts, &other[path], "{}", path.display());
+    }
+}
+
+/// Bytes that do not compress and are the same each time.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub fn os(bytes: &[u8]) -> OsString {
+    OsString::from_vec(bytes.to_vec())
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says why a test, or a part of it, does not run; the runner counts these lines.
+pub fn skip(reason: &str) {
+    println!("SKIP: {reason}");
+}
