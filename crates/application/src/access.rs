@@ -52,9 +52,7 @@ impl Access {
     }
 
     async fn get_once(&self, path: &str, name: &str) -> Result<Value, Failure> {
-        let request = Request::new(path)
-            .get(name, &GetParams::default())
-            .map_err(kube::Error::BuildRequest)?;
+        let request = Request::new(path).get(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         parse(&self.client.request_text(request).await?)
     }
 
@@ -64,14 +62,10 @@ impl Access {
     }
 
     async fn page_once(&self, path: &str, params: &ListParams) -> Result<Listed, Failure> {
-        let request = Request::new(path)
-            .list(params)
-            .map_err(kube::Error::BuildRequest)?;
+        let request = Request::new(path).list(params).map_err(kube::Error::BuildRequest)?;
         let text = match self.client.request_text(request).await {
             Ok(text) => text,
-            Err(kube::Error::Api(status))
-                if status.code == 410 && params.continue_token.is_some() =>
-            {
+            Err(kube::Error::Api(status)) if status.code == 410 && params.continue_token.is_some() => {
                 let offered = status.metadata.and_then(|metadata| metadata.continue_);
                 return Ok(Listed::Expired(offered.filter(|token| !token.is_empty())));
             }
@@ -83,16 +77,10 @@ impl Access {
             Some(Value::Array(items)) => items,
             Some(Value::Null) => Vec::new(),
             _ => {
-                return Err(Failure::lasting(format!(
-                    "the answer to a list of {path} has no items"
-                )));
+                return Err(Failure::lasting(format!("the answer to a list of {path} has no items")));
             }
         };
-        Ok(Listed::Page(Page {
-            items,
-            next: Some(next).filter(|next| !next.is_empty()),
-            bytes: text.len(),
-        }))
+        Ok(Listed::Page(Page { items, next: Some(next).filter(|next| !next.is_empty()), bytes: text.len() }))
     }
 
     /// Applies an object. One try.
@@ -103,42 +91,22 @@ impl Access {
         params: &PatchParams,
         object: &Value,
     ) -> Result<Value, Failure> {
-        let request = Request::new(path)
-            .patch(name, params, &Patch::Apply(object))
-            .map_err(kube::Error::BuildRequest)?;
+        let request =
+            Request::new(path).patch(name, params, &Patch::Apply(object)).map_err(kube::Error::BuildRequest)?;
         parse(&self.client.request_text(request).await?)
     }
 
     /// Creates an object. One try.
-    pub(crate) async fn create(
-        &self,
-        path: &str,
-        params: &PostParams,
-        object: &Value,
-    ) -> Result<Value, Failure> {
+    pub(crate) async fn create(&self, path: &str, params: &PostParams, object: &Value) -> Result<Value, Failure> {
         let body = crate::canonical::to_bytes(object);
-        let request = Request::new(path)
-            .create(params, body)
-            .map_err(kube::Error::BuildRequest)?;
+        let request = Request::new(path).create(params, body).map_err(kube::Error::BuildRequest)?;
         parse(&self.client.request_text(request).await?)
     }
 
     /// Deletes an object. One try; that it is gone already is success.
-    pub(crate) async fn delete(
-        &self,
-        path: &str,
-        name: &str,
-        params: &DeleteParams,
-    ) -> Result<(), Failure> {
-        let request = Request::new(path)
-            .delete(name, params)
-            .map_err(kube::Error::BuildRequest)?;
-        match self
-            .client
-            .request_text(request)
-            .await
-            .map_err(Failure::from)
-        {
+    pub(crate) async fn delete(&self, path: &str, name: &str, params: &DeleteParams) -> Result<(), Failure> {
+        let request = Request::new(path).delete(name, params).map_err(kube::Error::BuildRequest)?;
+        match self.client.request_text(request).await.map_err(Failure::from) {
             Err(failure) if !failure.is_not_found() => Err(failure),
             _ => Ok(()),
         }
@@ -146,6 +114,5 @@ impl Access {
 }
 
 fn parse(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text)
-        .map_err(|error| Failure::passing(format!("the API server's answer is no JSON: {error}")))
+    serde_json::from_str(text).map_err(|error| Failure::passing(format!("the API server's answer is no JSON: {error}")))
 }

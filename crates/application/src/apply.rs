@@ -105,9 +105,7 @@ impl Applier {
         &'a self,
         objects: impl Stream<Item = Value> + 'a,
     ) -> impl Stream<Item = (ObjectKey, Applied)> + 'a {
-        let named = objects.filter_map(|object| async move {
-            ObjectKey::of(&object).ok().map(|key| (key, object))
-        });
+        let named = objects.filter_map(|object| async move { ObjectKey::of(&object).ok().map(|key| (key, object)) });
         named
             .map(move |(key, object)| async move {
                 let applied = self.apply(&key, &object).await;
@@ -119,45 +117,27 @@ impl Applier {
     /// Puts an object, cleaned and mapped, into the cluster.
     pub async fn apply(&self, key: &ObjectKey, object: &Value) -> Applied {
         let replaced = Mutex::new(false);
-        match self
-            .access
-            .patience
-            .request(|| self.attempt(key, object, &replaced))
-            .await
-        {
+        match self.access.patience.request(|| self.attempt(key, object, &replaced)).await {
             Ok(applied) => applied,
-            Err(failure) => Applied::Failed {
-                reason: failure.reason,
-                retryable: failure.retryable,
-            },
+            Err(failure) => Applied::Failed { reason: failure.reason, retryable: failure.retryable },
         }
     }
 
     /// One attempt: looks, decides, acts, and looks again where that is due. `replaced` outlives it, so that an attempt after one
     /// that deleted the old object tells a replacement from a creation.
-    async fn attempt(
-        &self,
-        key: &ObjectKey,
-        object: &Value,
-        replaced: &Mutex<bool>,
-    ) -> Result<Applied, Failure> {
+    async fn attempt(&self, key: &ObjectKey, object: &Value, replaced: &Mutex<bool>) -> Result<Applied, Failure> {
         let path = self.path(key).await?;
         for _ in 0..MOST_LOOKS {
             let existing = self.access.look(&path, &key.name).await?;
             match decide(self.policy, &self.run, key, object, existing.as_ref()) {
                 Step::Create => {
-                    let action = if *lock(replaced) {
-                        Action::Replaced
-                    } else {
-                        Action::Created
-                    };
+                    let action = if *lock(replaced) { Action::Replaced } else { Action::Created };
                     self.create(&path, key, &self.noted(object, action)).await?;
                     self.await_established(&path, key, object).await?;
                     return Ok(action.into());
                 }
                 Step::Update => {
-                    self.update(&path, key, &self.noted(object, Action::Updated))
-                        .await?;
+                    self.update(&path, key, &self.noted(object, Action::Updated)).await?;
                     return Ok(Applied::Updated);
                 }
                 Step::Keep(why) => {
@@ -171,10 +151,7 @@ impl Applier {
                 Step::Delete(uid) => {
                     let params = DeleteParams {
                         propagation_policy: Some(PropagationPolicy::Background),
-                        preconditions: Some(Preconditions {
-                            uid: Some(uid.clone()),
-                            resource_version: None,
-                        }),
+                        preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
                         ..DeleteParams::default()
                     };
                     self.access.delete(&path, &key.name, &params).await?;
@@ -184,25 +161,17 @@ impl Applier {
                 Step::AwaitEnd(uid) => self.await_end(&path, &key.name, &uid).await?,
             }
         }
-        Err(Failure::passing(
-            "others delete and make it again all the time",
-        ))
+        Err(Failure::passing("others delete and make it again all the time"))
     }
 
     /// Creates an object. Applied without force, so that one which somebody else has made meanwhile is not overwritten: that is a
     /// conflict, and the next attempt finds it.
     async fn create(&self, path: &str, key: &ObjectKey, object: &Value) -> Result<(), Failure> {
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         match self.access.apply(path, &key.name, &params, object).await {
             // Server-side apply refuses lists with equal keys (an environment variable given twice), which a plain creation takes.
             Err(failure) if failure.reason.contains("duplicate entries for key") => {
-                let params = PostParams {
-                    field_manager: Some(FIELD_MANAGER.into()),
-                    ..PostParams::default()
-                };
+                let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
                 self.access.create(path, &params, object).await?;
             }
             answer => drop(answer?),
@@ -211,11 +180,7 @@ impl Applier {
     }
 
     async fn update(&self, path: &str, key: &ObjectKey, object: &Value) -> Result<(), Failure> {
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            force: true,
-            ..PatchParams::default()
-        };
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), force: true, ..PatchParams::default() };
         match self.access.apply(path, &key.name, &params, object).await {
             Err(failure) if failure.code == Some(422) => Err(Failure {
                 reason: format!(
@@ -234,14 +199,10 @@ impl Applier {
         let holders = Mutex::new(String::new());
         let look = || async {
             let existing = self.access.look(path, name).await?;
-            let Some(existing) =
-                existing.filter(|existing| json::text(existing, &["metadata", "uid"]) == uid)
-            else {
+            let Some(existing) = existing.filter(|existing| json::text(existing, &["metadata", "uid"]) == uid) else {
                 return Ok(Some(()));
             };
-            let finalizers = json::list(&existing, &["metadata", "finalizers"])
-                .iter()
-                .filter_map(Value::as_str);
+            let finalizers = json::list(&existing, &["metadata", "finalizers"]).iter().filter_map(Value::as_str);
             *lock(&holders) = finalizers.collect::<Vec<_>>().join(", ");
             Ok(None)
         };
@@ -251,9 +212,7 @@ impl Applier {
         let holders = lock(&holders).clone();
         let seconds = patience.gone_within.as_secs();
         Err(Failure::lasting(match holders.as_str() {
-            "" => format!(
-                "the object that it replaces is still there {seconds} s after it was deleted"
-            ),
+            "" => format!("the object that it replaces is still there {seconds} s after it was deleted"),
             _ => format!(
                 "the object that it replaces is held by the finalizers {holders} {seconds} s after it was deleted: end what they wait for"
             ),
@@ -261,12 +220,7 @@ impl Applier {
     }
 
     /// Waits until a definition is established; anything else is at once.
-    async fn await_established(
-        &self,
-        path: &str,
-        key: &ObjectKey,
-        object: &Value,
-    ) -> Result<(), Failure> {
+    async fn await_established(&self, path: &str, key: &ObjectKey, object: &Value) -> Result<(), Failure> {
         if !key.is("apiextensions.k8s.io", "CustomResourceDefinition") {
             return Ok(());
         }
@@ -276,34 +230,20 @@ impl Applier {
         let look = || async {
             let definition = self.access.look(path, &key.name).await?;
             let condition = |name: &str| {
-                let conditions = json::list(
-                    definition.as_ref().unwrap_or(&Value::Null),
-                    &["status", "conditions"],
-                );
-                conditions
-                    .iter()
-                    .find(|condition| json::text(condition, &["type"]) == name)
-                    .cloned()
+                let conditions = json::list(definition.as_ref().unwrap_or(&Value::Null), &["status", "conditions"]);
+                conditions.iter().find(|condition| json::text(condition, &["type"]) == name).cloned()
             };
-            if let Some(refused) =
-                condition("NamesAccepted").filter(|c| json::text(c, &["status"]) == "False")
-            {
+            if let Some(refused) = condition("NamesAccepted").filter(|c| json::text(c, &["status"]) == "False") {
                 let message = json::text(&refused, &["message"]);
                 return Err(Failure::lasting(format!(
                     "the cluster does not accept the names of the definition: {message}"
                 )));
             }
-            Ok(condition("Established")
-                .filter(|c| json::text(c, &["status"]) == "True")
-                .map(drop))
+            Ok(condition("Established").filter(|c| json::text(c, &["status"]) == "True").map(drop))
         };
         let established = patience.until(patience.established_within, look).await?;
         let seconds = patience.established_within.as_secs();
-        established.ok_or_else(|| {
-            Failure::passing(format!(
-                "the definition is not established after {seconds} s"
-            ))
-        })
+        established.ok_or_else(|| Failure::passing(format!("the definition is not established after {seconds} s")))
     }
 
     /// The path of an object's kind, if the cluster serves it at the version of the backup.
@@ -324,30 +264,19 @@ impl Applier {
             current
         };
         drop(discovery);
-        find(&current, key).map_err(|failure| Failure {
-            retryable: true,
-            ..failure
-        })
+        find(&current, key).map_err(|failure| Failure { retryable: true, ..failure })
     }
 
     fn noted(&self, object: &Value, action: Action) -> Value {
         let mut object = object.clone();
-        json::set(
-            &mut object,
-            &["metadata", "annotations", RESTORED_BY],
-            action.note(&self.run).into(),
-        );
+        json::set(&mut object, &["metadata", "annotations", RESTORED_BY], action.note(&self.run).into());
         object
     }
 }
 
 /// The path of an object's kind, or what is missing.
 fn find(catalog: &ApiCatalog, key: &ObjectKey) -> Result<String, Failure> {
-    let name = if key.group.is_empty() {
-        key.kind.clone()
-    } else {
-        format!("{}.{}", key.kind, key.group)
-    };
+    let name = if key.group.is_empty() { key.kind.clone() } else { format!("{}.{}", key.kind, key.group) };
     let Some(kind) = catalog.get(&key.group, &key.kind) else {
         return Err(Failure::lasting(format!(
             "the kind {name} is not known to this cluster: install what defines it (a CRD or an aggregated API), then restore again"
@@ -361,14 +290,8 @@ fn find(catalog: &ApiCatalog, key: &ObjectKey) -> Result<String, Failure> {
         )));
     }
     if kind.namespaced != key.namespace.is_some() {
-        let scope = if kind.namespaced {
-            "in namespaces"
-        } else {
-            "in cluster scope"
-        };
-        return Err(Failure::lasting(format!(
-            "{name} lives {scope} in this cluster, and in the backup it does not"
-        )));
+        let scope = if kind.namespaced { "in namespaces" } else { "in cluster scope" };
+        return Err(Failure::lasting(format!("{name} lives {scope} in this cluster, and in the backup it does not")));
     }
     Ok(kind.path(&key.version, key.namespace.as_deref()))
 }
@@ -390,29 +313,20 @@ mod tests {
             "example.com",
             "v2",
             true,
-            &[
-                ("Widget", "widgets", true, verbs),
-                ("Zone", "zones", false, verbs),
-            ],
+            &[("Widget", "widgets", true, verbs), ("Zone", "zones", false, verbs)],
         )]);
-        let check =
-            |version: &str, kind: &str, namespace: Option<&str>, expected: Result<&str, &str>| {
-                let key = ObjectKey {
-                    group: "example.com".into(),
-                    version: version.into(),
-                    kind: kind.into(),
-                    namespace: namespace.map(Into::into),
-                    name: "x".into(),
-                };
-                let found = find(&catalog, &key).map_err(|failure| failure.reason);
-                assert_eq!(found.as_deref().map_err(String::as_str), expected);
+        let check = |version: &str, kind: &str, namespace: Option<&str>, expected: Result<&str, &str>| {
+            let key = ObjectKey {
+                group: "example.com".into(),
+                version: version.into(),
+                kind: kind.into(),
+                namespace: namespace.map(Into::into),
+                name: "x".into(),
             };
-        check(
-            "v2",
-            "Widget",
-            Some("shop"),
-            Ok("/apis/example.com/v2/namespaces/shop/widgets"),
-        );
+            let found = find(&catalog, &key).map_err(|failure| failure.reason);
+            assert_eq!(found.as_deref().map_err(String::as_str), expected);
+        };
+        check("v2", "Widget", Some("shop"), Ok("/apis/example.com/v2/namespaces/shop/widgets"));
         check("v2", "Zone", None, Ok("/apis/example.com/v2/zones"));
         check(
             "v1",
@@ -434,9 +348,7 @@ mod tests {
             "v2",
             "Zone",
             Some("shop"),
-            Err(
-                "Zone.example.com lives in cluster scope in this cluster, and in the backup it does not",
-            ),
+            Err("Zone.example.com lives in cluster scope in this cluster, and in the backup it does not"),
         );
     }
 }

@@ -34,13 +34,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn enclose<T>(
-    open: u8,
-    close: u8,
-    items: impl Iterator<Item = T>,
-    out: &mut Vec<u8>,
-    each: impl Fn(T, &mut Vec<u8>),
-) {
+fn enclose<T>(open: u8, close: u8, items: impl Iterator<Item = T>, out: &mut Vec<u8>, each: impl Fn(T, &mut Vec<u8>)) {
     out.push(open);
     for (index, item) in items.enumerate() {
         if index > 0 {
@@ -70,29 +64,17 @@ mod tests {
 
     #[test]
     fn one_value_has_one_form() {
-        check(
-            r#"{ "b" : 1, "a" : [ true , null ] }"#,
-            r#"{"a":[true,null],"b":1}"#,
-        );
+        check(r#"{ "b" : 1, "a" : [ true , null ] }"#, r#"{"a":[true,null],"b":1}"#);
         check(r#"{"é":1,"z":2,"Z":3}"#, r#"{"Z":3,"z":2,"é":1}"#);
-        check(
-            r#"[-9223372036854775808,18446744073709551615]"#,
-            "[-9223372036854775808,18446744073709551615]",
-        );
+        check(r#"[-9223372036854775808,18446744073709551615]"#, "[-9223372036854775808,18446744073709551615]");
         check("[0.1,1.5,100]", "[0.1,1.5,100]");
-        check(
-            r#""line\nbreak \"quoted\" \u0001""#,
-            r#""line\nbreak \"quoted\" \u0001""#,
-        );
+        check(r#""line\nbreak \"quoted\" \u0001""#, r#""line\nbreak \"quoted\" \u0001""#);
         check("{}", "{}");
         check("[]", "[]");
     }
 
     #[test]
     fn an_integer_stays_an_integer_and_a_float_a_float() {
-        assert_eq!(
-            to_bytes(&json!({"n": 3, "f": 3.25})),
-            br#"{"f":3.25,"n":3}"#
-        );
+        assert_eq!(to_bytes(&json!({"n": 3, "f": 3.25})), br#"{"f":3.25,"n":3}"#);
     }
 }

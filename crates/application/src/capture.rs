@@ -53,17 +53,10 @@ impl Captured {
     pub fn ledger_entry(&self) -> LedgerEntry {
         let outcome = match &self.found {
             Found::Stored(_) => Outcome::Stored,
-            Found::Skipped(rule) => Outcome::Skipped {
-                rule: rule.name().to_owned(),
-            },
-            Found::Missed(reason) => Outcome::Missed {
-                reason: reason.clone(),
-            },
+            Found::Skipped(rule) => Outcome::Skipped { rule: rule.name().to_owned() },
+            Found::Missed(reason) => Outcome::Missed { reason: reason.clone() },
         };
-        LedgerEntry {
-            key: self.key.clone(),
-            outcome,
-        }
+        LedgerEntry { key: self.key.clone(), outcome }
     }
 }
 
@@ -134,12 +127,7 @@ impl Capture {
             cluster_scope_follows: true,
         };
         capture.find_namespaces().await?;
-        capture.tasks = plan(
-            &capture.catalog,
-            &capture.selection,
-            &capture.needs.namespaces,
-        )
-        .into();
+        capture.tasks = plan(&capture.catalog, &capture.selection, &capture.needs.namespaces).into();
         Ok(capture)
     }
 
@@ -157,26 +145,13 @@ impl Capture {
                     }
                 }
                 Some(Task::List(kind, namespace)) => {
-                    let pager = Pager::new(
-                        &kind,
-                        Some(&namespace),
-                        self.selection.label_selector.as_deref(),
-                    );
-                    self.listing = Some(Listing {
-                        kind,
-                        namespace: Some(namespace),
-                        pager,
-                        page: Vec::new().into_iter(),
-                    });
+                    let pager = Pager::new(&kind, Some(&namespace), self.selection.label_selector.as_deref());
+                    self.listing =
+                        Some(Listing { kind, namespace: Some(namespace), pager, page: Vec::new().into_iter() });
                 }
                 Some(Task::Search(kind)) => {
                     let pager = Pager::new(&kind, None, None);
-                    self.listing = Some(Listing {
-                        kind,
-                        namespace: None,
-                        pager,
-                        page: Vec::new().into_iter(),
-                    });
+                    self.listing = Some(Listing { kind, namespace: None, pager, page: Vec::new().into_iter() });
                 }
                 None if self.cluster_scope_follows => {
                     self.cluster_scope_follows = false;
@@ -237,13 +212,8 @@ impl Capture {
                 Ok(Some(page)) => listing.page = page.into_iter(),
                 Ok(None) => return Ok(None),
                 Err(failure) if failure.was_answered() => {
-                    let key = listing
-                        .kind
-                        .key(listing.namespace.as_deref(), ObjectKey::ALL_NAMES);
-                    return Ok(Some(Captured {
-                        key,
-                        found: Found::Missed(format!("listing them: {failure}")),
-                    }));
+                    let key = listing.kind.key(listing.namespace.as_deref(), ObjectKey::ALL_NAMES);
+                    return Ok(Some(Captured { key, found: Found::Missed(format!("listing them: {failure}")) }));
                 }
                 Err(failure) => return Err(failure),
             }
@@ -251,17 +221,11 @@ impl Capture {
     }
 
     /// What becomes of a listed object; none when it is not wanted.
-    async fn judge(
-        &mut self,
-        listing: &Listing,
-        object: Value,
-    ) -> Result<Option<Captured>, Failure> {
+    async fn judge(&mut self, listing: &Listing, object: Value) -> Result<Option<Captured>, Failure> {
         let Some(namespace) = listing.namespace.as_deref() else {
             return Ok(self.judge_of_cluster(&listing.kind, object));
         };
-        let key = listing
-            .kind
-            .key(Some(namespace), json::text(&object, &["metadata", "name"]));
+        let key = listing.kind.key(Some(namespace), json::text(&object, &["metadata", "name"]));
         if !self.selection.wants(&listing.kind, namespace, &key.name) {
             return Ok(None);
         }
@@ -270,40 +234,24 @@ impl Capture {
             if rule == Rule::DefaultServiceAccount {
                 self.needs.note_account(&key);
             }
-            return Ok(Some(Captured {
-                key,
-                found: Found::Skipped(rule),
-            }));
+            return Ok(Some(Captured { key, found: Found::Skipped(rule) }));
         }
         self.needs.note(&key, &object);
         Ok(Some(stored(key, object)))
     }
 
     /// Finds out what rules have to know besides the object.
-    async fn facts(
-        &mut self,
-        key: &ObjectKey,
-        namespace: &str,
-        object: &Value,
-    ) -> Result<Facts, Failure> {
+    async fn facts(&mut self, key: &ObjectKey, namespace: &str, object: &Value) -> Result<Facts, Failure> {
         let mut facts = Facts::default();
         if rules::is_made_again(key) {
-            let Self {
-                owners,
-                access,
-                catalog,
-                selection,
-                ..
-            } = self;
-            facts.controller_is_captured = owners
-                .controller_is_captured(access, catalog, selection, namespace, object)
-                .await?;
+            let Self { owners, access, catalog, selection, .. } = self;
+            facts.controller_is_captured =
+                owners.controller_is_captured(access, catalog, selection, namespace, object).await?;
         }
         if key.is("", "Endpoints") {
             let path = format!("/api/v1/namespaces/{namespace}/services");
             facts.service_selects_pods = match self.access.get(&path, &key.name).await {
-                Ok(service) => service
-                    .is_some_and(|service| json::at(&service, &["spec", "selector"]).is_some()),
+                Ok(service) => service.is_some_and(|service| json::at(&service, &["spec", "selector"]).is_some()),
                 Err(failure) if failure.was_answered() => false,
                 Err(failure) => return Err(failure),
             };
@@ -330,9 +278,7 @@ impl Capture {
             // Kinds of a group that are no custom resources are built in, or come from an aggregated API.
             Ok(None) if kind.kind == "CustomResourceDefinition" => return Ok(None),
             Ok(None) => Found::Skipped(Rule::Absent),
-            Err(failure) if failure.was_answered() => {
-                Found::Missed(format!("reading it: {failure}"))
-            }
+            Err(failure) if failure.was_answered() => Found::Missed(format!("reading it: {failure}")),
             Err(failure) => return Err(failure),
         };
         Ok(Some(Captured { key, found }))
@@ -342,44 +288,21 @@ impl Capture {
     async fn cluster_tasks(&mut self) -> Result<Vec<Task>, Failure> {
         self.find_bound_roles().await?;
         let needs = &self.needs;
-        let definitions = needs
-            .custom_kinds
-            .iter()
-            .filter_map(|(group, kind)| self.catalog.get(group, kind));
-        let definitions: BTreeSet<String> = definitions
-            .map(|kind| format!("{}.{}", kind.plural, kind.group))
-            .collect();
+        let definitions = needs.custom_kinds.iter().filter_map(|(group, kind)| self.catalog.get(group, kind));
+        let definitions: BTreeSet<String> = definitions.map(|kind| format!("{}.{}", kind.plural, kind.group)).collect();
         let read: [(&str, &str, &BTreeSet<String>); 8] = [
             ("", "Namespace", &needs.namespaces),
             ("", "PersistentVolume", &needs.volumes),
-            (
-                "apiextensions.k8s.io",
-                "CustomResourceDefinition",
-                &definitions,
-            ),
+            ("apiextensions.k8s.io", "CustomResourceDefinition", &definitions),
             ("networking.k8s.io", "IngressClass", &needs.ingress_classes),
             ("node.k8s.io", "RuntimeClass", &needs.runtime_classes),
-            (
-                "rbac.authorization.k8s.io",
-                "ClusterRole",
-                &needs.cluster_roles,
-            ),
-            (
-                "scheduling.k8s.io",
-                "PriorityClass",
-                &needs.priority_classes,
-            ),
+            ("rbac.authorization.k8s.io", "ClusterRole", &needs.cluster_roles),
+            ("scheduling.k8s.io", "PriorityClass", &needs.priority_classes),
             ("storage.k8s.io", "StorageClass", &needs.storage_classes),
         ];
         let searched = [
-            (
-                "admissionregistration.k8s.io",
-                "MutatingWebhookConfiguration",
-            ),
-            (
-                "admissionregistration.k8s.io",
-                "ValidatingWebhookConfiguration",
-            ),
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+            ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
             ("apiregistration.k8s.io", "APIService"),
             ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
         ];
@@ -389,17 +312,11 @@ impl Capture {
                 let key = cluster_key(group, kind, name);
                 tasks.push(match self.catalog.get(group, kind) {
                     Some(kind) => (key, Task::Read(kind.clone(), name.clone())),
-                    None => (
-                        key.clone(),
-                        missed(key, "the cluster does not serve its kind".to_owned()),
-                    ),
+                    None => (key.clone(), missed(key, "the cluster does not serve its kind".to_owned())),
                 });
             }
         }
-        for kind in searched
-            .iter()
-            .filter_map(|(group, kind)| self.catalog.get(group, kind))
-        {
+        for kind in searched.iter().filter_map(|(group, kind)| self.catalog.get(group, kind)) {
             tasks.push((kind.key(None, ""), Task::Search(kind.clone())));
         }
         for (name, reason) in &self.lost_namespaces {
@@ -413,10 +330,7 @@ impl Capture {
     /// Adds the roles that are bound to captured accounts across the cluster. (What the search cannot see, the task that stores
     /// the bindings reports.)
     async fn find_bound_roles(&mut self) -> Result<(), Failure> {
-        let Some(kind) = self
-            .catalog
-            .get("rbac.authorization.k8s.io", "ClusterRoleBinding")
-        else {
+        let Some(kind) = self.catalog.get("rbac.authorization.k8s.io", "ClusterRoleBinding") else {
             return Ok(());
         };
         let mut pager = Pager::new(kind, None, None);
@@ -427,14 +341,9 @@ impl Capture {
                 Err(failure) if failure.was_answered() => return Ok(()),
                 Err(failure) => return Err(failure),
             };
-            let bound: Vec<_> = page
-                .into_iter()
-                .filter_map(|binding| self.needs.reduce_binding(binding))
-                .collect();
+            let bound: Vec<_> = page.into_iter().filter_map(|binding| self.needs.reduce_binding(binding)).collect();
             for binding in bound {
-                self.needs
-                    .cluster_roles
-                    .insert(json::text(&binding, &["roleRef", "name"]).to_owned());
+                self.needs.cluster_roles.insert(json::text(&binding, &["roleRef", "name"]).to_owned());
             }
         }
     }
@@ -443,19 +352,12 @@ impl Capture {
 /// The steps in namespaces, in the order of keys.
 fn plan(catalog: &ApiCatalog, selection: &Selection, namespaces: &BTreeSet<String>) -> Vec<Task> {
     let mut tasks: Vec<(ObjectKey, Task)> = Vec::new();
-    for kind in catalog
-        .namespaced()
-        .filter(|kind| selection.wants_kind(kind))
-    {
-        let rule =
-            rules::for_kind(&kind.group, &kind.kind).or((!kind.creatable).then_some(Rule::Views));
+    for kind in catalog.namespaced().filter(|kind| selection.wants_kind(kind)) {
+        let rule = rules::for_kind(&kind.group, &kind.kind).or((!kind.creatable).then_some(Rule::Views));
         for namespace in namespaces {
             let key = kind.key(Some(namespace), ObjectKey::ALL_NAMES);
             let task = match rule {
-                Some(rule) => Task::Give(Captured {
-                    key: key.clone(),
-                    found: Found::Skipped(rule),
-                }),
+                Some(rule) => Task::Give(Captured { key: key.clone(), found: Found::Skipped(rule) }),
                 None => Task::List(kind.clone(), namespace.clone()),
             };
             tasks.push((key, task));
@@ -482,61 +384,32 @@ fn plan(catalog: &ApiCatalog, selection: &Selection, namespaces: &BTreeSet<Strin
 /// were found, or the selection was refused.
 fn unseen_groups(catalog: &ApiCatalog, selection: &Selection) -> BTreeMap<String, String> {
     let mut groups: BTreeMap<String, String> = BTreeMap::new();
-    for broken in catalog
-        .broken()
-        .iter()
-        .filter(|broken| selection.wants_unknown_kinds_of(&broken.group))
-    {
-        let reason = format!(
-            "its kinds of version {} could not be discovered: {}",
-            broken.version, broken.reason
-        );
+    for broken in catalog.broken().iter().filter(|broken| selection.wants_unknown_kinds_of(&broken.group)) {
+        let reason = format!("its kinds of version {} could not be discovered: {}", broken.version, broken.reason);
         let reasons = groups.entry(broken.group.clone()).or_default();
-        *reasons = if reasons.is_empty() {
-            reason
-        } else {
-            format!("{reasons}; {reason}")
-        };
+        *reasons = if reasons.is_empty() { reason } else { format!("{reasons}; {reason}") };
     }
     groups
 }
 
 fn stored(key: ObjectKey, mut object: Value) -> Captured {
     clean::for_storage(&mut object);
-    Captured {
-        key,
-        found: Found::Stored(object),
-    }
+    Captured { key, found: Found::Stored(object) }
 }
 
 fn stored_of_cluster(key: ObjectKey, object: Value) -> Captured {
-    let is_class_or_role = matches!(
-        key.kind.as_str(),
-        "ClusterRole" | "ClusterRoleBinding" | "PriorityClass"
-    );
+    let is_class_or_role = matches!(key.kind.as_str(), "ClusterRole" | "ClusterRoleBinding" | "PriorityClass");
     if is_class_or_role && needs::is_built_in(&object) {
-        return Captured {
-            key,
-            found: Found::Skipped(Rule::BuiltIn),
-        };
+        return Captured { key, found: Found::Skipped(Rule::BuiltIn) };
     }
     stored(key, object)
 }
 
 fn missed(key: ObjectKey, reason: String) -> Task {
-    Task::Give(Captured {
-        key,
-        found: Found::Missed(reason),
-    })
+    Task::Give(Captured { key, found: Found::Missed(reason) })
 }
 
 /// The key of something whose version does not matter or is not known.
 fn cluster_key(group: &str, kind: &str, name: &str) -> ObjectKey {
-    ObjectKey {
-        group: group.into(),
-        version: "v1".into(),
-        kind: kind.into(),
-        namespace: None,
-        name: name.into(),
-    }
+    ObjectKey { group: group.into(), version: "v1".into(), kind: kind.into(), namespace: None, name: name.into() }
 }

@@ -42,11 +42,7 @@ pub struct Kind {
 impl Kind {
     /// The path below which its objects are, at a version that the server has.
     pub fn path(&self, version: &str, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() {
-            "/api".to_owned()
-        } else {
-            format!("/apis/{}", self.group)
-        };
+        let root = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
         match namespace {
             Some(namespace) => format!("{root}/{version}/namespaces/{namespace}/{}", self.plural),
             None => format!("{root}/{version}/{}", self.plural),
@@ -55,11 +51,7 @@ impl Kind {
 
     /// The `apiVersion` of its manifests.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The key of an object of this kind.
@@ -111,41 +103,22 @@ impl ApiCatalog {
     pub fn build(discovered: Vec<GroupVersion>) -> Self {
         let mut catalog = Self::default();
         let mut preferred = BTreeMap::new();
-        for GroupVersion {
-            group,
-            version,
-            preferred: is_preferred,
-            resources,
-        } in discovered
-        {
+        for GroupVersion { group, version, preferred: is_preferred, resources } in discovered {
             if is_preferred {
                 preferred.insert(group.clone(), version.clone());
             }
             match resources {
-                Ok(list) => list
-                    .resources
-                    .iter()
-                    .for_each(|resource| catalog.add(&group, &version, resource)),
-                Err(reason) => catalog.broken.push(BrokenGroup {
-                    group,
-                    version,
-                    reason,
-                }),
+                Ok(list) => list.resources.iter().for_each(|resource| catalog.add(&group, &version, resource)),
+                Err(reason) => catalog.broken.push(BrokenGroup { group, version, reason }),
             }
         }
         for kind in catalog.kinds.values_mut() {
-            kind.versions.sort_by_cached_key(|version| {
-                std::cmp::Reverse(Version::parse(version).priority())
-            });
-            let best = preferred
-                .get(&kind.group)
-                .filter(|version| kind.versions.contains(version));
+            kind.versions.sort_by_cached_key(|version| std::cmp::Reverse(Version::parse(version).priority()));
+            let best = preferred.get(&kind.group).filter(|version| kind.versions.contains(version));
             kind.version = best.unwrap_or(&kind.versions[0]).clone();
         }
         catalog.drop_old_names();
-        catalog
-            .broken
-            .sort_by(|a, b| (&a.group, &a.version).cmp(&(&b.group, &b.version)));
+        catalog.broken.sort_by(|a, b| (&a.group, &a.version).cmp(&(&b.group, &b.version)));
         catalog
     }
 
@@ -153,24 +126,17 @@ impl ApiCatalog {
         if resource.name.contains('/') {
             return; // a subresource: a part of its object, not an object
         }
-        let can = |verbs: &[&str]| {
-            verbs
-                .iter()
-                .all(|verb| resource.verbs.iter().any(|have| have == verb))
-        };
-        let kind = self
-            .kinds
-            .entry((group.to_owned(), resource.kind.clone()))
-            .or_insert_with(|| Kind {
-                group: group.to_owned(),
-                version: String::new(),
-                versions: Vec::new(),
-                kind: resource.kind.clone(),
-                plural: resource.name.clone(),
-                namespaced: resource.namespaced,
-                readable: false,
-                creatable: false,
-            });
+        let can = |verbs: &[&str]| verbs.iter().all(|verb| resource.verbs.iter().any(|have| have == verb));
+        let kind = self.kinds.entry((group.to_owned(), resource.kind.clone())).or_insert_with(|| Kind {
+            group: group.to_owned(),
+            version: String::new(),
+            versions: Vec::new(),
+            kind: resource.kind.clone(),
+            plural: resource.name.clone(),
+            namespaced: resource.namespaced,
+            readable: false,
+            creatable: false,
+        });
         if kind.plural == resource.name && can(&["list", "get"]) {
             kind.versions.push(version.to_owned());
             kind.readable = true;
@@ -185,9 +151,7 @@ impl ApiCatalog {
             let doubled: Vec<_> = self
                 .kinds
                 .keys()
-                .filter(|(group, kind)| {
-                    group == old && self.kinds.contains_key(&((*new).to_owned(), kind.clone()))
-                })
+                .filter(|(group, kind)| group == old && self.kinds.contains_key(&((*new).to_owned(), kind.clone())))
                 .cloned()
                 .collect();
             for key in doubled {
@@ -221,9 +185,7 @@ impl ApiCatalog {
 pub(crate) mod tests {
     use super::*;
 
-    const ALL: &[&str] = &[
-        "create", "delete", "get", "list", "patch", "update", "watch",
-    ];
+    const ALL: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
     pub(crate) fn served(
         group: &str,
@@ -245,97 +207,36 @@ pub(crate) mod tests {
             group: group.into(),
             version: version.into(),
             preferred,
-            resources: Ok(APIResourceList {
-                group_version: String::new(),
-                resources,
-            }),
+            resources: Ok(APIResourceList { group_version: String::new(), resources }),
         }
     }
 
     fn names(catalog: &ApiCatalog) -> Vec<String> {
-        catalog
-            .namespaced()
-            .map(|kind| format!("{}/{} {}", kind.group, kind.version, kind.kind))
-            .collect()
+        catalog.namespaced().map(|kind| format!("{}/{} {}", kind.group, kind.version, kind.kind)).collect()
     }
 
     #[test]
     fn a_kind_is_read_at_the_preferred_version_that_has_it() {
         let catalog = ApiCatalog::build(vec![
-            served(
-                "batch",
-                "v1",
-                true,
-                &[
-                    ("Job", "jobs", true, ALL),
-                    ("Job", "jobs/status", true, &["get"]),
-                ],
-            ),
-            served(
-                "batch",
-                "v1beta1",
-                false,
-                &[("CronJob", "cronjobs", true, ALL)],
-            ),
-            served(
-                "batch",
-                "v2alpha1",
-                false,
-                &[
-                    ("CronJob", "cronjobs", true, ALL),
-                    ("Job", "jobs", true, ALL),
-                ],
-            ),
+            served("batch", "v1", true, &[("Job", "jobs", true, ALL), ("Job", "jobs/status", true, &["get"])]),
+            served("batch", "v1beta1", false, &[("CronJob", "cronjobs", true, ALL)]),
+            served("batch", "v2alpha1", false, &[("CronJob", "cronjobs", true, ALL), ("Job", "jobs", true, ALL)]),
         ]);
         assert_eq!(names(&catalog), ["batch/v1beta1 CronJob", "batch/v1 Job"]);
-        assert_eq!(
-            catalog.get("batch", "Job").expect("served").versions,
-            ["v1", "v2alpha1"]
-        );
+        assert_eq!(catalog.get("batch", "Job").expect("served").versions, ["v1", "v2alpha1"]);
     }
 
     #[test]
     fn a_kind_served_by_two_groups_is_taken_once() {
         let catalog = ApiCatalog::build(vec![
-            served(
-                "",
-                "v1",
-                true,
-                &[
-                    ("Event", "events", true, ALL),
-                    ("Secret", "secrets", true, ALL),
-                ],
-            ),
-            served(
-                "events.k8s.io",
-                "v1",
-                true,
-                &[("Event", "events", true, ALL)],
-            ),
-            served(
-                "extensions",
-                "v1beta1",
-                true,
-                &[
-                    ("Ingress", "ingresses", true, ALL),
-                    ("Old", "olds", true, ALL),
-                ],
-            ),
-            served(
-                "networking.k8s.io",
-                "v1",
-                true,
-                &[("Ingress", "ingresses", true, ALL)],
-            ),
+            served("", "v1", true, &[("Event", "events", true, ALL), ("Secret", "secrets", true, ALL)]),
+            served("events.k8s.io", "v1", true, &[("Event", "events", true, ALL)]),
+            served("extensions", "v1beta1", true, &[("Ingress", "ingresses", true, ALL), ("Old", "olds", true, ALL)]),
+            served("networking.k8s.io", "v1", true, &[("Ingress", "ingresses", true, ALL)]),
         ]);
         assert_eq!(
             names(&catalog),
-            [
-                "/v1 Secret",
-                "events.k8s.io/v1 Event",
-                "extensions/v1beta1 Old",
-                "networking.k8s.io/v1 Ingress"
-            ]
+            ["/v1 Secret", "events.k8s.io/v1 Event", "extensions/v1beta1 Old", "networking.k8s.io/v1 Ingress"]
         );
     }
 
@@ -345,11 +246,7 @@ pub(crate) mod tests {
             "",
             "v1",
             true,
-            &[
-                ("Binding", "bindings", true, &["create"]),
-                ("Node", "nodes", false, ALL),
-                ("Pod", "pods", true, ALL),
-            ],
+            &[("Binding", "bindings", true, &["create"]), ("Node", "nodes", false, ALL), ("Pod", "pods", true, ALL)],
         )]);
         assert_eq!(names(&catalog), ["/v1 Pod"]);
         assert!(!catalog.get("", "Binding").expect("known").readable);
@@ -364,10 +261,7 @@ pub(crate) mod tests {
             preferred: true,
             resources: Err("the server is currently unable to handle the request".into()),
         };
-        let catalog = ApiCatalog::build(vec![
-            broken,
-            served("", "v1", true, &[("Pod", "pods", true, ALL)]),
-        ]);
+        let catalog = ApiCatalog::build(vec![broken, served("", "v1", true, &[("Pod", "pods", true, ALL)])]);
         assert_eq!(names(&catalog), ["/v1 Pod"]);
         assert_eq!(catalog.broken().len(), 1);
         assert_eq!(catalog.broken()[0].group, "metrics.example.com");
@@ -376,33 +270,12 @@ pub(crate) mod tests {
     #[test]
     fn paths_follow_group_version_and_scope() {
         let catalog = ApiCatalog::build(vec![
-            served(
-                "",
-                "v1",
-                true,
-                &[("Pod", "pods", true, ALL), ("Node", "nodes", false, ALL)],
-            ),
-            served(
-                "apps",
-                "v1",
-                true,
-                &[("Deployment", "deployments", true, ALL)],
-            ),
+            served("", "v1", true, &[("Pod", "pods", true, ALL), ("Node", "nodes", false, ALL)]),
+            served("apps", "v1", true, &[("Deployment", "deployments", true, ALL)]),
         ]);
-        let path = |group, kind, version, namespace| {
-            catalog
-                .get(group, kind)
-                .expect("served")
-                .path(version, namespace)
-        };
-        assert_eq!(
-            path("", "Pod", "v1", Some("shop")),
-            "/api/v1/namespaces/shop/pods"
-        );
+        let path = |group, kind, version, namespace| catalog.get(group, kind).expect("served").path(version, namespace);
+        assert_eq!(path("", "Pod", "v1", Some("shop")), "/api/v1/namespaces/shop/pods");
         assert_eq!(path("", "Node", "v1", None), "/api/v1/nodes");
-        assert_eq!(
-            path("apps", "Deployment", "v1", Some("shop")),
-            "/apis/apps/v1/namespaces/shop/deployments"
-        );
+        assert_eq!(path("apps", "Deployment", "v1", Some("shop")), "/apis/apps/v1/namespaces/shop/deployments");
     }
 }

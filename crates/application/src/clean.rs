@@ -42,12 +42,8 @@ const BINDINGS: &[&str] = &[
 ];
 
 /// Labels by which the job controller tells the pods of one job from those of a namesake.
-const JOB_LABELS: &[&str] = &[
-    "controller-uid",
-    "job-name",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-name",
-];
+const JOB_LABELS: &[&str] =
+    &["controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"];
 
 /// Where a node mounts the token of a pod's service account.
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -66,9 +62,7 @@ pub fn for_storage(object: &mut Value) {
     for path in LIFE {
         json::remove(object, path);
     }
-    json::remove_keys(object, &["metadata", "annotations"], |name| {
-        name == RESTORED_BY
-    });
+    json::remove_keys(object, &["metadata", "annotations"], |name| name == RESTORED_BY);
 }
 
 /// Takes off what ties a stored object to the cluster that it came from.
@@ -79,9 +73,7 @@ pub fn for_restore(key: &ObjectKey, object: &mut Value, options: RestoreOptions)
     for_storage(object);
     json::remove(object, &["metadata", "ownerReferences"]);
     json::remove(object, &["metadata", "finalizers"]);
-    json::remove_keys(object, &["metadata", "annotations"], |name| {
-        BINDINGS.contains(&name)
-    });
+    json::remove_keys(object, &["metadata", "annotations"], |name| BINDINGS.contains(&name));
     match (key.group.as_str(), key.kind.as_str()) {
         ("", "Service") => service(object, options),
         ("", "Pod") => pod(object),
@@ -100,10 +92,7 @@ fn service(object: &mut Value, options: RestoreOptions) {
         json::remove(object, &["spec", "clusterIP"]);
         json::remove(object, &["spec", "clusterIPs"]);
         // With one family nobody chose it, and the new cluster may have the other.
-        if matches!(
-            json::text(object, &["spec", "ipFamilyPolicy"]),
-            "" | "SingleStack"
-        ) {
+        if matches!(json::text(object, &["spec", "ipFamilyPolicy"]), "" | "SingleStack") {
             json::remove(object, &["spec", "ipFamilies"]);
         }
     }
@@ -120,12 +109,7 @@ fn pod(object: &mut Value) {
         return;
     };
     // Priorities are computed from the class, and refused when they differ from it; the others say where and how this life ran.
-    for field in [
-        "nodeName",
-        "priority",
-        "preemptionPolicy",
-        "ephemeralContainers",
-    ] {
+    for field in ["nodeName", "priority", "preemptionPolicy", "ephemeralContainers"] {
         json::remove(spec, &[field]);
     }
     let injected: Vec<String> = json::list(spec, &["volumes"])
@@ -133,11 +117,7 @@ fn pod(object: &mut Value) {
         .filter(|volume| is_injected_token(spec, volume))
         .map(|volume| json::text(volume, &["name"]).to_owned())
         .collect();
-    let is_kept = |volume: &Value| {
-        !injected
-            .iter()
-            .any(|name| name == json::text(volume, &["name"]))
-    };
+    let is_kept = |volume: &Value| !injected.iter().any(|name| name == json::text(volume, &["name"]));
     for containers in ["containers", "initContainers"] {
         for container in json::list_mut(spec, &[containers]) {
             json::retain(container, &["volumeMounts"], is_kept);
@@ -160,9 +140,7 @@ fn is_injected_token(spec: &Value, volume: &Value) -> bool {
         .iter()
         .flat_map(|containers| json::list(spec, &[containers]))
         .flat_map(|container| json::list(container, &["volumeMounts"]))
-        .any(|mount| {
-            json::text(mount, &["name"]) == name && json::text(mount, &["mountPath"]) == TOKEN_MOUNT
-        });
+        .any(|mount| json::text(mount, &["name"]) == name && json::text(mount, &["mountPath"]) == TOKEN_MOUNT);
     has_its_name && is_mounted_there
 }
 
@@ -178,30 +156,22 @@ fn claim(object: &mut Value) {
 fn account(object: &mut Value) {
     let name = json::text(object, &["metadata", "name"]).to_owned();
     for field in ["secrets", "imagePullSecrets"] {
-        json::retain(object, &[field], |secret| {
-            !rules::is_generated_token_name(&name, json::text(secret, &["name"]))
-        });
+        json::retain(object, &[field], |secret| !rules::is_generated_token_name(&name, json::text(secret, &["name"])));
     }
 }
 
 /// A token that was asked for is asked for again: the token controller fills it with one that is valid in the new cluster.
 fn token(object: &mut Value) {
     if json::text(object, &["type"]) == "kubernetes.io/service-account-token" {
-        json::remove_keys(object, &["data"], |key| {
-            matches!(key, "token" | "ca.crt" | "namespace")
-        });
-        json::remove_keys(object, &["metadata", "annotations"], |name| {
-            name == "kubernetes.io/service-account.uid"
-        });
+        json::remove_keys(object, &["data"], |key| matches!(key, "token" | "ca.crt" | "namespace"));
+        json::remove_keys(object, &["metadata", "annotations"], |name| name == "kubernetes.io/service-account.uid");
     }
 }
 
 fn namespace(object: &mut Value) {
     json::remove(object, &["spec"]); // the finalizers of namespaces are there
     // Ranges of ids that OpenShift allots to each namespace of a cluster.
-    json::remove_keys(object, &["metadata", "annotations"], |name| {
-        name.starts_with("openshift.io/sa.scc.")
-    });
+    json::remove_keys(object, &["metadata", "annotations"], |name| name.starts_with("openshift.io/sa.scc."));
 }
 
 fn job(object: &mut Value) {
@@ -209,10 +179,7 @@ fn job(object: &mut Value) {
         return;
     }
     json::remove(object, &["spec", "selector"]);
-    let labels: [&[&str]; 2] = [
-        &["metadata", "labels"],
-        &["spec", "template", "metadata", "labels"],
-    ];
+    let labels: [&[&str]; 2] = [&["metadata", "labels"], &["spec", "template", "metadata", "labels"]];
     for path in labels {
         json::remove_keys(object, path, |name| JOB_LABELS.contains(&name));
     }
@@ -281,22 +248,13 @@ mod tests {
             "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
             "healthCheckNodePort": 31000, "ports": [{"port": 80, "nodePort": 30080}],
         });
-        check(
-            service(full.clone()),
-            service(json!({"ipFamilyPolicy": "SingleStack", "ports": [{"port": 80}]})),
-        );
-        let headless =
-            json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]});
+        check(service(full.clone()), service(json!({"ipFamilyPolicy": "SingleStack", "ports": [{"port": 80}]})));
+        let headless = json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]});
         check(service(headless.clone()), service(headless));
-        let dual = json!({"clusterIP": "10.0.0.1", "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"});
-        check(
-            service(dual),
-            service(json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"})),
-        );
-        let all = RestoreOptions {
-            keep_cluster_ips: true,
-            keep_node_ports: true,
-        };
+        let dual =
+            json!({"clusterIP": "10.0.0.1", "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"});
+        check(service(dual), service(json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"})));
+        let all = RestoreOptions { keep_cluster_ips: true, keep_node_ports: true };
         check_with(all, service(full.clone()), service(full));
     }
 

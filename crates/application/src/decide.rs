@@ -60,9 +60,7 @@ impl Action {
     /// What a run noted on an object; none if the note is another run's, or there is none.
     fn of(run: &str, object: &Value) -> Option<Self> {
         let note = json::text(object, &["metadata", "annotations", RESTORED_BY]);
-        Self::ALL
-            .into_iter()
-            .find(|action| note == action.note(run))
+        Self::ALL.into_iter().find(|action| note == action.note(run))
     }
 }
 
@@ -117,10 +115,7 @@ fn compare_versions(object: &Value, existing: &Value) -> String {
             .collect()
     };
     let (here, wanted) = (served(existing), served(object));
-    let absent: Vec<_> = wanted
-        .into_iter()
-        .filter(|version| !here.contains(version))
-        .collect();
+    let absent: Vec<_> = wanted.into_iter().filter(|version| !here.contains(version)).collect();
     if absent.is_empty() {
         return "the definition is there already, and has the versions of the backup".into();
     }
@@ -146,29 +141,19 @@ mod tests {
 
     fn check(policy: ReplacePolicy, object: &Value, existing: Option<Value>, expected: Step) {
         let key = ObjectKey::of(object).expect("test object has a name");
-        assert_eq!(
-            decide(policy, "run-1", &key, object, existing.as_ref()),
-            expected,
-            "{policy:?} {existing:?}"
-        );
+        assert_eq!(decide(policy, "run-1", &key, object, existing.as_ref()), expected, "{policy:?} {existing:?}");
     }
 
     #[test]
     fn the_policy_decides_about_what_is_there() {
         use ReplacePolicy::{Delete, Retain, Update};
         let (object, there) = (config_map(json!({})), config_map(json!({"uid": "u"})));
-        check(
-            Retain,
-            &object,
-            Some(there.clone()),
-            Step::Keep("it is there already, and the policy is Retain".into()),
-        );
+        check(Retain, &object, Some(there.clone()), Step::Keep("it is there already, and the policy is Retain".into()));
         check(Update, &object, Some(there.clone()), Step::Update);
         check(Delete, &object, Some(there), Step::Delete("u".into()));
         for policy in [Retain, Update, Delete] {
             check(policy, &object, None, Step::Create);
-            let going =
-                config_map(json!({"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}));
+            let going = config_map(json!({"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}));
             check(policy, &object, Some(going), Step::AwaitEnd("u".into()));
         }
     }
@@ -177,23 +162,10 @@ mod tests {
     fn a_run_knows_its_own_and_not_anothers() {
         let object = config_map(json!({}));
         for action in Action::ALL {
-            let own =
-                config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-1")}}));
-            check(
-                ReplacePolicy::Delete,
-                &object,
-                Some(own),
-                Step::Done(action),
-            );
-            let others = config_map(
-                json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-10")}}),
-            );
-            check(
-                ReplacePolicy::Delete,
-                &object,
-                Some(others),
-                Step::Delete("u".into()),
-            );
+            let own = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-1")}}));
+            check(ReplacePolicy::Delete, &object, Some(own), Step::Done(action));
+            let others = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-10")}}));
+            check(ReplacePolicy::Delete, &object, Some(others), Step::Delete("u".into()));
         }
     }
 
@@ -201,12 +173,7 @@ mod tests {
     fn an_untouched_default_account_gives_way_and_a_changed_one_does_not() {
         let account = |labels: Value| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "shop", "labels": labels}});
         let wanted = account(json!({"team": "a"}));
-        check(
-            ReplacePolicy::Retain,
-            &wanted,
-            Some(account(json!({}))),
-            Step::Update,
-        );
+        check(ReplacePolicy::Retain, &wanted, Some(account(json!({}))), Step::Update);
         check(
             ReplacePolicy::Retain,
             &wanted,
@@ -217,56 +184,26 @@ mod tests {
 
     #[test]
     fn what_others_rely_on_is_never_replaced() {
-        let kept = || {
-            Step::Keep("it is there already, and of cluster scope: others may rely on it".into())
-        };
+        let kept = || Step::Keep("it is there already, and of cluster scope: others may rely on it".into());
         let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "x", "uid": "u"}});
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "uid": "u"}});
-        for policy in [
-            ReplacePolicy::Retain,
-            ReplacePolicy::Delete,
-            ReplacePolicy::Update,
-        ] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "uid": "u"}});
+        for policy in [ReplacePolicy::Retain, ReplacePolicy::Delete, ReplacePolicy::Update] {
             check(policy, &role, Some(role.clone()), kept());
         }
-        check(
-            ReplacePolicy::Delete,
-            &namespace,
-            Some(namespace.clone()),
-            kept(),
-        );
-        check(
-            ReplacePolicy::Update,
-            &namespace,
-            Some(namespace.clone()),
-            Step::Update,
-        );
+        check(ReplacePolicy::Delete, &namespace, Some(namespace.clone()), kept());
+        check(ReplacePolicy::Update, &namespace, Some(namespace.clone()), Step::Update);
     }
 
     #[test]
     fn an_existing_definition_is_kept_and_its_versions_are_compared() {
         let definition = |versions: &[&str]| {
-            let versions: Vec<_> = versions
-                .iter()
-                .map(|name| json!({"name": name, "served": true}))
-                .collect();
+            let versions: Vec<_> = versions.iter().map(|name| json!({"name": name, "served": true})).collect();
             json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "x", "uid": "u"},
                 "spec": {"versions": versions}})
         };
         let same = "the definition is there already, and has the versions of the backup";
-        check(
-            ReplacePolicy::Delete,
-            &definition(&["v1"]),
-            Some(definition(&["v1", "v2"])),
-            Step::Keep(same.into()),
-        );
+        check(ReplacePolicy::Delete, &definition(&["v1"]), Some(definition(&["v1", "v2"])), Step::Keep(same.into()));
         let other = "the definition is there already with other versions (v2), and is never changed: the backup's v1 would have to be added to it";
-        check(
-            ReplacePolicy::Update,
-            &definition(&["v1"]),
-            Some(definition(&["v2"])),
-            Step::Keep(other.into()),
-        );
+        check(ReplacePolicy::Update, &definition(&["v1"]), Some(definition(&["v2"])), Step::Keep(other.into()));
     }
 }

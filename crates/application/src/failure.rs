@@ -30,22 +30,12 @@ const TOO_LARGE: &[&str] = &[
 impl Failure {
     /// A failure that trying again does not mend.
     pub fn lasting(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            retryable: false,
-            code: None,
-            retry_after: None,
-        }
+        Self { reason: reason.into(), retryable: false, code: None, retry_after: None }
     }
 
     /// A failure that may pass by itself.
     pub fn passing(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            retryable: true,
-            code: None,
-            retry_after: None,
-        }
+        Self { reason: reason.into(), retryable: true, code: None, retry_after: None }
     }
 
     /// Whether the server answered that there is no such object or path.
@@ -59,16 +49,9 @@ impl Failure {
     }
 
     fn from_status(status: &Status) -> Self {
-        let message = if status.message.is_empty() {
-            status.reason.as_str()
-        } else {
-            status.message.as_str()
-        };
+        let message = if status.message.is_empty() { status.reason.as_str() } else { status.message.as_str() };
         let (reason, retryable) = explain(status.code, message);
-        let seconds = status
-            .details
-            .as_ref()
-            .map_or(0, |details| details.retry_after_seconds);
+        let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         Self {
             reason,
             retryable,
@@ -82,16 +65,9 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::from_status(&status),
-            kube::Error::BuildRequest(error) => {
-                Self::lasting(format!("the request could not be made: {error}"))
-            }
-            kube::Error::Auth(error) => {
-                Self::lasting(format!("signing in to the API server: {error}"))
-            }
-            other => Self::passing(format!(
-                "the API server did not answer: {}",
-                with_causes(&other)
-            )),
+            kube::Error::BuildRequest(error) => Self::lasting(format!("the request could not be made: {error}")),
+            kube::Error::Auth(error) => Self::lasting(format!("signing in to the API server: {error}")),
+            other => Self::passing(format!("the API server did not answer: {}", with_causes(&other))),
         }
     }
 }
@@ -113,35 +89,22 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// The reason in words, and whether it may pass.
 fn explain(code: u16, message: &str) -> (String, bool) {
     if let Some((webhook, denial)) = denied_by_webhook(message) {
-        return (
-            format!("the admission webhook {webhook:?} refused it: {denial}"),
-            false,
-        );
+        return (format!("the admission webhook {webhook:?} refused it: {denial}"), false);
     }
     if code == 413 || TOO_LARGE.iter().any(|part| message.contains(part)) {
-        return (
-            format!("it is larger than this cluster accepts: {message}"),
-            false,
-        );
+        return (format!("it is larger than this cluster accepts: {message}"), false);
     }
     if message.contains("because it is being terminated") {
         return (format!("its namespace is being deleted: {message}"), true);
     }
     // Old servers answer 500 to what they will refuse for ever.
-    if message.contains("failed to create typed patch object")
-        || message.contains("duplicate entries for key")
-    {
+    if message.contains("failed to create typed patch object") || message.contains("duplicate entries for key") {
         return (message.to_owned(), false);
     }
     match code {
-        401 => (
-            format!("the API server does not know who asks: {message}"),
-            false,
-        ),
+        401 => (format!("the API server does not know who asks: {message}"), false),
         403 => (format!("not allowed: {message}"), false),
-        404 if message.contains("could not find the requested resource") => {
-            (message.to_owned(), true)
-        }
+        404 if message.contains("could not find the requested resource") => (message.to_owned(), true),
         409 | 429 | 500..=599 => (message.to_owned(), true),
         _ => (message.to_owned(), false),
     }
@@ -160,20 +123,12 @@ mod tests {
     use super::*;
 
     fn failure(code: u16, message: &str) -> Failure {
-        Failure::from(kube::Error::Api(Box::new(Status {
-            code,
-            message: message.into(),
-            ..Status::default()
-        })))
+        Failure::from(kube::Error::Api(Box::new(Status { code, message: message.into(), ..Status::default() })))
     }
 
     fn check(code: u16, message: &str, reason: &str, retryable: bool) {
         let failure = failure(code, message);
-        assert_eq!(
-            (failure.reason.as_str(), failure.retryable),
-            (reason, retryable),
-            "{code} {message}"
-        );
+        assert_eq!((failure.reason.as_str(), failure.retryable), (reason, retryable), "{code} {message}");
     }
 
     #[test]
@@ -192,12 +147,7 @@ mod tests {
             "it is larger than this cluster accepts: etcdserver: request is too large",
             false,
         );
-        check(
-            413,
-            "limit is 3145728",
-            "it is larger than this cluster accepts: limit is 3145728",
-            false,
-        );
+        check(413, "limit is 3145728", "it is larger than this cluster accepts: limit is 3145728", false);
         check(
             422,
             "ConfigMap \"x\" is invalid: []: Too long: must have at most 1048576 bytes",
@@ -210,52 +160,24 @@ mod tests {
             "its namespace is being deleted: unable to create new content in namespace x because it is being terminated",
             true,
         );
-        check(
-            403,
-            "exceeded quota: q",
-            "not allowed: exceeded quota: q",
-            false,
-        );
-        check(
-            404,
-            "namespaces \"x\" not found",
-            "namespaces \"x\" not found",
-            false,
-        );
+        check(403, "exceeded quota: q", "not allowed: exceeded quota: q", false);
+        check(404, "namespaces \"x\" not found", "namespaces \"x\" not found", false);
         check(
             404,
             "the server could not find the requested resource",
             "the server could not find the requested resource",
             true,
         );
-        check(
-            409,
-            "the object has been modified",
-            "the object has been modified",
-            true,
-        );
+        check(409, "the object has been modified", "the object has been modified", true);
         check(429, "too many requests", "too many requests", true);
         check(503, "unavailable", "unavailable", true);
-        check(
-            422,
-            "spec.x: Required value",
-            "spec.x: Required value",
-            false,
-        );
+        check(422, "spec.x: Required value", "spec.x: Required value", false);
     }
 
     #[test]
     fn the_wait_that_the_server_asks_for_is_kept() {
-        let mut status = Status {
-            code: 429,
-            message: "slow down".into(),
-            ..Status::default()
-        };
-        status.details =
-            Some(serde_json::from_str(r#"{"retryAfterSeconds": 3}"#).expect("details"));
-        assert_eq!(
-            Failure::from_status(&status).retry_after,
-            Some(Duration::from_secs(3))
-        );
+        let mut status = Status { code: 429, message: "slow down".into(), ..Status::default() };
+        status.details = Some(serde_json::from_str(r#"{"retryAfterSeconds": 3}"#).expect("details"));
+        assert_eq!(Failure::from_status(&status).retry_after, Some(Duration::from_secs(3)));
     }
 }

@@ -12,8 +12,7 @@ pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
 
 /// The value at a path of field names, to be changed.
 pub(crate) fn at_mut<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
-    path.iter()
-        .try_fold(value, |value, field| value.get_mut(field))
+    path.iter().try_fold(value, |value, field| value.get_mut(field))
 }
 
 /// The text at a path; empty where there is none, which is how Kubernetes itself treats an absent string.
@@ -23,16 +22,12 @@ pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
 
 /// The elements of the list at a path; none where there is no list.
 pub(crate) fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(value, path)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The elements of the list at a path, to be changed.
 pub(crate) fn list_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
-    at_mut(value, path)
-        .and_then(Value::as_array_mut)
-        .map_or(&mut [], Vec::as_mut_slice)
+    at_mut(value, path).and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
 }
 
 /// Whether the value at a path is there and is `true`.
@@ -45,9 +40,7 @@ pub(crate) fn remove(value: &mut Value, path: &[&str]) -> bool {
     let Some((field, parents)) = path.split_last() else {
         return false;
     };
-    at_mut(value, parents)
-        .and_then(Value::as_object_mut)
-        .is_some_and(|map| map.remove(*field).is_some())
+    at_mut(value, parents).and_then(Value::as_object_mut).is_some_and(|map| map.remove(*field).is_some())
 }
 
 /// Takes the field at a path away if it holds nothing (`null`, `{}` or `[]`).
@@ -83,9 +76,7 @@ pub(crate) fn set(value: &mut Value, path: &[&str], new: Value) {
         let Some(map) = here.as_object_mut() else {
             return;
         };
-        here = map
-            .entry(*parent)
-            .or_insert_with(|| Value::Object(Map::new()));
+        here = map.entry(*parent).or_insert_with(|| Value::Object(Map::new()));
     }
     if let Some(map) = here.as_object_mut() {
         map.insert((*field).to_owned(), new);

@@ -70,19 +70,14 @@ impl ObjectKey {
             group,
             version,
             kind: required(&["kind"], "kind")?,
-            namespace: Some(json::text(object, &["metadata", "namespace"]).to_owned())
-                .filter(|n| !n.is_empty()),
+            namespace: Some(json::text(object, &["metadata", "namespace"]).to_owned()).filter(|n| !n.is_empty()),
             name: required(&["metadata", "name"], "metadata.name")?,
         })
     }
 
     /// The `apiVersion` of a manifest.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// Whether this is that kind of that group, at any version.
@@ -93,11 +88,7 @@ impl ObjectKey {
     /// The bytes that sort this object in a table: scope, then group, kind, namespace and name, separated by zero bytes, so that
     /// a prefix scan finds a scope, a group, a kind, or a kind in one namespace.
     pub fn encode(&self) -> Vec<u8> {
-        let mut key = vec![if self.namespace.is_some() {
-            IN_NAMESPACE
-        } else {
-            IN_CLUSTER
-        }];
+        let mut key = vec![if self.namespace.is_some() { IN_NAMESPACE } else { IN_CLUSTER }];
         let namespace = self.namespace.as_deref().unwrap_or_default();
         for part in [&self.group, &self.kind, namespace, &self.name] {
             key.push(SEPARATOR);
@@ -108,9 +99,7 @@ impl ObjectKey {
 
     /// Reads back what `encode` wrote; the version comes from the table's value.
     pub fn decode(key: &[u8], version: &str) -> Result<Self, BadKey> {
-        let bad = || BadKey {
-            key: String::from_utf8_lossy(key).into_owned(),
-        };
+        let bad = || BadKey { key: String::from_utf8_lossy(key).into_owned() };
         let text = std::str::from_utf8(key).map_err(|_| bad())?;
         let parts: Vec<&str> = text.split(char::from(SEPARATOR)).collect();
         let &[scope, group, kind, namespace, name] = parts.as_slice() else {
@@ -135,13 +124,7 @@ impl ObjectKey {
 
     fn parts(&self) -> (bool, &str, &str, &str, &str) {
         let namespace = self.namespace.as_deref();
-        (
-            namespace.is_none(),
-            &self.group,
-            &self.kind,
-            namespace.unwrap_or_default(),
-            &self.name,
-        )
+        (namespace.is_none(), &self.group, &self.kind, namespace.unwrap_or_default(), &self.name)
     }
 }
 
@@ -162,9 +145,7 @@ impl std::fmt::Display for ObjectKey {
 /// The order of the encoded bytes, then of the versions.
 impl Ord for ObjectKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.parts()
-            .cmp(&other.parts())
-            .then_with(|| self.version.cmp(&other.version))
+        self.parts().cmp(&other.parts()).then_with(|| self.version.cmp(&other.version))
     }
 }
 
@@ -196,12 +177,7 @@ mod tests {
             key("", "ConfigMap", Some("shop"), "settings"),
             key("apps", "Deployment", Some("shop"), "web"),
             key("", "Namespace", None, "shop"),
-            key(
-                "rbac.authorization.k8s.io",
-                "ClusterRole",
-                None,
-                "system:node",
-            ),
+            key("rbac.authorization.k8s.io", "ClusterRole", None, "system:node"),
         ] {
             assert_eq!(ObjectKey::decode(&key.encode(), "v1"), Ok(key));
         }
@@ -217,21 +193,12 @@ mod tests {
             key("", "Secret", Some("a-b"), "y"),
             key("", "Secret", Some("a"), "z"),
             key("", "Secret", Some("a"), ObjectKey::ALL_NAMES),
-            key(
-                "apps",
-                ObjectKey::ALL_KINDS,
-                Some("a"),
-                ObjectKey::ALL_NAMES,
-            ),
+            key("apps", ObjectKey::ALL_KINDS, Some("a"), ObjectKey::ALL_NAMES),
         ];
         keys.sort();
         let encoded: Vec<_> = keys.iter().map(ObjectKey::encode).collect();
         assert!(encoded.is_sorted());
-        assert_eq!(
-            keys.last(),
-            Some(&key("", "Namespace", None, "shop")),
-            "cluster scope comes last"
-        );
+        assert_eq!(keys.last(), Some(&key("", "Namespace", None, "shop")), "cluster scope comes last");
     }
 
     #[test]
@@ -252,20 +219,13 @@ mod tests {
 
     #[test]
     fn an_object_names_itself() {
-        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"}});
-        assert_eq!(
-            ObjectKey::of(&object),
-            Ok(key("apps", "Deployment", Some("shop"), "web"))
-        );
-        assert_eq!(
-            key("apps", "Deployment", Some("shop"), "web").to_string(),
-            "Deployment.apps shop/web"
-        );
+        let object =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"}});
+        assert_eq!(ObjectKey::of(&object), Ok(key("apps", "Deployment", Some("shop"), "web")));
+        assert_eq!(key("apps", "Deployment", Some("shop"), "web").to_string(), "Deployment.apps shop/web");
         assert_eq!(
             ObjectKey::of(&json!({"apiVersion": "v1", "kind": "Pod"})),
-            Err(Nameless {
-                field: "metadata.name"
-            })
+            Err(Nameless { field: "metadata.name" })
         );
     }
 }

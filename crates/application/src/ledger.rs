@@ -65,26 +65,16 @@ struct EntryValue {
 impl LedgerEntry {
     /// The key and the value of this entry in a table.
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
-        let value = EntryValue {
-            version: self.key.version.clone(),
-            outcome: self.outcome.clone(),
-        };
-        let value =
-            serde_json::to_value(value).expect("strings and string-keyed maps always serialise");
+        let value = EntryValue { version: self.key.version.clone(), outcome: self.outcome.clone() };
+        let value = serde_json::to_value(value).expect("strings and string-keyed maps always serialise");
         (self.key.encode(), canonical::to_bytes(&value))
     }
 
     /// Reads back what `encode` wrote.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Self, BadEntry> {
-        let value: EntryValue =
-            serde_json::from_slice(value).map_err(|source| BadEntry::Value {
-                key: String::from_utf8_lossy(key).into_owned(),
-                source,
-            })?;
-        Ok(Self {
-            key: ObjectKey::decode(key, &value.version)?,
-            outcome: value.outcome,
-        })
+        let value: EntryValue = serde_json::from_slice(value)
+            .map_err(|source| BadEntry::Value { key: String::from_utf8_lossy(key).into_owned(), source })?;
+        Ok(Self { key: ObjectKey::decode(key, &value.version)?, outcome: value.outcome })
     }
 }
 
@@ -140,26 +130,13 @@ mod tests {
     fn an_entry_has_one_byte_form_and_reads_back() {
         for (outcome, value) in [
             (Outcome::Stored, r#"{"outcome":"stored","version":"v1"}"#),
-            (
-                Outcome::Skipped {
-                    rule: "events".into(),
-                },
-                r#"{"outcome":"skipped","rule":"events","version":"v1"}"#,
-            ),
-            (
-                Outcome::Missed {
-                    reason: "gone".into(),
-                },
-                r#"{"outcome":"missed","reason":"gone","version":"v1"}"#,
-            ),
+            (Outcome::Skipped { rule: "events".into() }, r#"{"outcome":"skipped","rule":"events","version":"v1"}"#),
+            (Outcome::Missed { reason: "gone".into() }, r#"{"outcome":"missed","reason":"gone","version":"v1"}"#),
         ] {
             let entry = entry(outcome);
             let (key, bytes) = entry.encode();
             assert_eq!(String::from_utf8_lossy(&bytes), value);
-            assert_eq!(
-                LedgerEntry::decode(&key, &bytes).expect("just encoded"),
-                entry
-            );
+            assert_eq!(LedgerEntry::decode(&key, &bytes).expect("just encoded"), entry);
         }
     }
 
@@ -173,32 +150,20 @@ mod tests {
             r#"{"version":"v1","outcome":"lost"}"#,
             r#"{"version":"v1","outcome":"skipped"}"#,
         ] {
-            assert!(
-                LedgerEntry::decode(&key, value.as_bytes()).is_err(),
-                "{value}"
-            );
+            assert!(LedgerEntry::decode(&key, value.as_bytes()).is_err(), "{value}");
         }
-        assert!(matches!(
-            LedgerEntry::decode(b"x", br#"{"version":"v1","outcome":"stored"}"#),
-            Err(BadEntry::Key(_))
-        ));
+        assert!(matches!(LedgerEntry::decode(b"x", br#"{"version":"v1","outcome":"stored"}"#), Err(BadEntry::Key(_))));
     }
 
     #[test]
     fn wanted_is_the_sum_and_a_miss_is_a_hole() {
         let mut summary = LedgerSummary::default();
         summary.add(&Outcome::Stored);
-        summary.add(&Outcome::Skipped {
-            rule: "events".into(),
-        });
-        summary.add(&Outcome::Skipped {
-            rule: "events".into(),
-        });
+        summary.add(&Outcome::Skipped { rule: "events".into() });
+        summary.add(&Outcome::Skipped { rule: "events".into() });
         assert_eq!((summary.wanted(), summary.is_complete()), (3, true));
         assert_eq!(summary.skipped["events"], 2);
-        summary.add(&Outcome::Missed {
-            reason: "forbidden".into(),
-        });
+        summary.add(&Outcome::Missed { reason: "forbidden".into() });
         assert_eq!((summary.wanted(), summary.is_complete()), (4, false));
     }
 }

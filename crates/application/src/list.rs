@@ -74,11 +74,7 @@ impl Pager {
     }
 
     fn take(&mut self, page: Page) -> Result<Vec<Value>, Failure> {
-        self.params.limit = Some(next_limit(
-            self.params.limit.unwrap_or(FIRST_PAGE),
-            page.items.len(),
-            page.bytes,
-        ));
+        self.params.limit = Some(next_limit(self.params.limit.unwrap_or(FIRST_PAGE), page.items.len(), page.bytes));
         self.finished = page.next.is_none();
         self.params.continue_token = page.next;
         self.pages += 1;
@@ -140,15 +136,8 @@ mod tests {
     }
 
     fn page(names: &[&str], next: Option<&str>) -> Page {
-        let items = names
-            .iter()
-            .map(|name| json!({"metadata": {"name": name}}))
-            .collect();
-        Page {
-            items,
-            next: next.map(Into::into),
-            bytes: 100,
-        }
+        let items = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        Page { items, next: next.map(Into::into), bytes: 100 }
     }
 
     fn take(pager: &mut Pager, page: Page) -> Vec<String> {
@@ -161,10 +150,7 @@ mod tests {
         let mut pager = pager();
         assert_eq!(take(&mut pager, page(&["a", "b"], Some("t"))), ["a", "b"]);
         pager.params.continue_token = None; // expired
-        assert_eq!(
-            take(&mut pager, page(&["a", "aa", "b", "c"], Some("t"))),
-            ["c"]
-        );
+        assert_eq!(take(&mut pager, page(&["a", "aa", "b", "c"], Some("t"))), ["c"]);
         assert_eq!(take(&mut pager, page(&["d"], None)), ["d"]);
         assert!(pager.finished);
     }
@@ -179,19 +165,12 @@ mod tests {
     #[test]
     fn objects_say_what_they_are() {
         let items = pager().take(page(&["a"], None)).expect("sorted");
-        assert_eq!(
-            items[0],
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}})
-        );
+        assert_eq!(items[0], json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}));
     }
 
     #[test]
     fn pages_follow_the_size_of_objects() {
-        assert_eq!(
-            next_limit(20, 20, 20_000),
-            80,
-            "small objects: four times as many"
-        );
+        assert_eq!(next_limit(20, 20, 20_000), 80, "small objects: four times as many");
         assert_eq!(next_limit(200, 200, 200_000), LARGEST_PAGE);
         assert_eq!(next_limit(80, 80, 80 << 20), 4, "1 MiB each");
         assert_eq!(next_limit(4, 4, 64 << 20), 1, "never none");

@@ -19,10 +19,7 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// Annotations of cert-manager that name a certificate or a secret as `namespace/name`.
-const INJECTIONS: [&str; 2] = [
-    "cert-manager.io/inject-ca-from",
-    "cert-manager.io/inject-ca-from-secret",
-];
+const INJECTIONS: [&str; 2] = ["cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret"];
 const ACCOUNT_USER: &str = "system:serviceaccount:";
 const ACCOUNTS_GROUP: &str = "system:serviceaccounts:";
 
@@ -57,9 +54,7 @@ pub enum MappingError {
         to: String,
     },
     /// Two namespaces would become one.
-    #[error(
-        "the namespaces {first:?} and {second:?} would both become {to:?}: map each to a name of its own"
-    )]
+    #[error("the namespaces {first:?} and {second:?} would both become {to:?}: map each to a name of its own")]
     Collision {
         /// One namespace.
         first: String,
@@ -75,27 +70,17 @@ impl Mapping {
     pub fn check(&self, namespaces: &[String]) -> Result<(), MappingError> {
         for (from, to) in &self.namespaces {
             if !namespaces.contains(from) {
-                return Err(MappingError::UnknownNamespace {
-                    from: from.clone(),
-                    known: namespaces.to_vec(),
-                });
+                return Err(MappingError::UnknownNamespace { from: from.clone(), known: namespaces.to_vec() });
             }
             if !is_dns_label(to) {
-                return Err(MappingError::InvalidName {
-                    from: from.clone(),
-                    to: to.clone(),
-                });
+                return Err(MappingError::InvalidName { from: from.clone(), to: to.clone() });
             }
         }
         let mut taken: BTreeMap<&str, &String> = BTreeMap::new();
         for from in namespaces {
             let to = self.namespace(from);
             if let Some(first) = taken.insert(to, from).filter(|first| *first != from) {
-                return Err(MappingError::Collision {
-                    first: first.clone(),
-                    second: from.clone(),
-                    to: to.into(),
-                });
+                return Err(MappingError::Collision { first: first.clone(), second: from.clone(), to: to.into() });
             }
         }
         Ok(())
@@ -134,17 +119,7 @@ impl Mapping {
                 add_suffix(object, &changed);
             }
             ("apiextensions.k8s.io", "CustomResourceDefinition") => {
-                self.rename(
-                    object,
-                    &[
-                        "spec",
-                        "conversion",
-                        "webhook",
-                        "clientConfig",
-                        "service",
-                        "namespace",
-                    ],
-                );
+                self.rename(object, &["spec", "conversion", "webhook", "clientConfig", "service", "namespace"]);
             }
             ("apiregistration.k8s.io", "APIService") => {
                 self.rename(object, &["spec", "service", "namespace"]);
@@ -169,9 +144,7 @@ impl Mapping {
             self.rename(object, &["metadata", "namespace"])
         };
         if moved.is_some() {
-            json::remove_keys(object, &["metadata", "annotations"], |name| {
-                name == LAST_APPLIED
-            });
+            json::remove_keys(object, &["metadata", "annotations"], |name| name == LAST_APPLIED);
         }
     }
 
@@ -212,11 +185,7 @@ impl Mapping {
     fn rename_user(&self, subject: &mut Value) -> Option<String> {
         let account = json::text(subject, &["name"]).strip_prefix(ACCOUNT_USER)?;
         let (namespace, name) = account.split_once(':')?;
-        let new = self
-            .namespaces
-            .get(namespace)
-            .filter(|new| *new != namespace)?
-            .clone();
+        let new = self.namespaces.get(namespace).filter(|new| *new != namespace)?.clone();
         let user = format!("{ACCOUNT_USER}{new}:{name}");
         json::set(subject, &["name"], user.into());
         Some(new)
@@ -224,11 +193,7 @@ impl Mapping {
 
     fn rename_group(&self, subject: &mut Value) -> Option<String> {
         let namespace = json::text(subject, &["name"]).strip_prefix(ACCOUNTS_GROUP)?;
-        let new = self
-            .namespaces
-            .get(namespace)
-            .filter(|new| *new != namespace)?
-            .clone();
+        let new = self.namespaces.get(namespace).filter(|new| *new != namespace)?.clone();
         json::set(subject, &["name"], format!("{ACCOUNTS_GROUP}{new}").into());
         Some(new)
     }
@@ -243,10 +208,7 @@ impl Mapping {
     }
 
     fn network_policy(&self, policy: &mut Value) {
-        let directions: [(&[&str], &[&str]); 2] = [
-            (&["spec", "ingress"], &["from"]),
-            (&["spec", "egress"], &["to"]),
-        ];
+        let directions: [(&[&str], &[&str]); 2] = [(&["spec", "ingress"], &["from"]), (&["spec", "egress"], &["to"])];
         for (rules, peers) in directions {
             for rule in json::list_mut(policy, rules) {
                 for peer in json::list_mut(rule, peers) {
@@ -276,10 +238,7 @@ impl Mapping {
     }
 
     fn claim(&self, claim: &mut Value) {
-        let places: [&[&str]; 2] = [
-            &["spec", "storageClassName"],
-            &["metadata", "annotations", CLASS_ANNOTATION],
-        ];
+        let places: [&[&str]; 2] = [&["spec", "storageClassName"], &["metadata", "annotations", CLASS_ANNOTATION]];
         for path in places {
             if let Some(new) = self.storage_classes.get(json::text(claim, path)) {
                 json::set(claim, path, new.clone().into());
@@ -321,17 +280,12 @@ fn add_suffix(object: &mut Value, namespaces: &BTreeSet<String>) {
     let suffix = namespaces.iter().cloned().collect::<Vec<_>>().join("-");
     let name = format!("{}-{suffix}", json::text(object, &["metadata", "name"]));
     json::set(object, &["metadata", "name"], name.into());
-    json::remove_keys(object, &["metadata", "annotations"], |name| {
-        name == LAST_APPLIED
-    });
+    json::remove_keys(object, &["metadata", "annotations"], |name| name == LAST_APPLIED);
 }
 
 fn is_dns_label(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(allowed)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]

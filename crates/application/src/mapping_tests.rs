@@ -3,17 +3,11 @@ use serde_json::json;
 use super::*;
 
 fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(from, to)| ((*from).into(), (*to).into()))
-        .collect()
+    pairs.iter().map(|(from, to)| ((*from).into(), (*to).into())).collect()
 }
 
 fn mapping() -> Mapping {
-    Mapping {
-        namespaces: names(&[("shop", "shop-copy")]),
-        storage_classes: names(&[("fast", "ssd")]),
-    }
+    Mapping { namespaces: names(&[("shop", "shop-copy")]), storage_classes: names(&[("fast", "ssd")]) }
 }
 
 /// `fields` are merged over a bare object of that kind, before and after.
@@ -45,8 +39,7 @@ fn an_object_moves_and_loses_the_manifest_of_its_old_place() {
         json!({"metadata": {"name": "shop", "labels": {NAME_LABEL: "shop"}}}),
         json!({"metadata": {"name": "shop-copy", "labels": {NAME_LABEL: "shop-copy"}}}),
     );
-    let elsewhere =
-        json!({"metadata": {"namespace": "other", "annotations": {LAST_APPLIED: "{}"}}});
+    let elsewhere = json!({"metadata": {"namespace": "other", "annotations": {LAST_APPLIED: "{}"}}});
     check("v1", "ConfigMap", elsewhere.clone(), elsewhere);
 }
 
@@ -88,10 +81,7 @@ fn services_behind_webhooks_conversions_and_apis_are_renamed() {
             "namespaceSelector": {"matchExpressions": [{"key": NAME_LABEL, "operator": "NotIn", "values": [ns, "kube-system"]}]},
         })
     };
-    for kind in [
-        "ValidatingWebhookConfiguration",
-        "MutatingWebhookConfiguration",
-    ] {
+    for kind in ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"] {
         check(
             "admissionregistration.k8s.io/v1",
             kind,
@@ -101,19 +91,9 @@ fn services_behind_webhooks_conversions_and_apis_are_renamed() {
         );
     }
     let crd = |ns: &str| json!({"spec": {"conversion": {"webhook": {"clientConfig": {"service": {"namespace": ns, "name": "c"}}}}}});
-    check(
-        "apiextensions.k8s.io/v1",
-        "CustomResourceDefinition",
-        crd("shop"),
-        crd("shop-copy"),
-    );
+    check("apiextensions.k8s.io/v1", "CustomResourceDefinition", crd("shop"), crd("shop-copy"));
     let api = |ns: &str| json!({"spec": {"service": {"namespace": ns, "name": "c"}}});
-    check(
-        "apiregistration.k8s.io/v1",
-        "APIService",
-        api("shop"),
-        api("shop-copy"),
-    );
+    check("apiregistration.k8s.io/v1", "APIService", api("shop"), api("shop-copy"));
 }
 
 #[test]
@@ -124,12 +104,7 @@ fn selectors_of_namespaces_by_name_are_renamed() {
             "egress": [{"to": [{"namespaceSelector": {"matchExpressions": [{"key": NAME_LABEL, "operator": "In", "values": [ns]}]}}]}],
         }})
     };
-    check(
-        "networking.k8s.io/v1",
-        "NetworkPolicy",
-        policy("shop"),
-        policy("shop-copy"),
-    );
+    check("networking.k8s.io/v1", "NetworkPolicy", policy("shop"), policy("shop-copy"));
     let affinity = |ns: &str| {
         json!({"spec": {"containers": [], "affinity": {
             "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaces": [ns]}]},
@@ -156,13 +131,9 @@ fn classes_of_claims_and_claim_templates_are_renamed() {
 
 #[test]
 fn names_can_be_swapped() {
-    let swap = Mapping {
-        namespaces: names(&[("a", "b"), ("b", "a")]),
-        ..Mapping::default()
-    };
+    let swap = Mapping { namespaces: names(&[("a", "b"), ("b", "a")]), ..Mapping::default() };
     assert_eq!(swap.check(&["a".into(), "b".into()]), Ok(()));
-    let mut object =
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "a"}});
+    let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "a"}});
     swap.apply(&mut object);
     assert_eq!(json::text(&object, &["metadata", "namespace"]), "b");
 }
@@ -170,10 +141,7 @@ fn names_can_be_swapped() {
 #[test]
 fn mappings_that_cannot_be_meant_are_refused() {
     let check = |pairs: &[(&str, &str)], expected: MappingError| {
-        let mapping = Mapping {
-            namespaces: names(pairs),
-            ..Mapping::default()
-        };
+        let mapping = Mapping { namespaces: names(pairs), ..Mapping::default() };
         assert_eq!(mapping.check(&["a".into(), "b".into()]), Err(expected));
     };
     let collision = |first: &str, second: &str, to: &str| MappingError::Collision {
@@ -183,20 +151,8 @@ fn mappings_that_cannot_be_meant_are_refused() {
     };
     check(&[("a", "b")], collision("a", "b", "b"));
     check(&[("a", "c"), ("b", "c")], collision("a", "b", "c"));
-    check(
-        &[("x", "c")],
-        MappingError::UnknownNamespace {
-            from: "x".into(),
-            known: vec!["a".into(), "b".into()],
-        },
-    );
+    check(&[("x", "c")], MappingError::UnknownNamespace { from: "x".into(), known: vec!["a".into(), "b".into()] });
     for to in ["", "A", "-a", "a-", "a.b", &"a".repeat(64)] {
-        check(
-            &[("a", to)],
-            MappingError::InvalidName {
-                from: "a".into(),
-                to: to.into(),
-            },
-        );
+        check(&[("a", to)], MappingError::InvalidName { from: "a".into(), to: to.into() });
     }
 }

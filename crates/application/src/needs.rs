@@ -38,8 +38,7 @@ impl Needs {
     pub(crate) fn note(&mut self, key: &ObjectKey, object: &Value) {
         // The groups of custom kinds are domains of somebody's; built-in groups have no dot, or no definition.
         if key.group.contains('.') {
-            self.custom_kinds
-                .insert((key.group.clone(), key.kind.clone()));
+            self.custom_kinds.insert((key.group.clone(), key.kind.clone()));
         }
         match (key.group.as_str(), key.kind.as_str()) {
             ("", "ServiceAccount") => self.note_account(key),
@@ -47,29 +46,17 @@ impl Needs {
             ("rbac.authorization.k8s.io", "RoleBinding")
                 if json::text(object, &["roleRef", "kind"]) == "ClusterRole" =>
             {
-                insert(
-                    &mut self.cluster_roles,
-                    json::text(object, &["roleRef", "name"]),
-                );
+                insert(&mut self.cluster_roles, json::text(object, &["roleRef", "name"]));
             }
-            (_, "Ingress") => insert(
-                &mut self.ingress_classes,
-                json::text(object, &["spec", "ingressClassName"]),
-            ),
+            (_, "Ingress") => insert(&mut self.ingress_classes, json::text(object, &["spec", "ingressClassName"])),
             _ => {}
         }
         for template in json::list(object, &["spec", "volumeClaimTemplates"]) {
             self.note_claim(template);
         }
         if let Some(spec) = pods::spec(object) {
-            insert(
-                &mut self.priority_classes,
-                json::text(spec, &["priorityClassName"]),
-            );
-            insert(
-                &mut self.runtime_classes,
-                json::text(spec, &["runtimeClassName"]),
-            );
+            insert(&mut self.priority_classes, json::text(spec, &["priorityClassName"]));
+            insert(&mut self.runtime_classes, json::text(spec, &["runtimeClassName"]));
             for volume in json::list(spec, &["volumes"]) {
                 if let Some(template) = json::at(volume, &["ephemeral", "volumeClaimTemplate"]) {
                     self.note_claim(template);
@@ -86,34 +73,20 @@ impl Needs {
     }
 
     fn note_claim(&mut self, claim: &Value) {
-        insert(
-            &mut self.storage_classes,
-            json::text(claim, &["spec", "storageClassName"]),
-        );
-        insert(
-            &mut self.storage_classes,
-            json::text(claim, &["metadata", "annotations", CLASS_ANNOTATION]),
-        );
-        insert(
-            &mut self.volumes,
-            json::text(claim, &["spec", "volumeName"]),
-        );
+        insert(&mut self.storage_classes, json::text(claim, &["spec", "storageClassName"]));
+        insert(&mut self.storage_classes, json::text(claim, &["metadata", "annotations", CLASS_ANNOTATION]));
+        insert(&mut self.volumes, json::text(claim, &["spec", "volumeName"]));
     }
 
     /// The part of a cluster role binding that is about captured service accounts; none when there is no such part.
     pub(crate) fn reduce_binding(&self, mut binding: Value) -> Option<Value> {
-        json::retain(&mut binding, &["subjects"], |subject| {
-            self.is_captured(subject)
-        });
+        json::retain(&mut binding, &["subjects"], |subject| self.is_captured(subject));
         (!json::list(&binding, &["subjects"]).is_empty()).then_some(binding)
     }
 
     fn is_captured(&self, subject: &Value) -> bool {
         let name = json::text(subject, &["name"]);
-        let has = |namespace: &str, name: &str| {
-            self.accounts
-                .contains(&(namespace.to_owned(), name.to_owned()))
-        };
+        let has = |namespace: &str, name: &str| self.accounts.contains(&(namespace.to_owned(), name.to_owned()));
         match json::text(subject, &["kind"]) {
             "ServiceAccount" => has(json::text(subject, &["namespace"]), name),
             "User" => name
@@ -122,11 +95,7 @@ impl Needs {
                 .is_some_and(|(namespace, name)| has(namespace, name)),
             "Group" => name
                 .strip_prefix("system:serviceaccounts:")
-                .is_some_and(|namespace| {
-                    self.accounts
-                        .iter()
-                        .any(|(captured, _)| captured == namespace)
-                }),
+                .is_some_and(|namespace| self.accounts.iter().any(|(captured, _)| captured == namespace)),
             _ => false,
         }
     }
@@ -134,28 +103,21 @@ impl Needs {
     /// The part of a webhook configuration that calls services of captured namespaces; none when there is no such part.
     pub(crate) fn reduce_webhooks(&self, mut configuration: Value) -> Option<Value> {
         json::retain(&mut configuration, &["webhooks"], |webhook| {
-            self.namespaces.contains(json::text(
-                webhook,
-                &["clientConfig", "service", "namespace"],
-            ))
+            self.namespaces.contains(json::text(webhook, &["clientConfig", "service", "namespace"]))
         });
         (!json::list(&configuration, &["webhooks"]).is_empty()).then_some(configuration)
     }
 
     /// Whether an aggregated API is served from a captured namespace.
     pub(crate) fn serves_api(&self, api_service: &Value) -> bool {
-        self.namespaces
-            .contains(json::text(api_service, &["spec", "service", "namespace"]))
+        self.namespaces.contains(json::text(api_service, &["spec", "service", "namespace"]))
     }
 }
 
 /// Whether a cluster role, binding or priority class is one that every cluster has.
 pub(crate) fn is_built_in(object: &Value) -> bool {
     json::text(object, &["metadata", "name"]).starts_with("system-")
-        || json::at(
-            object,
-            &["metadata", "labels", "kubernetes.io/bootstrapping"],
-        ) == Some(&json!("rbac-defaults"))
+        || json::at(object, &["metadata", "labels", "kubernetes.io/bootstrapping"]) == Some(&json!("rbac-defaults"))
 }
 
 fn insert(set: &mut BTreeSet<String>, name: &str) {
@@ -208,19 +170,13 @@ mod tests {
         assert_eq!(needs.volumes, set(&["pv-1"]));
         assert_eq!(needs.cluster_roles, set(&["view"]));
         assert_eq!(needs.ingress_classes, set(&["nginx"]));
-        assert!(
-            needs
-                .custom_kinds
-                .contains(&("example.com".into(), "Widget".into()))
-        );
+        assert!(needs.custom_kinds.contains(&("example.com".into(), "Widget".into())));
         assert!(!needs.custom_kinds.iter().any(|(group, _)| group == "apps"));
     }
 
     #[test]
     fn bindings_are_reduced_to_captured_accounts() {
-        let mut needs = note(&[
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}}),
-        ]);
+        let mut needs = note(&[json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}})]);
         needs.namespaces.insert("shop".into());
         let captured = json!([
             {"kind": "ServiceAccount", "name": "web", "namespace": "shop"},
@@ -231,44 +187,27 @@ mod tests {
         subjects.push(json!({"kind": "ServiceAccount", "name": "web", "namespace": "other"}));
         subjects.push(json!({"kind": "ServiceAccount", "name": "db", "namespace": "shop"}));
         subjects.push(json!({"kind": "Group", "name": "system:serviceaccounts"}));
-        assert_eq!(
-            needs.reduce_binding(json!({"subjects": subjects})),
-            Some(json!({"subjects": captured}))
-        );
-        assert_eq!(
-            needs.reduce_binding(json!({"subjects": [{"kind": "User", "name": "jane"}]})),
-            None
-        );
+        assert_eq!(needs.reduce_binding(json!({"subjects": subjects})), Some(json!({"subjects": captured})));
+        assert_eq!(needs.reduce_binding(json!({"subjects": [{"kind": "User", "name": "jane"}]})), None);
         assert_eq!(needs.reduce_binding(json!({"roleRef": {}})), None);
     }
 
     #[test]
     fn webhooks_are_reduced_to_those_that_call_captured_services() {
-        let needs = Needs {
-            namespaces: set(&["shop"]),
-            ..Needs::default()
-        };
-        let webhook =
-            |ns: &str| json!({"name": ns, "clientConfig": {"service": {"namespace": ns}}});
+        let needs = Needs { namespaces: set(&["shop"]), ..Needs::default() };
+        let webhook = |ns: &str| json!({"name": ns, "clientConfig": {"service": {"namespace": ns}}});
         let by_url = json!({"name": "u", "clientConfig": {"url": "https://x"}});
         let both = json!({"webhooks": [webhook("shop"), webhook("other"), by_url]});
-        assert_eq!(
-            needs.reduce_webhooks(both),
-            Some(json!({"webhooks": [webhook("shop")]}))
-        );
-        assert_eq!(
-            needs.reduce_webhooks(json!({"webhooks": [webhook("other")]})),
-            None
-        );
+        assert_eq!(needs.reduce_webhooks(both), Some(json!({"webhooks": [webhook("shop")]})));
+        assert_eq!(needs.reduce_webhooks(json!({"webhooks": [webhook("other")]})), None);
     }
 
     #[test]
     fn what_every_cluster_has_is_recognised() {
-        let labelled = json!({"metadata": {"name": "view", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}});
+        let labelled =
+            json!({"metadata": {"name": "view", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}});
         assert!(is_built_in(&labelled));
-        assert!(is_built_in(
-            &json!({"metadata": {"name": "system-cluster-critical"}})
-        ));
+        assert!(is_built_in(&json!({"metadata": {"name": "system-cluster-critical"}})));
         assert!(!is_built_in(&json!({"metadata": {"name": "shop-viewer"}})));
     }
 }

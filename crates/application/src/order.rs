@@ -73,9 +73,7 @@ impl Wave {
             ("", "PersistentVolumeClaim") => Self::Claims,
             ("", "Service" | "Endpoints") | ("discovery.k8s.io", "EndpointSlice") => Self::Services,
             ("", "Pod" | "ReplicationController") | ("apps" | "batch", _) => Self::Workloads,
-            ("autoscaling" | "policy", _) | ("networking.k8s.io" | "extensions", "Ingress") => {
-                Self::Exposure
-            }
+            ("autoscaling" | "policy", _) | ("networking.k8s.io" | "extensions", "Ingress") => Self::Exposure,
             ("admissionregistration.k8s.io" | "apiregistration.k8s.io", _) => Self::Webhooks,
             _ => Self::CustomResources,
         })
@@ -115,13 +113,7 @@ mod tests {
 
     fn key(text: &str) -> ObjectKey {
         let (group, kind) = text.rsplit_once('/').unwrap_or(("", text));
-        ObjectKey {
-            group: group.into(),
-            version: "v1".into(),
-            kind: kind.into(),
-            namespace: None,
-            name: "x".into(),
-        }
+        ObjectKey { group: group.into(), version: "v1".into(), kind: kind.into(), namespace: None, name: "x".into() }
     }
 
     #[test]
@@ -150,9 +142,8 @@ mod tests {
             "networking.k8s.io/Ingress",
             "admissionregistration.k8s.io/ValidatingWebhookConfiguration",
         ];
-        let flat = |keys: Vec<ObjectKey>| -> Vec<ObjectKey> {
-            order(keys).into_iter().flat_map(|(_, keys)| keys).collect()
-        };
+        let flat =
+            |keys: Vec<ObjectKey>| -> Vec<ObjectKey> { order(keys).into_iter().flat_map(|(_, keys)| keys).collect() };
         let forward: Vec<_> = expected.iter().map(|text| key(text)).collect();
         let backward: Vec<_> = forward.iter().rev().cloned().collect();
         assert_eq!(flat(backward), forward);

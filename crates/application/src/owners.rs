@@ -60,10 +60,7 @@ async fn is_captured(
     namespace: &str,
     owner: &Value,
 ) -> Result<bool, Failure> {
-    let (api_version, name) = (
-        json::text(owner, &["apiVersion"]),
-        json::text(owner, &["name"]),
-    );
+    let (api_version, name) = (json::text(owner, &["apiVersion"]), json::text(owner, &["name"]));
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let Some(kind) = catalog.get(group, json::text(owner, &["kind"])) else {
         return Ok(false);
@@ -82,15 +79,10 @@ async fn is_captured(
         field_selector: Some(format!("metadata.name={name}")),
         ..ListParams::default()
     };
-    match access
-        .page(&kind.path(&kind.version, Some(namespace)), &params)
-        .await
-    {
+    match access.page(&kind.path(&kind.version, Some(namespace)), &params).await {
         Ok(Listed::Page(page)) => {
             let uid = json::text(owner, &["uid"]);
-            let is_it = |item: &Value| {
-                json::text(item, &["metadata", "uid"]) == uid && !rules::is_being_deleted(item)
-            };
+            let is_it = |item: &Value| json::text(item, &["metadata", "uid"]) == uid && !rules::is_being_deleted(item);
             Ok(page.items.iter().any(is_it))
         }
         Ok(Listed::Expired(_)) => Ok(false),

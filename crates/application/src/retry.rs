@@ -42,15 +42,8 @@ impl Patience {
         if !failure.retryable || failed_tries >= self.tries {
             return None;
         }
-        let doubled = self
-            .first_wait
-            .saturating_mul(1 << failed_tries.saturating_sub(1).min(16));
-        Some(
-            failure
-                .retry_after
-                .unwrap_or(doubled)
-                .min(self.longest_wait),
-        )
+        let doubled = self.first_wait.saturating_mul(1 << failed_tries.saturating_sub(1).min(16));
+        Some(failure.retry_after.unwrap_or(doubled).min(self.longest_wait))
     }
 
     /// Does a request until it succeeds, fails for good, or the tries are used up.
@@ -74,11 +67,7 @@ impl Patience {
     }
 
     /// Looks until a condition holds; `None` when it does not within the given time.
-    pub async fn until<T, F>(
-        &self,
-        within: Duration,
-        mut look: impl FnMut() -> F,
-    ) -> Result<Option<T>, Failure>
+    pub async fn until<T, F>(&self, within: Duration, mut look: impl FnMut() -> F) -> Result<Option<T>, Failure>
     where
         F: Future<Output = Result<Option<T>, Failure>>,
     {
@@ -102,34 +91,18 @@ mod tests {
     use super::*;
 
     fn quick() -> Patience {
-        Patience {
-            first_wait: Duration::from_millis(1),
-            longest_wait: Duration::from_millis(4),
-            ..Patience::default()
-        }
+        Patience { first_wait: Duration::from_millis(1), longest_wait: Duration::from_millis(4), ..Patience::default() }
     }
 
     #[test]
     fn waits_double_up_to_a_bound_and_end() {
-        let patience = Patience {
-            tries: 5,
-            first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(3),
-            ..quick()
-        };
-        let waits: Vec<_> = (1..6)
-            .map(|failed| {
-                patience
-                    .wait_after(failed, &Failure::passing("x"))
-                    .map(|w| w.as_secs())
-            })
-            .collect();
+        let patience =
+            Patience { tries: 5, first_wait: Duration::from_secs(1), longest_wait: Duration::from_secs(3), ..quick() };
+        let waits: Vec<_> =
+            (1..6).map(|failed| patience.wait_after(failed, &Failure::passing("x")).map(|w| w.as_secs())).collect();
         assert_eq!(waits, [Some(1), Some(2), Some(3), Some(3), None]);
         assert_eq!(patience.wait_after(1, &Failure::lasting("x")), None);
-        let asked = Failure {
-            retry_after: Some(Duration::from_secs(2)),
-            ..Failure::passing("x")
-        };
+        let asked = Failure { retry_after: Some(Duration::from_secs(2)), ..Failure::passing("x") };
         assert_eq!(patience.wait_after(1, &asked), Some(Duration::from_secs(2)));
     }
 
@@ -139,11 +112,7 @@ mod tests {
         let answer = quick()
             .request(|| async {
                 tries.set(tries.get() + 1);
-                if tries.get() < 3 {
-                    Err(Failure::passing("busy"))
-                } else {
-                    Ok(tries.get())
-                }
+                if tries.get() < 3 { Err(Failure::passing("busy")) } else { Ok(tries.get()) }
             })
             .await;
         assert_eq!(answer, Ok(3));

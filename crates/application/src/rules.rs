@@ -83,59 +83,29 @@ impl Rule {
 
     const fn entry(self) -> (&'static str, &'static str) {
         match self {
-            Self::Events => (
-                "events",
-                "events tell what happened in this cluster, and expire within the hour",
-            ),
+            Self::Events => ("events", "events tell what happened in this cluster, and expire within the hour"),
             Self::Leases => ("leases", "a lease is held by a process of this cluster"),
-            Self::Metrics => (
-                "metrics",
-                "measurements are computed when they are asked for",
-            ),
-            Self::Views => (
-                "views",
-                "the server computes it from something else, and takes none from a client",
-            ),
-            Self::Revisions => (
-                "revisions",
-                "the history of a workload's templates starts anew with the workload",
-            ),
-            Self::ClusterState => (
-                "cluster-state",
-                "a driver or agent of this cluster reports it",
-            ),
-            Self::ControllerEndpoints => (
-                "controller-endpoints",
-                "a controller makes them from the service and its pods",
-            ),
-            Self::OwnedAndRecreated => (
-                "owned-and-recreated",
-                "its owner is in the backup and makes it again",
-            ),
+            Self::Metrics => ("metrics", "measurements are computed when they are asked for"),
+            Self::Views => ("views", "the server computes it from something else, and takes none from a client"),
+            Self::Revisions => ("revisions", "the history of a workload's templates starts anew with the workload"),
+            Self::ClusterState => ("cluster-state", "a driver or agent of this cluster reports it"),
+            Self::ControllerEndpoints => {
+                ("controller-endpoints", "a controller makes them from the service and its pods")
+            }
+            Self::OwnedAndRecreated => ("owned-and-recreated", "its owner is in the backup and makes it again"),
             Self::MirrorPods => ("mirror-pods", "a node runs it from its own files"),
             Self::Finished => ("finished", "it has ended; restored, it would run again"),
-            Self::ServiceAccountTokens => (
-                "service-account-tokens",
-                "the token is valid in this cluster only; a new one is made",
-            ),
-            Self::RootCertificate => (
-                "root-certificate",
-                "every cluster publishes its own root certificate",
-            ),
-            Self::DefaultServiceAccount => (
-                "default-service-account",
-                "every namespace gets it, and nobody has changed it",
-            ),
+            Self::ServiceAccountTokens => {
+                ("service-account-tokens", "the token is valid in this cluster only; a new one is made")
+            }
+            Self::RootCertificate => ("root-certificate", "every cluster publishes its own root certificate"),
+            Self::DefaultServiceAccount => {
+                ("default-service-account", "every namespace gets it, and nobody has changed it")
+            }
             Self::BeingDeleted => ("being-deleted", "it is being deleted"),
-            Self::OrlopRuns => (
-                "orlop-runs",
-                "Orlop made it for a run; restored, the run would start again",
-            ),
+            Self::OrlopRuns => ("orlop-runs", "Orlop made it for a run; restored, the run would start again"),
             Self::BuiltIn => ("built-in", "every cluster has it"),
-            Self::Absent => (
-                "absent",
-                "an object names it, but the cluster has none of that name",
-            ),
+            Self::Absent => ("absent", "an object names it, but the cluster has none of that name"),
         }
     }
 }
@@ -146,9 +116,7 @@ pub fn for_kind(group: &str, kind: &str) -> Option<Rule> {
         ("" | "events.k8s.io", "Event") => Rule::Events,
         ("coordination.k8s.io", _) => Rule::Leases,
         ("apps", "ControllerRevision") => Rule::Revisions,
-        ("storage.k8s.io", "CSIStorageCapacity") | ("cilium.io", "CiliumEndpoint") => {
-            Rule::ClusterState
-        }
+        ("storage.k8s.io", "CSIStorageCapacity") | ("cilium.io", "CiliumEndpoint") => Rule::ClusterState,
         ("orlop.io", "ApplicationBackup" | "ApplicationRestore") => Rule::OrlopRuns,
         _ => return for_group(group),
     };
@@ -157,11 +125,7 @@ pub fn for_kind(group: &str, kind: &str) -> Option<Rule> {
 
 /// The rule that leaves out a whole group, also one whose kinds are not known.
 pub fn for_group(group: &str) -> Option<Rule> {
-    matches!(
-        group,
-        "metrics.k8s.io" | "custom.metrics.k8s.io" | "external.metrics.k8s.io"
-    )
-    .then_some(Rule::Metrics)
+    matches!(group, "metrics.k8s.io" | "custom.metrics.k8s.io" | "external.metrics.k8s.io").then_some(Rule::Metrics)
 }
 
 /// What a rule has to know besides the object.
@@ -177,54 +141,28 @@ pub struct Facts {
 pub fn for_object(key: &ObjectKey, object: &Value, facts: Facts) -> Option<Rule> {
     let rules = [
         (Rule::BeingDeleted, is_being_deleted(object)),
-        (
-            Rule::OrlopRuns,
-            !json::text(object, &["metadata", "labels", RUN_LABEL]).is_empty(),
-        ),
+        (Rule::OrlopRuns, !json::text(object, &["metadata", "labels", RUN_LABEL]).is_empty()),
         (Rule::Leases, is_old_lease(object)),
-        (
-            Rule::MirrorPods,
-            key.is("", "Pod") && has_annotation(object, "kubernetes.io/config.mirror"),
-        ),
-        (
-            Rule::OwnedAndRecreated,
-            facts.controller_is_captured && is_made_again(key),
-        ),
+        (Rule::MirrorPods, key.is("", "Pod") && has_annotation(object, "kubernetes.io/config.mirror")),
+        (Rule::OwnedAndRecreated, facts.controller_is_captured && is_made_again(key)),
         (Rule::Finished, is_finished(key, object)),
-        (
-            Rule::ServiceAccountTokens,
-            key.is("", "Secret") && is_generated_token(object),
-        ),
+        (Rule::ServiceAccountTokens, key.is("", "Secret") && is_generated_token(object)),
         (Rule::RootCertificate, is_root_certificate(key)),
-        (
-            Rule::DefaultServiceAccount,
-            is_untouched_default_account(key, object),
-        ),
-        (
-            Rule::ControllerEndpoints,
-            is_made_by_endpoint_controller(key, object, facts),
-        ),
+        (Rule::DefaultServiceAccount, is_untouched_default_account(key, object)),
+        (Rule::ControllerEndpoints, is_made_by_endpoint_controller(key, object, facts)),
     ];
-    rules
-        .into_iter()
-        .find_map(|(rule, applies)| applies.then_some(rule))
+    rules.into_iter().find_map(|(rule, applies)| applies.then_some(rule))
 }
 
 /// Whether an owner makes such an object again as it was. Claims, secrets and config maps can be made again too, but not with
 /// what is in them: data, generated passwords, certificates.
 pub fn is_made_again(key: &ObjectKey) -> bool {
-    !(key.group.is_empty()
-        && matches!(
-            key.kind.as_str(),
-            "PersistentVolumeClaim" | "Secret" | "ConfigMap"
-        ))
+    !(key.group.is_empty() && matches!(key.kind.as_str(), "PersistentVolumeClaim" | "Secret" | "ConfigMap"))
 }
 
 /// The object's controller: the owner that makes it again, of which there is at most one.
 pub fn controller(object: &Value) -> Option<&Value> {
-    json::list(object, &["metadata", "ownerReferences"])
-        .iter()
-        .find(|owner| json::is_true(owner, &["controller"]))
+    json::list(object, &["metadata", "ownerReferences"]).iter().find(|owner| json::is_true(owner, &["controller"]))
 }
 
 /// Whether the object is on its way out.
@@ -235,28 +173,20 @@ pub fn is_being_deleted(object: &Value) -> bool {
 /// Whether a name is one that the token controller gives to the secret of a service account: `<account>-token-<five characters>`.
 pub fn is_generated_token_name(account: &str, name: &str) -> bool {
     ["-token-", "-dockercfg-"].iter().any(|infix| {
-        let suffix = name
-            .strip_prefix(account)
-            .and_then(|rest| rest.strip_prefix(infix));
+        let suffix = name.strip_prefix(account).and_then(|rest| rest.strip_prefix(infix));
         suffix.is_some_and(|suffix| {
-            suffix.len() == 5
-                && suffix
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            suffix.len() == 5 && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         })
     })
 }
 
 /// Whether this is a namespace's default service account as the cluster makes it.
 pub fn is_untouched_default_account(key: &ObjectKey, object: &Value) -> bool {
-    let is_empty = |path: &[&str]| {
-        json::at(object, path)
-            .is_none_or(|value| value.is_null() || *value == serde_json::json!({}))
-    };
+    let is_empty =
+        |path: &[&str]| json::at(object, path).is_none_or(|value| value.is_null() || *value == serde_json::json!({}));
     let generated = |field: &str| {
         let refs = json::list(object, &[field]);
-        refs.iter()
-            .all(|secret| is_generated_token_name("default", json::text(secret, &["name"])))
+        refs.iter().all(|secret| is_generated_token_name("default", json::text(secret, &["name"])))
     };
     key.is("", "ServiceAccount")
         && key.name == "default"
@@ -276,48 +206,30 @@ fn is_old_lease(object: &Value) -> bool {
 }
 
 fn is_generated_token(secret: &Value) -> bool {
-    let account = json::text(
-        secret,
-        &[
-            "metadata",
-            "annotations",
-            "kubernetes.io/service-account.name",
-        ],
-    );
+    let account = json::text(secret, &["metadata", "annotations", "kubernetes.io/service-account.name"]);
     json::text(secret, &["type"]) == "kubernetes.io/service-account-token"
         && is_generated_token_name(account, json::text(secret, &["metadata", "name"]))
 }
 
 fn is_root_certificate(key: &ObjectKey) -> bool {
-    key.is("", "ConfigMap")
-        && matches!(
-            key.name.as_str(),
-            "kube-root-ca.crt" | "openshift-service-ca.crt"
-        )
+    key.is("", "ConfigMap") && matches!(key.name.as_str(), "kube-root-ca.crt" | "openshift-service-ca.crt")
 }
 
 fn is_finished(key: &ObjectKey, object: &Value) -> bool {
     if key.is("", "Pod") {
-        return matches!(
-            json::text(object, &["status", "phase"]),
-            "Succeeded" | "Failed"
-        );
+        return matches!(json::text(object, &["status", "phase"]), "Succeeded" | "Failed");
     }
     let ended = |condition: &Value| {
         matches!(json::text(condition, &["type"]), "Complete" | "Failed")
             && json::text(condition, &["status"]) == "True"
     };
-    key.is("batch", "Job")
-        && json::list(object, &["status", "conditions"])
-            .iter()
-            .any(ended)
+    key.is("batch", "Job") && json::list(object, &["status", "conditions"]).iter().any(ended)
 }
 
 fn is_made_by_endpoint_controller(key: &ObjectKey, object: &Value, facts: Facts) -> bool {
     let label = |name| json::text(object, &["metadata", "labels", name]);
     if key.is("", "Endpoints") {
-        return facts.service_selects_pods
-            || !label("endpoints.kubernetes.io/managed-by").is_empty();
+        return facts.service_selects_pods || !label("endpoints.kubernetes.io/managed-by").is_empty();
     }
     key.is("discovery.k8s.io", "EndpointSlice")
         && label("endpointslice.kubernetes.io/managed-by").ends_with("-controller.k8s.io")
@@ -329,13 +241,7 @@ mod tests {
 
     use super::*;
 
-    fn check_with(
-        api_version: &str,
-        kind: &str,
-        mut object: Value,
-        facts: Facts,
-        expected: Option<Rule>,
-    ) {
+    fn check_with(api_version: &str, kind: &str, mut object: Value, facts: Facts, expected: Option<Rule>) {
         json::set(&mut object, &["apiVersion"], api_version.into());
         json::set(&mut object, &["kind"], kind.into());
         if json::text(&object, &["metadata", "name"]).is_empty() {
@@ -353,11 +259,7 @@ mod tests {
     #[test]
     fn names_and_reasons_are_unique() {
         for (index, rule) in Rule::ALL.iter().enumerate() {
-            assert!(
-                Rule::ALL[..index]
-                    .iter()
-                    .all(|other| other.name() != rule.name() && other.why() != rule.why())
-            );
+            assert!(Rule::ALL[..index].iter().all(|other| other.name() != rule.name() && other.why() != rule.why()));
         }
     }
 
@@ -381,62 +283,28 @@ mod tests {
     #[test]
     fn what_a_captured_controller_makes_is_left_out_unless_it_holds_data() {
         let owned = json!({"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "controller": true, "uid": "u"}]}});
-        let captured = Facts {
-            controller_is_captured: true,
-            ..Facts::default()
-        };
-        check_with(
-            "v1",
-            "Pod",
-            owned.clone(),
-            captured,
-            Some(Rule::OwnedAndRecreated),
-        );
+        let captured = Facts { controller_is_captured: true, ..Facts::default() };
+        check_with("v1", "Pod", owned.clone(), captured, Some(Rule::OwnedAndRecreated));
         check_with("v1", "Pod", owned.clone(), Facts::default(), None);
         for kind in ["PersistentVolumeClaim", "Secret", "ConfigMap"] {
             check_with("v1", kind, owned.clone(), captured, None);
         }
-        assert_eq!(
-            controller(&owned).map(|owner| json::text(owner, &["uid"])),
-            Some("u")
-        );
-        assert_eq!(
-            controller(&json!({"metadata": {"ownerReferences": [{"uid": "u"}]}})),
-            None
-        );
+        assert_eq!(controller(&owned).map(|owner| json::text(owner, &["uid"])), Some("u"));
+        assert_eq!(controller(&json!({"metadata": {"ownerReferences": [{"uid": "u"}]}})), None);
     }
 
     #[test]
     fn pods_and_jobs_that_ended_or_are_static_are_left_out() {
         check("v1", "Pod", json!({"status": {"phase": "Running"}}), None);
-        check(
-            "v1",
-            "Pod",
-            json!({"status": {"phase": "Succeeded"}}),
-            Some(Rule::Finished),
-        );
+        check("v1", "Pod", json!({"status": {"phase": "Succeeded"}}), Some(Rule::Finished));
         let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "h"}}});
         check("v1", "Pod", mirror, Some(Rule::MirrorPods));
-        let with_condition = |kind: &str, status: &str| json!({"status": {"conditions": [{"type": kind, "status": status}]}});
-        check(
-            "batch/v1",
-            "Job",
-            with_condition("Complete", "True"),
-            Some(Rule::Finished),
-        );
-        check(
-            "batch/v1",
-            "Job",
-            with_condition("Failed", "True"),
-            Some(Rule::Finished),
-        );
+        let with_condition =
+            |kind: &str, status: &str| json!({"status": {"conditions": [{"type": kind, "status": status}]}});
+        check("batch/v1", "Job", with_condition("Complete", "True"), Some(Rule::Finished));
+        check("batch/v1", "Job", with_condition("Failed", "True"), Some(Rule::Finished));
         check("batch/v1", "Job", with_condition("Suspended", "True"), None);
-        check(
-            "example.com/v1",
-            "Job",
-            with_condition("Complete", "True"),
-            None,
-        );
+        check("example.com/v1", "Job", with_condition("Complete", "True"), None);
     }
 
     #[test]
@@ -447,80 +315,35 @@ mod tests {
                 "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": "web"}},
             })
         };
-        check(
-            "v1",
-            "Secret",
-            token("web-token-x7k2p"),
-            Some(Rule::ServiceAccountTokens),
-        );
+        check("v1", "Secret", token("web-token-x7k2p"), Some(Rule::ServiceAccountTokens));
         check("v1", "Secret", token("web-token-for-ci"), None);
         check("v1", "Secret", token("db-token-x7k2p"), None);
-        check(
-            "v1",
-            "Secret",
-            json!({"type": "Opaque", "metadata": {"name": "web-token-x7k2p"}}),
-            None,
-        );
+        check("v1", "Secret", json!({"type": "Opaque", "metadata": {"name": "web-token-x7k2p"}}), None);
     }
 
     #[test]
     fn what_every_namespace_gets_is_left_out_unless_changed() {
-        check(
-            "v1",
-            "ConfigMap",
-            json!({"metadata": {"name": "kube-root-ca.crt"}}),
-            Some(Rule::RootCertificate),
-        );
-        let default =
-            json!({"metadata": {"name": "default"}, "secrets": [{"name": "default-token-abcde"}]});
-        check(
-            "v1",
-            "ServiceAccount",
-            default,
-            Some(Rule::DefaultServiceAccount),
-        );
-        check(
-            "v1",
-            "ServiceAccount",
-            json!({"metadata": {"name": "default", "labels": {"a": "b"}}}),
-            None,
-        );
+        check("v1", "ConfigMap", json!({"metadata": {"name": "kube-root-ca.crt"}}), Some(Rule::RootCertificate));
+        let default = json!({"metadata": {"name": "default"}, "secrets": [{"name": "default-token-abcde"}]});
+        check("v1", "ServiceAccount", default, Some(Rule::DefaultServiceAccount));
+        check("v1", "ServiceAccount", json!({"metadata": {"name": "default", "labels": {"a": "b"}}}), None);
         check(
             "v1",
             "ServiceAccount",
             json!({"metadata": {"name": "default"}, "imagePullSecrets": [{"name": "reg"}]}),
             None,
         );
-        check(
-            "v1",
-            "ServiceAccount",
-            json!({"metadata": {"name": "web"}}),
-            None,
-        );
+        check("v1", "ServiceAccount", json!({"metadata": {"name": "web"}}), None);
     }
 
     #[test]
     fn endpoints_are_left_out_only_where_a_controller_makes_them() {
-        let selects = Facts {
-            service_selects_pods: true,
-            ..Facts::default()
-        };
-        check_with(
-            "v1",
-            "Endpoints",
-            json!({}),
-            selects,
-            Some(Rule::ControllerEndpoints),
-        );
+        let selects = Facts { service_selects_pods: true, ..Facts::default() };
+        check_with("v1", "Endpoints", json!({}), selects, Some(Rule::ControllerEndpoints));
         check("v1", "Endpoints", json!({}), None);
         let managed = |by: &str| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": by}}});
         let slice = "discovery.k8s.io/v1";
-        check(
-            slice,
-            "EndpointSlice",
-            managed("endpointslice-controller.k8s.io"),
-            Some(Rule::ControllerEndpoints),
-        );
+        check(slice, "EndpointSlice", managed("endpointslice-controller.k8s.io"), Some(Rule::ControllerEndpoints));
         check(
             slice,
             "EndpointSlice",
@@ -541,17 +364,7 @@ mod tests {
             json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
             Some(Rule::BeingDeleted),
         );
-        check(
-            "v1",
-            "Secret",
-            json!({"metadata": {"deletionTimestamp": null}}),
-            None,
-        );
-        check(
-            "v1",
-            "Pod",
-            json!({"metadata": {"labels": {"orlop.io/run": "nightly"}}}),
-            Some(Rule::OrlopRuns),
-        );
+        check("v1", "Secret", json!({"metadata": {"deletionTimestamp": null}}), None);
+        check("v1", "Pod", json!({"metadata": {"labels": {"orlop.io/run": "nightly"}}}), Some(Rule::OrlopRuns));
     }
 }

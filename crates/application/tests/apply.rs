@@ -1,9 +1,6 @@
 //! What becomes of single objects when a real API server takes them, or does not.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's helpers may panic as the test may"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 mod support;
 
@@ -34,30 +31,17 @@ async fn the_policy_says_what_becomes_of_an_object_that_is_there() {
     let before = read(&client, path).await;
     let retained = restore_one(&client, "run-1", ReplacePolicy::Retain, &wanted).await;
     assert!(matches!(retained, Applied::Kept { .. }), "{retained:?}");
-    assert_eq!(
-        read(&client, path).await,
-        before,
-        "nothing at all has changed"
-    );
+    assert_eq!(read(&client, path).await, before, "nothing at all has changed");
 
     for _ in 0..2 {
-        assert_eq!(
-            restore_one(&client, "run-2", ReplacePolicy::Update, &wanted).await,
-            Applied::Updated
-        );
+        assert_eq!(restore_one(&client, "run-2", ReplacePolicy::Update, &wanted).await, Applied::Updated);
     }
     let updated = read(&client, path).await;
-    assert_eq!(
-        updated["data"],
-        json!({"key": "from the backup", "extra": "kept by Update"})
-    );
+    assert_eq!(updated["data"], json!({"key": "from the backup", "extra": "kept by Update"}));
     assert_eq!(updated["metadata"]["uid"], before["metadata"]["uid"]);
 
     for _ in 0..2 {
-        assert_eq!(
-            restore_one(&client, "run-3", ReplacePolicy::Delete, &wanted).await,
-            Applied::Replaced
-        );
+        assert_eq!(restore_one(&client, "run-3", ReplacePolicy::Delete, &wanted).await, Applied::Replaced);
     }
     let replaced = read(&client, path).await;
     assert_eq!(replaced["data"], json!({"key": "from the backup"}));
@@ -74,15 +58,9 @@ async fn what_holds_an_object_that_is_to_be_replaced_is_named() {
     create(&client, [namespace("shop"), held]).await;
     let wanted = config_map("shop", "held", "new");
     let outcome = restore_one(&client, "run-1", ReplacePolicy::Delete, &wanted).await;
-    assert!(
-        reason(&outcome).contains("held by the finalizers example.com/hold"),
-        "{outcome:?}"
-    );
+    assert!(reason(&outcome).contains("held by the finalizers example.com/hold"), "{outcome:?}");
     let outcome = restore_one(&client, "run-2", ReplacePolicy::Retain, &wanted).await;
-    assert!(
-        reason(&outcome).contains("example.com/hold"),
-        "an object on its way out is not kept: {outcome:?}"
-    );
+    assert!(reason(&outcome).contains("example.com/hold"), "an object on its way out is not kept: {outcome:?}");
 }
 
 #[tokio::test]
@@ -95,17 +73,8 @@ async fn a_field_that_cannot_change_is_an_error_that_tells_the_way() {
     create(&client, [namespace("shop"), there]).await;
     let wanted = config_map("shop", "fixed", "new");
     let outcome = restore_one(&client, "run-1", ReplacePolicy::Update, &wanted).await;
-    assert!(
-        reason(&outcome).contains("replacePolicy Delete replaces the object"),
-        "{outcome:?}"
-    );
-    assert!(matches!(
-        outcome,
-        Applied::Failed {
-            retryable: false,
-            ..
-        }
-    ));
+    assert!(reason(&outcome).contains("replacePolicy Delete replaces the object"), "{outcome:?}");
+    assert!(matches!(outcome, Applied::Failed { retryable: false, .. }));
 }
 
 #[tokio::test]
@@ -132,29 +101,15 @@ async fn what_is_missing_or_too_large_is_said_and_the_others_are_made() {
             outcome(too_large)
         );
     }
-    assert!(
-        reason(outcome(3)).contains("namespaces \"nowhere\" not found"),
-        "{:?}",
-        outcome(3)
-    );
+    assert!(reason(outcome(3)).contains("namespaces \"nowhere\" not found"), "{:?}", outcome(3));
     assert!(
         reason(outcome(4)).contains("the kind Widget.example.com is not known to this cluster"),
         "{:?}",
         outcome(4)
     );
+    assert!(reason(outcome(5)).contains("spec.ports[0].port"), "{:?}", outcome(5));
     assert!(
-        reason(outcome(5)).contains("spec.ports[0].port"),
-        "{:?}",
-        outcome(5)
-    );
-    assert!(
-        outcomes.iter().skip(1).all(|(_, applied)| matches!(
-            applied,
-            Applied::Failed {
-                retryable: false,
-                ..
-            }
-        )),
+        outcomes.iter().skip(1).all(|(_, applied)| matches!(applied, Applied::Failed { retryable: false, .. })),
         "{outcomes:?}"
     );
 }
@@ -168,21 +123,10 @@ async fn an_existing_definition_is_kept_with_its_versions() {
     let objects = [widgets(&["v1"]), widget("shop", "v1"), widget("shop", "v2")];
     for policy in [ReplacePolicy::Update, ReplacePolicy::Delete] {
         let outcomes = restore(&client, &format!("{policy:?}"), policy, &objects).await;
-        let Applied::Kept { why } = &outcomes[0].1 else {
-            panic!("{outcomes:?}")
-        };
-        assert!(
-            why.contains("other versions (v2)") && why.contains("the backup's v1"),
-            "{why}"
-        );
-        assert!(
-            reason(&outcomes[1].1).contains("serves Widget.example.com in v2 only"),
-            "{outcomes:?}"
-        );
-        assert!(
-            matches!(outcomes[2].1, Applied::Created | Applied::Replaced),
-            "{outcomes:?}"
-        );
+        let Applied::Kept { why } = &outcomes[0].1 else { panic!("{outcomes:?}") };
+        assert!(why.contains("other versions (v2)") && why.contains("the backup's v1"), "{why}");
+        assert!(reason(&outcomes[1].1).contains("serves Widget.example.com in v2 only"), "{outcomes:?}");
+        assert!(matches!(outcomes[2].1, Applied::Created | Applied::Replaced), "{outcomes:?}");
     }
 }
 
@@ -198,15 +142,9 @@ async fn a_variable_given_twice_is_restored_as_it_was() {
         "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}},
             "spec": {"containers": [{"name": "c", "image": "i", "env": env}]}}},
     });
-    assert_eq!(
-        restore_one(&client, "run-1", ReplacePolicy::Retain, &deployment).await,
-        Applied::Created
-    );
+    assert_eq!(restore_one(&client, "run-1", ReplacePolicy::Retain, &deployment).await, Applied::Created);
     let there = read(&client, "/apis/apps/v1/namespaces/shop/deployments/web").await;
-    assert_eq!(
-        there["spec"]["template"]["spec"]["containers"][0]["env"],
-        env
-    );
+    assert_eq!(there["spec"]["template"]["spec"]["containers"][0]["env"], env);
 }
 
 #[tokio::test]
@@ -233,15 +171,6 @@ async fn a_webhook_that_does_not_answer_is_worth_another_try() {
         }
     })
     .await;
-    assert!(
-        reason(&outcome).contains("guard.example.com"),
-        "{outcome:?}"
-    );
-    assert!(matches!(
-        outcome,
-        Applied::Failed {
-            retryable: true,
-            ..
-        }
-    ));
+    assert!(reason(&outcome).contains("guard.example.com"), "{outcome:?}");
+    assert!(matches!(outcome, Applied::Failed { retryable: true, .. }));
 }

@@ -1,26 +1,18 @@
 //! What a capture finds, leaves out and misses on a real API server.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's helpers may panic as the test may"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 mod support;
 
 use application::{
-    Capture, CaptureError, Found, LedgerSummary, ObjectFilter, ObjectKey, Rule, Selection,
-    SelectionError,
+    Capture, CaptureError, Found, LedgerSummary, ObjectFilter, ObjectKey, Rule, Selection, SelectionError,
 };
 use sandbox::{control_plane::ControlPlane, require_assets};
 use serde_json::json;
 use support::*;
 
 fn names(captured: &[application::Captured], kind: &str) -> Vec<String> {
-    captured
-        .iter()
-        .filter(|c| c.key.kind == kind)
-        .map(|c| c.key.name.clone())
-        .collect()
+    captured.iter().filter(|c| c.key.kind == kind).map(|c| c.key.name.clone()).collect()
 }
 
 #[tokio::test]
@@ -39,21 +31,13 @@ async fn every_object_is_in_the_ledger_once_over_many_pages() {
     }
     create(&client, maps).await;
     let captured = capture(&client, &["a", "b"]).await;
-    assert_eq!(
-        names(&captured, "ConfigMap"),
-        [expected.clone(), expected].concat()
-    );
+    assert_eq!(names(&captured, "ConfigMap"), [expected.clone(), expected].concat());
     let mut summary = LedgerSummary::default();
-    captured
-        .iter()
-        .for_each(|captured| summary.add(&captured.ledger_entry().outcome));
+    captured.iter().for_each(|captured| summary.add(&captured.ledger_entry().outcome));
     assert_eq!(summary.wanted(), captured.len() as u64);
     assert!(summary.is_complete(), "{summary:?}");
     assert_eq!(summary.stored, 222, "maps and the two namespaces");
-    assert_eq!(
-        summary.skipped["events"], 2,
-        "one entry per namespace stands for a kind that is left out"
-    );
+    assert_eq!(summary.skipped["events"], 2, "one entry per namespace stands for a kind that is left out");
 }
 
 #[tokio::test]
@@ -64,101 +48,33 @@ async fn a_selection_takes_what_it_names_and_no_more() {
     let mut labelled = config_map("shop", "labelled", "x");
     labelled["metadata"]["labels"] = json!({"app": "web", "tier": "front"});
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "shop", "labels": {"app": "web"}}});
-    create(
-        &client,
-        [
-            namespace("shop"),
-            config_map("shop", "plain", "x"),
-            labelled,
-            secret,
-        ],
-    )
-    .await;
-    let shop = || Selection {
-        namespaces: vec!["shop".into()],
-        ..Selection::default()
-    };
+    create(&client, [namespace("shop"), config_map("shop", "plain", "x"), labelled, secret]).await;
+    let shop = || Selection { namespaces: vec!["shop".into()], ..Selection::default() };
 
-    let by_label = capture_selected(
-        &client,
-        Selection {
-            label_selector: Some("app=web,tier notin (back)".into()),
-            ..shop()
-        },
-    )
-    .await;
+    let by_label =
+        capture_selected(&client, Selection { label_selector: Some("app=web,tier notin (back)".into()), ..shop() })
+            .await;
     assert_eq!(
         (names(&by_label, "ConfigMap"), names(&by_label, "Secret")),
         (vec!["labelled".into()], vec!["s".into()])
     );
 
-    let by_kind = capture_selected(
-        &client,
-        Selection {
-            resource_types: vec!["configmaps".into()],
-            ..shop()
-        },
-    )
-    .await;
-    assert_eq!(
-        (
-            names(&by_kind, "ConfigMap").len(),
-            names(&by_kind, "Secret").len()
-        ),
-        (2, 0)
-    );
+    let by_kind = capture_selected(&client, Selection { resource_types: vec!["configmaps".into()], ..shop() }).await;
+    assert_eq!((names(&by_kind, "ConfigMap").len(), names(&by_kind, "Secret").len()), (2, 0));
 
-    let without = capture_selected(
-        &client,
-        Selection {
-            exclude_resource_types: vec!["ConfigMap".into()],
-            ..shop()
-        },
-    )
-    .await;
-    assert_eq!(
-        (
-            names(&without, "ConfigMap").len(),
-            names(&without, "Secret").len()
-        ),
-        (0, 1)
-    );
+    let without =
+        capture_selected(&client, Selection { exclude_resource_types: vec!["ConfigMap".into()], ..shop() }).await;
+    assert_eq!((names(&without, "ConfigMap").len(), names(&without, "Secret").len()), (0, 1));
 
-    let one = ObjectFilter {
-        kind: "ConfigMap".into(),
-        name: Some("plain".into()),
-        ..ObjectFilter::default()
-    };
-    let by_name = capture_selected(
-        &client,
-        Selection {
-            include_resources: vec![one],
-            ..shop()
-        },
-    )
-    .await;
+    let one = ObjectFilter { kind: "ConfigMap".into(), name: Some("plain".into()), ..ObjectFilter::default() };
+    let by_name = capture_selected(&client, Selection { include_resources: vec![one], ..shop() }).await;
     assert_eq!(names(&by_name, "ConfigMap"), ["plain"]);
-    assert_eq!(
-        names(&by_name, "Namespace"),
-        ["shop"],
-        "its namespace comes with it"
-    );
+    assert_eq!(names(&by_name, "Namespace"), ["shop"], "its namespace comes with it");
 
-    let unknown = Selection {
-        resource_types: vec!["Confgimap".into()],
-        ..shop()
-    };
-    let refused = Capture::start(client.clone(), catalog(&client).await, unknown, quick())
-        .await
-        .err();
+    let unknown = Selection { resource_types: vec!["Confgimap".into()], ..shop() };
+    let refused = Capture::start(client.clone(), catalog(&client).await, unknown, quick()).await.err();
     assert!(
-        matches!(
-            refused,
-            Some(CaptureError::Selection(SelectionError::UnknownType {
-                field: "resourceTypes",
-                ..
-            }))
-        ),
+        matches!(refused, Some(CaptureError::Selection(SelectionError::UnknownType { field: "resourceTypes", .. }))),
         "{refused:?}"
     );
 }
@@ -170,14 +86,9 @@ async fn a_namespace_that_is_not_there_is_missed() {
     let client = plane.client();
     create(&client, [namespace("shop")]).await;
     let captured = capture(&client, &["shop", "typo"]).await;
-    let Some(Found::Missed(reason)) = found(&captured, "Namespace", "typo") else {
-        panic!("{captured:?}")
-    };
+    let Some(Found::Missed(reason)) = found(&captured, "Namespace", "typo") else { panic!("{captured:?}") };
     assert!(reason.contains("no such namespace"), "{reason}");
-    assert!(matches!(
-        found(&captured, "Namespace", "shop"),
-        Some(Found::Stored(_))
-    ));
+    assert!(matches!(found(&captured, "Namespace", "shop"), Some(Found::Stored(_))));
 }
 
 #[tokio::test]
@@ -192,44 +103,18 @@ async fn an_api_that_is_down_is_missed_and_hides_nothing_else() {
                 "service": {"name": "gone", "namespace": "shop"}},
         })
     };
-    create(
-        &client,
-        [
-            namespace("shop"),
-            config_map("shop", "a", "x"),
-            api("down.example.com"),
-            api("metrics.k8s.io"),
-        ],
-    )
-    .await;
-    eventually("the groups are announced", async || {
-        catalog(&client).await.broken().len() == 2
-    })
-    .await;
+    create(&client, [namespace("shop"), config_map("shop", "a", "x"), api("down.example.com"), api("metrics.k8s.io")])
+        .await;
+    eventually("the groups are announced", async || catalog(&client).await.broken().len() == 2).await;
     let captured = capture(&client, &["shop"]).await;
     let of_group = |group: &str| captured.iter().find(|c| c.key.group == group).unwrap();
     let down = of_group("down.example.com");
-    assert_eq!(
-        (down.key.kind.as_str(), down.key.name.as_str()),
-        (ObjectKey::ALL_KINDS, ObjectKey::ALL_NAMES)
-    );
+    assert_eq!((down.key.kind.as_str(), down.key.name.as_str()), (ObjectKey::ALL_KINDS, ObjectKey::ALL_NAMES));
+    assert!(matches!(&down.found, Found::Missed(reason) if reason.contains("could not be discovered")), "{down:?}");
+    assert_eq!(of_group("metrics.k8s.io").found, Found::Skipped(Rule::Metrics));
+    assert!(matches!(found(&captured, "ConfigMap", "a"), Some(Found::Stored(_))));
     assert!(
-        matches!(&down.found, Found::Missed(reason) if reason.contains("could not be discovered")),
-        "{down:?}"
-    );
-    assert_eq!(
-        of_group("metrics.k8s.io").found,
-        Found::Skipped(Rule::Metrics)
-    );
-    assert!(matches!(
-        found(&captured, "ConfigMap", "a"),
-        Some(Found::Stored(_))
-    ));
-    assert!(
-        matches!(
-            found(&captured, "APIService", "v1.down.example.com"),
-            Some(Found::Stored(_))
-        ),
+        matches!(found(&captured, "APIService", "v1.down.example.com"), Some(Found::Stored(_))),
         "it is served from the namespace"
     );
 
@@ -239,10 +124,7 @@ async fn an_api_that_is_down_is_missed_and_hides_nothing_else() {
         ..Selection::default()
     };
     let captured = capture_selected(&client, excluded).await;
-    assert!(
-        !captured.iter().any(|c| matches!(c.found, Found::Missed(_))),
-        "a group that is excluded is not missed"
-    );
+    assert!(!captured.iter().any(|c| matches!(c.found, Found::Missed(_))), "a group that is excluded is not missed");
 }
 
 #[tokio::test]
@@ -269,21 +151,12 @@ async fn an_object_whose_owner_is_not_captured_is_stored() {
     )
     .await;
     let captured = capture(&client, &["shop"]).await;
-    assert_eq!(
-        found(&captured, "ResourceQuota", "made"),
-        Some(&Found::Skipped(Rule::OwnedAndRecreated))
-    );
+    assert_eq!(found(&captured, "ResourceQuota", "made"), Some(&Found::Skipped(Rule::OwnedAndRecreated)));
     assert!(
-        matches!(
-            found(&captured, "ResourceQuota", "orphan"),
-            Some(Found::Stored(_))
-        ),
+        matches!(found(&captured, "ResourceQuota", "orphan"), Some(Found::Stored(_))),
         "its owner is of another life"
     );
-    assert!(
-        matches!(found(&captured, "Secret", "kept"), Some(Found::Stored(_))),
-        "what is in it cannot be made again"
-    );
+    assert!(matches!(found(&captured, "Secret", "kept"), Some(Found::Stored(_))), "what is in it cannot be made again");
 
     let without_owner = Selection {
         namespaces: vec!["shop".into()],
@@ -292,10 +165,7 @@ async fn an_object_whose_owner_is_not_captured_is_stored() {
     };
     let captured = capture_selected(&client, without_owner).await;
     assert!(
-        matches!(
-            found(&captured, "ResourceQuota", "made"),
-            Some(Found::Stored(_))
-        ),
+        matches!(found(&captured, "ResourceQuota", "made"), Some(Found::Stored(_))),
         "its owner is not in the backup"
     );
 }

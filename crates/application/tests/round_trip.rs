@@ -1,17 +1,13 @@
 //! A populated namespace goes through a backup and comes back: in another namespace, and in another cluster.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test's helpers may panic as the test may"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 mod support;
 
 use std::collections::BTreeMap;
 
 use application::{
-    Applied, Captured, Found, Mapping, ObjectKey, ReplacePolicy, RestoreOptions, Rule, Selection,
-    canonical, clean,
+    Applied, Captured, Found, Mapping, ObjectKey, ReplacePolicy, RestoreOptions, Rule, Selection, canonical, clean,
 };
 use kube::Client;
 use sandbox::{control_plane::ControlPlane, require_assets};
@@ -26,68 +22,37 @@ fn shop() -> Vec<Value> {
     let selector = json!({"matchLabels": {"app": "web"}});
     let claim = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}});
     let of = |api_version: &str, kind: &str, name: &str, fields: Value| {
-        let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}});
-        object
-            .as_object_mut()
-            .unwrap()
-            .extend(fields.as_object().unwrap().clone());
+        let mut object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}});
+        object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         object
     };
     let rbac = "rbac.authorization.k8s.io/v1";
-    let role_ref = |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
+    let role_ref =
+        |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
     let web = json!({"kind": "ServiceAccount", "name": "web", "namespace": "shop"});
     let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
     vec![
-        of(
-            "v1",
-            "ConfigMap",
-            "settings",
-            json!({"data": {"host": "db.shop.svc"}}),
-        ),
-        of(
-            "v1",
-            "Secret",
-            "password",
-            json!({"data": {"p": "cGFzcw=="}}),
-        ),
+        of("v1", "ConfigMap", "settings", json!({"data": {"host": "db.shop.svc"}})),
+        of("v1", "Secret", "password", json!({"data": {"p": "cGFzcw=="}})),
         of("v1", "ServiceAccount", "web", json!({})),
         of(rbac, "Role", "reader", json!({"rules": rules})),
-        of(
-            rbac,
-            "RoleBinding",
-            "reader",
-            json!({"roleRef": role_ref("Role", "reader"), "subjects": [web]}),
-        ),
-        of(
-            rbac,
-            "RoleBinding",
-            "viewer",
-            json!({"roleRef": role_ref("ClusterRole", "view"), "subjects": [web]}),
-        ),
+        of(rbac, "RoleBinding", "reader", json!({"roleRef": role_ref("Role", "reader"), "subjects": [web]})),
+        of(rbac, "RoleBinding", "viewer", json!({"roleRef": role_ref("ClusterRole", "view"), "subjects": [web]})),
         of(
             "v1",
             "Service",
             "web",
             json!({"spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80}]}}),
         ),
-        of(
-            "v1",
-            "Service",
-            "db",
-            json!({"spec": {"clusterIP": "None", "ports": [{"port": 5432}]}}),
-        ),
+        of("v1", "Service", "db", json!({"spec": {"clusterIP": "None", "ports": [{"port": 5432}]}})),
         of(
             "v1",
             "Endpoints",
             "db",
             json!({"subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 5432}]}]}),
         ),
-        of(
-            "v1",
-            "PersistentVolumeClaim",
-            "data",
-            json!({"spec": claim}),
-        ),
+        of("v1", "PersistentVolumeClaim", "data", json!({"spec": claim})),
         of(
             "v1",
             "LimitRange",
@@ -113,12 +78,7 @@ fn shop() -> Vec<Value> {
             "migrate",
             json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "m"}]}}}}),
         ),
-        of(
-            "v1",
-            "Pod",
-            "tool",
-            json!({"spec": {"containers": [{"name": "c", "image": "t"}]}}),
-        ),
+        of("v1", "Pod", "tool", json!({"spec": {"containers": [{"name": "c", "image": "t"}]}})),
         of(
             "networking.k8s.io/v1",
             "NetworkPolicy",
@@ -147,8 +107,7 @@ fn shop() -> Vec<Value> {
 /// What is around the application: what it needs from cluster scope, and what it does not.
 fn surroundings() -> Vec<Value> {
     let rbac = "rbac.authorization.k8s.io/v1";
-    let account =
-        |namespace: &str| json!({"kind": "ServiceAccount", "name": "web", "namespace": namespace});
+    let account = |namespace: &str| json!({"kind": "ServiceAccount", "name": "web", "namespace": namespace});
     let role = |name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
     vec![
         namespace("shop"),
@@ -173,9 +132,7 @@ fn surroundings() -> Vec<Value> {
 async fn populate(client: &Client) {
     create(client, surroundings()).await;
     eventually("the namespace has its account", async || {
-        !read(client, "/api/v1/namespaces/shop/serviceaccounts/default")
-            .await
-            .is_null()
+        !read(client, "/api/v1/namespaces/shop/serviceaccounts/default").await.is_null()
     })
     .await;
     create(client, shop()).await;
@@ -194,9 +151,7 @@ async fn populate(client: &Client) {
                 ..Selection::default()
             };
             let captured = capture_selected(client, selection).await;
-            captured
-                .iter()
-                .any(|c| c.key.kind == kind && c.found == Found::Skipped(rule))
+            captured.iter().any(|c| c.key.kind == kind && c.found == Found::Skipped(rule))
         })
         .await;
     }
@@ -211,9 +166,7 @@ fn to_copy() -> Mapping {
 
 /// The objects of an application, without what ties them to a cluster, by kind and name.
 fn contents(captured: &[Captured], mapping: &Mapping) -> BTreeMap<String, String> {
-    let of_namespaces = captured
-        .iter()
-        .filter(|captured| captured.key.namespace.is_some());
+    let of_namespaces = captured.iter().filter(|captured| captured.key.namespace.is_some());
     of_namespaces
         .filter_map(|captured| {
             let Found::Stored(object) = &captured.found else {
@@ -223,30 +176,20 @@ fn contents(captured: &[Captured], mapping: &Mapping) -> BTreeMap<String, String
             clean::for_restore(&captured.key, &mut object, RestoreOptions::default());
             mapping.apply(&mut object);
             let key = format!("{} {}", captured.key.kind, captured.key.name);
-            Some((
-                key,
-                String::from_utf8(canonical::to_bytes(&object)).unwrap(),
-            ))
+            Some((key, String::from_utf8(canonical::to_bytes(&object)).unwrap()))
         })
         .collect()
 }
 
 fn all_are(outcomes: &[(ObjectKey, Applied)], wanted: impl Fn(&ObjectKey, &Applied) -> bool) {
-    let others: Vec<_> = outcomes
-        .iter()
-        .filter(|(key, applied)| !wanted(key, applied))
-        .collect();
+    let others: Vec<_> = outcomes.iter().filter(|(key, applied)| !wanted(key, applied)).collect();
     assert!(others.is_empty(), "{others:#?}");
 }
 
 #[tokio::test]
 async fn an_application_comes_back_under_another_name_beside_the_original() {
     require_assets!();
-    let plane = ControlPlane::builder()
-        .with_controller_manager()
-        .start()
-        .await
-        .unwrap();
+    let plane = ControlPlane::builder().with_controller_manager().start().await.unwrap();
     let client = plane.client();
     populate(&client).await;
     let captured = capture(&client, &["shop"]).await;
@@ -261,11 +204,7 @@ async fn an_application_comes_back_under_another_name_beside_the_original() {
     create(&client, [namespace("copy")]).await;
     let objects = restorable(&captured, &to_copy());
     let is_kept = |key: &ObjectKey| {
-        key.namespace.is_none()
-            && !matches!(
-                key.kind.as_str(),
-                "ClusterRoleBinding" | "ValidatingWebhookConfiguration"
-            )
+        key.namespace.is_none() && !matches!(key.kind.as_str(), "ClusterRoleBinding" | "ValidatingWebhookConfiguration")
     };
     let outcomes = restore(&client, "run-1", ReplacePolicy::Retain, &objects).await;
     all_are(&outcomes, |key, applied| match applied {
@@ -276,50 +215,25 @@ async fn an_application_comes_back_under_another_name_beside_the_original() {
 
     let copy = capture(&client, &["copy"]).await;
     assert_eq!(contents(&copy, &Mapping::default()), before);
-    let binding = read(
-        &client,
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/node-readers-copy",
-    )
-    .await;
-    assert_eq!(
-        binding["subjects"],
-        json!([{"kind": "ServiceAccount", "name": "web", "namespace": "copy"}])
-    );
-    let original = read(
-        &client,
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/node-readers",
-    )
-    .await;
-    assert_eq!(
-        original["subjects"].as_array().unwrap().len(),
-        2,
-        "the original's binding is not touched"
-    );
+    let binding = read(&client, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/node-readers-copy").await;
+    assert_eq!(binding["subjects"], json!([{"kind": "ServiceAccount", "name": "web", "namespace": "copy"}]));
+    let original = read(&client, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/node-readers").await;
+    assert_eq!(original["subjects"].as_array().unwrap().len(), 2, "the original's binding is not touched");
 
     let again = restore(&client, "run-1", ReplacePolicy::Retain, &objects).await;
-    assert_eq!(
-        again, outcomes,
-        "the same run again does and reports the same"
-    );
+    assert_eq!(again, outcomes, "the same run again does and reports the same");
     let other_run = restore(&client, "run-2", ReplacePolicy::Retain, &objects).await;
-    all_are(&other_run, |_, applied| {
-        matches!(applied, Applied::Kept { .. })
-    });
+    all_are(&other_run, |_, applied| matches!(applied, Applied::Kept { .. }));
 }
 
 #[tokio::test]
 async fn an_application_comes_back_in_a_cluster_that_has_nothing_of_it() {
     require_assets!();
-    let east = ControlPlane::builder()
-        .with_controller_manager()
-        .start()
-        .await
-        .unwrap();
+    let east = ControlPlane::builder().with_controller_manager().start().await.unwrap();
     let west = ControlPlane::start().await.unwrap();
     populate(&east.client()).await;
     let captured = capture(&east.client(), &["shop"]).await;
-    let stored =
-        |kind: &str, name: &str| matches!(found(&captured, kind, name), Some(Found::Stored(_)));
+    let stored = |kind: &str, name: &str| matches!(found(&captured, kind, name), Some(Found::Stored(_)));
     for (kind, name) in [
         ("Namespace", "shop"),
         ("CustomResourceDefinition", "widgets.example.com"),
@@ -329,44 +243,22 @@ async fn an_application_comes_back_in_a_cluster_that_has_nothing_of_it() {
         ("IngressClass", "nginx"),
         ("ValidatingWebhookConfiguration", "guard"),
     ] {
-        assert!(
-            stored(kind, name),
-            "{kind} {name}: {:?}",
-            found(&captured, kind, name)
-        );
+        assert!(stored(kind, name), "{kind} {name}: {:?}", found(&captured, kind, name));
     }
-    assert_eq!(
-        found(&captured, "ClusterRole", "view"),
-        Some(&Found::Skipped(Rule::BuiltIn))
-    );
+    assert_eq!(found(&captured, "ClusterRole", "view"), Some(&Found::Skipped(Rule::BuiltIn)));
     assert_eq!(found(&captured, "ClusterRoleBinding", "others"), None);
-    let Some(Found::Stored(binding)) = found(&captured, "ClusterRoleBinding", "node-readers")
-    else {
+    let Some(Found::Stored(binding)) = found(&captured, "ClusterRoleBinding", "node-readers") else {
         panic!("not stored")
     };
-    assert_eq!(
-        binding["subjects"].as_array().unwrap().len(),
-        1,
-        "reduced to the accounts that are captured"
-    );
+    assert_eq!(binding["subjects"].as_array().unwrap().len(), 1, "reduced to the accounts that are captured");
 
     let objects = restorable(&captured, &Mapping::default());
     let outcomes = restore(&west.client(), "run-1", ReplacePolicy::Retain, &objects).await;
     all_are(&outcomes, |_, applied| *applied == Applied::Created);
     let there = capture(&west.client(), &["shop"]).await;
-    assert_eq!(
-        contents(&there, &Mapping::default()),
-        contents(&captured, &Mapping::default())
-    );
-    let class = read(
-        &west.client(),
-        "/apis/storage.k8s.io/v1/storageclasses/fast",
-    )
-    .await;
-    assert!(
-        class.is_null(),
-        "storage classes are kept for reference, not restored"
-    );
+    assert_eq!(contents(&there, &Mapping::default()), contents(&captured, &Mapping::default()));
+    let class = read(&west.client(), "/apis/storage.k8s.io/v1/storageclasses/fast").await;
+    assert!(class.is_null(), "storage classes are kept for reference, not restored");
 }
 
 #[tokio::test]
@@ -375,11 +267,7 @@ async fn an_unchanged_application_has_unchanged_bytes() {
     let plane = ControlPlane::start().await.unwrap();
     let client = plane.client();
     create(&client, surroundings()).await;
-    create(
-        &client,
-        shop().into_iter().filter(|object| object["kind"] != "Pod"),
-    )
-    .await;
+    create(&client, shop().into_iter().filter(|object| object["kind"] != "Pod")).await;
     let bytes = |captured: &[Captured]| -> Vec<Vec<u8>> {
         captured
             .iter()
@@ -394,12 +282,7 @@ async fn an_unchanged_application_has_unchanged_bytes() {
     let path = "/apis/apps/v1/namespaces/shop/deployments";
     let status = json!({"status": {"observedGeneration": 1, "replicas": 1}});
     let request = kube::core::Request::new(path)
-        .patch_subresource(
-            "status",
-            "web",
-            &kube::api::PatchParams::default(),
-            &kube::api::Patch::Merge(&status),
-        )
+        .patch_subresource("status", "web", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&status))
         .unwrap();
     let _: Value = client.request(request).await.unwrap();
     let second = capture(&client, &["shop"]).await;

@@ -11,10 +11,8 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::error::{During, Error};
+use crate::mover_pod;
 use crate::objects::{self, Object};
-
-/// Seconds a mover gets to end by itself: it only has to drop its work.
-const GRACE_SECONDS: u32 = 15;
 
 async fn labelled<K: Object>(client: &Client, selector: &str) -> Result<Vec<K>, Error> {
     let list = Api::<K>::all(client.clone()).list(&ListParams::default().labels(selector)).await;
@@ -42,18 +40,26 @@ pub async fn movers(client: &Client, uid: &str) -> Result<Vec<Pod>, Error> {
 /// The API server did not answer, or refused.
 pub async fn end_run(client: &Client, uid: &str) -> Result<Vec<String>, Error> {
     let selector = of_run(uid);
-    let mut left = remove(client, labelled::<Pod>(client, &selector).await?).await?;
+    let pods: Vec<Pod> = labelled(client, &selector).await?;
+    for pod in &pods {
+        mover_pod::end(client, pod).await?;
+    }
+    let mut left = still_there(client, pods).await?;
     left.extend(remove(client, labelled::<Secret>(client, &selector).await?).await?);
     left.extend(remove(client, labelled::<PersistentVolumeClaim>(client, &selector).await?).await?);
     Ok(left)
 }
 
 async fn remove<K: Object>(client: &Client, things: Vec<K>) -> Result<Vec<String>, Error> {
+    for thing in things.iter().filter(|thing| thing.meta().deletion_timestamp.is_none()) {
+        objects::delete(client, thing, None).await?;
+    }
+    still_there(client, things).await
+}
+
+async fn still_there<K: Object>(client: &Client, things: Vec<K>) -> Result<Vec<String>, Error> {
     let mut left = Vec::new();
     for thing in things {
-        if thing.meta().deletion_timestamp.is_none() {
-            objects::delete(client, &thing, Some(GRACE_SECONDS)).await?;
-        }
         let now: Option<K> = objects::read(client, &thing.namespace().unwrap_or_default(), &thing.name_any()).await?;
         if now.is_some_and(|n| n.uid() == thing.uid()) {
             left.push(objects::title(&thing));
@@ -62,8 +68,8 @@ async fn remove<K: Object>(client: &Client, things: Vec<K>) -> Result<Vec<String
     Ok(left)
 }
 
-/// Removes what is labelled with a run that does not exist any more, such as one whose finalizer was taken off by hand. The labelled
-/// things are listed before the runs: a run that begins in between is then known, and keeps what it made.
+/// Removes what is labelled with a run that does not exist any more, such as one whose finalizer was taken off by hand, or that is over.
+/// The labelled things are listed before the runs: a run that begins in between is then known, and keeps what it made.
 ///
 /// # Errors
 /// The API server did not answer, or refused.
@@ -71,25 +77,28 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     let pods: Vec<Pod> = labelled(client, RUN_LABEL).await?;
     let secrets: Vec<Secret> = labelled(client, RUN_LABEL).await?;
     let claims: Vec<PersistentVolumeClaim> = labelled(client, RUN_LABEL).await?;
-    let mut runs = uids::<ApplicationBackup>(client).await?;
-    runs.extend(uids::<ApplicationRestore>(client).await?);
+    let mut runs =
+        alive(client, |run: &ApplicationBackup| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
+    runs.extend(
+        alive(client, |run: &ApplicationRestore| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?,
+    );
     remove(client, orphans(pods, &runs)).await?;
     remove(client, orphans(secrets, &runs)).await?;
     remove(client, orphans(claims, &runs)).await?;
     Ok(())
 }
 
-async fn uids<K: Object>(client: &Client) -> Result<BTreeSet<String>, Error> {
+async fn alive<K: Object>(client: &Client, is_over: impl Fn(&K) -> bool) -> Result<BTreeSet<String>, Error> {
     let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
     let list = list.during(|| format!("list {}", K::plural(&())))?;
-    Ok(list.items.iter().filter_map(ResourceExt::uid).collect())
+    Ok(list.items.iter().filter(|run| !is_over(run)).filter_map(ResourceExt::uid).collect())
 }
 
 fn orphans<K: Object>(things: Vec<K>, runs: &BTreeSet<String>) -> Vec<K> {
     let known = |thing: &K| thing.labels().get(RUN_LABEL).is_some_and(|uid| runs.contains(uid));
     let orphans: Vec<K> = things.into_iter().filter(|thing| !known(thing)).collect();
     for orphan in &orphans {
-        tracing::warn!(what = objects::title(orphan), "removed: its run does not exist any more");
+        tracing::warn!(what = objects::title(orphan), "removed: its run is over or does not exist any more");
     }
     orphans
 }

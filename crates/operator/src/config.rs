@@ -56,8 +56,6 @@ pub struct Limits {
     pub missed_items: usize,
     /// Characters of one reason in a status, for the same cause.
     pub reason_chars: usize,
-    /// How long what a run made is waited for to go when the run ends, before an event says what is left.
-    pub cleanup_patience: Duration,
     /// How often things of runs that are gone are looked for.
     pub sweep_interval: Duration,
     /// Age from which a lease that is not renewed can be taken.
@@ -85,7 +83,6 @@ impl Default for Limits {
             mover_deadline: Duration::from_secs(24 * 3600),
             missed_items: 20,
             reason_chars: 1024,
-            cleanup_patience: Duration::from_secs(120),
             sweep_interval: Duration::from_secs(600),
             lease_duration: Duration::from_secs(15),
             lease_renew_deadline: Duration::from_secs(10),

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::controller::{Action, Config};
 use kube::{Api, Client, Resource, ResourceExt};
 
+use crate::backup::memory::Memory;
 use crate::cleanup;
 use crate::config::{Limits, OperatorConfig};
 use crate::error::Error;
@@ -29,6 +30,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What people are told.
     pub events: Events,
+    /// What is remembered of backups, to save work.
+    pub(crate) backups: Memory,
     /// Tells this cluster from every other one.
     pub cluster_id: String,
 }
@@ -39,7 +42,7 @@ impl Context {
     pub fn new(client: Client, config: OperatorConfig, metrics: Arc<Metrics>, cluster_id: String) -> Self {
         let events = Events::new(client.clone(), &config.identity);
         let repositories = Repositories::new(config.stores.clone());
-        Self { client, config, repositories, metrics, events, cluster_id }
+        Self { client, config, repositories, metrics, events, backups: Memory::default(), cluster_id }
     }
 
     /// All times and counts.
@@ -56,7 +59,7 @@ impl Context {
 }
 
 /// When something that went wrong is tried again. For the `error_policy` of every controller: logs and counts it.
-pub fn try_again<K: Resource<DynamicType = ()>>(object: &Arc<K>, error: &Error, context: &Arc<Context>) -> Action {
+pub fn try_again<K: Resource<DynamicType = ()>>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
     context.metrics.reconcile_error(&K::kind(&()), error);
     if error.is_conflict() {
         return Action::requeue(context.limits().conflict_retry);

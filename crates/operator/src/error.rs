@@ -65,6 +65,15 @@ impl Error {
         matches!(self, Self::Kube { source, .. } if matches!(&**source, kube::Error::Api(s) if s.is_conflict()))
     }
 
+    /// The words of an API server that does not take what it was given, unless it is only busy.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let Self::Kube { source, .. } = self else { return None };
+        let kube::Error::Api(status) = &**source else { return None };
+        let refused = (400..500).contains(&status.code) && !matches!(status.code, 401 | 408 | 409 | 429);
+        refused.then(|| status.message.clone())
+    }
+
     /// A word for metrics.
     #[must_use]
     pub fn kind(&self) -> &'static str {

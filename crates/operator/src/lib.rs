@@ -4,6 +4,7 @@
 //! pure, *apply* does the next step and says what it did, *status* writes that down. A reconcile looks at what is there and remembers
 //! nothing, so that an operator that is killed anywhere is replaced by another that goes on.
 
+mod backup;
 pub mod cleanup;
 pub mod conditions;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod http;
 pub mod leader;
+mod location;
 pub mod metrics;
 pub mod mover_pod;
 pub mod objects;
@@ -62,5 +64,9 @@ async fn work(client: Client, config: OperatorConfig, pages: &http::Pages, shutd
 
 /// All controllers. They end only by being dropped.
 async fn controllers(context: Arc<Context>) {
-    tokio::join!(context::sweep(context.clone()));
+    tokio::join!(
+        location::controller(context.clone()),
+        backup::controller(context.clone()),
+        context::sweep(context.clone()),
+    );
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +53,15 @@ pub fn beside<K: Object, L: Object>(client: &Client, object: &L) -> Api<K> {
 pub async fn read<K: Object>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, Error> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
     api.get_opt(name).await.during(|| format!("read the {} {namespace}/{name}", K::kind(&())))
+}
+
+/// Reads all objects of a kind in a namespace.
+///
+/// # Errors
+/// The API server did not answer, or refused.
+pub async fn list<K: Object>(client: &Client, namespace: &str) -> Result<Vec<K>, Error> {
+    let list = Api::<K>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
+    Ok(list.during(|| format!("list {} in the namespace {namespace}", K::plural(&())))?.items)
 }
 
 /// Makes an object. That it exists already is success: names are deterministic, so it is the one that an earlier try made.

@@ -9,8 +9,8 @@
 use std::{sync::Arc, time::Duration};
 
 use application::{
-    ApiCatalog, Applied, Applier, Capture, Captured, Found, Mapping, ObjectKey, Patience,
-    ReplacePolicy, RestoreOptions, Selection, canonical, clean, discover, order::order,
+    ApiCatalog, Applied, Applier, Capture, Captured, Found, Mapping, ObjectKey, Patience, ReplacePolicy,
+    RestoreOptions, Selection, canonical, clean, discover, order::order,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{Client, api::PostParams, core::Request};
@@ -45,9 +45,7 @@ pub(crate) async fn create(client: &Client, objects: impl IntoIterator<Item = Va
         .await;
         let kind = catalog.get(&key.group, &key.kind).unwrap();
         let path = kind.path(&key.version, key.namespace.as_deref());
-        let request = Request::new(path)
-            .create(&PostParams::default(), canonical::to_bytes(&object))
-            .unwrap();
+        let request = Request::new(path).create(&PostParams::default(), canonical::to_bytes(&object)).unwrap();
         if let Err(error) = client.request::<Value>(request).await {
             panic!("{key}: {error}");
         }
@@ -57,9 +55,7 @@ pub(crate) async fn create(client: &Client, objects: impl IntoIterator<Item = Va
 /// Reads an object; `null` if it is not there.
 pub(crate) async fn read(client: &Client, path: &str) -> Value {
     let (path, name) = path.rsplit_once('/').unwrap();
-    let request = Request::new(path)
-        .get(name, &kube::core::params::GetParams::default())
-        .unwrap();
+    let request = Request::new(path).get(name, &kube::core::params::GetParams::default()).unwrap();
     match client.request(request).await {
         Ok(value) => value,
         Err(kube::Error::Api(status)) if status.code == 404 => Value::Null,
@@ -71,10 +67,7 @@ pub(crate) async fn read(client: &Client, path: &str) -> Value {
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !condition().await {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{what}: not within a minute"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not within a minute");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -90,7 +83,8 @@ pub(crate) fn config_map(namespace: &str, name: &str, value: &str) -> Value {
 /// The definition of the kind `Widget` in the group `example.com`, served at the given versions.
 pub(crate) fn widgets(versions: &[&str]) -> Value {
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let version = |(index, name): (usize, &&str)| json!({"name": name, "served": true, "storage": index == 0, "schema": schema});
+    let version =
+        |(index, name): (usize, &&str)| json!({"name": name, "served": true, "storage": index == 0, "schema": schema});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "widgets.example.com"},
@@ -112,64 +106,34 @@ pub(crate) fn widget(namespace: &str, version: &str) -> Value {
 /// Captures whole namespaces.
 pub(crate) async fn capture(client: &Client, namespaces: &[&str]) -> Vec<Captured> {
     let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-    capture_selected(
-        client,
-        Selection {
-            namespaces,
-            ..Selection::default()
-        },
-    )
-    .await
+    capture_selected(client, Selection { namespaces, ..Selection::default() }).await
 }
 
 pub(crate) async fn capture_selected(client: &Client, selection: Selection) -> Vec<Captured> {
-    let capture = Capture::start(client.clone(), catalog(client).await, selection, quick())
-        .await
-        .unwrap();
+    let capture = Capture::start(client.clone(), catalog(client).await, selection, quick()).await.unwrap();
     let captured: Vec<_> = capture.into_stream().try_collect().await.unwrap();
-    let keys: Vec<_> = captured
-        .iter()
-        .map(|captured| captured.key.encode())
-        .collect();
-    assert!(
-        keys.is_sorted_by(|a, b| a < b),
-        "objects come once, in the order of their keys"
-    );
+    let keys: Vec<_> = captured.iter().map(|captured| captured.key.encode()).collect();
+    assert!(keys.is_sorted_by(|a, b| a < b), "objects come once, in the order of their keys");
     captured
 }
 
 /// What became of one object.
 pub(crate) fn found<'a>(captured: &'a [Captured], kind: &str, name: &str) -> Option<&'a Found> {
-    captured
-        .iter()
-        .find(|c| c.key.kind == kind && c.key.name == name)
-        .map(|c| &c.found)
+    captured.iter().find(|c| c.key.kind == kind && c.key.name == name).map(|c| &c.found)
 }
 
 /// The objects of a capture that would be restored, mapped and in order.
 pub(crate) fn restorable(captured: &[Captured], mapping: &Mapping) -> Vec<Value> {
     let stored = |key: &ObjectKey| {
-        let captured = captured
-            .iter()
-            .find(|captured| captured.key == *key)
-            .unwrap();
-        let Found::Stored(object) = &captured.found else {
-            panic!("{key} is not stored")
-        };
+        let captured = captured.iter().find(|captured| captured.key == *key).unwrap();
+        let Found::Stored(object) = &captured.found else { panic!("{key} is not stored") };
         let mut object = object.clone();
         clean::for_restore(key, &mut object, RestoreOptions::default());
         mapping.apply(&mut object);
         object
     };
-    let keys = captured
-        .iter()
-        .filter(|c| matches!(c.found, Found::Stored(_)))
-        .map(|c| c.key.clone());
-    order(keys)
-        .into_iter()
-        .flat_map(|(_, keys)| keys)
-        .map(|key| stored(&key))
-        .collect()
+    let keys = captured.iter().filter(|c| matches!(c.found, Found::Stored(_))).map(|c| c.key.clone());
+    order(keys).into_iter().flat_map(|(_, keys)| keys).map(|key| stored(&key)).collect()
 }
 
 /// Restores objects in one run.
@@ -183,12 +147,7 @@ pub(crate) async fn restore(
     // One wave after the other, as an operator does it.
     let mut outcomes = Vec::new();
     for wave in objects.chunk_by(|a, b| wave(a) == wave(b)) {
-        outcomes.extend(
-            applier
-                .apply_each(stream::iter(wave.to_vec()))
-                .collect::<Vec<_>>()
-                .await,
-        );
+        outcomes.extend(applier.apply_each(stream::iter(wave.to_vec())).collect::<Vec<_>>().await);
     }
     outcomes
 }
@@ -197,14 +156,6 @@ fn wave(object: &Value) -> Option<application::Wave> {
     application::Wave::of(&ObjectKey::of(object).unwrap())
 }
 
-pub(crate) async fn restore_one(
-    client: &Client,
-    run: &str,
-    policy: ReplacePolicy,
-    object: &Value,
-) -> Applied {
-    restore(client, run, policy, std::slice::from_ref(object))
-        .await
-        .remove(0)
-        .1
+pub(crate) async fn restore_one(client: &Client, run: &str, policy: ReplacePolicy, object: &Value) -> Applied {
+    restore(client, run, policy, std::slice::from_ref(object)).await.remove(0).1
 }

@@ -42,10 +42,7 @@ pub(super) enum Applied {
         left: Vec<String>,
     },
     /// It is let go.
-    Released {
-        /// Why the recovery point stays although it was to go.
-        stays: Option<String>,
-    },
+    Released,
     /// The recovery point cannot be removed now.
     Waiting(LocationProblem),
 }
@@ -99,5 +96,5 @@ pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) ->
     }
     objects::set_finalizer(&context.client, &gathered.run, false).await?;
     context.backups.forget(&gathered.uid);
-    Ok(Applied::Released { stays })
+    Ok(Applied::Released)
 }

@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use repository::{ErrorKind, PointId, RecoveryPoint};
 
 use super::parents::{self, Parents};
+use super::store::Draft;
 use super::volume::{ClaimState, attempt_that_counts};
 use super::{deletion, validate};
 use crate::cleanup;
@@ -99,7 +100,7 @@ pub(super) struct Storing {
     /// The recovery point, if it is published already.
     pub published: Option<RecoveryPoint>,
     /// The recovery point, if it is stored and not published.
-    pub draft: Option<Arc<RecoveryPoint>>,
+    pub draft: Option<Arc<Draft>>,
 }
 
 impl Gathered {
@@ -120,7 +121,7 @@ pub(super) fn point_id(run: &ApplicationBackup) -> Result<PointId, Error> {
     let created = run.metadata.creation_timestamp.as_ref();
     let created = created.ok_or_else(|| Error::NotStored(objects::title(run), "creationTimestamp"))?.0;
     let name = format!("{}-{}", created.strftime("%Y%m%d-%H%M%S"), mover_pod::short(&uid));
-    name.parse().during(|| format!("name the recovery point of the {}", objects::title(run)))
+    name.parse().map_err(|_| Error::NotStored(objects::title(run), "uid of letters and digits"))
 }
 
 /// Reads all of it; nothing if the run is gone.

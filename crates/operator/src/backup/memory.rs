@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use repository::RecoveryPoint;
-
 use super::parents::Parents;
+use super::store::Draft;
 
 /// Runs that are remembered. More at once work more slowly, not wrongly.
 const KEPT: usize = 256;
 
 #[derive(Default)]
 struct Run {
-    draft: Option<Arc<RecoveryPoint>>,
+    draft: Option<Arc<Draft>>,
     parents: Option<Arc<Parents>>,
 }
 
@@ -34,12 +33,12 @@ impl Memory {
     }
 
     /// The recovery point that is stored and not published yet.
-    pub(super) fn draft(&self, uid: &str) -> Option<Arc<RecoveryPoint>> {
+    pub(super) fn draft(&self, uid: &str) -> Option<Arc<Draft>> {
         self.runs().get(uid)?.draft.clone()
     }
 
-    pub(super) fn keep_draft(&self, uid: &str, point: RecoveryPoint) {
-        self.change(uid, |run| run.draft = Some(Arc::new(point)));
+    pub(super) fn keep_draft(&self, uid: &str, draft: Draft) {
+        self.change(uid, |run| run.draft = Some(Arc::new(draft)));
     }
 
     /// What the volumes of the run had before.

@@ -38,7 +38,7 @@ use crate::error::Error;
 use crate::mover_pod;
 
 /// Runs for ever.
-pub async fn controller(context: Arc<Context>) {
+pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let movers = watcher::Config::default().labels(RUN_LABEL);
     Controller::new(Api::<ApplicationBackup>::all(client.clone()), watcher::Config::default())

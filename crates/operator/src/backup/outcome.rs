@@ -61,9 +61,8 @@ impl Moved {
     /// Why the volume is not whole, if it is not.
     pub(super) fn unreadable(&self) -> Option<String> {
         let first = self.first_missed.as_deref().unwrap_or("the mover's log names them");
-        (self.missed > 0).then(|| {
-            format!("{} files could not be read ({first}); the others are in the recovery point", self.missed)
-        })
+        (self.missed > 0)
+            .then(|| format!("{} files could not be read ({first}); the others are in the recovery point", self.missed))
     }
 }
 

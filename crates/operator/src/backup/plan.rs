@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::deletion;
 use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
+use super::store::Draft;
 use super::validate::validate;
 use super::volume::{self, ClaimState, Seen, Step, is_final};
 use crate::conditions::{BLOCKED, yes_since};
@@ -39,7 +40,7 @@ pub(super) enum Plan {
     /// Store the objects and the ledger.
     Store(Opened),
     /// Publish what is stored.
-    Publish(Opened, Arc<RecoveryPoint>),
+    Publish(Opened, Arc<Draft>),
     /// It is published: write down what it is.
     Adopt(Opened, Box<RecoveryPoint>),
 }
@@ -130,7 +131,8 @@ fn listed(claim: &ClaimFacts) -> VolumeBackup {
     } else if !claim.bound {
         (VolumeStage::Skipped, Some(RULE_NO_VOLUME))
     } else if claim.block {
-        let why = "the volume is a block device (volumeMode Block), which cannot be read as files; back it up by other means";
+        let why =
+            "the volume is a block device (volumeMode Block), which cannot be read as files; back it up by other means";
         (VolumeStage::Missed, Some(why))
     } else {
         (VolumeStage::Pending, None)

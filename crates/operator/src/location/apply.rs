@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use api::BackupLocation;
 use jiff::Timestamp;
-use repository::RecoveryPoint;
-use repository::store::RetryPolicy;
+use repository::{RecoveryPoint, RetryPolicy, Source};
 
 use super::plan::Plan;
 use crate::context::Context;
@@ -92,8 +91,9 @@ async fn probe(
 
 /// Tells the metrics of a good recovery point of this cluster, so that their ages are right after a restart too.
 fn count_good(context: &Context, point: &RecoveryPoint) {
-    if point.complete && point.source.cluster_id == context.cluster_id {
-        for namespace in &point.source.namespaces {
+    let Source::Application { cluster_id, namespaces, .. } = &point.source else { return };
+    if point.complete && *cluster_id == context.cluster_id {
+        for namespace in namespaces {
             context.metrics.good_point(namespace, point.created);
         }
     }

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use api::{BackupLocation, RUN_LABEL};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, WatchStreamExt, metadata_watcher, watcher};
+use kube::runtime::{Controller, watcher};
 use kube::{Api, ResourceExt};
 
 use crate::context::{Context, try_again};
@@ -22,16 +23,15 @@ use crate::error::Error;
 use crate::repositories::secret_names;
 
 /// Runs for ever.
-pub async fn controller(context: Arc<Context>) {
+pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let controller = Controller::new(Api::<BackupLocation>::all(client.clone()), watcher::Config::default());
     let locations = controller.store();
     // Only names and versions of the Secrets are watched, and none that runs make.
     let of_others = watcher::Config::default().labels(&format!("!{RUN_LABEL}"));
-    let secrets = metadata_watcher(Api::<Secret>::all(client), of_others).default_backoff().touched_objects();
     controller
         .with_config(context.controller_config())
-        .watches_stream(secrets, move |secret| {
+        .watches(Api::<PartialObjectMeta<Secret>>::all(client), of_others, move |secret| {
             naming(&locations, &secret.namespace().unwrap_or_default(), &secret.name_any())
         })
         .run(reconcile, try_again, context.clone())

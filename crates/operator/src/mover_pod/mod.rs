@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::RUN_LABEL;
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
@@ -24,7 +25,7 @@ use kube::{Client, Resource, ResourceExt};
 use crate::error::Error;
 use crate::objects;
 
-pub use state::{MoverState, SoFar, so_far, state};
+pub use state::{MoverState, SoFar, is_overdue, so_far, state};
 
 /// On a mover: kind, namespace and name of its run, so that a change of the mover wakes the run.
 pub const RUN_ANNOTATION: &str = "orlop.io/run-of";
@@ -273,14 +274,21 @@ fn on_node(node: &str) -> Affinity {
     Affinity { node_affinity: Some(node_affinity), ..Affinity::default() }
 }
 
-/// Removes a mover and its Secret; by force when its node is lost.
+/// Whether a pod that is not over uses a claim, and has a node.
+#[must_use]
+pub fn uses(pod: &Pod, claim: &str) -> bool {
+    let over = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+    let spec = pod.spec.clone().unwrap_or_default();
+    let names = |v: &Volume| v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == claim);
+    !over && spec.node_name.is_some() && spec.volumes.iter().flatten().any(names)
+}
+
+/// Removes a mover and its Secret; by force when its node is lost, which shows in a pod that should have ended long ago.
 ///
 /// # Errors
 /// The API server did not answer, or refused.
-pub async fn remove(client: &Client, pod: &Pod, force: bool) -> Result<(), Error> {
-    if force || pod.metadata.deletion_timestamp.is_none() {
-        objects::delete(client, pod, force.then_some(0)).await?;
-    }
+pub async fn remove(client: &Client, pod: &Pod) -> Result<(), Error> {
+    end(client, pod).await?;
     let namespace = pod.namespace().unwrap_or_default();
     match objects::read::<Secret>(client, &namespace, &pod.name_any()).await? {
         Some(secret) if secret.labels().get(RUN_LABEL) == pod.labels().get(RUN_LABEL) => {
@@ -288,6 +296,20 @@ pub async fn remove(client: &Client, pod: &Pod, force: bool) -> Result<(), Error
         }
         _ => Ok(()),
     }
+}
+
+/// Asks a pod to end; by force when its node is lost.
+///
+/// # Errors
+/// The API server did not answer, or refused.
+pub async fn end(client: &Client, pod: &Pod) -> Result<(), Error> {
+    if pod.metadata.deletion_timestamp.is_none() {
+        return objects::delete(client, pod, None).await;
+    }
+    if is_overdue(pod, Timestamp::now()) {
+        return objects::delete(client, pod, Some(0)).await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

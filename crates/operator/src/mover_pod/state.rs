@@ -67,13 +67,15 @@ pub fn state(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState 
             reason: failure(status.reason.as_deref(), status.message.as_deref(), ended.as_ref()),
             message: ended.and_then(|e| e.message).filter(|m| !m.is_empty()),
         },
-        _ if pod.metadata.deletion_timestamp.is_some() => MoverState::Ending { overdue: overdue(pod, now) },
+        _ if pod.metadata.deletion_timestamp.is_some() => MoverState::Ending { overdue: is_overdue(pod, now) },
         (Some("Running" | "Unknown"), _) => MoverState::Running,
         _ => waiting(pod, now, start_deadline),
     }
 }
 
-fn overdue(pod: &Pod, now: Timestamp) -> bool {
+/// Whether a pod should have ended long ago: its node is lost, and nobody else will say that it is gone.
+#[must_use]
+pub fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
     let asked = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
     asked.is_some_and(|end| now.duration_since(end).unsigned_abs() >= FORCE_AFTER && now > end)
 }
@@ -191,8 +193,7 @@ mod tests {
             EARLY,
             MoverState::Succeeded { message: "{\"ok\":true}".into() },
         );
-        let said =
-            r#"{"ok":false,"failure":{"error":"open the repository: no","kind":"unreachable","retryable":true},"seconds":1}"#;
+        let said = r#"{"ok":false,"failure":{"error":"open the repository: no","kind":"unreachable","retryable":true},"seconds":1}"#;
         check(
             ended("Failed", json!({"exitCode": 1, "reason": "Error", "message": said})),
             None,
