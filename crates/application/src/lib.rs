@@ -31,6 +31,7 @@ mod pods;
 mod retry;
 pub mod rules;
 pub mod selection;
+mod tasks;
 
 pub use apply::{Applied, Applier};
 pub use capture::{Capture, CaptureError, Captured, Found};
