@@ -20,7 +20,13 @@ pub(crate) struct OperatorArgs {
     #[arg(long, env = "ORLOP_IMAGE", hide_env_values = true, value_name = "IMAGE")]
     image: String,
     /// Where health and metrics are served
-    #[arg(long, env = "ORLOP_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "ORLOP_LISTEN",
+        hide_env_values = true,
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
     listen: SocketAddr,
     /// The namespace that the operator lives in
     #[arg(long, env = "POD_NAMESPACE", hide_env_values = true, value_name = "NAMESPACE", default_value = api::ADMIN_NAMESPACE)]

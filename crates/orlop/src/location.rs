@@ -63,8 +63,9 @@ impl Kind for BackupLocation {
     }
 }
 
-/// Written on a location to have it probed now: the operator looks at a location whenever it is changed. The value is an instant.
-const CHECK_REQUESTED: &str = "orlop.io/check-requested-at";
+/// Reasons that are known without a probe. The operator watches what is behind them, so they are true at any time, and asking for a probe
+/// would change nothing.
+const WITHOUT_PROBE: [&str; 2] = ["SecretNotFound", "InvalidSpec"];
 
 /// A probe that is younger answers for itself. Times in resources are whole seconds, so a second one within it could not be told apart.
 const FRESH: Duration = Duration::from_secs(2);
@@ -93,10 +94,10 @@ async fn check(cluster: &Cluster, name: &str, timeout: Duration, format: Format)
     let last = checked(&before);
     let now = Timestamp::now();
     let fresh = last.as_ref().is_some_and(|t| now.duration_since(t.0).unsigned_abs() < FRESH);
-    let location = if fresh {
+    let location = if fresh || ready_reason(&before).is_some_and(|reason| WITHOUT_PROBE.contains(&reason)) {
         before
     } else {
-        let patch = json!({"metadata": {"annotations": {CHECK_REQUESTED: now.to_string()}}});
+        let patch = json!({"metadata": {"annotations": {api::CHECK_REQUESTED: now.to_string()}}});
         let api = cluster.api::<BackupLocation>();
         let what = format!("check location {name}");
         api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map_err(|e| cluster.explain(&what, e))?;
@@ -117,12 +118,18 @@ pub(crate) fn verdict(location: &BackupLocation) -> Result<Exit> {
         return Ok(Exit::Succeeded);
     }
     let name = location.name_any();
-    let reason = status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| format!(" ({})", c.reason));
+    let reason = ready_reason(location).map(|reason| format!(" ({reason})"));
     let why = status.message.unwrap_or_else(|| "the operator does not say why".to_owned());
     Err(Error::new(format!("location {name} cannot be used{}: {why}", reason.unwrap_or_default())).next(format!(
         "put it right, then: orlop location check {name} -n {}",
         location.namespace().unwrap_or_default()
     )))
+}
+
+/// The one word that the operator gives for the state of a location.
+fn ready_reason(location: &BackupLocation) -> Option<&str> {
+    let conditions = &location.status.as_ref()?.conditions;
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.as_str())
 }
 
 /// Adds to a time limit what most often is behind it.
