@@ -1,0 +1,1 @@
+//! What a status says after what was done.
