@@ -69,7 +69,7 @@ struct CreateArgs {
     #[arg(long, value_name = "KIND[.GROUP]", value_delimiter = ',')]
     exclude_resource_types: Vec<String>,
     /// What happens to the recovery point when the backup is deleted
-    #[arg(long, value_enum, default_value = "retain")]
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "retain")]
     reclaim_policy: Reclaim,
     #[command(flatten)]
     wait: WaitArgs,

@@ -64,7 +64,7 @@ struct CreateArgs {
     #[arg(long, value_name = "OLD=NEW", value_delimiter = ',', value_parser = human::parse_pair)]
     storage_class: Vec<(String, String)>,
     /// What happens to objects that exist already
-    #[arg(long, value_enum, default_value = "retain")]
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "retain")]
     replace_policy: Replace,
     /// Only these objects
     #[arg(long, value_name = "KIND[.GROUP][/NAME]", value_delimiter = ',', value_parser = parse_filter)]

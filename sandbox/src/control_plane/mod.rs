@@ -116,10 +116,9 @@ impl ControlPlane {
         Builder::default()
     }
 
-    async fn launch(programs: &Programs, certificates: &Certificates, controllers: bool) -> Result<Self> {
+    async fn launch(programs: &Programs, certificates: &Certificates, ports: Ports, controllers: bool) -> Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("control-plane-").tempdir().context("make a temporary directory")?;
-        let ports = Ports::pick()?;
         let kubeconfig = write_files(directory.path(), certificates, ports)?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default())
             .await
@@ -235,34 +234,6 @@ impl Programs {
         let controller_manager = assets.find("kube-controller-manager")?;
         Ok(Self { etcd: assets.find("etcd")?, api_server, controller_manager, version })
     }
-}
-
-impl Ports {
-    fn pick() -> Result<Self> {
-        // All are held until all are picked, so that they differ.
-        let held = [pick_port()?, pick_port()?, pick_port()?];
-        let [etcd, api_server, controller_manager] = held.map(|(port, _)| port);
-        Ok(Self { etcd, api_server, controller_manager })
-    }
-}
-
-fn pick_port() -> Result<(u16, TcpListener)> {
-    /// The range is nearly empty; this many busy ports in a row mean that something else is wrong.
-    const ATTEMPTS: usize = 100;
-    let mut last = None;
-    for _ in 0..ATTEMPTS {
-        let port = rand::random_range(PORTS);
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(listener) => return Ok((port, listener)),
-            Err(error) => last = Some(error),
-        }
-    }
-    bail!("no free port of 127.0.0.1 in {PORTS:?} after {ATTEMPTS} attempts; the last one: {last:?}")
-}
-
-/// Whether a start failed because another process took a port after it was picked.
-fn is_port_clash(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains("address already in use")
 }
 
 /// Writes what the programs read, and returns the administrator's kubeconfig.

@@ -209,7 +209,8 @@ fn described(point: &RecoveryPoint) -> String {
         ("Source", source(&point.source)),
         ("Complete", if point.complete { "yes" } else { "no: something that was wanted is missing" }.to_owned()),
         ("Objects", point.stats.objects.to_string()),
-        ("Files", format!("{} of {}", point.stats.files, human::bytes(point.stats.bytes))),
+        ("Files", point.stats.files.to_string()),
+        ("Bytes", human::bytes(point.stats.bytes)),
         (
             "Added",
             format!(
