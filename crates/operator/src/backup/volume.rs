@@ -244,3 +244,175 @@ fn hold(volume: &mut VolumeBackup, moved: &Moved) {
     volume.changed_while_read = Some(moved.changed_while_read);
     volume.result = Some(moved.encode());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: &str = "a tree";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a small number of seconds is a timestamp")
+    }
+
+    fn tree() -> repository::TableRef {
+        let bytes = [1; repository::TableRef::LEN];
+        repository::TableRef::decode(&mut repository::Fields::new(&bytes)).expect(ROOT)
+    }
+
+    fn moved(files: u64, missed: u64) -> Moved {
+        Moved {
+            root: tree(),
+            files,
+            bytes: files * 10,
+            new_bytes: 1,
+            changed_while_read: 0,
+            missed,
+            first_missed: None,
+            packs: mover::PackList::default(),
+        }
+    }
+
+    fn message(files: u64, missed: u64) -> String {
+        let tree = serde_json::to_value(tree()).expect(ROOT);
+        let none = serde_json::json!({"count": 0, "first": []});
+        let failure = (missed > 0)
+            .then(|| serde_json::json!({"error": "some were missed", "kind": "incomplete", "retryable": false}));
+        let mut outcome = serde_json::json!({
+            "ok": missed == 0,
+            "seconds": 1.0,
+            "backup": {
+                "tree": {
+                    "root": tree, "files": files, "directories": 1, "others": 0, "bytes": files * 10, "newBytes": 1,
+                    "unchangedFiles": 0, "changedWhileRead": none, "vanished": none, "skipped": none,
+                    "missed": {"count": missed, "first": []}, "parentLost": null,
+                },
+                "packs": {"count": 0, "bytes": 0, "listed": []},
+            },
+        });
+        if let Some(failure) = failure {
+            outcome["failure"] = failure;
+        }
+        outcome.to_string()
+    }
+
+    fn failed(retryable: bool) -> MoverState {
+        let failure = serde_json::json!({"error": "full", "kind": "noSpace", "retryable": retryable});
+        let message = serde_json::json!({"ok": false, "seconds": 1.0, "failure": failure}).to_string();
+        MoverState::Failed { reason: "full".into(), message: Some(message) }
+    }
+
+    fn volume(stage: VolumeStage, attempts: u32) -> VolumeBackup {
+        VolumeBackup {
+            namespace: "shop".into(),
+            claim: "data".into(),
+            stage,
+            attempts,
+            ..VolumeBackup::default()
+        }
+    }
+
+    fn seen(mover: Option<MoverState>) -> Seen {
+        Seen { mover, claim: ClaimState::Present, ..Seen::default() }
+    }
+
+    fn step(volume: &VolumeBackup, seen: &Seen, slot: bool) -> Step {
+        next(volume, seen, slot, at(1000), &Limits::default())
+    }
+
+    #[test]
+    fn a_volume_that_waits_starts_when_there_is_a_slot_and_a_claim() {
+        let pending = volume(VolumeStage::Pending, 0);
+        assert_eq!(step(&pending, &seen(None), true), Step::Start { attempt: 1 });
+        assert_eq!(step(&pending, &seen(None), false), Step::Keep);
+        let unknown = Seen { claim: ClaimState::Unknown, ..seen(None) };
+        assert_eq!(step(&pending, &unknown, true), Step::Keep);
+        let gone = Seen { claim: ClaimState::Gone, ..seen(None) };
+        assert!(matches!(step(&pending, &gone, true), Step::Miss { reason, .. } if reason.contains("deleted")));
+    }
+
+    #[test]
+    fn a_mover_that_a_dead_operator_started_is_taken_over() {
+        let pending = volume(VolumeStage::Pending, 1);
+        let running = seen(Some(MoverState::Running));
+        let expected = Step::Note { attempt: 2, waits_for: None, so_far: None };
+        assert_eq!(step(&pending, &running, true), expected);
+        let mut taken = pending;
+        advance(&mut taken, Done::Seen(expected), at(5), 100);
+        assert_eq!((taken.stage, taken.attempts), (VolumeStage::Moving, 2));
+    }
+
+    #[test]
+    fn attempts_end_with_the_last_one() {
+        let check = |attempts, state: Option<MoverState>, again: bool| {
+            let step = step(&volume(VolumeStage::Moving, attempts), &seen(state.clone()), true);
+            assert_eq!(matches!(step, Step::Again { .. }), again, "attempt {attempts}, {state:?}: {step:?}");
+            assert_eq!(matches!(step, Step::Miss { .. }), !again, "attempt {attempts}, {state:?}: {step:?}");
+        };
+        check(1, None, true);
+        check(2, None, true);
+        check(3, None, false);
+        check(1, Some(failed(true)), true);
+        check(3, Some(failed(true)), false);
+        check(1, Some(failed(false)), false);
+        check(1, Some(MoverState::Failed { reason: "Evicted".into(), message: None }), true);
+        check(1, Some(MoverState::NeverStarted { why: "no node".into() }), false);
+        check(1, Some(MoverState::Succeeded { message: "not an outcome".into() }), true);
+    }
+
+    #[test]
+    fn what_a_mover_stored_is_judged() {
+        let parent = |files| Some(Parent { point: "p1".parse().expect(ROOT), files, root: tree() });
+        let check = |files, missed, before: Option<u64>, expected: &str| {
+            let mut seen = seen(Some(MoverState::Succeeded { message: message(files, missed) }));
+            seen.parent = before.and_then(parent);
+            let step = step(&volume(VolumeStage::Moving, 1), &seen, true);
+            match (&step, expected) {
+                (Step::Finish(done), "") => assert_eq!(done, &moved(files, missed)),
+                (Step::Miss { reason, moved: Some(_) }, said) if !said.is_empty() => {
+                    assert!(reason.contains(said), "{reason}");
+                }
+                _ => panic!("{files} files, {missed} missed, {before:?} before: {step:?}"),
+            }
+        };
+        check(2, 0, None, "");
+        check(2, 0, Some(5), "");
+        check(0, 0, None, "");
+        check(0, 0, Some(0), "");
+        check(0, 0, Some(5), "held 5 files in recovery point p1");
+        check(2, 1, None, "1 files could not be read");
+    }
+
+    #[test]
+    fn a_refused_mover_is_tried_again_for_as_long_as_one_that_does_not_start() {
+        let mut refused = volume(VolumeStage::Pending, 0);
+        let quota = Done::Refused { reason: "exceeded quota".into() };
+        advance(&mut refused, quota.clone(), at(900), 100);
+        advance(&mut refused, quota, at(950), 100);
+        assert_eq!(refused.started_at.as_ref().map(|t| t.0), Some(at(900)), "the first refusal counts");
+        let limits = Limits { mover_start_deadline: Duration::from_secs(100), ..Limits::default() };
+        assert_eq!(next(&refused, &seen(None), true, at(999), &limits), Step::Start { attempt: 1 });
+        let step = next(&refused, &seen(None), true, at(1000), &limits);
+        assert!(matches!(step, Step::Miss { reason, .. } if reason.contains("exceeded quota")));
+    }
+
+    #[test]
+    fn the_status_keeps_what_the_recovery_point_needs() {
+        let mut done = volume(VolumeStage::Moving, 1);
+        advance(&mut done, Done::Seen(Step::Finish(moved(2, 0))), at(7), 100);
+        assert_eq!((done.stage, done.files, done.bytes), (VolumeStage::Done, Some(2), Some(20)));
+        let kept = Moved::decode(done.result.as_deref().expect("a result is kept")).expect("it reads back");
+        assert_eq!(kept, moved(2, 0));
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_nothing_of_its_progress() {
+        let mut volume = volume(VolumeStage::Moving, 1);
+        let so_far = Some(SoFar { files: 7, bytes: 70 });
+        advance(&mut volume, Done::Seen(Step::Note { attempt: 1, waits_for: None, so_far }), at(1), 100);
+        assert_eq!(volume.bytes, Some(70));
+        advance(&mut volume, Done::Seen(Step::Again { reason: "evicted".into() }), at(2), 100);
+        assert_eq!((volume.stage, volume.attempts, volume.bytes), (VolumeStage::Pending, 1, None));
+        assert_eq!(volume.reason.as_deref(), Some("attempt 1: evicted"));
+    }
+}
