@@ -32,8 +32,8 @@ const ENTRY_LEN: usize = BlobRef::LEN + 1;
 const BLOCK_ENTRIES: usize = (64 << 10) / ENTRY_LEN;
 /// First identity, offset, length, number of entries.
 const BLOCK_LEN: usize = BlobId::LEN + 8 + 4 + 4;
-/// A session writes a run when it has this many entries: 20 MiB of memory, and a run of 18 MiB.
-pub(crate) const MAX_RUN_ENTRIES: usize = 1 << 18;
+/// A session writes a run when it has this many entries: 5 MiB of memory, and a run of 4.5 MiB per 64 GiB in blobs of 1 MiB.
+pub(crate) const MAX_RUN_ENTRIES: usize = 1 << 16;
 /// The longest run that is read, in bytes: a run may exceed its number of entries by those of one pack.
 pub(crate) const MAX_RUN_LEN: u64 = 32 << 20;
 

@@ -7,7 +7,7 @@ use crate::layout;
 use crate::pack::PackDamage;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// How many different findings are kept; a repository with more is lost as a whole, and the first ones say so.
+/// How many different findings are kept; further ones are only counted, because a repository with more is lost as a whole.
 const MAX_FINDINGS: usize = 100_000;
 
 /// Everything that is wrong so far.
@@ -16,6 +16,7 @@ pub(super) struct Findings {
     by_object: BTreeMap<(String, String), BTreeSet<PointId>>,
     all_points: BTreeSet<PointId>,
     packs: HashMap<PackId, PackFindings>,
+    dropped: u64,
 }
 
 /// The damage of one pack, by what it hits.
@@ -37,6 +38,8 @@ impl Findings {
         let key = (object.to_owned(), what.to_owned());
         if self.by_object.len() < MAX_FINDINGS || self.by_object.contains_key(&key) {
             self.by_object.entry(key).or_default().extend(point.cloned());
+        } else {
+            self.dropped += 1;
         }
     }
 
@@ -91,7 +94,7 @@ impl Findings {
 
     /// Tells all findings; gives their number.
     pub(super) fn tell(self, on_finding: &mut dyn FnMut(Finding)) -> u64 {
-        let count = self.by_object.len() as u64;
+        let count = self.by_object.len() as u64 + self.dropped;
         for ((object, what), points) in self.by_object {
             on_finding(Finding { object, what, points: points.into_iter().collect() });
         }

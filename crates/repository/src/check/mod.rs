@@ -13,8 +13,8 @@ mod survey;
 mod walk;
 
 use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
-use crate::error::Result;
-use crate::ids::PointId;
+use crate::error::{Error, Result};
+use crate::ids::{KeyId, PointId};
 use crate::layout::{self, ObjectName};
 use crate::point::RecoveryPoint;
 use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
@@ -98,6 +98,8 @@ async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings
         findings.name_point(id.clone());
         match repo.point(id).await {
             Ok(point) => points.push(point),
+            // Forgotten since it was listed.
+            Err(Error::NoSuchPoint { .. }) => {}
             Err(error) => findings.add_error(&layout::point(id), error, Some(id))?,
         }
     }
@@ -112,6 +114,7 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
     if survey.epochs().is_empty() {
         findings.add(layout::EPOCHS, "no epoch is there, so nothing can be written", None);
     }
+    let mut keys = 0;
     for name in survey.small_objects() {
         let limit = MAX_PLAIN_OBJECT_LEN.max(MAX_KEY_OBJECT_LEN);
         let bytes = match repo.store().get(name, limit).await {
@@ -122,23 +125,33 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
             }
         };
         match layout::parse(name) {
-            ObjectName::Config => {
-                if let Err(error) = verify_config(&bytes, repo.id()) {
-                    findings.add_for_all(name, &error.to_string());
-                }
-            }
+            ObjectName::Config => match verify_config(&bytes, repo.id()) {
+                Ok(()) => {}
+                Err(Error::Damaged { what, .. }) => findings.add_for_all(name, &what),
+                Err(error) => findings.add_for_all(name, &error.to_string()),
+            },
             ObjectName::Epoch(epoch) => {
                 if let Err(what) = verify_epoch(&bytes, epoch) {
                     findings.add(name, &what.to_string(), None);
                 }
             }
-            ObjectName::Key(id) => match WrappedKey::from_bytes(&bytes) {
-                Err(what) => findings.add_for_all(name, &what.to_string()),
-                Ok(key) if key.key != id => findings.add_for_all(name, "it is another key"),
-                Ok(_) => {}
-            },
+            ObjectName::Key(id) => keys += u64::from(check_key(repo, name, id, &bytes, findings)),
             _ => {}
         }
     }
+    if keys == 0 {
+        findings.add_for_all(&layout::domain_folder("keys"), "no key of the repository is there");
+    }
     Ok(())
+}
+
+/// Checks a key; tells whether it is, or may have been, one of this repository.
+fn check_key(repo: &Repository, name: &str, id: KeyId, bytes: &[u8], findings: &mut Findings) -> bool {
+    match WrappedKey::from_bytes(bytes) {
+        Err(what) => findings.add_for_all(name, &what.to_string()),
+        Ok(key) if key.repository != repo.id() => return false,
+        Ok(key) if key.key != id => findings.add_for_all(name, "it is another key"),
+        Ok(_) => {}
+    }
+    true
 }

@@ -26,10 +26,17 @@ pub(super) struct Survey {
 /// Lists everything.
 ///
 /// The repository's own folders are listed on their own first. A store may fail to list names that only a stranger can have
-/// made; those must not keep the check from the repository.
+/// made; those must not keep the check from the repository. Recovery points come first of all: one that is published while the
+/// check goes on may need packs that an earlier listing cannot have, so it is left to the next check.
 pub(super) async fn survey(store: &Store) -> Result<Survey> {
     let mut survey = Survey::default();
+    let points = store.list(&layout::domain_folder("points")).await?;
+    let points: BTreeSet<&str> = points.iter().map(|object| object.name.as_str()).collect();
     let mut own = store.list("domains/").await?;
+    own.retain(|object| {
+        let is_new = !points.contains(object.name.as_str());
+        !(is_new && matches!(layout::parse(&object.name), ObjectName::Point(_)))
+    });
     own.extend(store.list(layout::EPOCHS).await?);
     match store.head(layout::CONFIG).await {
         Ok(size) => own.push(ObjectInfo { name: layout::CONFIG.to_owned(), size }),

@@ -15,7 +15,7 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may be silent while an answer is awaited or read.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one request may take in all: the largest pack at 256 KiB/s.
+/// How long one request may take in all: a full pack of 32 MiB at 112 KiB/s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// The region that servers without regions accept.
 const DEFAULT_REGION: &str = "us-east-1";

@@ -26,17 +26,21 @@ pub enum StoreErrorKind {
 
 /// A request to a store that did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{operation} {object}: {}", describe(.kind))]
+#[error("{operation} {}: {}", name(.object), describe(.kind))]
 pub struct StoreError {
     /// What kind of failure it was.
     pub kind: StoreErrorKind,
     /// What was being done, as a verb.
     pub operation: &'static str,
-    /// The object, or the store itself.
+    /// The object; empty for the store itself.
     pub object: String,
     /// What the store, or the system, said.
     #[source]
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+fn name(object: &str) -> &str {
+    if object.is_empty() { "the store" } else { object }
 }
 
 fn describe(kind: &StoreErrorKind) -> &'static str {

@@ -15,9 +15,9 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// About a minute in all: longer than a failover of a storage server, shorter than the patience of a mover's caller.
+    /// Up to 50 seconds in all: longer than a failover of a storage server, shorter than the patience of a mover's caller.
     fn default() -> Self {
-        Self { attempts: 8, first_wait: Duration::from_millis(250), longest_wait: Duration::from_secs(20) }
+        Self { attempts: 9, first_wait: Duration::from_millis(250), longest_wait: Duration::from_secs(20) }
     }
 }
 
