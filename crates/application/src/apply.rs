@@ -100,13 +100,13 @@ impl Applier {
         }
     }
 
-    /// Puts objects into the cluster, several at a time; each comes with its key in this cluster, which [`crate::Mapping::apply`]
-    /// gives. Outcomes come in the order of the objects.
+    /// Puts objects into the cluster, several at a time. Outcomes come in the order of the objects.
     pub fn apply_each<'a>(
         &'a self,
-        objects: impl Stream<Item = (ObjectKey, Value)> + 'a,
+        objects: impl Stream<Item = Value> + 'a,
     ) -> impl Stream<Item = (ObjectKey, Applied)> + 'a {
-        objects
+        let named = objects.filter_map(|object| async move { ObjectKey::of(&object).ok().map(|key| (key, object)) });
+        named
             .map(move |(key, object)| async move {
                 let applied = self.apply(&key, &object).await;
                 (key, applied)
@@ -154,9 +154,8 @@ impl Applier {
                         preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
                         ..DeleteParams::default()
                     };
-                    // Before it is done, for the answer may be lost.
-                    *lock(replaced) = true;
                     self.access.delete(&path, &key.name, &params).await?;
+                    *lock(replaced) = true;
                     self.await_end(&path, &key.name, &uid).await?;
                 }
                 Step::AwaitEnd(uid) => self.await_end(&path, &key.name, &uid).await?,

@@ -26,7 +26,6 @@ use crate::{
     retry::Patience,
     rules::{self, Facts, Rule},
     selection::{Selection, SelectionError},
-    tasks::{self, Task},
 };
 
 /// An object that was wanted, and what became of it.
@@ -70,6 +69,18 @@ pub enum CaptureError {
     /// The API server does not answer.
     #[error("capturing the application: {0}")]
     Unreachable(#[from] Failure),
+}
+
+/// A step of a capture, in the order of keys.
+enum Task {
+    /// An outcome that is known already.
+    Give(Captured),
+    /// The objects of a kind in a namespace.
+    List(Kind, String),
+    /// One object of cluster scope, by its name.
+    Read(Kind, String),
+    /// The objects of a kind of cluster scope that have to do with the application.
+    Search(Kind),
 }
 
 /// A list under way.
@@ -116,7 +127,7 @@ impl Capture {
             cluster_scope_follows: true,
         };
         capture.find_namespaces().await?;
-        capture.tasks = tasks::in_namespaces(&capture.catalog, &capture.selection, &capture.needs.namespaces);
+        capture.tasks = plan(&capture.catalog, &capture.selection, &capture.needs.namespaces).into();
         Ok(capture)
     }
 
@@ -144,8 +155,7 @@ impl Capture {
                 }
                 None if self.cluster_scope_follows => {
                     self.cluster_scope_follows = false;
-                    self.find_bound_roles().await?;
-                    self.tasks = tasks::in_cluster(&self.catalog, &self.needs, &self.lost_namespaces);
+                    self.tasks = self.cluster_tasks().await?.into();
                 }
                 None => return Ok(None),
             }
@@ -274,6 +284,49 @@ impl Capture {
         Ok(Some(Captured { key, found }))
     }
 
+    /// The steps in cluster scope, in the order of keys.
+    async fn cluster_tasks(&mut self) -> Result<Vec<Task>, Failure> {
+        self.find_bound_roles().await?;
+        let needs = &self.needs;
+        let definitions = needs.custom_kinds.iter().filter_map(|(group, kind)| self.catalog.get(group, kind));
+        let definitions: BTreeSet<String> = definitions.map(|kind| format!("{}.{}", kind.plural, kind.group)).collect();
+        let read: [(&str, &str, &BTreeSet<String>); 8] = [
+            ("", "Namespace", &needs.namespaces),
+            ("", "PersistentVolume", &needs.volumes),
+            ("apiextensions.k8s.io", "CustomResourceDefinition", &definitions),
+            ("networking.k8s.io", "IngressClass", &needs.ingress_classes),
+            ("node.k8s.io", "RuntimeClass", &needs.runtime_classes),
+            ("rbac.authorization.k8s.io", "ClusterRole", &needs.cluster_roles),
+            ("scheduling.k8s.io", "PriorityClass", &needs.priority_classes),
+            ("storage.k8s.io", "StorageClass", &needs.storage_classes),
+        ];
+        let searched = [
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+            ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+            ("apiregistration.k8s.io", "APIService"),
+            ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+        ];
+        let mut tasks: Vec<(ObjectKey, Task)> = Vec::new();
+        for (group, kind, names) in read {
+            for name in names {
+                let key = cluster_key(group, kind, name);
+                tasks.push(match self.catalog.get(group, kind) {
+                    Some(kind) => (key, Task::Read(kind.clone(), name.clone())),
+                    None => (key.clone(), missed(key, "the cluster does not serve its kind".to_owned())),
+                });
+            }
+        }
+        for kind in searched.iter().filter_map(|(group, kind)| self.catalog.get(group, kind)) {
+            tasks.push((kind.key(None, ""), Task::Search(kind.clone())));
+        }
+        for (name, reason) in &self.lost_namespaces {
+            let key = cluster_key("", "Namespace", name);
+            tasks.push((key.clone(), missed(key, reason.clone())));
+        }
+        tasks.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(tasks.into_iter().map(|(_, task)| task).collect())
+    }
+
     /// Adds the roles that are bound to captured accounts across the cluster. (What the search cannot see, the task that stores
     /// the bindings reports.)
     async fn find_bound_roles(&mut self) -> Result<(), Failure> {
@@ -296,6 +349,49 @@ impl Capture {
     }
 }
 
+/// The steps in namespaces, in the order of keys.
+fn plan(catalog: &ApiCatalog, selection: &Selection, namespaces: &BTreeSet<String>) -> Vec<Task> {
+    let mut tasks: Vec<(ObjectKey, Task)> = Vec::new();
+    for kind in catalog.namespaced().filter(|kind| selection.wants_kind(kind)) {
+        let rule = rules::for_kind(&kind.group, &kind.kind).or((!kind.creatable).then_some(Rule::Views));
+        for namespace in namespaces {
+            let key = kind.key(Some(namespace), ObjectKey::ALL_NAMES);
+            let task = match rule {
+                Some(rule) => Task::Give(Captured { key: key.clone(), found: Found::Skipped(rule) }),
+                None => Task::List(kind.clone(), namespace.clone()),
+            };
+            tasks.push((key, task));
+        }
+    }
+    for (group, reason) in unseen_groups(catalog, selection) {
+        for namespace in namespaces {
+            let key = ObjectKey {
+                namespace: Some(namespace.clone()),
+                ..cluster_key(&group, ObjectKey::ALL_KINDS, ObjectKey::ALL_NAMES)
+            };
+            let found = match rules::for_group(&group) {
+                Some(rule) => Found::Skipped(rule),
+                None => Found::Missed(reason.clone()),
+            };
+            tasks.push((key.clone(), Task::Give(Captured { key, found })));
+        }
+    }
+    tasks.sort_by(|(a, _), (b, _)| a.cmp(b));
+    tasks.into_iter().map(|(_, task)| task).collect()
+}
+
+/// Groups of which something wanted could not be seen, with the reason. Only when all kinds are wanted: kinds that are named
+/// were found, or the selection was refused.
+fn unseen_groups(catalog: &ApiCatalog, selection: &Selection) -> BTreeMap<String, String> {
+    let mut groups: BTreeMap<String, String> = BTreeMap::new();
+    for broken in catalog.broken().iter().filter(|broken| selection.wants_unknown_kinds_of(&broken.group)) {
+        let reason = format!("its kinds of version {} could not be discovered: {}", broken.version, broken.reason);
+        let reasons = groups.entry(broken.group.clone()).or_default();
+        *reasons = if reasons.is_empty() { reason } else { format!("{reasons}; {reason}") };
+    }
+    groups
+}
+
 fn stored(key: ObjectKey, mut object: Value) -> Captured {
     clean::for_storage(&mut object);
     Captured { key, found: Found::Stored(object) }
@@ -307,4 +403,13 @@ fn stored_of_cluster(key: ObjectKey, object: Value) -> Captured {
         return Captured { key, found: Found::Skipped(Rule::BuiltIn) };
     }
     stored(key, object)
+}
+
+fn missed(key: ObjectKey, reason: String) -> Task {
+    Task::Give(Captured { key, found: Found::Missed(reason) })
+}
+
+/// The key of something whose version does not matter or is not known.
+fn cluster_key(group: &str, kind: &str, name: &str) -> ObjectKey {
+    ObjectKey { group: group.into(), version: "v1".into(), kind: kind.into(), namespace: None, name: name.into() }
 }

@@ -27,10 +27,6 @@ const LIFE: &[&[&str]] = &[
     &["metadata", "generateName"],
 ];
 
-/// Annotations that hold the status of an autoscaler where it is read at version 1, which has no fields for it.
-const STATUS: &[&str] =
-    &["autoscaling.alpha.kubernetes.io/conditions", "autoscaling.alpha.kubernetes.io/current-metrics"];
-
 /// Annotations with which controllers note where a claim is bound, or which revision a workload is at.
 const BINDINGS: &[&str] = &[
     "pv.kubernetes.io/bind-completed",
@@ -66,7 +62,7 @@ pub fn for_storage(object: &mut Value) {
     for path in LIFE {
         json::remove(object, path);
     }
-    json::remove_keys(object, &["metadata", "annotations"], |name| name == RESTORED_BY || STATUS.contains(&name));
+    json::remove_keys(object, &["metadata", "annotations"], |name| name == RESTORED_BY);
 }
 
 /// Takes off what ties a stored object to the cluster that it came from.
@@ -221,7 +217,7 @@ mod tests {
             "metadata": {
                 "name": "x", "uid": "u", "resourceVersion": "7", "creationTimestamp": "t", "generation": 2, "managedFields": [],
                 "selfLink": "/x", "generateName": "x-", "labels": {"a": "b"}, "finalizers": ["f"], "ownerReferences": [{"uid": "o"}],
-                "annotations": {"orlop.io/restored-by": "r", "autoscaling.alpha.kubernetes.io/conditions": "[]", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+                "annotations": {"orlop.io/restored-by": "r", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
             },
             "spec": {"clusterIP": "10.0.0.1"}, "status": {"loadBalancer": {}},
         });

@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn bytes_sort_as_keys_do() {
-        let mut keys = [
+        let mut keys = vec![
             key("", "Namespace", None, "shop"),
             key("apps", "Deployment", Some("shop"), "web"),
             key("apps", "Deployment", Some("shop-2"), "a"),

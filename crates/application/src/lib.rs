@@ -31,7 +31,6 @@ mod pods;
 mod retry;
 pub mod rules;
 pub mod selection;
-mod tasks;
 
 pub use apply::{Applied, Applier};
 pub use capture::{Capture, CaptureError, Captured, Found};

@@ -13,11 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::{
-    json,
-    key::{Nameless, ObjectKey},
-    pods,
-};
+use crate::{json, key::ObjectKey, pods};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -100,10 +96,11 @@ impl Mapping {
         self.storage_classes.get(name).map_or(name, String::as_str)
     }
 
-    /// Renames in an object, and gives its key in the target. To be applied once: a mapping that swaps two names would swap them
-    /// back.
-    pub fn apply(&self, object: &mut Value) -> Result<ObjectKey, Nameless> {
-        let key = ObjectKey::of(object)?;
+    /// Renames in an object. Applied once: a mapping that swaps two names would swap them back.
+    pub fn apply(&self, object: &mut Value) {
+        let Ok(key) = ObjectKey::of(object) else {
+            return;
+        };
         self.rename_own(&key, object);
         for annotation in INJECTIONS {
             self.rename_prefix(object, &["metadata", "annotations", annotation]);
@@ -136,7 +133,6 @@ impl Mapping {
         if let Some(spec) = pods::spec_mut(object) {
             self.pod(spec);
         }
-        ObjectKey::of(object)
     }
 
     /// The object's own place: the namespace that it is, or is in.

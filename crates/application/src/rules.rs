@@ -137,19 +137,19 @@ pub struct Facts {
     pub service_selects_pods: bool,
 }
 
-/// The rule that leaves an object out; none when it is to be stored. Where several apply, the most particular one is named.
+/// The rule that leaves an object out; none when it is to be stored.
 pub fn for_object(key: &ObjectKey, object: &Value, facts: Facts) -> Option<Rule> {
     let rules = [
         (Rule::BeingDeleted, is_being_deleted(object)),
         (Rule::OrlopRuns, !json::text(object, &["metadata", "labels", RUN_LABEL]).is_empty()),
         (Rule::Leases, is_old_lease(object)),
         (Rule::MirrorPods, key.is("", "Pod") && has_annotation(object, "kubernetes.io/config.mirror")),
-        (Rule::ControllerEndpoints, is_made_by_endpoint_controller(key, object, facts)),
         (Rule::OwnedAndRecreated, facts.controller_is_captured && is_made_again(key)),
         (Rule::Finished, is_finished(key, object)),
         (Rule::ServiceAccountTokens, key.is("", "Secret") && is_generated_token(object)),
         (Rule::RootCertificate, is_root_certificate(key)),
         (Rule::DefaultServiceAccount, is_untouched_default_account(key, object)),
+        (Rule::ControllerEndpoints, is_made_by_endpoint_controller(key, object, facts)),
     ];
     rules.into_iter().find_map(|(rule, applies)| applies.then_some(rule))
 }

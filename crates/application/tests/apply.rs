@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 mod support;
-#[path = "support/webhook.rs"]
-mod webhook;
 
 use application::{Applied, ReplacePolicy};
 use sandbox::{control_plane::ControlPlane, require_assets};
@@ -175,25 +173,4 @@ async fn a_webhook_that_does_not_answer_is_worth_another_try() {
     .await;
     assert!(reason(&outcome).contains("guard.example.com"), "{outcome:?}");
     assert!(matches!(outcome, Applied::Failed { retryable: true, .. }));
-}
-
-#[tokio::test]
-async fn a_webhook_that_refuses_an_object_is_named_and_the_others_are_made() {
-    require_assets!();
-    let plane = ControlPlane::start().await.unwrap();
-    let client = plane.client();
-    create(&client, [namespace("shop"), webhook::start()]).await;
-    let refused = config_map("shop", webhook::REFUSED, "x");
-    let mut run = 0;
-    let mut outcomes = Vec::new();
-    eventually("the webhook is asked", async || {
-        run += 1;
-        let objects = [refused.clone(), config_map("shop", "taken", "x")];
-        outcomes = restore(&client, &format!("run-{run}"), ReplacePolicy::Delete, &objects).await;
-        matches!(outcomes[0].1, Applied::Failed { .. })
-    })
-    .await;
-    assert_eq!(reason(&outcomes[0].1), "the admission webhook \"guard.example.com\" refused it: no such maps here");
-    assert!(matches!(outcomes[0].1, Applied::Failed { retryable: false, .. }));
-    assert!(matches!(outcomes[1].1, Applied::Created | Applied::Replaced), "{outcomes:?}");
 }

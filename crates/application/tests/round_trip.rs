@@ -16,29 +16,22 @@ use support::*;
 
 /// An application with something of everything, in the namespace `shop`.
 fn shop() -> Vec<Value> {
-    [configuration(), workloads(), vec![widget("shop", "v1")]].concat()
-}
-
-fn of(api_version: &str, kind: &str, name: &str, fields: Value) -> Value {
-    let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}});
-    object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    object
-}
-
-fn claim() -> Value {
-    let resources = json!({"requests": {"storage": "1Gi"}});
-    json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": resources})
-}
-
-fn configuration() -> Vec<Value> {
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {
+        "serviceAccountName": "web", "priorityClassName": "high",
+        "containers": [{"name": "c", "image": "web", "env": [{"name": "A", "value": "1"}], "ports": [{"containerPort": 80}]}]}});
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}});
+    let of = |api_version: &str, kind: &str, name: &str, fields: Value| {
+        let mut object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}});
+        object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        object
+    };
     let rbac = "rbac.authorization.k8s.io/v1";
     let role_ref =
         |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
     let web = json!({"kind": "ServiceAccount", "name": "web", "namespace": "shop"});
     let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
-    let limit = json!({"type": "Container", "default": {"memory": "1Gi"}});
-    let address = json!({"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 5432}]});
-    let from = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}});
     vec![
         of("v1", "ConfigMap", "settings", json!({"data": {"host": "db.shop.svc"}})),
         of("v1", "Secret", "password", json!({"data": {"p": "cGFzcw=="}})),
@@ -46,54 +39,68 @@ fn configuration() -> Vec<Value> {
         of(rbac, "Role", "reader", json!({"rules": rules})),
         of(rbac, "RoleBinding", "reader", json!({"roleRef": role_ref("Role", "reader"), "subjects": [web]})),
         of(rbac, "RoleBinding", "viewer", json!({"roleRef": role_ref("ClusterRole", "view"), "subjects": [web]})),
-        of("v1", "PersistentVolumeClaim", "data", json!({"spec": claim()})),
-        of("v1", "LimitRange", "limits", json!({"spec": {"limits": [limit]}})),
-        of("v1", "Service", "db", json!({"spec": {"clusterIP": "None", "ports": [{"port": 5432}]}})),
-        of("v1", "Endpoints", "db", json!({"subsets": [address]})),
         of(
-            "networking.k8s.io/v1",
-            "NetworkPolicy",
-            "in",
-            json!({"spec": {"podSelector": {}, "ingress": [{"from": [from]}]}}),
+            "v1",
+            "Service",
+            "web",
+            json!({"spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80}]}}),
         ),
-    ]
-}
-
-fn workloads() -> Vec<Value> {
-    let container =
-        json!({"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}], "ports": [{"containerPort": 80}]});
-    let pod = json!({"serviceAccountName": "web", "priorityClassName": "high", "containers": [container]});
-    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": pod});
-    let selector = json!({"matchLabels": {"app": "web"}});
-    let claims = json!([{"metadata": {"name": "data"}, "spec": claim()}]);
-    let set = json!({"replicas": 0, "serviceName": "db", "selector": selector, "template": template, "volumeClaimTemplates": claims});
-    let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "m"}]}}});
-    let ports = json!([{"port": 80}]);
-    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
-    vec![
-        of("v1", "Service", "web", json!({"spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": ports}})),
+        of("v1", "Service", "db", json!({"spec": {"clusterIP": "None", "ports": [{"port": 5432}]}})),
+        of(
+            "v1",
+            "Endpoints",
+            "db",
+            json!({"subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 5432}]}]}),
+        ),
+        of("v1", "PersistentVolumeClaim", "data", json!({"spec": claim})),
+        of(
+            "v1",
+            "LimitRange",
+            "limits",
+            json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "1Gi"}}]}}),
+        ),
         of(
             "apps/v1",
             "Deployment",
             "web",
             json!({"spec": {"replicas": 1, "selector": selector, "template": template}}),
         ),
-        of("apps/v1", "StatefulSet", "db", json!({"spec": set})),
-        of("batch/v1", "Job", "migrate", json!({"spec": job})),
+        of(
+            "apps/v1",
+            "StatefulSet",
+            "db",
+            json!({"spec": {"replicas": 0, "serviceName": "db", "selector": selector, "template": template,
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}]}}),
+        ),
+        of(
+            "batch/v1",
+            "Job",
+            "migrate",
+            json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "m"}]}}}}),
+        ),
         of("v1", "Pod", "tool", json!({"spec": {"containers": [{"name": "c", "image": "t"}]}})),
+        of(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "in",
+            json!({"spec": {"podSelector": {},
+            "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]}]}}),
+        ),
         of(
             "networking.k8s.io/v1",
             "Ingress",
             "web",
-            json!({"spec": {"ingressClassName": "nginx", "defaultBackend": backend}}),
+            json!({"spec": {"ingressClassName": "nginx",
+            "defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}}),
         ),
         of(
             "autoscaling/v1",
             "HorizontalPodAutoscaler",
             "web",
-            json!({"spec": {"maxReplicas": 3, "scaleTargetRef": target}}),
+            json!({"spec": {"maxReplicas": 3,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}),
         ),
+        widget("shop", "v1"),
     ]
 }
 
@@ -167,7 +174,7 @@ fn contents(captured: &[Captured], mapping: &Mapping) -> BTreeMap<String, String
             };
             let mut object = object.clone();
             clean::for_restore(&captured.key, &mut object, RestoreOptions::default());
-            mapping.apply(&mut object).unwrap();
+            mapping.apply(&mut object);
             let key = format!("{} {}", captured.key.kind, captured.key.name);
             Some((key, String::from_utf8(canonical::to_bytes(&object)).unwrap()))
         })

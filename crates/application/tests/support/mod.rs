@@ -110,18 +110,7 @@ pub(crate) async fn capture(client: &Client, namespaces: &[&str]) -> Vec<Capture
 }
 
 pub(crate) async fn capture_selected(client: &Client, selection: Selection) -> Vec<Captured> {
-    capture_all(client, selection, quick()).await
-}
-
-/// Captures whole namespaces from a cluster that has to be borne with.
-pub(crate) async fn capture_patiently(client: &Client, namespaces: &[&str], patience: Patience) -> Vec<Captured> {
-    let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-    capture_all(client, Selection { namespaces, ..Selection::default() }, patience).await
-}
-
-async fn capture_all(client: &Client, selection: Selection, patience: Patience) -> Vec<Captured> {
-    let catalog = Arc::new(discover(client, &patience).await.unwrap());
-    let capture = Capture::start(client.clone(), catalog, selection, patience).await.unwrap();
+    let capture = Capture::start(client.clone(), catalog(client).await, selection, quick()).await.unwrap();
     let captured: Vec<_> = capture.into_stream().try_collect().await.unwrap();
     let keys: Vec<_> = captured.iter().map(|captured| captured.key.encode()).collect();
     assert!(keys.is_sorted_by(|a, b| a < b), "objects come once, in the order of their keys");
@@ -140,7 +129,7 @@ pub(crate) fn restorable(captured: &[Captured], mapping: &Mapping) -> Vec<Value>
         let Found::Stored(object) = &captured.found else { panic!("{key} is not stored") };
         let mut object = object.clone();
         clean::for_restore(key, &mut object, RestoreOptions::default());
-        mapping.apply(&mut object).unwrap();
+        mapping.apply(&mut object);
         object
     };
     let keys = captured.iter().filter(|c| matches!(c.found, Found::Stored(_))).map(|c| c.key.clone());
@@ -154,28 +143,11 @@ pub(crate) async fn restore(
     policy: ReplacePolicy,
     objects: &[Value],
 ) -> Vec<(ObjectKey, Applied)> {
-    restore_patiently(client, run, policy, objects, quick()).await
-}
-
-/// Restores objects in one run into a cluster that has to be borne with.
-pub(crate) async fn restore_patiently(
-    client: &Client,
-    run: &str,
-    policy: ReplacePolicy,
-    objects: &[Value],
-    patience: Patience,
-) -> Vec<(ObjectKey, Applied)> {
-    let catalog = Arc::new(discover(client, &patience).await.unwrap());
-    let applier = Applier::new(client.clone(), catalog, run, policy, patience);
+    let applier = Applier::new(client.clone(), catalog(client).await, run, policy, quick());
     // One wave after the other, as an operator does it.
     let mut outcomes = Vec::new();
     for wave in objects.chunk_by(|a, b| wave(a) == wave(b)) {
-        outcomes.extend(
-            applier
-                .apply_each(stream::iter(wave.iter().map(|object| (ObjectKey::of(object).unwrap(), object.clone()))))
-                .collect::<Vec<_>>()
-                .await,
-        );
+        outcomes.extend(applier.apply_each(stream::iter(wave.to_vec())).collect::<Vec<_>>().await);
     }
     outcomes
 }
