@@ -29,7 +29,14 @@ pub(crate) struct AddArgs {
     /// The name of the location
     name: String,
     /// The bucket, and the begin of the names in it: s3://bucket or s3://bucket/prefix
-    url: String,
+    #[arg(required_unless_present = "bucket")]
+    url: Option<String>,
+    /// The bucket, instead of the URL
+    #[arg(long, conflicts_with = "url")]
+    bucket: Option<String>,
+    /// The begin of the names in the bucket
+    #[arg(long, requires = "bucket")]
+    prefix: Option<String>,
     /// URL of the service, with its scheme; else AWS's own
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL", hide_env_values = true)]
     endpoint: Option<String>,
@@ -49,7 +56,7 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     secret_access_key_file: Option<PathBuf>,
     /// File with the passphrase of the repository. Keep a copy elsewhere: without it nothing can be restored
-    #[arg(long, value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true)]
+    #[arg(long, alias = "passphrase-file", value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true)]
     password_file: Option<PathBuf>,
     /// Use a Secret that exists, with access-key-id, secret-access-key and passphrase (and ca.crt with --ca-file), instead of making one
     #[arg(long, value_name = "NAME", conflicts_with_all = ["secret_access_key_file"])]
@@ -84,7 +91,10 @@ const CA: &str = "ca.crt";
 /// Decides what to make, from arguments, environment and files. Names everything that is missing.
 pub(crate) fn plan(args: &AddArgs, env: &dyn Fn(&str) -> Option<String>) -> Result<Plan> {
     let what = format!("add location {}", args.name);
-    let (bucket, prefix) = bucket(&args.url)?;
+    let (bucket, prefix) = match (&args.url, &args.bucket) {
+        (Some(url), _) => bucket_of(url)?,
+        (None, bucket) => (bucket.clone().unwrap_or_default(), args.prefix.clone()),
+    };
     let secret_name = args.secret.clone().unwrap_or_else(|| format!("orlop-location-{}", args.name));
     let entry = |key: &str| SecretKeyRef { name: secret_name.clone(), key: key.to_owned() };
     let s3 = S3Config {
@@ -109,7 +119,7 @@ pub(crate) fn plan(args: &AddArgs, env: &dyn Fn(&str) -> Option<String>) -> Resu
     Ok(Plan { location: BackupLocation::new(&args.name, spec), secret })
 }
 
-fn bucket(url: &str) -> Result<(String, Option<String>)> {
+fn bucket_of(url: &str) -> Result<(String, Option<String>)> {
     let Some(path) = url.strip_prefix("s3://") else {
         return Err(Error::usage(format!("{url} is not the URL of a bucket"))
             .next("write s3://bucket or s3://bucket/prefix; the address of the service goes into --endpoint"));
@@ -297,10 +307,17 @@ pub(crate) mod tests {
             ("https://backups", None),
             ("backups", None),
         ] {
-            let found = bucket(url).ok();
+            let found = bucket_of(url).ok();
             let found = found.as_ref().map(|(bucket, prefix)| (bucket.as_str(), prefix.as_deref()));
             assert_eq!(found, expected, "{url}");
         }
+    }
+
+    #[test]
+    fn a_bucket_may_be_named_by_itself() {
+        let plan =
+            planned(&["main", "--bucket", "backups", "--prefix", "east", "--secret", "keys"], &[]).expect("a plan");
+        assert_eq!(plan.location.spec, location().spec);
     }
 
     #[test]

@@ -125,9 +125,8 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
 
     let checked = at_home_repo(&run, &secret, &["check", "--read-data", "-o", "json"]).await.json();
     assert_eq!(checked["clean"], true, "{checked}");
-    if std::env::var_os("ORLOP_SHOW").is_some() {
-        println!("{added}{backed_up}{restored}");
-    }
+    // Shown when the test fails, or when somebody asks for it.
+    println!("{added}\n{backed_up}\n{restored}");
 }
 
 async fn at_home_repo<F: Future<Output = Ran>>(run: &impl Fn(&[&str], &str) -> F, secret: &str, words: &[&str]) -> Ran {

@@ -48,13 +48,13 @@ impl Shown {
     fn line(&self) -> String {
         let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let elapsed = self.started.elapsed();
-        let rate = (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+        let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
         format!(
             "{}: {}, {}, {}/s, {}",
             self.what,
             human::count(files, "file", "files"),
             human::bytes(bytes),
-            human::bytes(rate),
+            human::bytes(u64::try_from(rate).unwrap_or(u64::MAX)),
             human::took(elapsed)
         )
     }

@@ -189,10 +189,15 @@ fn table(done: &Done) -> String {
         ]
     };
     let text = output::table(["CONTENT", "TARGET", "FILES", "BYTES", "FAILED"], done.contents.iter().map(row));
-    let end = if done.dry_run {
-        "These would be restored (dry run: nothing was written).".to_owned()
-    } else {
-        format!("Restored from {} in {:.1} s; every byte was verified.", done.recovery_point, done.seconds)
+    let failed: u64 = done.contents.iter().map(|c| c.failed.count).sum();
+    let (point, seconds) = (&done.recovery_point, done.seconds);
+    let end = match (done.dry_run, failed) {
+        (true, _) => "These would be restored (dry run: nothing was written).".to_owned(),
+        (false, 0) => format!("Restored from {point} in {seconds:.1} s; every byte was verified."),
+        (false, n) => {
+            let files = human::count(n, "file", "files");
+            format!("Restored from {point} in {seconds:.1} s, but for {files}; every byte of the others was verified.")
+        }
     };
     format!("{text}\n{end}\n")
 }
