@@ -9,7 +9,7 @@ use super::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_files_in_one_directory_come_back() {
-    let world = World::new().await;
+    let world = World::roomy().await;
     fs::create_dir(world.source().join("many")).unwrap();
     for index in 0..10_000_u32 {
         fs::write(world.source().join(format!("many/{index}")), index.to_le_bytes()).unwrap();

@@ -21,7 +21,16 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::in_home(tempfile::tempdir().unwrap()).await
+    }
+
+    /// For trees of many files: in memory where that is large enough, because some disks take milliseconds to remove a
+    /// file.
+    pub(crate) async fn roomy() -> Self {
+        Self::in_home(roomy_directory()).await
+    }
+
+    async fn in_home(home: TempDir) -> Self {
         fs::create_dir(home.path().join("source")).unwrap();
         let store = StoreConfig::FileSystem { path: home.path().join("store") };
         let store = store.open(RetryPolicy::default()).unwrap();
@@ -87,6 +96,15 @@ impl World {
         assert_same(&self.source(), &self.path(target));
         assert_eq!(self.differences(&stored.root, target).await, [""; 0]);
         (stored, restored)
+    }
+}
+
+/// A temporary directory in memory if there are 4 GiB of it, else in the usual place.
+fn roomy_directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    match rustix::fs::statvfs(memory) {
+        Ok(found) if found.f_bavail * found.f_frsize >= 4 << 30 => tempfile::tempdir_in(memory).unwrap(),
+        _ => tempfile::tempdir().unwrap(),
     }
 }
 

@@ -47,7 +47,7 @@ fn runtime_without(capabilities: CapabilitySet) -> tokio::runtime::Runtime {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_vanish_are_counted_and_other_names_of_them_are_read() {
-    let world = World::new().await;
+    let world = World::roomy().await;
     let source = world.source();
     // So many that the walk cannot be at the last ones when the first is done.
     for index in 0..3000 {

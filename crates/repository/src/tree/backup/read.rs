@@ -27,9 +27,9 @@ pub(super) const SMALL_FILE_BYTES: u64 = 512 << 10;
 /// written all the time would change every time.
 const READ_ATTEMPTS: usize = 2;
 
-/// Chunks of one file that are on their way into packs while the next is cut: enough for all cores of a usual machine to
-/// compress, at 4 MiB at most each.
-const CHUNKS_IN_FLIGHT: usize = 3;
+/// Chunks of one file that are on their way into packs while the next is cut. With two files at once four are compressed
+/// beside each other, at 4 MiB at most each.
+const CHUNKS_IN_FLIGHT: usize = 2;
 
 /// Chunks of the parent's version that a changed file is compared with; a file of 128 GiB has as many. What a greater
 /// file has after them is stored again where it was read again.
