@@ -126,12 +126,12 @@ async fn a_volume_that_no_node_can_mount_is_missed(client: &Client) -> anyhow::R
     .await?;
     // The operator would wait for minutes, in case a node comes back. The person in front of it deletes the pod instead, each time.
     let pods: Api<Pod> = Api::namespaced(client.clone(), "files");
-    let mut last = mover.name_any();
+    pods.delete(&mover.name_any(), &DeleteParams::default().grace_period(0)).await?;
     let status = wait_for("the end of backup broken-volume", LIMIT, || async {
         for pod in movers(client, &run).await?.iter().filter(|p| uses_claim(p, "broken")) {
-            last = pod.name_any();
-            if let Err(e) = pods.delete(&last, &DeleteParams::default().grace_period(0)).await {
-                ensure!(matches!(&e, kube::Error::Api(s) if s.is_not_found()), "delete {last}: {e}");
+            let name = pod.name_any();
+            if let Err(e) = pods.delete(&name, &DeleteParams::default().grace_period(0)).await {
+                ensure!(matches!(&e, kube::Error::Api(s) if s.is_not_found()), "delete {name}: {e}");
             }
         }
         Ok(backups(client).get("broken-volume").await?.status.filter(|s| s.phase.is_final()))
