@@ -6,6 +6,9 @@ use bytes::Bytes;
 use repository::store::ObjectInfo;
 use repository::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};
 
+/// Decides by the number and the kind of a request.
+type Plan = fn(u64, Request) -> Fault;
+
 fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.unwrap_err().kind
 }
@@ -79,7 +82,7 @@ async fn s3_conforms_with_and_without_a_prefix() {
 
 #[tokio::test]
 async fn stores_with_passing_faults_conform() {
-    let plans: [(&str, fn(u64, Request) -> Fault); 6] = [
+    let plans: [(&str, Plan); 6] = [
         ("every other request fails", |number, _| {
             if number % 2 == 0 { Fault::Refused(StoreErrorKind::Unreachable) } else { Fault::None }
         }),

@@ -147,7 +147,7 @@ async fn what_the_parent_has_is_not_stored_again() {
     assert_eq!((written.packs.len(), written.stats.new_blobs), (0, 0));
 
     model.insert(b"00030000x".to_vec(), b"new".to_vec());
-    model.remove(&b"00000007"[..].to_vec());
+    model.remove(&b"00000007"[..]);
     model.insert(b"00059999".to_vec(), b"changed".to_vec());
     let writer = repo.writer().await.unwrap();
     let table = build(&writer, &model, Some(&parent)).await.unwrap();
