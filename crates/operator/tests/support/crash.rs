@@ -45,7 +45,7 @@ impl<'a> Crashes<'a> {
         begin.await;
         end.await;
         operator.kill().await;
-        let writes = self.proxy.requests().into_iter().filter(|r| r.number > before && r.verb.is_write());
+        let writes = self.proxy.requests().into_iter().filter(|r| r.number > before && WRITES.contains(&r.verb));
         writes.count().try_into().unwrap()
     }
 
