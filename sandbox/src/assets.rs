@@ -62,6 +62,11 @@ impl Assets {
         Self { directories }
     }
 
+    /// The places, in order.
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
     /// The executable file of a program.
     pub fn find(&self, program: &str) -> Result<PathBuf, MissingAsset> {
         self.directories

@@ -40,3 +40,5 @@ pub const RUN_LABEL: &str = "orlop.io/run";
 pub const RESTORED_BY: &str = "orlop.io/restored-by";
 /// Keeps a resource until what it stands for outside of the cluster is gone.
 pub const FINALIZER: &str = "orlop.io/recovery-point";
+/// Written on a location to have it probed now; any new value asks once more. The command line writes the instant.
+pub const CHECK_REQUESTED: &str = "orlop.io/check-requested-at";

@@ -109,6 +109,9 @@ pub struct ApplicationRestoreStatus {
     /// Identity of the recovery point that is restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<String>,
+    /// The namespaces that it restores into, as soon as they are known. Restores that share one run one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
     /// How the objects ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<ObjectOutcomes>,

@@ -150,6 +150,19 @@ async fn a_variable_given_twice_is_restored_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_definition_with_rules_that_the_server_is_too_old_for_is_made() {
+    require_assets!();
+    let plane = ControlPlane::start().await.unwrap();
+    let client = plane.client();
+    let mut definition = widgets(&["v1"]);
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "has(self.spec)", "message": "a widget has a spec"}]);
+    assert_eq!(restore_one(&client, "run-1", ReplacePolicy::Retain, &definition).await, Applied::Created);
+    create(&client, [namespace("shop")]).await;
+    assert_eq!(restore_one(&client, "run-1", ReplacePolicy::Retain, &widget("shop", "v1")).await, Applied::Created);
+}
+
+#[tokio::test]
 async fn a_webhook_that_does_not_answer_is_worth_another_try() {
     require_assets!();
     let plane = ControlPlane::start().await.unwrap();

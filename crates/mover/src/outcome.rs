@@ -105,7 +105,7 @@ impl Outcome {
 
     fn cut_texts(&mut self) {
         if let Some(failure) = &mut self.failure {
-            cut(&mut failure.error, 4 * CUT_TEXT_CHARACTERS);
+            cut(&mut failure.error, 2 * CUT_TEXT_CHARACTERS);
         }
         if let Some(lost) = self.backup.as_mut().and_then(|backup| backup.tree.parent_lost.as_mut()) {
             cut(lost, CUT_TEXT_CHARACTERS);
@@ -173,7 +173,7 @@ mod tests {
             missed: many("Größe: 大きさ"),
             parent_lost: Some("lost ".repeat(1000)),
         };
-        let listed = vec![PackInfo { id: pack, bytes: u64::MAX }; 16];
+        let listed = vec![PackInfo { id: pack, bytes: u64::MAX }; 8];
         let packs = PackList { count: u64::MAX, bytes: u64::MAX, listed, table: Some(root) };
         let outcome = Outcome { seconds: 123_456.789, ..Outcome::of_backup(Backup { tree, packs }) };
         assert!(!outcome.ok);

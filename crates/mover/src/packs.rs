@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Error;
 
 /// Most packs that an outcome names itself: at some 80 bytes each they leave room for the rest of its 4,096 bytes.
-/// 16 packs are 512 MiB of new data.
-const LISTED_PACKS: usize = 16;
+/// Eight packs are 256 MiB of new data.
+const LISTED_PACKS: usize = 8;
 
 /// The packs of a run. Few are listed here; many are listed in a table in the repository, of which the root is here.
 ///
@@ -79,17 +79,17 @@ mod tests {
             id: PackId { epoch: 1, writer: WriterId([7; 12]), sequence },
             bytes: u64::from(sequence) + 100,
         };
-        for count in [0, 1, 16, 17, 5_000] {
+        for count in [0, 1, 8, 9, 5_000] {
             let packs: Vec<_> = (0..count).map(pack).collect();
             let list = PackList::store(&repository, packs.clone()).await.unwrap();
-            assert_eq!(list.table.is_some(), count > 16, "{count}");
+            assert_eq!(list.table.is_some(), count > 8, "{count}");
             assert!(serde_json::to_string(&list).unwrap().len() < 2_000, "{count}");
             let mut read = list.read(&repository).await.unwrap();
             assert_eq!(read.len() as u64, list.count, "{count}");
             assert_eq!(read.iter().map(|pack| pack.bytes).sum::<u64>(), list.bytes, "{count}");
             // The packs of the list itself are in it, and can be read back.
             read.retain(|pack| !packs.contains(pack));
-            assert_eq!(read.len(), usize::from(count > 16), "{count}");
+            assert_eq!(read.len(), usize::from(count > 8), "{count}");
             repository.verify_packs(&read).await.unwrap();
         }
     }

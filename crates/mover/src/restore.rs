@@ -27,6 +27,7 @@ pub(crate) async fn restore(
         ignore_at_top: ignore_at_top.clone(),
         expected: Some(expected),
         cancel: cancel.clone(),
+        ..RestoreOptions::default()
     };
     let progress = LineProgress::new(lines, Phase::Fill, Some(expected.bytes));
     let tree = tree::restore(repository, root, volume, &options, progress).await?;

@@ -52,6 +52,12 @@ pub struct Limits {
     pub mover_start_deadline: Duration,
     /// How long one mover may work; 24 hours move 10 TiB at 120 MiB/s.
     pub mover_deadline: Duration,
+    /// How long a restored claim may take to be bound to its filled volume, and a replaced one to go, once either was asked for.
+    pub claim_patience: Duration,
+    /// How long objects that the API server cannot take for the moment are tried again before they count as failed.
+    pub object_patience: Duration,
+    /// How soon after a step of a restore the next one is looked for: mostly somebody else has a small part to do in between.
+    pub step_pause: Duration,
     /// Missed items named in a status; all are in the ledger of the recovery point. Keeps the resource far below etcd's 1.5 MiB.
     pub missed_items: usize,
     /// Characters of one reason in a status, for the same cause.
@@ -81,6 +87,9 @@ impl Default for Limits {
             mover_attempts: 3,
             mover_start_deadline: Duration::from_secs(300),
             mover_deadline: Duration::from_secs(24 * 3600),
+            claim_patience: Duration::from_secs(120),
+            object_patience: Duration::from_secs(120),
+            step_pause: Duration::from_millis(100),
             missed_items: 20,
             reason_chars: 1024,
             sweep_interval: Duration::from_secs(600),

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod mover_pod;
 pub mod objects;
 pub mod repositories;
+mod restore;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,6 +68,7 @@ async fn controllers(context: Arc<Context>) {
     tokio::join!(
         location::controller(context.clone()),
         backup::controller(context.clone()),
+        restore::controller(context.clone()),
         context::sweep(context.clone()),
     );
 }

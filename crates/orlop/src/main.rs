@@ -1,1 +1,44 @@
-fn main() {}
+//! The binary `orlop`: the operator, the movers and the command line.
+//!
+//! Here arguments are read and wired to the crates that do the work; nothing is decided here that a library should know. Standard output
+//! has results, standard error has progress, notes and errors.
+
+mod backup;
+mod cli;
+mod cluster;
+mod complete;
+mod daemons;
+mod error;
+#[cfg(test)]
+#[path = "../tests/support/golden.rs"]
+mod golden;
+mod human;
+mod interrupt;
+mod location;
+mod location_add;
+mod logs;
+mod output;
+mod points;
+mod repo;
+mod restore;
+mod run;
+mod select;
+mod verbs;
+mod version;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("orlop: another TLS provider is installed already; this is a defect of the program");
+        return error::Exit::Failed.into();
+    }
+    let words: Vec<_> = std::env::args_os().collect();
+    match cli::run(&words) {
+        Ok(exit) => exit.into(),
+        Err(e) => {
+            eprintln!("orlop: {e}");
+            e.exit_code().into()
+        }
+    }
+}

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::BackupLocation;
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, ResourceExt};
 use repository::store::{RetryPolicy, Store, StoreConfig, StoreError};
 use repository::{Passphrase, Repository};
 
@@ -92,6 +92,8 @@ struct CacheKey {
     uid: String,
     generation: i64,
     secrets: Vec<String>,
+    /// What was last written to have it probed: a new value makes the last probe, and what was opened, not count any more.
+    asked: Option<String>,
 }
 
 /// How a probe went.
@@ -139,6 +141,7 @@ impl Repositories {
             uid: objects::uid(location)?,
             generation: location.metadata.generation.unwrap_or_default(),
             secrets: secrets.versions.clone(),
+            asked: location.annotations().get(api::CHECK_REQUESTED).cloned(),
         };
         let store = self.stores.locate(location, &secrets);
         Ok(Ok(Access { store, passphrase: secrets.passphrase, key }))

@@ -41,6 +41,8 @@ pub enum Behaviour {
     OutOfMemory,
     /// It runs, and does nothing until it is deleted.
     Hang,
+    /// It does all its work, and is gone before anybody hears of it.
+    RunUnheard,
 }
 
 type Script = Box<dyn Fn(&Pod) -> Behaviour + Send>;
@@ -182,7 +184,9 @@ impl Shared {
         let placed = pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
         if pod.metadata.deletion_timestamp.is_some() {
             if let Some(token) = self.running.lock().unwrap().get(&uid) {
+                // A pod is gone only when its containers have ended.
                 token.cancel();
+                return Ok(());
             }
             return gone(api.delete(&name, &DeleteParams::default().grace_period(0)).await);
         }
@@ -194,6 +198,7 @@ impl Shared {
                 });
                 self.report(&pod, json!({"phase": "Pending", "conditions": [condition]})).await
             }
+            (false, _) if !self.has_volumes(&pod).await? => Ok(()),
             (false, _) => {
                 let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}});
                 let bound: Result<Value, _> =
@@ -203,6 +208,20 @@ impl Shared {
             (true, _) if phase(&pod) != "Pending" => Ok(()),
             (true, behaviour) => self.start(pod, behaviour).await,
         }
+    }
+
+    /// Whether the claims of a pod are bound: until then a scheduler has no node for it.
+    async fn has_volumes(&self, pod: &Pod) -> anyhow::Result<bool> {
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        for name in volumes.filter_map(|v| v.persistent_volume_claim.as_ref().map(|c| &c.claim_name)) {
+            let claim = claims.get_opt(name).await?;
+            if claim.and_then(|c| c.status?.phase).as_deref() != Some("Bound") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn report(&self, pod: &Pod, status: Value) -> anyhow::Result<()> {
@@ -227,21 +246,23 @@ impl Shared {
                 let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
                 gone(api.delete(&pod.name_any(), &DeleteParams::default()).await)
             }
-            Behaviour::Run => {
-                let token = CancellationToken::new();
-                self.running.lock().unwrap().insert(pod.uid().unwrap_or_default(), token.clone());
+            Behaviour::Run | Behaviour::RunUnheard => {
+                let (uid, token) = (pod.uid().unwrap_or_default(), CancellationToken::new());
+                self.running.lock().unwrap().insert(uid.clone(), token.clone());
                 let shared = self.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = shared.run(&pod, &token).await {
+                    let heard = behaviour == Behaviour::Run;
+                    if let Err(error) = shared.run(&pod, &token, heard).await {
                         eprintln!("kubelet: the mover {}: {error:#}", pod.name_any());
                     }
+                    shared.running.lock().unwrap().remove(&uid);
                 });
                 Ok(())
             }
         }
     }
 
-    async fn run(&self, pod: &Pod, token: &CancellationToken) -> anyhow::Result<()> {
+    async fn run(&self, pod: &Pod, token: &CancellationToken, heard: bool) -> anyhow::Result<()> {
         let namespace = pod.namespace().unwrap_or_default();
         let spec = pod.spec.clone().unwrap_or_default();
         let volumes = spec.volumes.unwrap_or_default();
@@ -253,6 +274,10 @@ impl Shared {
         let mut job: Job = serde_json::from_slice(&bytes.0)?;
         job.volume = volume_dir(&self.client, &namespace, &claim.unwrap_or_default()).await?;
         let outcome = mover::run(&job, &Lines::new(std::io::sink()), token).await;
+        if !heard {
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+            return gone(api.delete(&pod.name_any(), &DeleteParams::default()).await);
+        }
         let (phase, code, reason) = if outcome.ok { ("Succeeded", 0, "Completed") } else { ("Failed", 1, "Error") };
         let terminated = json!({"exitCode": code, "reason": reason, "message": outcome.to_message()});
         self.report(pod, ended(phase, terminated)).await

@@ -44,7 +44,7 @@ impl Reader {
     }
 
     /// All entries from the first key that is not below `from`, in order; empty for all.
-    pub fn scan(&self, from: &[u8]) -> impl Stream<Item = Result<(Bytes, Bytes)>> + Send + 'static {
+    pub fn scan(&self, from: &[u8]) -> impl Stream<Item = Result<(Bytes, Bytes)>> + Send + use<> {
         let from = Bytes::copy_from_slice(from);
         let leaves = leaves(self.repo.clone(), self.table, from.clone());
         let repo = self.repo.clone();

@@ -14,9 +14,9 @@ const CHUNK_MIN_BYTES: usize = 256 << 10;
 const CHUNK_MEAN_BYTES: usize = 1 << 20;
 const CHUNK_MAX_BYTES: usize = 4 << 20;
 
-/// Bytes that are read before they are cut: two chunks of the greatest length, so that what is left of a full buffer
-/// is moved to its front once for several chunks.
-const BUFFER_BYTES: usize = 2 * CHUNK_MAX_BYTES;
+/// Bytes that are read before they are cut: a chunk of the greatest length and one of the mean. More would move what is
+/// left of the buffer to its front less often, which costs little beside hashing it, and take as much memory more.
+const BUFFER_BYTES: usize = CHUNK_MAX_BYTES + CHUNK_MEAN_BYTES;
 
 /// A range of a file that holds data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

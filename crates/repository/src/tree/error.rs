@@ -30,6 +30,12 @@ pub enum Error {
         "the file tree holds {found_files} files of {found_bytes} bytes, but {expected_files} files of {expected_bytes} bytes were announced"
     )]
     CountsDiffer { found_files: u64, found_bytes: u64, expected_files: u64, expected_bytes: u64 },
+    /// A file was asked for that the tree does not have.
+    #[error("there is no {path} in the file tree; list its directory to see what is there")]
+    NoSuchEntry { path: String },
+    /// The content was asked for of something that has none.
+    #[error("{path} is not a file: only files have content")]
+    NotAFile { path: String },
     /// The caller ended the work.
     #[error("the work was ended before it was complete; run it again")]
     Cancelled,
@@ -57,6 +63,8 @@ impl Error {
             | Self::TargetNotEmpty { .. }
             | Self::Damaged { .. }
             | Self::CountsDiffer { .. }
+            | Self::NoSuchEntry { .. }
+            | Self::NotAFile { .. }
             | Self::Worker(_) => false,
         }
     }

@@ -15,10 +15,10 @@ use crate::{BlobRef, Repository, TableRef, table};
 
 /// Plain bytes of blobs that are kept after they were read: neighbours in a directory share a bundle, and files are
 /// filled out of order by a few workers.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// Blobs of one file that are read ahead of the one that is written, to hide the latency of an object store.
-const READ_AHEAD_BLOBS: usize = 4;
+const READ_AHEAD_BLOBS: usize = 3;
 
 /// The entries of a tree in the order of their keys, each with the rules of the format checked that can be checked
 /// while going forward: names, and that a directory comes before what is in it.

@@ -95,7 +95,7 @@ async fn stores_with_passing_faults_conform() {
             if request == Request::Delete && number % 2 == 0 { Fault::AnswerLost } else { Fault::None }
         }),
         ("reads are cut short now and then", |number, request| {
-            if request == Request::Read && number % 2 == 0 { Fault::CutShort } else { Fault::None }
+            if request == Request::Read && number % 3 == 0 { Fault::CutShort } else { Fault::None }
         }),
         ("every request is slow", |_, _| Fault::Slow),
     ];

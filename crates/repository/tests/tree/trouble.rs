@@ -74,30 +74,28 @@ async fn files_that_vanish_are_counted_and_other_names_of_them_are_read() {
 
 #[test]
 fn files_that_cannot_be_read_are_missed_and_named() {
-    runtime_without(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH)
-        .block_on(tokio::spawn(async {
-            let world = World::new().await;
-            let source = world.source();
-            let forbid = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
-            fs::write(source.join("fine"), "content").unwrap();
-            for name in ["small", "small-too"] {
-                fs::write(source.join(name), "secret").unwrap();
-                forbid(&source.join(name));
-            }
-            fs::write(source.join("large"), noise(1 << 20, 1)).unwrap();
-            forbid(&source.join("large"));
-            fs::create_dir(source.join("directory")).unwrap();
-            fs::write(source.join("directory/inside"), "").unwrap();
-            forbid(&source.join("directory"));
-            let stored = world.backup(None).await;
-            assert!(!stored.is_complete());
-            let missed: Vec<_> = stored.missed.first.iter().map(|one| one.path.as_str()).collect();
-            assert_eq!(missed, ["directory", "large", "small", "small-too"]);
-            assert!(stored.missed.first[0].what.contains("Permission denied"), "{:?}", stored.missed);
-            assert_eq!((stored.files, stored.missed.count), (1, 4));
-            fs::set_permissions(source.join("directory"), Permissions::from_mode(0o700)).unwrap();
-        }))
-        .unwrap();
+    runtime_without(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH).block_on(async {
+        let world = World::new().await;
+        let source = world.source();
+        let forbid = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+        fs::write(source.join("fine"), "content").unwrap();
+        for name in ["small", "small-too"] {
+            fs::write(source.join(name), "secret").unwrap();
+            forbid(&source.join(name));
+        }
+        fs::write(source.join("large"), noise(1 << 20, 1)).unwrap();
+        forbid(&source.join("large"));
+        fs::create_dir(source.join("directory")).unwrap();
+        fs::write(source.join("directory/inside"), "").unwrap();
+        forbid(&source.join("directory"));
+        let stored = world.backup(None).await;
+        assert!(!stored.is_complete());
+        let missed: Vec<_> = stored.missed.first.iter().map(|one| one.path.as_str()).collect();
+        assert_eq!(missed, ["directory", "large", "small", "small-too"]);
+        assert!(stored.missed.first[0].what.contains("Permission denied"), "{:?}", stored.missed);
+        assert_eq!((stored.files, stored.missed.count), (1, 4));
+        fs::set_permissions(source.join("directory"), Permissions::from_mode(0o700)).unwrap();
+    });
 }
 
 #[test]

@@ -19,13 +19,13 @@ use crate::TableRef;
 /// Small files that are read at once. Opening and looking waits for the disk or the network more than it computes.
 const SMALL_READERS: usize = 8;
 
-/// Large files that are read at once, each with a buffer of 8 MiB and some chunks on their way: one keeps the cores busy,
+/// Large files that are read at once, each with a buffer of 5 MiB and some chunks on their way: one keeps the cores busy,
 /// the second fills the gaps at the ends of files.
 const LARGE_READERS: usize = 2;
 
-/// Bytes of small files that are read and not yet in a bundle, in KiB: 16 MiB, so that the readers stay ahead while the
+/// Bytes of small files that are read and not yet in a bundle, in KiB: 8 MiB, so that the readers stay ahead while the
 /// collector waits for a large file.
-const SMALL_BUDGET_KIB: u32 = 16 << 10;
+const SMALL_BUDGET_KIB: u32 = 8 << 10;
 
 /// What the collector gets, in the order of keys.
 pub(super) enum Item {

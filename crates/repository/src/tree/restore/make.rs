@@ -17,6 +17,7 @@ use super::super::source::{BlobCache, Entries};
 use super::super::stack::{DirectoryStack, open_below};
 use super::super::walk::{WalkOptions, names_of_tree};
 use super::super::{Error, TreePath};
+use super::choose::choose;
 use super::fill::{Failure, Filler, Job, file_failure};
 use super::{RestoreOptions, RestoreSummary};
 use crate::{Counters, Progress, table};
@@ -92,6 +93,8 @@ impl Maker {
             if self.options.cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
+            let (only, runtime) = (self.options.only.as_ref(), &self.filler.runtime);
+            let Some(entry) = choose(only, runtime, reader, &path, entry)? else { continue };
             if let Err(failure) = self.make(path, entry) {
                 self.take_failure(failure)?;
             }

@@ -5,6 +5,7 @@
 //! then only its owner may enter it. Nothing outside of the target is touched, whatever the tree says: names are
 //! checked, and every step goes from an open directory into an entry that is not a symlink.
 
+mod choose;
 mod fill;
 mod make;
 
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::make::Maker;
 pub use self::make::refuse_used;
 use super::source::BlobCache;
-use super::{Error, Incidents, scoped};
+use super::{Error, Incidents, TreePath, scoped};
 use crate::{Progress, Repository, TableRef};
 
 /// How a directory is filled.
@@ -28,6 +29,8 @@ pub struct RestoreOptions {
     pub replace: bool,
     /// Names at the top of the target that are not looked at and not part of the tree; an empty `lost+found` always is.
     pub ignore_at_top: Vec<Vec<u8>>,
+    /// Only this entry and what is below it, with the directories that lead there.
+    pub only: Option<TreePath>,
     /// What must come out; anything else is an error.
     pub expected: Option<ExpectedCounts>,
     /// Ends the work early, with [`Error::Cancelled`].

@@ -1,0 +1,313 @@
+//! Doing what is planned, and saying what was done.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ApplicationRestore, Missed, ObjectOutcomes, ReplacePolicy};
+use application::{Applied as Outcome, Applier, ObjectKey, Patience, RestoreOptions, Wave, clean, discover};
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::ResourceExt;
+use repository::table::Reader;
+use serde_json::Value;
+
+use super::gather::{Begun, Gathered, Scene};
+use super::inventory::{Part, stands_on_volumes};
+use super::plan::{Move, Plan};
+use super::point::{self, Point};
+use super::validate::Refusal;
+use super::volume::act::{Acted, Run};
+use super::volume::observe::Seen;
+use super::volume::step::Step;
+use super::volume::view::Filled;
+use super::{Restores, Trouble};
+use crate::cleanup;
+use crate::conditions::shorten;
+use crate::error::{During, Error};
+use crate::mover_pod;
+use crate::objects;
+use crate::repositories::LocationProblem;
+
+/// Objects in memory at a time. Each may have 1.5 MiB, so this is 48 MiB at the worst.
+const OBJECTS_AT_ONCE: usize = 32;
+
+/// Why objects are not made when volumes were missed.
+const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
+
+/// What was done.
+#[derive(Debug)]
+pub(super) enum Applied {
+    /// Nothing, and nothing will be.
+    Rested,
+    /// Nothing yet.
+    Waited(String),
+    /// The run is over.
+    Failed(Refusal),
+    /// The run has begun.
+    Begun,
+    /// The objects of a part are made, as far as they can be.
+    Made { part: Part, outcomes: ObjectOutcomes },
+    /// Some objects of a part could not be made for the moment.
+    MadeInPart(String),
+    /// Steps were taken for volumes.
+    Moved(Vec<Moved>),
+    /// Nothing temporary is left of the volumes.
+    Left,
+    /// Nothing is left of a run that is deleted.
+    Undone,
+}
+
+/// A step that was taken for a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) planned: Move,
+    pub(super) acted: Acted,
+    /// What the volume is filled with, if it is.
+    pub(super) filled: Option<Filled>,
+}
+
+/// Does what is planned.
+///
+/// # Errors
+/// The API server or the repository did not answer; the same is planned again.
+pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Plan) -> Result<Applied, Error> {
+    let context = &restores.context;
+    match plan {
+        Plan::Rest => {
+            gathered.restore = objects::set_finalizer(&context.client, &gathered.restore, false).await?;
+            Ok(Applied::Rested)
+        }
+        Plan::Wait(why) => Ok(Applied::Waited(why)),
+        Plan::Fail(refusal) => Ok(still_there(restores, gathered).await?.unwrap_or(Applied::Failed(refusal))),
+        Plan::Begin => {
+            gathered.restore = objects::set_finalizer(&context.client, &gathered.restore, true).await?;
+            Ok(Applied::Begun)
+        }
+        Plan::Make { part, held_back } => make(restores, gathered, part, held_back).await,
+        Plan::Move(moves) => take_steps(restores, gathered, moves).await.map(Applied::Moved),
+        Plan::Leave => Ok(still_there(restores, gathered).await?.unwrap_or(Applied::Left)),
+        Plan::Undo(moves) if moves.is_empty() => undo(restores, gathered).await,
+        Plan::Undo(moves) => take_steps(restores, gathered, moves).await.map(Applied::Moved),
+    }
+}
+
+/// Asks for the end of everything that was made for the run; what of it is still there, if anything.
+async fn still_there(restores: &Restores, gathered: &Gathered) -> Result<Option<Applied>, Error> {
+    let left = cleanup::end_run(&restores.context.client, &gathered.uid).await?;
+    Ok((!left.is_empty()).then(|| Applied::Waited(format!("waits for {} to go", left.join(", ")))))
+}
+
+async fn undo(restores: &Restores, gathered: &mut Gathered) -> Result<Applied, Error> {
+    if let Some(waits) = still_there(restores, gathered).await? {
+        return Ok(waits);
+    }
+    gathered.restore = objects::set_finalizer(&restores.context.client, &gathered.restore, false).await?;
+    Ok(Applied::Undone)
+}
+
+async fn take_steps(restores: &Restores, gathered: &Gathered, moves: Vec<Move>) -> Result<Vec<Moved>, Error> {
+    let none = Vec::new();
+    let (seen, point) = match &gathered.scene {
+        Scene::Begun(Begun { seen, point, .. }) => (seen, point.as_ref().ok()),
+        Scene::Ending(seen) => (seen, None),
+        Scene::Fresh(_) | Scene::Over => (&none, None),
+    };
+    let annotation = mover_pod::run_annotation(&gathered.restore);
+    let run = Run { context: &restores.context, uid: &gathered.uid, annotation: &annotation };
+    let mut moved = Vec::with_capacity(moves.len());
+    for planned in moves {
+        let Some(seen) = seen.get(planned.index) else { continue };
+        moved.push(take_step(&run, seen, point, planned).await?);
+    }
+    Ok(moved)
+}
+
+async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, planned: Move) -> Result<Moved, Error> {
+    let fill = point.and_then(|point| Some((point.volumes.get(planned.index)?, &point.opened)));
+    let acted = match fill.map(|(wanted, _)| &wanted.source) {
+        // Nothing is made for a volume that there is no data for.
+        Some(Err(why)) if matches!(planned.step, Step::MakeFilling) => Acted::Refused(why.clone()),
+        _ => run.act(&planned.step, seen, fill).await?,
+    };
+    let filled = match &planned.step {
+        Step::NoteFilled(filled) => Some(*filled),
+        _ => seen.view.filling.as_ref().and_then(|f| f.filled),
+    };
+    Ok(Moved { planned, acted, filled })
+}
+
+/// Makes the objects of a part.
+async fn make(restores: &Restores, gathered: &Gathered, part: Part, held_back: bool) -> Result<Applied, Error> {
+    let Scene::Begun(Begun { point: Ok(point), .. }) = &gathered.scene else {
+        return Ok(Applied::Waited("looks for the recovery point".into()));
+    };
+    let mut maker = Maker::new(restores, gathered, point).await?;
+    match maker.make_part(part, held_back).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(Applied::Waited("is being deleted".into())),
+        Err(Error::Repository { source, .. }) => return Ok(unread(restores, gathered, *source)),
+        Err(error) => return Err(error),
+    }
+    if let Some(why) = maker.passing.take()
+        && is_patient(restores, gathered, restores.context.limits().object_patience)
+    {
+        return Ok(Applied::MadeInPart(why));
+    }
+    restores.recovered(&gathered.uid, Trouble::Objects);
+    if part == Part::Foundations {
+        maker.outcomes.wanted += point.facts.inventory.left_alone;
+        maker.outcomes.kept += point.facts.inventory.left_alone;
+    }
+    Ok(Applied::Made { part, outcomes: maker.outcomes })
+}
+
+fn is_patient(restores: &Restores, gathered: &Gathered, patience: Duration) -> bool {
+    restores.troubled_for(&gathered.uid, Trouble::Objects, gathered.now) < patience
+}
+
+/// The objects could not be read from the repository: waited for, or the end.
+fn unread(restores: &Restores, gathered: &Gathered, error: repository::Error) -> Applied {
+    restores.drop_point(&gathered.uid);
+    let problem = LocationProblem::from(error);
+    if problem.may_pass() && is_patient(restores, gathered, restores.context.limits().location_patience) {
+        return Applied::Waited(problem.to_string());
+    }
+    Applied::Failed(Refusal { reason: problem.reason(), message: problem.to_string() })
+}
+
+/// Makes objects, and counts.
+struct Maker<'a> {
+    restores: &'a Restores,
+    restore: &'a ApplicationRestore,
+    point: &'a Point,
+    applier: Applier,
+    outcomes: ObjectOutcomes,
+    /// A failure that may pass.
+    passing: Option<String>,
+}
+
+impl<'a> Maker<'a> {
+    async fn new(restores: &'a Restores, gathered: &'a Gathered, point: &'a Point) -> Result<Self, Error> {
+        let client = restores.context.client.clone();
+        let patience = Patience::default();
+        let catalog = discover(&client, &patience).await.map_err(|failure| Error::Application {
+            doing: "ask what kinds the cluster has".into(),
+            source: failure.into(),
+        })?;
+        let policy = match gathered.restore.spec.replace_policy {
+            ReplacePolicy::Retain => application::ReplacePolicy::Retain,
+            ReplacePolicy::Delete => application::ReplacePolicy::Delete,
+            ReplacePolicy::Update => application::ReplacePolicy::Update,
+        };
+        Ok(Self {
+            restores,
+            restore: &gathered.restore,
+            point,
+            applier: Applier::new(client, Arc::new(catalog), gathered.uid.clone(), policy, patience),
+            outcomes: ObjectOutcomes::default(),
+            passing: None,
+        })
+    }
+
+    /// Makes a part, wave by wave. Says whether the restore is still wanted.
+    async fn make_part(&mut self, part: Part, held_back: bool) -> Result<bool, Error> {
+        for (wave, keys) in self.point.facts.inventory.part(part) {
+            if held_back && stands_on_volumes(wave) {
+                self.hold_back(&keys);
+            } else if !self.make_wave(wave, &keys).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn hold_back(&mut self, keys: &[ObjectKey]) {
+        for key in keys {
+            self.count(key, Outcome::Failed { reason: HELD_BACK.into(), retryable: false });
+        }
+    }
+
+    /// Makes one wave, kind by kind, as the table of objects has them side by side. Says whether the restore is still wanted.
+    async fn make_wave(&mut self, wave: Wave, keys: &[ObjectKey]) -> Result<bool, Error> {
+        tracing::debug!(?wave, objects = keys.len(), restore = self.restore.name_any(), "making objects");
+        for kind in keys.chunk_by(|a, b| (&a.group, &a.kind) == (&b.group, &b.kind)) {
+            if self.is_deleted().await? {
+                return Ok(false);
+            }
+            self.make_kind(kind).await?;
+        }
+        Ok(true)
+    }
+
+    async fn is_deleted(&self) -> Result<bool, Error> {
+        let namespace = self.restore.namespace().unwrap_or_default();
+        let client = &self.restores.context.client;
+        let now: Option<ApplicationRestore> = objects::read(client, &namespace, &self.restore.name_any()).await?;
+        Ok(now.is_none_or(|r| r.uid() != self.restore.uid() || r.metadata.deletion_timestamp.is_some()))
+    }
+
+    /// Makes objects of one kind; their keys are in ascending order.
+    async fn make_kind(&mut self, keys: &[ObjectKey]) -> Result<(), Error> {
+        let wanted: BTreeSet<Vec<u8>> = keys.iter().map(ObjectKey::encode).collect();
+        let (Some(first), Some(last), Some(table)) = (wanted.first(), wanted.last(), self.point.document.objects)
+        else {
+            return Ok(());
+        };
+        let repository = &self.point.opened.repository;
+        let stored = Reader::new(repository, table)
+            .scan(first)
+            .try_take_while(|(key, _)| std::future::ready(Ok(key[..] <= last[..])))
+            .try_filter(|(key, _)| std::future::ready(wanted.contains(&key[..])))
+            .try_chunks(OBJECTS_AT_ONCE);
+        let mut stored = std::pin::pin!(stored);
+        let mut found = 0;
+        while let Some(chunk) = stored.next().await {
+            let chunk = chunk.map_err(|error| error.1).during(|| "read objects of the recovery point".into())?;
+            found += chunk.len();
+            let objects = chunk.iter().map(|(key, value)| self.prepare(key, value)).collect::<Result<Vec<_>, _>>();
+            let objects = objects.during(|| "read objects of the recovery point".into())?;
+            let outcomes: Vec<_> = self.applier.apply_each(stream::iter(objects)).collect().await;
+            outcomes.into_iter().for_each(|(key, outcome)| self.count(&key, outcome));
+        }
+        if found == wanted.len() {
+            return Ok(());
+        }
+        let what = format!("{} objects of the kind {} are not there any more", wanted.len() - found, keys[0].kind);
+        let object = "the table of objects of the recovery point".to_owned();
+        Err(repository::Error::Damaged { object, what }).during(|| "read objects of the recovery point".into())
+    }
+
+    /// An object as it is to be made, under its name at the target.
+    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
+        let (key, mut object) = point::decode(key, value)?;
+        clean::for_restore(&key, &mut object, RestoreOptions::default());
+        let name = point::named(self.point.mapping.apply(&mut object))?;
+        Ok((name, object))
+    }
+
+    fn count(&mut self, key: &ObjectKey, outcome: Outcome) {
+        self.outcomes.wanted += 1;
+        match outcome {
+            Outcome::Created => self.outcomes.created += 1,
+            Outcome::Updated => self.outcomes.updated += 1,
+            Outcome::Replaced => self.outcomes.replaced += 1,
+            Outcome::Kept { why } => {
+                tracing::debug!(object = %key, why, "kept");
+                self.outcomes.kept += 1;
+            }
+            Outcome::Failed { reason, retryable } => self.fail(key, &reason, retryable),
+        }
+    }
+
+    fn fail(&mut self, key: &ObjectKey, reason: &str, retryable: bool) {
+        let limits = self.restores.context.limits();
+        self.outcomes.failed += 1;
+        if retryable {
+            self.passing.get_or_insert_with(|| format!("{key}: {reason}"));
+        }
+        if self.outcomes.failed_items.len() < limits.missed_items {
+            let reason = shorten(reason, limits.reason_chars);
+            self.outcomes.failed_items.push(Missed { item: key.to_string(), reason });
+        }
+    }
+}

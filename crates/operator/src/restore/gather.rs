@@ -1,0 +1,195 @@
+//! What is known of a restore before anything is done about it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ApplicationRestore, ApplicationRestoreStatus, ReplacePolicy, RestoreStage};
+use application::{Patience, discover};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::OwnedMutexGuard;
+
+use super::point::{self, Point};
+use super::validate::{self, NamespaceState, PointFacts, Source, TargetFacts, Verdict};
+use super::volume::observe::{Seen, claim_users, observe};
+use super::{Restores, Trouble};
+use crate::context::Context;
+use crate::error::{During, Error};
+use crate::objects;
+
+/// What is known of a restore.
+pub(super) struct Gathered {
+    /// As it is now.
+    pub(super) restore: ApplicationRestore,
+    pub(super) uid: String,
+    pub(super) scene: Scene,
+    pub(super) now: Timestamp,
+    /// For how long the recovery point could not be had.
+    pub(super) without_point: Duration,
+}
+
+/// What is known beside the restore itself; which, depends on where it is.
+pub(super) enum Scene {
+    /// It is over.
+    Over,
+    /// It is being deleted.
+    Ending(Vec<Seen>),
+    /// It has not begun.
+    Fresh(Box<Fresh>),
+    /// It has.
+    Begun(Begun),
+}
+
+/// What is known of a restore that has not begun.
+pub(super) struct Fresh {
+    /// The verdict on its spec alone; if that is bad, nothing more was looked at.
+    pub(super) spec: Verdict,
+    pub(super) source: Option<Result<Arc<Point>, Source>>,
+    pub(super) target: TargetFacts,
+    /// No other restore can begin until this one has, or waits.
+    _admission: Option<OwnedMutexGuard<()>>,
+}
+
+/// What is known of a restore that has begun.
+pub(super) struct Begun {
+    pub(super) spec: Verdict,
+    pub(super) point: Result<Arc<Point>, Source>,
+    pub(super) seen: Vec<Seen>,
+}
+
+impl Scene {
+    fn lacks_point(&self) -> bool {
+        match self {
+            Self::Fresh(fresh) => matches!(&fresh.source, Some(Err(_))),
+            Self::Begun(begun) => begun.point.is_err(),
+            Self::Over | Self::Ending(_) => false,
+        }
+    }
+}
+
+impl Gathered {
+    /// The status, as it was last written.
+    pub(super) fn status(&self) -> ApplicationRestoreStatus {
+        self.restore.status.clone().unwrap_or_default()
+    }
+}
+
+/// Looks at a restore and at what its stage depends on; nothing if it is gone.
+pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> Result<Option<Gathered>, Error> {
+    let context = &restores.context;
+    let namespace = cached.namespace().unwrap_or_default();
+    let Some(restore) = objects::read::<ApplicationRestore>(&context.client, &namespace, &cached.name_any()).await?
+    else {
+        return Ok(None);
+    };
+    let uid = objects::uid(&restore)?;
+    let now = Timestamp::now();
+    let status = restore.status.clone().unwrap_or_default();
+    let look = || observe(&context.client, &uid, &status.volumes, context.limits(), now);
+    let scene = if status.phase.is_final() {
+        Scene::Over
+    } else if restore.metadata.deletion_timestamp.is_some() {
+        Scene::Ending(look().await?)
+    } else if status.stage < RestoreStage::Foundations {
+        Scene::Fresh(Box::new(fresh(restores, &restore, &uid).await?))
+    } else {
+        let point = restores.point(&restore, &uid).await?;
+        let seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
+        Scene::Begun(Begun { spec: validate::spec(&restore), point, seen })
+    };
+    let without_point = if scene.lacks_point() {
+        restores.troubled_for(&uid, Trouble::Point, now)
+    } else {
+        restores.recovered(&uid, Trouble::Point);
+        Duration::ZERO
+    };
+    Ok(Some(Gathered { restore, uid, scene, now, without_point }))
+}
+
+async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> Result<Fresh, Error> {
+    let spec = validate::spec(restore);
+    if spec != Verdict::Go {
+        return Ok(Fresh { spec, source: None, target: TargetFacts::default(), _admission: None });
+    }
+    let source = restores.point(restore, uid).await?;
+    let Ok(point) = &source else {
+        return Ok(Fresh { spec, source: Some(source), target: TargetFacts::default(), _admission: None });
+    };
+    let admission = restores.admission.clone().lock_owned().await;
+    let target = look_at_target(&restores.context, restore, &point.facts).await?;
+    Ok(Fresh { spec, source: Some(source), target, _admission: Some(admission) })
+}
+
+impl Restores {
+    /// The recovery point of a restore. It cannot change, so it is kept while the restore runs.
+    async fn point(&self, restore: &ApplicationRestore, uid: &str) -> Result<Result<Arc<Point>, Source>, Error> {
+        if let Some(point) = self.kept(uid) {
+            return Ok(Ok(point));
+        }
+        let found = point::find(&self.context, restore).await?.map(Arc::new);
+        if let Ok(point) = &found {
+            self.keep(uid, point);
+        }
+        Ok(found)
+    }
+}
+
+/// Looks at the target: first at what the restore may have to wait for, and at the rest only when it need not.
+async fn look_at_target(
+    context: &Context,
+    restore: &ApplicationRestore,
+    point: &PointFacts,
+) -> Result<TargetFacts, Error> {
+    let client = &context.client;
+    let mut target = TargetFacts::default();
+    for namespace in validate::namespaces(&restore.spec, &point.sources) {
+        target.namespaces.insert(namespace.clone(), namespace_state(client, &namespace).await?);
+    }
+    target.others = others(client, restore).await?;
+    if validate::waits(&restore.spec, &validate::age(restore), point, &target).is_some() {
+        return Ok(target);
+    }
+    let catalog = discover(client, &Patience::default()).await.map_err(|failure| Error::Application {
+        doing: "ask what kinds the cluster has".into(),
+        source: failure.into(),
+    })?;
+    target.kinds = catalog.kinds().map(|kind| (kind.group.clone(), kind.kind.clone())).collect();
+    target.broken_groups = catalog.broken().iter().map(|b| (b.group.clone(), b.reason.clone())).collect();
+    let classes = Api::<StorageClass>::all(client.clone()).list(&ListParams::default()).await;
+    target.classes = classes.during(|| "list the storage classes".into())?.iter().map(ResourceExt::name_any).collect();
+    if restore.spec.replace_policy == ReplacePolicy::Delete {
+        target.users = users(client, target.namespaces.keys()).await?;
+    }
+    Ok(target)
+}
+
+async fn namespace_state(client: &Client, name: &str) -> Result<NamespaceState, Error> {
+    let found = Api::<Namespace>::all(client.clone()).get_opt(name).await;
+    Ok(match found.during(|| format!("read the namespace {name}"))? {
+        None => NamespaceState::Absent,
+        Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => NamespaceState::Terminating,
+        Some(_) => NamespaceState::Active,
+    })
+}
+
+async fn others(client: &Client, restore: &ApplicationRestore) -> Result<Vec<validate::Other>, Error> {
+    let all = Api::<ApplicationRestore>::all(client.clone()).list(&ListParams::default()).await;
+    let all = all.during(|| "list the restores".into())?;
+    Ok(all.iter().filter(|other| other.uid() != restore.uid()).filter_map(validate::other).collect())
+}
+
+async fn users(
+    client: &Client,
+    namespaces: impl Iterator<Item = &String>,
+) -> Result<BTreeMap<(String, String), Vec<String>>, Error> {
+    let mut users = BTreeMap::new();
+    for namespace in namespaces {
+        let of_namespace = claim_users(client, namespace).await?;
+        users.extend(of_namespace.into_iter().map(|(claim, pods)| ((namespace.clone(), claim), pods)));
+    }
+    Ok(users)
+}

@@ -1,0 +1,255 @@
+//! What of a recovery point a restore is about, and when it is made.
+//!
+//! Three kinds that belong to the configuration come later than it: limits and quotas would count the temporary claims and their movers
+//! beside what they become, and a network policy could cut the movers off from the repository.
+
+use std::collections::BTreeSet;
+
+use api::ObjectFilter;
+use application::order::order;
+use application::{ObjectKey, Wave};
+
+/// Group name by which a filter picks the group that has none.
+const CORE: &str = "core";
+
+/// The two stages in which objects are made; volumes are filled between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What volumes and workloads stand on.
+    Foundations,
+    /// Everything else.
+    Resources,
+}
+
+/// The objects of a recovery point that a restore is about, by their names at the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inventory {
+    /// What is made, in order.
+    waves: Vec<(Wave, Vec<ObjectKey>)>,
+    /// Of cluster scope, and left alone because the restore is one of its own namespace only.
+    pub(crate) left_alone: u64,
+}
+
+/// What decides which objects a restore is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Picking<'a> {
+    /// The restore's filters; all objects if there are none.
+    pub(crate) filters: &'a [ObjectFilter],
+    /// Claims whose data is restored; they are made when they are filled, and not as objects.
+    pub(crate) filled: BTreeSet<(String, String)>,
+    /// The restore lives in an ordinary namespace and must not touch the cluster.
+    pub(crate) own_namespace_only: bool,
+}
+
+impl Inventory {
+    /// Picks from all keys of a recovery point.
+    pub(crate) fn pick(keys: Vec<ObjectKey>, picking: &Picking<'_>) -> Self {
+        let needed = Needed::of(&keys, picking);
+        let mut left_alone = 0;
+        let mut picked = Vec::new();
+        for key in keys {
+            let wanted = picking.takes(&key) || needed.takes(&key);
+            if !wanted || Wave::of(&key).is_none() {
+                continue;
+            }
+            if picking.own_namespace_only && key.namespace.is_none() {
+                left_alone += 1;
+            } else {
+                picked.push(key);
+            }
+        }
+        Self { waves: order(picked), left_alone }
+    }
+
+    /// The waves of one part, in order; what it leaves to the other part is left out.
+    pub(crate) fn part(&self, part: Part) -> Vec<(Wave, Vec<ObjectKey>)> {
+        let of_part = |wave, keys: &[ObjectKey]| keys.iter().filter(|k| part_of(wave, k) == part).cloned().collect();
+        let waves = self.waves.iter().map(|(wave, keys)| (*wave, of_part(*wave, keys)));
+        waves.filter(|(_, keys): &(Wave, Vec<ObjectKey>)| !keys.is_empty()).collect()
+    }
+
+    /// Everything that is made.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.waves.iter().flat_map(|(_, keys)| keys)
+    }
+}
+
+/// Whether objects of a wave are held back when a volume could not be filled: what may start or expose a workload, which would run on
+/// nothing, or make a claim of its own under the same name.
+pub(crate) fn stands_on_volumes(wave: Wave) -> bool {
+    wave >= Wave::CustomResources
+}
+
+fn part_of(wave: Wave, key: &ObjectKey) -> Part {
+    let later = key.is("", "LimitRange") || key.is("", "ResourceQuota") || key.is("networking.k8s.io", "NetworkPolicy");
+    if wave <= Wave::Configuration && !later { Part::Foundations } else { Part::Resources }
+}
+
+impl Picking<'_> {
+    /// Whether the data of a claim is picked.
+    pub(crate) fn takes_volume(&self, namespace: &str, claim: &str) -> bool {
+        let key = ObjectKey {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "PersistentVolumeClaim".into(),
+            namespace: Some(namespace.into()),
+            name: claim.into(),
+        };
+        self.filters.is_empty() || self.filters.iter().any(|f| matches(f, &key))
+    }
+
+    /// Whether an object is picked by itself.
+    pub(crate) fn takes(&self, key: &ObjectKey) -> bool {
+        !self.is_filled(key) && (self.filters.is_empty() || self.filters.iter().any(|f| matches(f, key)))
+    }
+
+    fn is_filled(&self, key: &ObjectKey) -> bool {
+        let name = || (key.namespace.clone().unwrap_or_default(), key.name.clone());
+        key.is("", "PersistentVolumeClaim") && self.filled.contains(&name())
+    }
+}
+
+/// What picked objects cannot be without, though no filter names it.
+struct Needed {
+    namespaces: BTreeSet<String>,
+    groups: BTreeSet<String>,
+}
+
+impl Needed {
+    fn of(keys: &[ObjectKey], picking: &Picking<'_>) -> Self {
+        let picked = || keys.iter().filter(|k| picking.takes(k) && k.namespace.is_some());
+        let filled = picking.filled.iter().map(|(namespace, _)| namespace.clone());
+        let namespaces = picked().filter_map(|k| k.namespace.clone()).chain(filled).collect();
+        Self { namespaces, groups: picked().map(|k| k.group.clone()).collect() }
+    }
+
+    fn takes(&self, key: &ObjectKey) -> bool {
+        if key.is("", "Namespace") {
+            return self.namespaces.contains(&key.name);
+        }
+        let group = key.name.split_once('.').map(|(_, group)| group);
+        key.is("apiextensions.k8s.io", "CustomResourceDefinition") && group.is_some_and(|g| self.groups.contains(g))
+    }
+}
+
+fn matches(filter: &ObjectFilter, key: &ObjectKey) -> bool {
+    let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+    let group = filter.group.as_ref().map(|g| if g == CORE { String::new() } else { g.clone() });
+    same(&group, &key.group)
+        && same(&filter.kind, &key.kind)
+        && same(&filter.name, &key.name)
+        && (filter.namespace.is_none() || filter.namespace == key.namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `group/Kind namespace/name`, group and namespace may be left out.
+    fn key(text: &str) -> ObjectKey {
+        let (kind, name) = text.split_once(' ').expect("kind and name");
+        let (group, kind) = kind.rsplit_once('/').unwrap_or(("", kind));
+        let (namespace, name) = name.split_once('/').map_or((None, name), |(ns, name)| (Some(ns.to_owned()), name));
+        ObjectKey { group: group.into(), version: "v1".into(), kind: kind.into(), namespace, name: name.into() }
+    }
+
+    const POINT: &[&str] = &[
+        "ConfigMap shop/settings",
+        "LimitRange shop/limits",
+        "ResourceQuota shop/quota",
+        "networking.k8s.io/NetworkPolicy shop/deny",
+        "PersistentVolumeClaim shop/data",
+        "PersistentVolumeClaim shop/unbound",
+        "Service shop/web",
+        "db.example.com/Cluster shop/main",
+        "apps/Deployment shop/web",
+        "ConfigMap bank/settings",
+        "Namespace shop",
+        "Namespace bank",
+        "PersistentVolume pv-1",
+        "storage.k8s.io/StorageClass fast",
+        "apiextensions.k8s.io/CustomResourceDefinition clusters.db.example.com",
+        "rbac.authorization.k8s.io/ClusterRole reader",
+    ];
+
+    fn check(filters: &[ObjectFilter], own: bool, foundations: &[&str], resources: &[&str], left_alone: u64) {
+        let filled = BTreeSet::from([("shop".to_owned(), "data".to_owned())]);
+        let picking = Picking { filters, filled, own_namespace_only: own };
+        let inventory = Inventory::pick(POINT.iter().map(|t| key(t)).collect(), &picking);
+        let names = |part| -> Vec<String> {
+            inventory.part(part).iter().flat_map(|(_, keys)| keys).map(ToString::to_string).collect()
+        };
+        assert_eq!(names(Part::Foundations), foundations);
+        assert_eq!(names(Part::Resources), resources);
+        assert_eq!(inventory.left_alone, left_alone);
+        assert_eq!(inventory.keys().count(), foundations.len() + resources.len());
+    }
+
+    #[test]
+    fn everything_is_restored_in_two_parts_with_the_volumes_between() {
+        check(
+            &[],
+            false,
+            &[
+                "CustomResourceDefinition.apiextensions.k8s.io clusters.db.example.com",
+                "Namespace bank",
+                "Namespace shop",
+                "ClusterRole.rbac.authorization.k8s.io reader",
+                "ConfigMap bank/settings",
+                "ConfigMap shop/settings",
+            ],
+            &[
+                "LimitRange shop/limits",
+                "ResourceQuota shop/quota",
+                "NetworkPolicy.networking.k8s.io shop/deny",
+                "PersistentVolumeClaim shop/unbound",
+                "Service shop/web",
+                "Cluster.db.example.com shop/main",
+                "Deployment.apps shop/web",
+            ],
+            0,
+        );
+    }
+
+    #[test]
+    fn what_a_filter_picks_brings_what_it_cannot_be_without() {
+        let kind = |kind: &str| ObjectFilter { kind: Some(kind.into()), ..ObjectFilter::default() };
+        let shop = "Namespace shop";
+        // The claim with data is handed over beside this, so its namespace is needed in every case.
+        check(
+            &[ObjectFilter { group: Some(CORE.into()), name: Some("web".into()), ..ObjectFilter::default() }],
+            false,
+            &[shop],
+            &["Service shop/web"],
+            0,
+        );
+        check(
+            &[kind("Cluster")],
+            false,
+            &["CustomResourceDefinition.apiextensions.k8s.io clusters.db.example.com", shop],
+            &["Cluster.db.example.com shop/main"],
+            0,
+        );
+        let bank = ObjectFilter { namespace: Some("bank".into()), ..kind("ConfigMap") };
+        check(&[bank], false, &["Namespace bank", shop, "ConfigMap bank/settings"], &[], 0);
+    }
+
+    #[test]
+    fn a_restore_of_its_own_namespace_leaves_the_cluster_alone() {
+        let settings = ObjectFilter { name: Some("settings".into()), ..ObjectFilter::default() };
+        check(&[settings], true, &["ConfigMap bank/settings", "ConfigMap shop/settings"], &[], 2);
+    }
+
+    #[test]
+    fn volumes_are_picked_as_their_claims_are() {
+        let check = |filter: ObjectFilter, expected| {
+            let picking = Picking { filters: std::slice::from_ref(&filter), ..Picking::default() };
+            assert_eq!(picking.takes_volume("shop", "data"), expected, "{filter:?}");
+        };
+        assert!(Picking::default().takes_volume("shop", "data"));
+        check(ObjectFilter { kind: Some("PersistentVolumeClaim".into()), ..ObjectFilter::default() }, true);
+        check(ObjectFilter { namespace: Some("shop".into()), ..ObjectFilter::default() }, true);
+        check(ObjectFilter { kind: Some("ConfigMap".into()), ..ObjectFilter::default() }, false);
+        check(ObjectFilter { name: Some("other".into()), ..ObjectFilter::default() }, false);
+    }
+}

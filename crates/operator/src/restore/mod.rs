@@ -1,0 +1,127 @@
+//! Restores: a recovery point is brought back, here or in another cluster.
+//!
+//! ```text
+//!   Preparing ──► Foundations ──► Volumes ──► Resources ──► Done
+//!   everything      what the        filled in     everything
+//!   is checked,     rest stands     claims that   else, if all
+//!   nothing made    on is made      nobody has    volumes came
+//! ```
+//!
+//! Invariants: nothing is made before everything that can be known was checked; a claim has its wanted name only when its volume was
+//! filled and compared; no workload is made when a volume is missing; nothing with the label of the run is left when it is over.
+
+mod apply;
+mod gather;
+mod inventory;
+mod plan;
+mod point;
+mod status;
+mod validate;
+mod volume;
+
+use std::collections::HashMap;
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use api::{ApplicationRestore, RUN_LABEL};
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::controller::Action;
+use kube::runtime::{Controller, watcher};
+use kube::{Api, ResourceExt};
+
+use crate::context::{Context, try_again};
+use crate::error::Error;
+use crate::mover_pod;
+use point::Point;
+
+/// What reconciles of restores share. All of it can be lost: it is read again, or waited for again.
+struct Restores {
+    context: Arc<Context>,
+    /// Recovery points of restores that are under way, by the uid of the restore.
+    points: Mutex<HashMap<String, Arc<Point>>>,
+    /// Since when a restore meets trouble that may pass.
+    troubled: Mutex<HashMap<(String, Trouble), Timestamp>>,
+    /// Held from looking at the other restores to having begun, so that two that share a namespace cannot both begin.
+    admission: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What may pass, and is waited for in patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Trouble {
+    /// The recovery point is not found, or its location cannot be reached.
+    Point,
+    /// Objects of the recovery point cannot be read or made for the moment.
+    Objects,
+}
+
+impl Restores {
+    fn kept(&self, uid: &str) -> Option<Arc<Point>> {
+        lock(&self.points).get(uid).cloned()
+    }
+
+    fn keep(&self, uid: &str, point: &Arc<Point>) {
+        lock(&self.points).insert(uid.to_owned(), point.clone());
+    }
+
+    /// For how long a restore has met this trouble, this time included.
+    fn troubled_for(&self, uid: &str, trouble: Trouble, now: Timestamp) -> Duration {
+        let since = *lock(&self.troubled).entry((uid.to_owned(), trouble)).or_insert(now);
+        Duration::try_from(now.duration_since(since)).unwrap_or_default()
+    }
+
+    /// The trouble passed.
+    fn recovered(&self, uid: &str, trouble: Trouble) {
+        lock(&self.troubled).remove(&(uid.to_owned(), trouble));
+    }
+
+    /// Drops the recovery point of a restore, so that it is looked for anew.
+    fn drop_point(&self, uid: &str) {
+        lock(&self.points).remove(uid);
+    }
+
+    /// Drops what is kept for a restore.
+    fn forget(&self, uid: &str) {
+        self.drop_point(uid);
+        lock(&self.troubled).retain(|(of, _), _| of != uid);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs for ever.
+pub(crate) async fn controller(context: Arc<Context>) {
+    let client = context.client.clone();
+    let movers = watcher::Config::default().labels(RUN_LABEL);
+    let config = context.controller_config();
+    let restores =
+        Arc::new(Restores { context, points: Mutex::default(), troubled: Mutex::default(), admission: Arc::default() });
+    Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
+        .with_config(config)
+        .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationRestore>(&pod))
+        .run(
+            reconcile,
+            |restore, error, restores: Arc<Restores>| try_again(restore, error, restores.context.clone()),
+            restores,
+        )
+        .for_each(|_| ready(()))
+        .await;
+}
+
+async fn reconcile(cached: Arc<ApplicationRestore>, restores: Arc<Restores>) -> Result<Action, Error> {
+    let Some(mut gathered) = gather::gather(&restores, &cached).await? else {
+        restores.forget(&cached.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    };
+    let plan = plan::plan(&gathered, restores.context.limits());
+    let uid = gathered.uid.clone();
+    let applied = apply::apply(&restores, &mut gathered, plan).await?;
+    if matches!(applied, apply::Applied::Rested | apply::Applied::Undone) {
+        restores.forget(&uid);
+    }
+    status::write(&restores, gathered, applied).await
+}

@@ -1,0 +1,179 @@
+//! What is to be done next: a pure function of what was gathered.
+
+use api::{ApplicationRestoreStatus, ReplacePolicy, RestoreStage, VolumeRestore, VolumeStage};
+
+use super::gather::{Begun, Fresh, Gathered, Scene};
+use super::inventory::Part;
+use super::validate::{self, Refusal, Source, Verdict};
+use super::volume::observe::Seen;
+use super::volume::step::{Step, discard, next};
+use super::volume::view::{MoverState, Terms};
+use crate::config::Limits;
+
+/// What is to be done next.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Nothing, ever.
+    Rest,
+    /// Nothing yet; why.
+    Wait(String),
+    /// End the run without its having begun, or after what it had was taken from it.
+    Fail(Refusal),
+    /// Begin: note where it goes and which volumes it has.
+    Begin,
+    /// Make the objects of one part.
+    Make {
+        part: Part,
+        /// Those that stand on volumes are held back, because volumes were missed.
+        held_back: bool,
+    },
+    /// Take steps for volumes.
+    Move(Vec<Move>),
+    /// All volumes are done with: go on, when nothing that was made for them is left.
+    Leave,
+    /// Remove what was made for the run, which is being deleted.
+    Undo(Vec<Move>),
+}
+
+/// A step for one volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) index: usize,
+    pub(super) step: Step,
+    /// Movers started before the step.
+    pub(super) attempts: u32,
+    /// How the newest mover failed, if it did.
+    pub(super) failure: Option<String>,
+}
+
+/// Decides.
+pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
+    match &gathered.scene {
+        Scene::Over => Plan::Rest,
+        Scene::Ending(seen) => Plan::Undo(seen.iter().filter_map(undo).collect()),
+        Scene::Fresh(fresh) => begin(gathered, fresh, limits),
+        Scene::Begun(begun) => go_on(gathered, begun, limits),
+    }
+}
+
+fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
+    let restore = &gathered.restore;
+    let patience = limits.location_patience;
+    let found = |source: &Source| validate::source(&restore.spec, source, gathered.without_point, patience);
+    let verdict = match (&fresh.spec, &fresh.source) {
+        (Verdict::Go, Some(Ok(point))) => match found(&Source::Found(Box::new(point.facts.clone()))) {
+            Verdict::Go => validate::target(restore, &validate::age(restore), &point.facts, &fresh.target),
+            other => other,
+        },
+        (Verdict::Go, Some(Err(source))) => found(source),
+        (Verdict::Go, None) => Verdict::Wait("looks for the recovery point".into()),
+        (bad, _) => bad.clone(),
+    };
+    match verdict {
+        Verdict::Go => Plan::Begin,
+        Verdict::Wait(why) => Plan::Wait(why),
+        Verdict::Refuse(refusal) => Plan::Fail(refusal),
+    }
+}
+
+/// What makes it impossible to go on with a restore that has begun.
+fn trouble(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Verdict {
+    match (&begun.spec, &begun.point) {
+        (Verdict::Go, Ok(_)) => Verdict::Go,
+        (Verdict::Go, Err(source)) => {
+            let spec = &gathered.restore.spec;
+            validate::source(spec, source, gathered.without_point, limits.location_patience)
+        }
+        (bad, _) => bad.clone(),
+    }
+}
+
+fn go_on(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Plan {
+    let refusal = match trouble(gathered, begun, limits) {
+        Verdict::Go => None,
+        Verdict::Wait(why) => return Plan::Wait(why),
+        Verdict::Refuse(refusal) => Some(refusal),
+    };
+    let status = gathered.status();
+    match (status.stage, refusal) {
+        (RestoreStage::Volumes, refusal) => volumes(gathered, &status, &begun.seen, limits, refusal),
+        (_, Some(refusal)) => Plan::Fail(refusal),
+        (RestoreStage::Foundations, None) => Plan::Make { part: Part::Foundations, held_back: false },
+        (_, None) => Plan::Make { part: Part::Resources, held_back: any_missed(&status) },
+    }
+}
+
+/// Whether a volume that was wanted is not there.
+pub(super) fn any_missed(status: &ApplicationRestoreStatus) -> bool {
+    status.volumes.iter().any(|v| v.stage == VolumeStage::Missed)
+}
+
+fn volumes(
+    gathered: &Gathered,
+    status: &ApplicationRestoreStatus,
+    seen: &[Seen],
+    limits: &Limits,
+    refusal: Option<Refusal>,
+) -> Plan {
+    let policy = gathered.restore.spec.replace_policy;
+    let mut moves: Vec<Move> = seen
+        .iter()
+        .zip(&status.volumes)
+        .filter_map(|(seen, volume)| match (volume.stage, &refusal) {
+            (VolumeStage::Done, _) => None,
+            (VolumeStage::Skipped | VolumeStage::Missed, _) => undo(seen),
+            (_, Some(refusal)) => Some(with(seen, volume, Step::Miss(refusal.message.clone()))),
+            (_, None) => Some(step(seen, volume, policy, gathered, limits)),
+        })
+        .collect();
+    queue(&mut moves, seen, limits);
+    match refusal {
+        _ if !moves.is_empty() => Plan::Move(moves),
+        Some(refusal) => Plan::Fail(refusal),
+        None => Plan::Leave,
+    }
+}
+
+fn undo(seen: &Seen) -> Option<Move> {
+    let step = discard(&seen.view)?;
+    Some(Move { index: seen.index, step, attempts: attempts(seen, 0), failure: None })
+}
+
+fn attempts(seen: &Seen, noted: u32) -> u32 {
+    noted.max(seen.view.mover.as_ref().map_or(0, |m| m.attempt))
+}
+
+fn with(seen: &Seen, volume: &VolumeRestore, step: Step) -> Move {
+    let failure = match seen.view.mover.as_ref().map(|m| &m.state) {
+        Some(MoverState::Failed { reason, .. }) => Some(reason.clone()),
+        _ => None,
+    };
+    Move { index: seen.index, step, attempts: attempts(seen, volume.attempts), failure }
+}
+
+fn step(seen: &Seen, volume: &VolumeRestore, policy: ReplacePolicy, gathered: &Gathered, limits: &Limits) -> Move {
+    let terms = Terms {
+        policy,
+        now: gathered.now,
+        attempts: attempts(seen, volume.attempts),
+        max_attempts: limits.mover_attempts,
+        claim_deadline: limits.claim_patience,
+    };
+    with(seen, volume, next(&seen.view, &terms))
+}
+
+/// Lets a bounded number of movers work at a time; the other volumes wait for their turn.
+fn queue(moves: &mut [Move], seen: &[Seen], limits: &Limits) {
+    let works = |s: &&Seen| {
+        s.view.mover.as_ref().is_some_and(|m| matches!(m.state, MoverState::Waiting { .. } | MoverState::Running))
+    };
+    let free = limits.movers_at_once.saturating_sub(seen.iter().filter(works).count());
+    let starts = |m: &&mut Move| matches!(m.step, Step::MakeFilling | Step::StartMover { .. });
+    for planned in moves.iter_mut().filter(starts).skip(free) {
+        planned.step = Step::Wait("waits for its turn".into());
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

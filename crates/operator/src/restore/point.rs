@@ -1,0 +1,349 @@
+//! Reading the recovery point that is restored.
+//!
+//! All of its objects are read once before anything is made, so that damage is found while nothing has been changed. What is kept of
+//! them is their names.
+
+use std::collections::BTreeSet;
+
+use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, Missed};
+use application::{LedgerEntry, Mapping, Nameless, ObjectKey, Outcome};
+use futures::TryStreamExt;
+use kube::{Client, ResourceExt};
+use repository::table::Reader;
+use repository::{PointId, RecoveryPoint};
+use serde_json::Value;
+
+use super::inventory::{Inventory, Picking};
+use super::validate::{PointFacts, Source};
+use super::volume::act::manifest;
+use super::volume::view::WantedVolume;
+use crate::context::Context;
+use crate::error::Error;
+use crate::objects;
+use crate::repositories::{LocationProblem, Opened};
+
+/// Group and kind under which the ledger has volumes.
+const VOLUME_GROUP: &str = "orlop.io";
+const VOLUME_KIND: &str = "Volume";
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// A recovery point with what a restore wants of it.
+#[derive(Debug)]
+pub(super) struct Point {
+    pub(super) opened: Opened,
+    pub(super) document: RecoveryPoint,
+    pub(super) facts: PointFacts,
+    /// In the order of their names; the status has them in the same order.
+    pub(super) volumes: Vec<WantedVolume>,
+    pub(super) mapping: Mapping,
+}
+
+/// What a ledger says is not there.
+#[derive(Default)]
+struct Holes {
+    first: Vec<Missed>,
+    volumes: Vec<(String, String, String)>,
+}
+
+/// Looks for the recovery point of a restore, and reads it. The outer error is to be tried again, the inner says how far it came.
+///
+/// # Errors
+/// The API server did not answer.
+pub(super) async fn find(context: &Context, restore: &ApplicationRestore) -> Result<Result<Point, Source>, Error> {
+    let namespace = restore.namespace().unwrap_or_default();
+    let name = match wanted(&context.client, &namespace, &restore.spec).await? {
+        Ok(name) => name,
+        Err(source) => return Ok(Err(source)),
+    };
+    let location = &restore.spec.backup_location;
+    match context.repositories.open_named(&context.client, &namespace, location).await? {
+        Ok(opened) => Ok(read(context, restore, opened, &name).await),
+        Err(problem) => Ok(Err(unusable(problem))),
+    }
+}
+
+/// The name of the recovery point.
+async fn wanted(
+    client: &Client,
+    namespace: &str,
+    spec: &ApplicationRestoreSpec,
+) -> Result<Result<String, Source>, Error> {
+    if let Some(name) = &spec.recovery_point {
+        return Ok(Ok(name.clone()));
+    }
+    let name = spec.backup_name.clone().unwrap_or_default();
+    let Some(backup) = objects::read::<ApplicationBackup>(client, namespace, &name).await? else {
+        return Ok(Err(Source::NoBackup));
+    };
+    let status = backup.status.unwrap_or_default();
+    Ok(match status.recovery_point {
+        Some(point) => Ok(point),
+        None if status.phase.is_final() => Err(Source::BackupWithoutPoint(status.message.unwrap_or_default())),
+        None => Err(Source::BackupRuns),
+    })
+}
+
+fn unusable(problem: LocationProblem) -> Source {
+    Source::NoLocation { reason: problem.reason(), message: problem.to_string(), may_pass: problem.may_pass() }
+}
+
+async fn read(context: &Context, restore: &ApplicationRestore, opened: Opened, name: &str) -> Result<Point, Source> {
+    let Ok(id) = name.parse::<PointId>() else { return Err(unknown(&opened, name).await) };
+    let document = match opened.repository.point(&id).await {
+        Ok(document) => document,
+        Err(repository::Error::NoSuchPoint { .. }) => return Err(unknown(&opened, name).await),
+        Err(error) => return Err(unusable(error.into())),
+    };
+    if let repository::Source::Paths { host } = &document.source {
+        let message =
+            format!("the recovery point {name} is of folders of {host}, and not of an application; see `orlop repo`");
+        return Err(Source::NoLocation { reason: "NotAnApplication", message, may_pass: false });
+    }
+    let contents = contents(restore, &opened, &document, context.limits().missed_items).await;
+    let (facts, volumes, mapping) = contents.map_err(|error| unusable(error.into()))?;
+    Ok(Point { opened, document, facts, volumes, mapping })
+}
+
+async fn unknown(opened: &Opened, name: &str) -> Source {
+    match opened.repository.points().await {
+        Ok(entries) => {
+            let known = entries.iter().map(|e| e.id.to_string()).collect();
+            Source::NoPoint { id: name.to_owned(), known }
+        }
+        Err(error) => unusable(error.into()),
+    }
+}
+
+async fn contents(
+    restore: &ApplicationRestore,
+    opened: &Opened,
+    document: &RecoveryPoint,
+    missed_items: usize,
+) -> Result<(PointFacts, Vec<WantedVolume>, Mapping), repository::Error> {
+    let spec = &restore.spec;
+    let mapping =
+        Mapping { namespaces: spec.namespace_mapping.clone(), storage_classes: spec.storage_class_mapping.clone() };
+    let holes = if document.complete { Holes::default() } else { holes(opened, document, missed_items).await? };
+    let mut picking = Picking {
+        filters: &spec.include_resources,
+        filled: BTreeSet::new(),
+        own_namespace_only: restore.namespace().as_deref() != Some(api::ADMIN_NAMESPACE),
+    };
+    let volumes = volumes(document, &holes, &picking, &mapping);
+    picking.filled = volumes.iter().map(|v| v.source_name.clone()).collect();
+    for (namespace, claim) in &picking.filled {
+        check_namespace(document, Some(namespace), claim)?;
+    }
+    let mut survey = survey(opened, document, &picking).await?;
+    survey.classes.extend(volumes.iter().filter(|v| v.source.is_ok()).filter_map(|v| class_of(&v.stored)));
+    let facts = PointFacts {
+        id: document.id.to_string(),
+        complete: document.complete,
+        sources: source_namespaces(document).to_vec(),
+        missed: holes.first,
+        defines: survey.defines,
+        classes: survey.classes,
+        inventory: Inventory::pick(survey.keys, &picking),
+        claims: volumes.iter().map(|v| (v.namespace.clone(), v.claim.clone())).collect(),
+    };
+    Ok((facts, volumes, mapping))
+}
+
+fn source_namespaces(document: &RecoveryPoint) -> &[String] {
+    match &document.source {
+        repository::Source::Application { namespaces, .. } => namespaces,
+        repository::Source::Paths { .. } => &[],
+    }
+}
+
+/// What the ledger has as missed.
+async fn holes(opened: &Opened, document: &RecoveryPoint, most: usize) -> Result<Holes, repository::Error> {
+    let mut holes = Holes::default();
+    let Some(ledger) = document.ledger else { return Ok(holes) };
+    let mut entries = std::pin::pin!(Reader::new(&opened.repository, ledger).scan(&[]));
+    while let Some((key, value)) = entries.try_next().await? {
+        let entry = LedgerEntry::decode(&key, &value).map_err(|error| damaged("ledger", &error))?;
+        let Outcome::Missed { reason } = entry.outcome else { continue };
+        if holes.first.len() < most {
+            holes.first.push(Missed { item: entry.key.to_string(), reason: reason.clone() });
+        }
+        if entry.key.is(VOLUME_GROUP, VOLUME_KIND) {
+            holes.volumes.push((entry.key.namespace.unwrap_or_default(), entry.key.name, reason));
+        }
+    }
+    Ok(holes)
+}
+
+fn damaged(part: &str, error: &dyn std::error::Error) -> repository::Error {
+    wrong(part, error.to_string())
+}
+
+fn wrong(part: &str, what: String) -> repository::Error {
+    repository::Error::Damaged { object: format!("the {part} of the recovery point"), what }
+}
+
+/// The picked volumes: those that are there, and those that should be.
+fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mapping: &Mapping) -> Vec<WantedVolume> {
+    let there = document.roots.iter().filter_map(|root| {
+        let claim = root.claim.as_ref()?;
+        Some((claim.namespace.clone(), claim.name.clone(), claim.object.clone(), Ok(root.clone())))
+    });
+    let missed = holes.volumes.iter().map(|(namespace, claim, reason)| {
+        let why = format!(
+            "the recovery point does not have its data: {reason}; make the claim yourself and restore again with replacePolicy Retain"
+        );
+        (namespace.clone(), claim.clone(), Value::Null, Err(why))
+    });
+    let mut all: Vec<_> = there.chain(missed).filter(|(ns, claim, ..)| picking.takes_volume(ns, claim)).collect();
+    all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    all.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
+    let wanted = all.into_iter().map(|(namespace, claim, stored, source)| {
+        // A claim that does not say what it is cannot be made, and is missed by that.
+        let made = manifest(&stored, mapping).map_err(|error| format!("the recovery point's claim: {error}"));
+        let (manifest, source) = match (made, source) {
+            (Ok(manifest), source) => (manifest, source),
+            (Err(_), Err(why)) | (Err(why), Ok(_)) => (Value::Null, Err(why)),
+        };
+        WantedVolume {
+            namespace: mapping.namespace(&namespace).to_owned(),
+            claim: claim.clone(),
+            source_name: (namespace, claim),
+            manifest,
+            stored,
+            source,
+        }
+    });
+    wanted.collect()
+}
+
+/// What the objects of a recovery point amount to.
+#[derive(Default)]
+struct Survey {
+    keys: Vec<ObjectKey>,
+    defines: BTreeSet<(String, String)>,
+    classes: BTreeSet<String>,
+}
+
+/// Reads every object once.
+async fn survey(opened: &Opened, document: &RecoveryPoint, picking: &Picking<'_>) -> Result<Survey, repository::Error> {
+    let mut survey = Survey::default();
+    let Some(objects) = document.objects else { return Ok(survey) };
+    let mut entries = std::pin::pin!(Reader::new(&opened.repository, objects).scan(&[]));
+    while let Some((key, value)) = entries.try_next().await? {
+        let (key, object) = decode(&key, &value)?;
+        check_namespace(document, key.namespace.as_deref(), &key)?;
+        survey.note(key, &object, picking);
+    }
+    Ok(survey)
+}
+
+/// An object of the table of objects. It must be what its key says: by the key it was decided whether it may be made.
+pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
+    let object: Value = serde_json::from_slice(value).map_err(|error| damaged("table of objects", &error))?;
+    let named = named(ObjectKey::of(&object))?;
+    if named.encode() == key {
+        return Ok((named, object));
+    }
+    let key = String::from_utf8_lossy(key).replace('\0', " ");
+    Err(wrong("table of objects", format!("{named} stands under the key {key:?}")))
+}
+
+/// What an object says that it is.
+pub(super) fn named(key: Result<ObjectKey, Nameless>) -> Result<ObjectKey, repository::Error> {
+    key.map_err(|error| damaged("table of objects", &error))
+}
+
+/// Refuses what is of a namespace that the recovery point does not say it is of: where a restore goes was checked by what it says, so
+/// anything else would be made where its creator may not.
+fn check_namespace(
+    document: &RecoveryPoint,
+    namespace: Option<&str>,
+    what: &dyn std::fmt::Display,
+) -> Result<(), repository::Error> {
+    let sources = source_namespaces(document);
+    match namespace.filter(|namespace| !sources.iter().any(|source| source == namespace)) {
+        None => Ok(()),
+        Some(namespace) => {
+            let sources = sources.join(", ");
+            Err(wrong("document", format!("it is of {sources}, and has {what} of the namespace {namespace}")))
+        }
+    }
+}
+
+impl Survey {
+    fn note(&mut self, key: ObjectKey, object: &Value, picking: &Picking<'_>) {
+        if key.is("apiextensions.k8s.io", "CustomResourceDefinition") && !picking.own_namespace_only {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            self.defines.insert((text(&object["spec"]["group"]), text(&object["spec"]["names"]["kind"])));
+        }
+        if picking.takes(&key) {
+            let templates = object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+            self.classes.extend(templates.filter_map(class_of));
+            if key.is("", "PersistentVolumeClaim") {
+                self.classes.extend(class_of(object));
+            }
+        }
+        self.keys.push(key);
+    }
+}
+
+fn class_of(claim: &Value) -> Option<String> {
+    let annotated = &claim["metadata"]["annotations"][CLASS_ANNOTATION];
+    let class = claim["spec"]["storageClassName"].as_str().or(annotated.as_str())?;
+    (!class.is_empty()).then(|| class.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use repository::Stats;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_must_be_what_its_key_says() {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "shop", "name": "a"}});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "all"},
+        });
+        let key = |object: &Value| ObjectKey::of(object).expect("the test's object has a name").encode();
+        assert!(decode(&key(&map), map.to_string().as_bytes()).is_ok());
+        let error = decode(&key(&map), role.to_string().as_bytes()).expect_err("another object");
+        assert!(error.to_string().contains("ClusterRole") && error.to_string().contains("ConfigMap"), "{error}");
+        assert!(decode(&key(&map), b"{").is_err());
+    }
+
+    #[test]
+    fn a_point_has_nothing_of_other_namespaces() {
+        let document = RecoveryPoint {
+            version: RecoveryPoint::VERSION,
+            id: "p".parse().expect("a name"),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            source: repository::Source::Application {
+                cluster_id: String::new(),
+                cluster_name: None,
+                backup: String::new(),
+                namespaces: vec!["shop".into()],
+            },
+            complete: true,
+            objects: None,
+            ledger: None,
+            roots: Vec::new(),
+            packs: Vec::new(),
+            stats: Stats::default(),
+        };
+        assert!(check_namespace(&document, Some("shop"), &"x").is_ok());
+        assert!(check_namespace(&document, None, &"x").is_ok());
+        let error = check_namespace(&document, Some("kube-system"), &"x").expect_err("another namespace");
+        assert!(error.to_string().contains("kube-system"), "{error}");
+    }
+
+    #[test]
+    fn the_class_of_a_claim_may_stand_in_an_annotation() {
+        let check = |claim: Value, class: Option<&str>| assert_eq!(class_of(&claim).as_deref(), class, "{claim}");
+        check(json!({"spec": {"storageClassName": "gold"}}), Some("gold"));
+        check(json!({"metadata": {"annotations": {CLASS_ANNOTATION: "old"}}}), Some("old"));
+        check(json!({"spec": {"storageClassName": ""}}), None);
+        check(json!({"spec": {}}), None);
+    }
+}

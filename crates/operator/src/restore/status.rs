@@ -1,0 +1,296 @@
+//! Writing down what was done, and saying when to look again.
+
+use api::{
+    ApplicationRestore, ApplicationRestoreStatus, ObjectOutcomes, Phase, RestoreStage, VolumeRestore, VolumeStage,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::controller::Action;
+
+use super::Restores;
+use super::apply::{Applied, Moved};
+use super::gather::{Begun, Gathered, Scene};
+use super::inventory::Part;
+use super::point::Point;
+use super::validate::{self, Refusal};
+use super::volume::act::Acted;
+use super::volume::step::Step;
+use crate::conditions::{Answer, COMPLETE, Says, end_stages, enter_stage, set, shorten};
+use crate::config::Limits;
+use crate::context::Context;
+use crate::error::Error;
+use crate::objects;
+
+/// The kind, as metrics have it.
+const KIND: &str = "ApplicationRestore";
+
+/// Writes the status, if it changes, tells people of what is new in it, and says when to look again.
+pub(super) async fn write(restores: &Restores, gathered: Gathered, applied: Applied) -> Result<Action, Error> {
+    let context = &restores.context;
+    let limits = context.limits();
+    let again = again(&applied, limits);
+    if matches!(applied, Applied::Rested | Applied::Undone) || matches!(gathered.scene, Scene::Ending(_)) {
+        return Ok(again);
+    }
+    let old = gathered.status();
+    let point = match &gathered.scene {
+        Scene::Fresh(fresh) => fresh.source.as_ref().and_then(|s| s.as_ref().ok()),
+        Scene::Begun(Begun { point, .. }) => point.as_ref().ok(),
+        Scene::Over | Scene::Ending(_) => None,
+    };
+    let facts = Facts { restore: &gathered.restore, point: point.map(|p| &**p), limits, now: gathered.now };
+    let new = next(&old, &applied, &facts);
+    if new == old {
+        return Ok(again);
+    }
+    let mut restore = gathered.restore.clone();
+    restore.status = Some(new.clone());
+    let written = objects::write_status(&context.client, &restore).await?;
+    tell(context, &written, &old, &new).await;
+    // What was kept for the run goes when its finalizer does, at the next look.
+    Ok(again)
+}
+
+fn again(applied: &Applied, limits: &Limits) -> Action {
+    match applied {
+        Applied::Rested | Applied::Undone => Action::await_change(),
+        Applied::Waited(_) => Action::requeue(limits.poll),
+        Applied::MadeInPart(_) => Action::requeue(limits.retry),
+        Applied::Moved(moved) if moved.iter().all(|m| matches!(m.planned.step, Step::Wait(_))) => {
+            Action::requeue(limits.poll)
+        }
+        Applied::Moved(moved) if moved.iter().any(|m| m.is_refused_undoing()) => Action::requeue(limits.retry),
+        Applied::Moved(_) | Applied::Failed(_) | Applied::Begun | Applied::Made { .. } | Applied::Left => {
+            Action::requeue(limits.step_pause)
+        }
+    }
+}
+
+/// What a new status depends on beside the old one and what was done.
+struct Facts<'a> {
+    restore: &'a ApplicationRestore,
+    point: Option<&'a Point>,
+    limits: &'a Limits,
+    now: Timestamp,
+}
+
+fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) -> ApplicationRestoreStatus {
+    let mut new = old.clone();
+    if let Some(point) = facts.point {
+        new.recovery_point = Some(point.facts.id.clone());
+        let namespaces = validate::namespaces(&facts.restore.spec, &point.facts.sources);
+        new.namespaces = namespaces.into_iter().collect();
+    }
+    match applied {
+        Applied::Rested | Applied::Undone => {}
+        Applied::Waited(why) | Applied::MadeInPart(why) => wait(&mut new, why, facts),
+        Applied::Failed(refusal) => fail(&mut new, refusal, facts),
+        Applied::Begun => begin(&mut new, facts),
+        Applied::Made { part: Part::Foundations, outcomes } => {
+            new.objects = Some(outcomes.clone());
+            enter(&mut new, RestoreStage::Volumes, facts);
+        }
+        Applied::Made { part: Part::Resources, outcomes } => {
+            let foundations = new.objects.take().unwrap_or_default();
+            new.objects = Some(add(foundations, outcomes, facts.limits.missed_items));
+            finish(&mut new, facts);
+        }
+        Applied::Moved(moved) => {
+            new.message = None;
+            for one in moved {
+                if let Some(volume) = new.volumes.get_mut(one.planned.index) {
+                    note(volume, one, facts);
+                }
+            }
+        }
+        Applied::Left => enter(&mut new, RestoreStage::Resources, facts),
+    }
+    new
+}
+
+fn wait(new: &mut ApplicationRestoreStatus, why: &str, facts: &Facts<'_>) {
+    if new.stage < RestoreStage::Preparing {
+        enter(new, RestoreStage::Preparing, facts);
+    }
+    new.message = Some(shorten(why, facts.limits.reason_chars));
+}
+
+fn enter(new: &mut ApplicationRestoreStatus, stage: RestoreStage, facts: &Facts<'_>) {
+    new.stage = stage;
+    new.message = None;
+    enter_stage(&mut new.stages, &format!("{stage:?}"), facts.now);
+}
+
+fn begin(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
+    new.phase = Phase::Running;
+    new.observed_generation = facts.restore.metadata.generation;
+    if new.stages.is_empty() {
+        enter(new, RestoreStage::Preparing, facts);
+    }
+    enter(new, RestoreStage::Foundations, facts);
+    let volumes = facts.point.map(|p| p.volumes.as_slice()).unwrap_or_default();
+    let entry = |wanted: &super::volume::view::WantedVolume| VolumeRestore {
+        namespace: wanted.namespace.clone(),
+        claim: wanted.claim.clone(),
+        ..VolumeRestore::default()
+    };
+    new.volumes = volumes.iter().map(entry).collect();
+    let message = "under way".to_owned();
+    say(new, Answer::Unknown, "Running", message, facts);
+}
+
+fn note(volume: &mut VolumeRestore, moved: &Moved, facts: &Facts<'_>) {
+    let planned = &moved.planned;
+    let decided = matches!(volume.stage, VolumeStage::Skipped | VolumeStage::Missed | VolumeStage::Done);
+    if decided {
+        return;
+    }
+    volume.attempts = planned.attempts;
+    if let Some(filled) = moved.filled {
+        (volume.files, volume.bytes) = (Some(filled.files), Some(filled.bytes));
+    }
+    let cut = |text: &str| Some(shorten(text, facts.limits.reason_chars));
+    match (&planned.step, &moved.acted) {
+        (_, Acted::Refused(why)) => (volume.stage, volume.reason) = (VolumeStage::Missed, cut(why)),
+        (Step::Miss(why), _) => (volume.stage, volume.reason) = (VolumeStage::Missed, cut(why)),
+        (Step::Skip(rule), _) => (volume.stage, volume.reason) = (VolumeStage::Skipped, cut(rule)),
+        (Step::Done, _) => {
+            (volume.stage, volume.reason) = (VolumeStage::Done, None);
+            volume.finished_at = Some(Time(facts.now));
+        }
+        (Step::Wait(why), _) => volume.reason = cut(why),
+        (Step::StartMover { attempt }, _) => {
+            (volume.stage, volume.attempts, volume.reason) = (VolumeStage::Moving, *attempt, None);
+            volume.started_at.get_or_insert(Time(facts.now));
+        }
+        (Step::MakeFilling, _) => volume.reason = None,
+        _ => {
+            let failure = planned.failure.as_ref().map(|f| format!("try {} failed: {f}", planned.attempts));
+            volume.reason = cut(failure.as_deref().unwrap_or("is handed over"));
+        }
+    }
+}
+
+impl Moved {
+    /// A step that undoes something was refused: nothing to note, but no use in hurrying either.
+    fn is_refused_undoing(&self) -> bool {
+        matches!(self.acted, Acted::Refused(_))
+    }
+}
+
+fn add(mut sum: ObjectOutcomes, more: &ObjectOutcomes, most_items: usize) -> ObjectOutcomes {
+    sum.wanted += more.wanted;
+    sum.created += more.created;
+    sum.updated += more.updated;
+    sum.kept += more.kept;
+    sum.replaced += more.replaced;
+    sum.failed += more.failed;
+    sum.failed_items.extend(more.failed_items.iter().cloned());
+    sum.failed_items.truncate(most_items);
+    sum
+}
+
+/// Ends a run that did all it could.
+fn finish(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
+    let objects = new.objects.clone().unwrap_or_default();
+    let count = |stage| new.volumes.iter().filter(|v| v.stage == stage).count();
+    let (done, skipped, missed) = (count(VolumeStage::Done), count(VolumeStage::Skipped), count(VolumeStage::Missed));
+    let there = objects.created + objects.updated + objects.kept + objects.replaced;
+    let holes = objects.failed > 0 || missed > 0;
+    let nothing = there == 0 && done + skipped == 0;
+    new.phase = match (holes, nothing) {
+        (false, _) => Phase::Succeeded,
+        (true, false) => Phase::Incomplete,
+        (true, true) => Phase::Failed,
+    };
+    let mut message = format!(
+        "{there} of {} objects are there ({} were before), {} of {} volumes",
+        objects.wanted,
+        objects.kept + objects.updated,
+        done + skipped,
+        new.volumes.len()
+    );
+    if let Some(first) = first_hole(new) {
+        message.push_str("; ");
+        message.push_str(&first);
+    }
+    let (answer, reason) = match (objects.failed > 0, missed > 0) {
+        (_, true) => (Answer::No, "VolumesMissed"),
+        (true, false) => (Answer::No, "ObjectsFailed"),
+        (false, false) => (Answer::Yes, "Restored"),
+    };
+    end(new, answer, reason, message, facts);
+}
+
+fn first_hole(new: &ApplicationRestoreStatus) -> Option<String> {
+    let volume = new.volumes.iter().find(|v| v.stage == VolumeStage::Missed);
+    if let Some(volume) = volume {
+        let why = volume.reason.as_deref().unwrap_or_default();
+        return Some(format!("the volume {}/{} is missing: {why}", volume.namespace, volume.claim));
+    }
+    let item = new.objects.as_ref()?.failed_items.first()?;
+    Some(format!("{} is missing: {}", item.item, item.reason))
+}
+
+/// Ends a run that could not begin, or could not go on.
+fn fail(new: &mut ApplicationRestoreStatus, refusal: &Refusal, facts: &Facts<'_>) {
+    let begun = new.phase == Phase::Running;
+    new.phase = Phase::Failed;
+    let changed = if begun { "; what it had made stays" } else { "; nothing was changed" };
+    end(new, Answer::No, refusal.reason, format!("{}{changed}", refusal.message), facts);
+}
+
+fn end(new: &mut ApplicationRestoreStatus, answer: Answer, reason: &str, message: String, facts: &Facts<'_>) {
+    new.stage = RestoreStage::Done;
+    new.observed_generation = facts.restore.metadata.generation;
+    end_stages(&mut new.stages, facts.now);
+    say(new, answer, reason, message, facts);
+}
+
+fn say(new: &mut ApplicationRestoreStatus, answer: Answer, reason: &str, message: String, facts: &Facts<'_>) {
+    let message = shorten(&message, facts.limits.reason_chars);
+    new.message = Some(message.clone());
+    let says = Says { type_: COMPLETE, answer, reason: reason.to_owned(), message };
+    set(&mut new.conditions, says, facts.restore.metadata.generation, facts.now);
+}
+
+/// Tells people what is new: stages, missed volumes, the end.
+async fn tell(
+    context: &Context,
+    restore: &ApplicationRestore,
+    old: &ApplicationRestoreStatus,
+    new: &ApplicationRestoreStatus,
+) {
+    for (index, volume) in new.volumes.iter().enumerate() {
+        let before = old.volumes.get(index).map(|v| v.stage);
+        if volume.stage == VolumeStage::Missed && before != Some(VolumeStage::Missed) {
+            let why = volume.reason.as_deref().unwrap_or_default();
+            let note = format!("the volume {}/{} is not restored: {why}", volume.namespace, volume.claim);
+            context.events.warning(restore, "FillVolume", "VolumeMissed", &note).await;
+        }
+    }
+    let message = new.message.as_deref().unwrap_or_default();
+    if new.phase.is_final() && !old.phase.is_final() {
+        count(context, new);
+        let reason = format!("{:?}", new.phase);
+        match new.phase {
+            Phase::Succeeded => context.events.normal(restore, "Restore", &reason, message).await,
+            _ => context.events.warning(restore, "Restore", &reason, message).await,
+        }
+    } else if new.stage != old.stage {
+        let note = format!("the stage {:?} begins", new.stage);
+        context.events.normal(restore, "Restore", &format!("{:?}", new.stage), &note).await;
+    }
+}
+
+fn count(context: &Context, status: &ApplicationRestoreStatus) {
+    let missed = status.volumes.iter().filter(|v| v.stage == VolumeStage::Missed).count() as u64;
+    let failed = status.objects.as_ref().map_or(0, |o| o.failed);
+    context.metrics.run_ended(KIND, status.phase, missed + failed);
+    context.metrics.stages_ended(KIND, &status.stages);
+    context.metrics.moved(KIND, status.volumes.iter().filter_map(|v| v.bytes).sum());
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,121 @@
+//! What a status says after what was done.
+
+use api::{ApplicationRestoreSpec, Missed};
+
+use super::super::plan::Move;
+use super::super::volume::view::Filled;
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a small number of seconds is a timestamp")
+}
+
+/// The status after all of that was done, a second each.
+fn after(applied: &[Applied]) -> ApplicationRestoreStatus {
+    from(ApplicationRestoreStatus::default(), applied)
+}
+
+fn from(mut status: ApplicationRestoreStatus, applied: &[Applied]) -> ApplicationRestoreStatus {
+    let mut restore = ApplicationRestore::new("r", ApplicationRestoreSpec::default());
+    restore.metadata.generation = Some(1);
+    for (second, applied) in (1..).zip(applied) {
+        let facts = Facts { restore: &restore, point: None, limits: &Limits::default(), now: at(second) };
+        status = next(&status, applied, &facts);
+    }
+    status
+}
+
+fn made(part: Part, created: u64, failed: u64) -> Applied {
+    let item = Missed { item: "ConfigMap a/b".into(), reason: "too large".into() };
+    let failed_items = if failed > 0 { vec![item] } else { Vec::new() };
+    let outcomes = ObjectOutcomes { wanted: created + failed, created, failed, failed_items, ..Default::default() };
+    Applied::Made { part, outcomes }
+}
+
+fn with_volume(stage: VolumeStage) -> ApplicationRestoreStatus {
+    let volume = VolumeRestore { namespace: "shop".into(), claim: "data".into(), stage, ..Default::default() };
+    ApplicationRestoreStatus { phase: Phase::Running, volumes: vec![volume], ..Default::default() }
+}
+
+fn moved(step: Step, acted: Acted) -> Applied {
+    let planned = Move { index: 0, step, attempts: 1, failure: None };
+    Applied::Moved(vec![Moved { planned, acted, filled: None }])
+}
+
+#[test]
+fn a_run_goes_through_its_stages_and_counts_both_parts() {
+    let status = after(&[
+        Applied::Waited("looks".into()),
+        Applied::Begun,
+        made(Part::Foundations, 2, 0),
+        Applied::Left,
+        made(Part::Resources, 3, 0),
+    ]);
+    assert_eq!((status.phase, status.stage), (Phase::Succeeded, RestoreStage::Done));
+    let stages: Vec<&str> = status.stages.iter().map(|s| s.stage.as_str()).collect();
+    assert_eq!(stages, ["Preparing", "Foundations", "Volumes", "Resources"]);
+    assert!(status.stages.iter().all(|s| s.finished_at.is_some()));
+    let objects = status.objects.expect("both parts were made");
+    assert_eq!((objects.wanted, objects.created, objects.failed), (5, 5, 0));
+    assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("True", "Restored"));
+}
+
+#[test]
+fn only_a_run_without_a_hole_is_green() {
+    let check = |volume, created, failed, phase, reason: &str| {
+        let status =
+            from(with_volume(volume), &[made(Part::Foundations, 0, 0), made(Part::Resources, created, failed)]);
+        assert_eq!(
+            (status.phase, status.conditions[0].reason.as_str()),
+            (phase, reason),
+            "{volume:?} {created} {failed}"
+        );
+    };
+    check(VolumeStage::Done, 1, 0, Phase::Succeeded, "Restored");
+    check(VolumeStage::Skipped, 1, 0, Phase::Succeeded, "Restored");
+    check(VolumeStage::Missed, 1, 0, Phase::Incomplete, "VolumesMissed");
+    check(VolumeStage::Missed, 1, 1, Phase::Incomplete, "VolumesMissed");
+    check(VolumeStage::Done, 1, 1, Phase::Incomplete, "ObjectsFailed");
+    check(VolumeStage::Missed, 0, 1, Phase::Failed, "VolumesMissed");
+}
+
+#[test]
+fn a_refusal_says_whether_anything_was_changed() {
+    let refusal = || Applied::Failed(Refusal { reason: "KindMissing", message: "no such kind".into() });
+    let message = |applied: &[Applied]| {
+        let status = after(applied);
+        assert_eq!((status.phase, status.stage), (Phase::Failed, RestoreStage::Done));
+        status.message.expect("a run that is over says why")
+    };
+    assert_eq!(message(&[refusal()]), "no such kind; nothing was changed");
+    assert_eq!(message(&[Applied::Begun, refusal()]), "no such kind; what it had made stays");
+}
+
+#[test]
+fn what_was_decided_about_a_volume_stays() {
+    let refused = Acted::Refused("exceeded quota".into());
+    let check = |before, step, acted: &Acted, stage, reason: Option<&str>| {
+        let status = from(with_volume(before), &[moved(step, acted.clone())]);
+        assert_eq!((status.volumes[0].stage, status.volumes[0].reason.as_deref()), (stage, reason));
+    };
+    check(VolumeStage::Pending, Step::MakeFilling, &Acted::Done, VolumeStage::Pending, None);
+    check(VolumeStage::Pending, Step::MakeFilling, &refused, VolumeStage::Missed, Some("exceeded quota"));
+    check(VolumeStage::Moving, Step::Miss("evicted".into()), &Acted::Done, VolumeStage::Missed, Some("evicted"));
+    check(VolumeStage::Pending, Step::Skip("claim-exists"), &Acted::Done, VolumeStage::Skipped, Some("claim-exists"));
+    check(VolumeStage::Moving, Step::Done, &Acted::Done, VolumeStage::Done, None);
+    // Undoing after the decision tells nothing new.
+    check(VolumeStage::Missed, Step::RemoveMovers, &Acted::Done, VolumeStage::Missed, None);
+    check(VolumeStage::Missed, Step::Wait("waits".into()), &refused, VolumeStage::Missed, None);
+}
+
+#[test]
+fn what_a_volume_was_filled_with_is_kept_when_its_temporary_claim_is_gone() {
+    let planned = |step| Move { index: 0, step, attempts: 2, failure: None };
+    let filled = Some(Filled { files: 3, bytes: 9 });
+    let hold = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true };
+    let held = Applied::Moved(vec![Moved { planned: planned(hold), acted: Acted::Done, filled }]);
+    let done = Applied::Moved(vec![Moved { planned: planned(Step::Done), acted: Acted::Done, filled: None }]);
+    let volume = from(with_volume(VolumeStage::Moving), &[held, done]).volumes.remove(0);
+    assert_eq!((volume.stage, volume.files, volume.bytes, volume.attempts), (VolumeStage::Done, Some(3), Some(9), 2));
+    assert_eq!(volume.finished_at.map(|t| t.0), Some(at(2)));
+}

@@ -1,0 +1,228 @@
+//! What is refused, what waits and what goes, in tables.
+
+use application::ObjectKey;
+
+use super::*;
+use crate::restore::inventory::Picking;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a small number of seconds is a timestamp")
+}
+
+fn restore(change: impl FnOnce(&mut ApplicationRestore)) -> ApplicationRestore {
+    let spec = ApplicationRestoreSpec {
+        recovery_point: Some("p1".into()),
+        backup_location: "main".into(),
+        namespace_mapping: BTreeMap::from([("shop".into(), "shop2".into())]),
+        ..Default::default()
+    };
+    let mut restore = ApplicationRestore::new("r", spec);
+    restore.metadata.namespace = Some(api::ADMIN_NAMESPACE.into());
+    restore.metadata.generation = Some(1);
+    change(&mut restore);
+    restore
+}
+
+fn key(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> ObjectKey {
+    ObjectKey {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        namespace: namespace.map(Into::into),
+        name: name.into(),
+    }
+}
+
+fn kind(group: &str, kind: &str) -> (String, String) {
+    (group.into(), kind.into())
+}
+
+/// A recovery point with a namespace, a config map, a custom object and a claim with data.
+fn point() -> PointFacts {
+    let keys = vec![
+        key("", "Namespace", None, "shop"),
+        key("", "ConfigMap", Some("shop"), "settings"),
+        key("db.example.com", "Cluster", Some("shop"), "main"),
+    ];
+    PointFacts {
+        id: "p1".into(),
+        complete: true,
+        sources: vec!["shop".into()],
+        missed: Vec::new(),
+        defines: BTreeSet::new(),
+        classes: BTreeSet::from(["gold".into()]),
+        inventory: Inventory::pick(keys, &Picking::default()),
+        claims: vec![("shop2".into(), "data".into())],
+    }
+}
+
+/// A cluster that has everything that [`point`] needs.
+fn cluster() -> TargetFacts {
+    TargetFacts {
+        kinds: BTreeSet::from([kind("", "Namespace"), kind("", "ConfigMap"), kind("db.example.com", "Cluster")]),
+        classes: BTreeSet::from(["gold".into(), "slow".into()]),
+        ..TargetFacts::default()
+    }
+}
+
+fn judge(restore: &ApplicationRestore, point: &PointFacts, cluster: &TargetFacts) -> Verdict {
+    target(restore, &(at(100), "me".into()), point, cluster)
+}
+
+/// Refused for that reason, with a message that has all the parts.
+fn assert_refused(verdict: &Verdict, reason: &str, parts: &[&str]) {
+    let Verdict::Refuse(refusal) = verdict else { panic!("not refused: {verdict:?}") };
+    assert_eq!(refusal.reason, reason, "{refusal:?}");
+    assert!(parts.iter().all(|part| refusal.message.contains(part)), "{refusal:?} lacks one of {parts:?}");
+}
+
+fn assert_waits(verdict: &Verdict, part: &str) {
+    assert!(matches!(verdict, Verdict::Wait(why) if why.contains(part)), "{verdict:?} does not wait for {part}");
+}
+
+#[test]
+fn a_wrong_or_changed_spec_is_refused() {
+    assert_eq!(spec(&restore(|_| {})), Verdict::Go);
+    assert_refused(&spec(&restore(|r| r.spec.recovery_point = None)), "InvalidSpec", &["spec.backupName"]);
+    let begun =
+        |generation| api::ApplicationRestoreStatus { observed_generation: Some(generation), ..Default::default() };
+    assert_eq!(spec(&restore(|r| r.status = Some(begun(1)))), Verdict::Go);
+    assert_refused(&spec(&restore(|r| r.status = Some(begun(0)))), "SpecChanged", &["create another"]);
+}
+
+#[test]
+fn a_recovery_point_must_be_found() {
+    let look = |found: &Source, waited| source(&restore(|_| {}).spec, found, waited, MINUTE);
+    let gone = |may_pass| Source::NoLocation { reason: "Unreachable", message: "no route".into(), may_pass };
+    assert_waits(&look(&gone(true), Duration::ZERO), "no route");
+    assert_refused(&look(&gone(true), MINUTE), "Unreachable", &["no route"]);
+    assert_refused(&look(&gone(false), Duration::ZERO), "Unreachable", &["no route"]);
+    assert_waits(&look(&Source::NoBackup, Duration::ZERO), "there is no ApplicationBackup");
+    assert_refused(&look(&Source::NoBackup, MINUTE), "BackupNotFound", &["recoveryPoint"]);
+    assert_waits(&look(&Source::BackupRuns, 100 * MINUTE), "to end");
+    let failed = Source::BackupWithoutPoint("the bucket is full".into());
+    assert_refused(&look(&failed, Duration::ZERO), "NoRecoveryPoint", &["the bucket is full"]);
+    let unknown =
+        |known: &[&str]| Source::NoPoint { id: "p9".into(), known: known.iter().map(ToString::to_string).collect() };
+    assert_refused(&look(&unknown(&["p1", "p2"]), Duration::ZERO), "NoRecoveryPoint", &["p9", "p1, p2"]);
+    assert_refused(&look(&unknown(&[]), Duration::ZERO), "NoRecoveryPoint", &["it has none"]);
+    assert_eq!(look(&Source::Found(Box::new(point())), Duration::ZERO), Verdict::Go);
+}
+
+#[test]
+fn an_incomplete_point_is_taken_only_by_who_accepts_it() {
+    let missed = vec![Missed { item: "Volume shop/data".into(), reason: "evicted".into() }];
+    let found = Source::Found(Box::new(PointFacts { complete: false, missed, ..point() }));
+    let look = |r: &ApplicationRestore| source(&r.spec, &found, Duration::ZERO, MINUTE);
+    assert_refused(&look(&restore(|_| {})), "Incomplete", &["Volume shop/data", "evicted", "acceptIncomplete"]);
+    assert_eq!(look(&restore(|r| r.spec.accept_incomplete = true)), Verdict::Go);
+}
+
+#[test]
+fn a_target_that_has_everything_is_taken() {
+    assert_eq!(judge(&restore(|_| {}), &point(), &cluster()), Verdict::Go);
+}
+
+#[test]
+fn an_ordinary_namespace_is_restored_into_itself_only() {
+    let verdict = judge(&restore(|r| r.metadata.namespace = Some("bank".into())), &point(), &cluster());
+    assert_refused(&verdict, "InvalidSpec", &["spec.namespaceMapping.shop", "orlop-system"]);
+}
+
+#[test]
+fn what_the_target_lacks_is_named_before_anything_is_made() {
+    let check = |change: &dyn Fn(&mut PointFacts, &mut TargetFacts), reason, parts: &[&str]| {
+        let (mut point, mut cluster) = (point(), cluster());
+        change(&mut point, &mut cluster);
+        assert_refused(&judge(&restore(|_| {}), &point, &cluster), reason, parts);
+    };
+    let custom = kind("db.example.com", "Cluster");
+    check(&|_, c| assert!(c.kinds.remove(&custom)), "KindMissing", &["Cluster", "db.example.com", "includeResources"]);
+    check(
+        &|_, c| {
+            c.kinds.remove(&custom);
+            c.broken_groups.insert("db.example.com".into(), "503".into());
+        },
+        "KindMissing",
+        &["does not answer (503)"],
+    );
+    check(&|_, c| assert!(c.classes.remove("gold")), "StorageClassMissing", &["gold", "one of: slow"]);
+    let no_namespace = |p: &mut PointFacts, _: &mut TargetFacts| {
+        let keys = p.inventory.keys().filter(|k| k.kind != "Namespace").cloned().collect();
+        p.inventory = Inventory::pick(keys, &Picking::default());
+    };
+    check(&no_namespace, "NamespaceMissing", &["shop2", "create it"]);
+    check(
+        &|_, c| {
+            c.kinds.clear();
+            c.classes.clear();
+        },
+        "KindMissing",
+        &["ConfigMap", "Cluster", "gold"],
+    );
+}
+
+#[test]
+fn a_definition_that_comes_along_makes_its_kind_known() {
+    let mut cluster = cluster();
+    cluster.kinds.remove(&kind("db.example.com", "Cluster"));
+    let point = PointFacts { defines: BTreeSet::from([kind("db.example.com", "Cluster")]), ..point() };
+    assert_eq!(judge(&restore(|_| {}), &point, &cluster), Verdict::Go);
+}
+
+#[test]
+fn a_mapped_class_is_looked_for_under_its_new_name() {
+    let mapped = |to: &str| restore(|r| r.spec.storage_class_mapping = BTreeMap::from([("gold".into(), to.into())]));
+    let cluster = TargetFacts { classes: BTreeSet::from(["slow".into()]), ..cluster() };
+    assert_eq!(judge(&mapped("slow"), &point(), &cluster), Verdict::Go);
+    assert_refused(&judge(&mapped("fast"), &point(), &cluster), "StorageClassMissing", &["fast"]);
+}
+
+#[test]
+fn claims_in_use_are_not_replaced() {
+    let claim = ("shop2".to_owned(), "data".to_owned());
+    let cluster = TargetFacts { users: BTreeMap::from([(claim, vec!["db-0".into()])]), ..cluster() };
+    assert_eq!(judge(&restore(|_| {}), &point(), &cluster), Verdict::Go);
+    let replace = restore(|r| r.spec.replace_policy = ReplacePolicy::Delete);
+    assert_refused(&judge(&replace, &point(), &cluster), "ClaimInUse", &["shop2/data by db-0"]);
+}
+
+#[test]
+fn a_namespace_that_is_being_deleted_is_waited_for() {
+    let namespaces = BTreeMap::from([("shop2".to_owned(), NamespaceState::Terminating)]);
+    let cluster = TargetFacts { namespaces, ..cluster() };
+    assert_waits(&judge(&restore(|_| {}), &point(), &cluster), "the namespace shop2 to be gone");
+}
+
+#[test]
+fn restores_that_share_a_namespace_run_one_after_the_other() {
+    let check = |created, begun, namespaces: &[&str], waits: bool| {
+        let other = Other {
+            name: "a/b".into(),
+            age: (at(created), "x".into()),
+            begun,
+            namespaces: namespaces.iter().map(ToString::to_string).collect(),
+        };
+        let cluster = TargetFacts { others: vec![other], ..cluster() };
+        let verdict = judge(&restore(|_| {}), &point(), &cluster);
+        assert_eq!(matches!(&verdict, Verdict::Wait(why) if why.contains("a/b")), waits, "{verdict:?}");
+    };
+    check(99, false, &["shop2"], true);
+    check(101, false, &["shop2"], false);
+    check(101, true, &["shop2", "bank"], true);
+    check(99, true, &["shop"], false);
+    check(99, false, &[], false);
+}
+
+#[test]
+fn a_restore_that_is_over_is_in_nobodys_way() {
+    let with = |phase, stage| {
+        let status = api::ApplicationRestoreStatus { phase, stage, ..Default::default() };
+        other(&restore(|r| r.status = Some(status))).map(|o| o.begun)
+    };
+    assert_eq!(with(Phase::Succeeded, RestoreStage::Done), None);
+    assert_eq!(with(Phase::Pending, RestoreStage::Preparing), Some(false));
+    assert_eq!(with(Phase::Running, RestoreStage::Volumes), Some(true));
+}

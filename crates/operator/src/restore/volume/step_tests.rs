@@ -1,0 +1,174 @@
+//! The next step, in tables.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::restore::volume::view::Mover;
+
+const NOW: i64 = 10_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a small number of seconds is a timestamp")
+}
+
+fn terms(policy: ReplacePolicy, attempts: u32) -> Terms {
+    Terms { policy, now: at(NOW), attempts, max_attempts: 3, claim_deadline: Duration::from_secs(120) }
+}
+
+const FILLED: Filled = Filled { files: 2, bytes: 7 };
+
+fn filling(filled: Option<Filled>) -> Option<Filling> {
+    Some(Filling { uid: "f".into(), filled, deleted: None })
+}
+
+fn dying(filling: Option<Filling>) -> Option<Filling> {
+    filling.map(|f| Filling { deleted: Some(at(NOW)), ..f })
+}
+
+/// A volume that is promised to the claim `promised`; held if `original` is given.
+fn disk(policy: &str, original: Option<&str>, promised: &str) -> Option<Disk> {
+    Some(Disk {
+        name: "pv".into(),
+        policy: policy.into(),
+        made_for_us: true,
+        original: original.map(Into::into),
+        promised: Some(promised.into()),
+    })
+}
+
+fn target(ours: bool, bound: bool) -> Option<Target> {
+    Some(Target { uid: "t".into(), ours, bound, created: at(NOW - 1), ..Target::default() })
+}
+
+fn mover(attempt: u32, state: MoverState) -> Option<Mover> {
+    Some(Mover { attempt, state })
+}
+
+fn failed(retryable: bool, tainted: bool) -> MoverState {
+    MoverState::Failed { reason: "evicted".into(), retryable, tainted }
+}
+
+fn release(policy: &str) -> Step {
+    Step::Release { disk: "pv".into(), policy: policy.into() }
+}
+
+fn check(what: &str, view: View, terms: &Terms, expected: Step) {
+    assert_eq!(next(&view, terms), expected, "{what}: {view:?}");
+}
+
+#[test]
+fn a_volume_is_filled_and_handed_over_step_by_step() {
+    let t = terms(ReplacePolicy::Retain, 0);
+    let hold = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true };
+    let promise = Step::Promise { disk: "pv".into(), claim_uid: "t".into() };
+    let v = View::default();
+    check("nothing is there", v.clone(), &t, Step::MakeFilling);
+    let v = View { filling: filling(None), ..v };
+    check("a claim", v.clone(), &t, Step::StartMover { attempt: 1 });
+    let v = View { mover: mover(1, MoverState::Running), disk: disk("Delete", None, "f"), ..v };
+    check("a mover works", v.clone(), &t, Step::Wait("is being filled".into()));
+    let v = View { mover: mover(1, MoverState::Done(FILLED)), ..v };
+    check("the mover is done", v.clone(), &t, Step::NoteFilled(FILLED));
+    let v = View { filling: filling(Some(FILLED)), ..v };
+    check("filled is noted", v.clone(), &t, Step::RemoveMovers);
+    let v = View { mover: mover(1, MoverState::Ending { overdue: false }), ..v };
+    check("the mover goes", v.clone(), &t, Step::Wait("waits for a mover pod to go".into()));
+    let v = View { mover: None, ..v };
+    check("the mover is gone", v.clone(), &t, hold);
+    let v = View { disk: disk("Retain", Some("Delete"), "f"), ..v };
+    check("the volume is held", v.clone(), &t, Step::MakeTarget { disk: "pv".into() });
+    let v = View { target: target(true, false), ..v };
+    check("the claim is there", v.clone(), &t, promise);
+    let v = View { disk: disk("Retain", Some("Delete"), "t"), ..v };
+    check("it is promised", v.clone(), &t, Step::Wait("waits for the claim to be bound to the filled volume".into()));
+    let v = View { target: target(true, true), ..v };
+    check("it is bound", v.clone(), &t, release("Delete"));
+    let v = View { disk: disk("Delete", None, "t"), ..v };
+    check("the policy is back", v.clone(), &t, Step::RemoveFilling { uid: "f".into() });
+    let v = View { filling: None, ..v };
+    check("nothing temporary is left", v, &t, Step::Done);
+}
+
+#[test]
+fn a_claim_that_exists_is_kept_or_replaced_by_policy() {
+    let there = View { target: target(false, true), ..View::default() };
+    check("kept", there.clone(), &terms(ReplacePolicy::Retain, 0), Step::Skip(CLAIM_EXISTS));
+    check("kept", there.clone(), &terms(ReplacePolicy::Update, 0), Step::Skip(CLAIM_EXISTS));
+    let t = terms(ReplacePolicy::Delete, 1);
+    check("filled beside it first", there.clone(), &t, Step::MakeFilling);
+    let held = disk("Retain", Some("Delete"), "f");
+    let full = View { filling: filling(Some(FILLED)), disk: held, ..there };
+    check("deleted when the new one is full", full.clone(), &t, Step::RemoveTarget { uid: "t".into() });
+    let mut going = full.clone();
+    going.target = going.target.map(|t| Target { deleted: Some(at(NOW - 1)), ..t });
+    check("waited for", going.clone(), &t, Step::Wait("waits for the claim that it replaces to go".into()));
+    going.target = going.target.map(|t| Target { deleted: Some(at(NOW - 121)), ..t });
+    assert!(matches!(next(&going, &t), Step::Miss(reason) if reason.contains("did not go in 120 s")));
+    let mut used = full;
+    used.target = used.target.map(|t| Target { users: vec!["shop/db-0".into()], ..t });
+    assert!(matches!(next(&used, &t), Step::Miss(reason) if reason.contains("shop/db-0")));
+}
+
+#[test]
+fn a_mover_that_fails_is_followed_by_another_until_there_were_enough() {
+    let check = |attempts, state, expected: Step| {
+        let view = View { filling: filling(None), mover: mover(attempts, state), ..View::default() };
+        super::step_tests::check("a failed mover", view, &terms(ReplacePolicy::Retain, attempts), expected);
+    };
+    check(1, failed(true, false), Step::RemoveMovers);
+    check(1, failed(true, true), Step::RemoveFilling { uid: "f".into() });
+    check(1, failed(false, false), Step::Miss("evicted".into()));
+    check(3, failed(true, false), Step::Miss("evicted (the last of 3 tries)".into()));
+    let gone = View { filling: filling(None), ..View::default() };
+    super::step_tests::check("gone", gone.clone(), &terms(ReplacePolicy::Retain, 2), Step::StartMover { attempt: 3 });
+    let missed = Step::Miss("the mover pod disappeared (the last of 3 tries)".into());
+    super::step_tests::check("all gone", gone, &terms(ReplacePolicy::Retain, 3), missed);
+}
+
+#[test]
+fn a_mover_that_does_not_start_is_given_up_with_the_schedulers_words() {
+    let view = |state| View { filling: filling(None), mover: mover(1, state), ..View::default() };
+    let t = terms(ReplacePolicy::Retain, 1);
+    let why = || "0/3 nodes are available".to_owned();
+    let waits = next(&view(MoverState::Waiting { why: why() }), &t);
+    assert!(matches!(waits, Step::Wait(reason) if reason.contains("0/3 nodes")));
+    let missed = next(&view(MoverState::NeverStarted { why: why() }), &t);
+    assert!(matches!(missed, Step::Miss(reason) if reason.contains("0/3 nodes")));
+}
+
+#[test]
+fn a_claim_of_ours_that_is_not_bound_in_time_is_missed() {
+    let mut view = View { target: target(true, false), disk: disk("Retain", Some("Delete"), "t"), ..View::default() };
+    view.target = view.target.map(|t| Target { created: at(NOW - 121), ..t });
+    assert!(matches!(next(&view, &terms(ReplacePolicy::Retain, 1)), Step::Miss(_)));
+}
+
+#[test]
+fn what_is_left_of_a_try_goes_in_order() {
+    let check = |view: View, expected: Option<Step>| assert_eq!(discard(&view), expected, "{view:?}");
+    let wait = |text: &str| Some(Step::Wait(text.into()));
+    let remove_filling = Some(Step::RemoveFilling { uid: "f".into() });
+    let empty = View::default();
+    check(empty.clone(), None);
+    check(
+        View { mover: mover(1, MoverState::Running), filling: filling(None), ..empty.clone() },
+        Some(Step::RemoveMovers),
+    );
+    check(View { filling: filling(None), disk: disk("Delete", None, "f"), ..empty.clone() }, remove_filling.clone());
+    check(View { filling: filling(None), disk: disk("Retain", None, "f"), ..empty.clone() }, Some(release("Delete")));
+    let held = disk("Retain", Some("Delete"), "f");
+    check(View { filling: filling(Some(FILLED)), disk: held.clone(), ..empty.clone() }, Some(release("Delete")));
+    check(View { stray: held.clone(), ..empty.clone() }, Some(release("Delete")));
+    check(View { filling: dying(filling(None)), ..empty.clone() }, wait("waits for its temporary claim to go"));
+    let others = held.clone().map(|d| Disk { made_for_us: false, ..d });
+    check(View { filling: filling(None), disk: others, ..empty.clone() }, Some(release("Retain")));
+    check(View { target: target(false, true), ..empty.clone() }, None);
+    let unbound = View { target: target(true, false), filling: filling(Some(FILLED)), disk: held, ..empty.clone() };
+    check(unbound, Some(Step::RemoveTarget { uid: "t".into() }));
+    let whole = View { target: target(true, true), filling: filling(Some(FILLED)), ..empty };
+    check(View { disk: disk("Retain", Some("Delete"), "t"), ..whole.clone() }, Some(release("Delete")));
+    check(View { disk: disk("Delete", None, "t"), ..whole.clone() }, remove_filling);
+    check(View { disk: disk("Delete", None, "t"), filling: None, ..whole }, None);
+}

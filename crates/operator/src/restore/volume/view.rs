@@ -1,0 +1,153 @@
+//! What is seen of one volume of a restore: four things in the cluster, reduced to what the next step depends on.
+//!
+//! ```text
+//!   temporary claim ──bound──► volume ◄──bound── claim that is wanted
+//!          ▲                                      (made only when the volume is filled)
+//!        mover
+//! ```
+
+use std::time::Duration;
+
+use api::ReplacePolicy;
+use jiff::Timestamp;
+use repository::Root;
+
+/// Annotation of a temporary claim: its volume was filled and compared. Its value is [`Filled`] as JSON.
+pub(crate) const FILLED: &str = "orlop.io/filled";
+/// Annotation of a claim that was handed over: the uid of the restore that filled it.
+pub(crate) const FILLED_BY: &str = "orlop.io/filled-by";
+/// Annotation of a volume that is being handed over: [`Held`] as JSON. It bears the run's label as long.
+pub(crate) const HELD: &str = "orlop.io/held";
+
+/// What a volume was filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Filled {
+    /// Files written, and compared.
+    pub(crate) files: u64,
+    /// Bytes of the files.
+    pub(crate) bytes: u64,
+}
+
+/// What is noted on a volume while it is handed over, so that it can be finished or undone by whoever finds it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Held {
+    /// Which volume of the run it is.
+    pub(crate) index: usize,
+    /// The reclaim policy it had, and gets back.
+    pub(crate) policy: String,
+    /// A provisioner made it for the temporary claim, so nobody else's data can be on it. Others were there before the run.
+    pub(crate) made_for_us: bool,
+}
+
+/// A volume of the recovery point, and where it goes.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedVolume {
+    /// Namespace and name of the claim at the source.
+    pub(crate) source_name: (String, String),
+    /// Namespace of the claim at the target.
+    pub(crate) namespace: String,
+    /// Name of the claim.
+    pub(crate) claim: String,
+    /// The claim as the recovery point has it.
+    pub(crate) stored: serde_json::Value,
+    /// The claim as it is to be made: mapped, without server-set fields.
+    pub(crate) manifest: serde_json::Value,
+    /// Where its files are in the repository; none when the recovery point lacks them, with the reason.
+    pub(crate) source: Result<Root, String>,
+}
+
+/// The claim with the wanted name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) uid: String,
+    /// This restore made it.
+    pub(crate) ours: bool,
+    pub(crate) bound: bool,
+    pub(crate) created: Timestamp,
+    /// Since when it is being deleted.
+    pub(crate) deleted: Option<Timestamp>,
+    /// Pods that are not over and use it.
+    pub(crate) users: Vec<String>,
+}
+
+/// The temporary claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filling {
+    pub(crate) uid: String,
+    pub(crate) filled: Option<Filled>,
+    pub(crate) deleted: Option<Timestamp>,
+}
+
+/// A persistent volume of the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) name: String,
+    /// Its reclaim policy.
+    pub(crate) policy: String,
+    /// See [`Held`].
+    pub(crate) made_for_us: bool,
+    /// The reclaim policy it gets back, while it is held.
+    pub(crate) original: Option<String>,
+    /// Uid of the claim that it is promised to.
+    pub(crate) promised: Option<String>,
+}
+
+/// The newest mover of the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mover {
+    pub(crate) attempt: u32,
+    pub(crate) state: MoverState,
+}
+
+/// Where a mover is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MoverState {
+    /// Not started yet, and why.
+    Waiting {
+        why: String,
+    },
+    /// Not started in time, and why.
+    NeverStarted {
+        why: String,
+    },
+    Running,
+    /// It ended, having written and compared this.
+    Done(Filled),
+    /// It ended without.
+    Failed {
+        reason: String,
+        retryable: bool,
+        /// The volume holds something that a mover will not write over: the next one needs a new volume.
+        tainted: bool,
+    },
+    /// It is being deleted. One that is overdue goes by force only.
+    Ending {
+        overdue: bool,
+    },
+}
+
+/// Everything that is seen of one volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) target: Option<Target>,
+    pub(crate) filling: Option<Filling>,
+    /// The volume that the claim of ours names, or else the temporary claim.
+    pub(crate) disk: Option<Disk>,
+    /// A volume that is held and that no claim names any more: somebody deleted the claim.
+    pub(crate) stray: Option<Disk>,
+    pub(crate) mover: Option<Mover>,
+}
+
+/// What the next step depends on beside the view.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) policy: ReplacePolicy,
+    pub(crate) now: Timestamp,
+    /// Movers started so far, as the status has it.
+    pub(crate) attempts: u32,
+    /// Movers that may be started.
+    pub(crate) max_attempts: u32,
+    /// How long a claim may take to be bound, or to go.
+    pub(crate) claim_deadline: Duration,
+}

@@ -1,0 +1,139 @@
+//! Movers that fail, and volumes that cannot be filled.
+
+use api::{ApplicationRestore, Phase, VolumeStage};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+
+use crate::point::{Wanted, pack_file, publish, shop, shop_files};
+use crate::support::kubelet::Behaviour;
+use crate::support::{ADMIN, World, until};
+use crate::whole::assert_data;
+use crate::{assert_nothing_left, over, ready, reason, restore, volumes_of};
+
+/// Asserts that a restore whose volume could not be filled made what stands on nothing, and neither claim nor workload.
+async fn assert_not_handed_over(world: &World, name: &str, said: &str) {
+    let status = over(world, name).await;
+    assert_eq!((status.phase, reason(&status)), (Phase::Incomplete, "VolumesMissed"), "{name}: {status:#?}");
+    let volume = status.volumes.iter().find(|v| v.claim == "data").unwrap();
+    assert_eq!(volume.stage, VolumeStage::Missed);
+    assert!(volume.reason.as_ref().unwrap().contains(said), "{name}: {said:?} in {volume:?}");
+    assert!(status.message.unwrap().contains("shop2-"), "the volume is named");
+    let namespace = &volume.namespace;
+    let claims = world.api::<PersistentVolumeClaim>(namespace);
+    assert!(claims.get_opt("data").await.unwrap().is_none(), "{name}: an unfilled volume was handed over");
+    assert!(world.api::<Deployment>(namespace).get_opt("web").await.unwrap().is_none(), "{name}: a workload was made");
+    world.api::<ConfigMap>(namespace).get("settings").await.unwrap();
+    let failed = status.objects.unwrap();
+    assert_eq!(failed.failed, 1, "{failed:?}");
+    assert!(failed.failed_items[0].item.contains("Deployment"), "{failed:?}");
+    assert!(world.event_reasons(ADMIN, name).await.contains(&"VolumeMissed".to_owned()));
+    until("the volume that was not filled to go", || async {
+        let left = volumes_of(world, namespace).await;
+        let unfilled = left.iter().filter(|v| {
+            let claim = v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|c| c.name.clone());
+            claim.is_some_and(|c| c.starts_with("orlop-fill-"))
+        });
+        (unfilled.count() == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfilled_volume_is_never_handed_over() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    publish(&world, "p1", shop()).await;
+    let operator = world.operator();
+    for (name, behaviour, said) in [
+        ("evicted", Behaviour::Evict, "Evicted"),
+        ("killed", Behaviour::Kill, "the last of 3 tries"),
+        ("memory", Behaviour::OutOfMemory, "OOMKilled"),
+        ("stuck", Behaviour::NeverSchedule, "0/1 nodes are available"),
+    ] {
+        world.kubelet.script(move |_| behaviour);
+        restore(&world, name, "p1", &format!("shop2-{name}")).await;
+        assert_not_handed_over(&world, name, said).await;
+    }
+    assert_nothing_left(&world).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_that_fails_is_followed_by_one_that_does_not() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    publish(&world, "p1", shop()).await;
+    let operator = world.operator();
+    for (name, behaviour, attempts) in [
+        ("evicted", Behaviour::Evict, 2),
+        ("killed", Behaviour::Kill, 2),
+        // It did everything and nobody heard of it: the next one finds a full volume and refuses it, the third gets a new one.
+        ("unheard", Behaviour::RunUnheard, 3),
+    ] {
+        world.kubelet.script(move |pod| if pod.name_any().ends_with("-1") { behaviour } else { Behaviour::Run });
+        restore(&world, name, "p1", name).await;
+        let status = over(&world, name).await;
+        assert_eq!((status.phase, status.volumes[0].attempts), (Phase::Succeeded, attempts), "{name}: {status:#?}");
+        assert_data(&world, name).await;
+    }
+    assert_nothing_left(&world).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_or_damaged_pack_is_named_and_the_other_volumes_come_back() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let volumes = || vec![("data", shop_files()), ("other", vec![("file", b"kept".to_vec())])];
+    let made = [
+        publish(&world, "missing", Wanted { volumes: volumes(), ..shop() }).await,
+        // Other content, so that its packs are its own.
+        publish(
+            &world,
+            "flipped",
+            Wanted { volumes: vec![("data", vec![("orders", b"three".to_vec())]), volumes().remove(1)], ..shop() },
+        )
+        .await,
+    ];
+    let file = made.iter().map(|m| pack_file(&world, &m.volume_packs[0][0])).collect::<Vec<_>>();
+    std::fs::remove_file(&file[0]).unwrap();
+    let mut bytes = std::fs::read(&file[1]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file[1], bytes).unwrap();
+    let operator = world.operator();
+    for (made, file) in made.iter().zip(&file) {
+        restore(&world, &made.id, &made.id, &format!("shop2-{}", made.id)).await;
+        let pack = file.file_name().unwrap().to_string_lossy();
+        // The quota of the application allows one claim, and that is the other one; what counts is that the lost one is named.
+        let status = over(&world, &made.id).await;
+        let volume = |claim: &str| status.volumes.iter().find(|v| v.claim == claim).unwrap().clone();
+        assert_eq!(volume("data").stage, VolumeStage::Missed, "{status:#?}");
+        assert!(volume("data").reason.unwrap().contains(&*pack), "{pack} in {status:#?}");
+        assert_eq!(volume("data").attempts, 1, "another try cannot help");
+        assert_eq!(volume("other").stage, VolumeStage::Done, "{status:#?}");
+        assert_not_handed_over(&world, &made.id, &pack).await;
+    }
+    assert_nothing_left(&world).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_running_restore_ends_its_movers_and_claims() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    publish(&world, "p1", shop()).await;
+    let operator = world.operator();
+    world.kubelet.script(|_| Behaviour::Hang);
+    restore(&world, "r", "p1", "shop2").await;
+    until("a mover", || async { (!world.kubelet.started().is_empty()).then_some(()) }).await;
+    let api: Api<ApplicationRestore> = world.api(ADMIN);
+    api.delete("r", &DeleteParams::default()).await.unwrap();
+    until("the restore to go", || async { api.get_opt("r").await.unwrap().is_none().then_some(()) }).await;
+    assert_nothing_left(&world).await;
+    let claims = world.api::<PersistentVolumeClaim>("shop2").list(&Default::default()).await.unwrap();
+    assert!(claims.items.is_empty(), "{:?}", claims.items);
+    operator.stop().await;
+}

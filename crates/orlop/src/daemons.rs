@@ -1,0 +1,95 @@
+//! `orlop operator` and `orlop mover`: what runs in pods.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use operator::{AsLocated, Limits, OperatorConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, ClusterArgs};
+use crate::error::{Error, Exit, Result};
+
+/// Run the operator
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArgs {
+    /// The image that movers run: the operator's own
+    #[arg(long, env = "ORLOP_IMAGE", hide_env_values = true, value_name = "IMAGE")]
+    image: String,
+    /// Where health and metrics are served
+    #[arg(
+        long,
+        env = "ORLOP_LISTEN",
+        hide_env_values = true,
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
+    listen: SocketAddr,
+    /// The namespace that the operator lives in
+    #[arg(long, env = "POD_NAMESPACE", hide_env_values = true, value_name = "NAMESPACE", default_value = api::ADMIN_NAMESPACE)]
+    home: String,
+    /// The name of this process among the operators
+    #[arg(long, env = "POD_NAME", hide_env_values = true, value_name = "NAME")]
+    identity: Option<String>,
+    /// Work without holding the lease; only where there can be no second operator
+    #[arg(long)]
+    no_leader_election: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Move one volume; the operator starts this
+#[derive(Debug, Args)]
+pub(crate) struct MoverArgs {
+    /// File with the job, as JSON
+    #[arg(long, value_name = "FILE")]
+    job: PathBuf,
+    /// File that the outcome is written to
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    message: PathBuf,
+}
+
+/// Runs the operator until it is told to stop.
+pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
+    let cluster = Cluster::connect(&args.cluster).await?;
+    let identity = args.identity.unwrap_or_else(|| format!("orlop-{}", std::process::id()));
+    let config = OperatorConfig {
+        namespace: args.home,
+        identity,
+        image: args.image,
+        listen: args.listen,
+        leader_election: !args.no_leader_election,
+        limits: Limits::default(),
+        stores: Arc::new(AsLocated),
+    };
+    let shutdown = CancellationToken::new();
+    stop_at_signals(shutdown.clone())?;
+    operator::run(cluster.client(), config, shutdown)
+        .await
+        .map(|()| Exit::Succeeded)
+        .map_err(|e| Error::new("run the operator").because(e))
+}
+
+/// SIGTERM is how a kubelet stops a pod, SIGINT how a person stops a program.
+fn stop_at_signals(shutdown: CancellationToken) -> Result<()> {
+    let listen = |kind| signal(kind).map_err(|e| Error::new("listen for signals").because(e));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("told to stop by SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("told to stop by SIGINT"),
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Does the job of a mover. Its outcome says what went wrong, so nothing is added here.
+pub(crate) async fn mover(args: MoverArgs) -> Result<Exit> {
+    let lines = mover::Lines::new(std::io::stdout());
+    let ended = mover::run_process(&args.job, &args.message, lines).await;
+    Ok(if ended == ExitCode::SUCCESS { Exit::Succeeded } else { Exit::Failed })
+}

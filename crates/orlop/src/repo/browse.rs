@@ -1,0 +1,200 @@
+//! `orlop repo ls` and `dump`: looking into a recovery point without restoring it.
+
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use clap::Args;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use repository::tree::entry::{Entry, Kind};
+use repository::tree::{self, TreePath};
+use repository::{Repository, Root};
+use serde::Serialize;
+
+use super::PlaceArgs;
+use super::open::{explain_tree, point, root};
+use crate::error::{Error, Exit, Result};
+use crate::human;
+use crate::output::{self, Format};
+
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    /// The recovery point, or `latest`
+    id: String,
+    /// A file or a folder in it; else the top
+    path: Option<PathBuf>,
+    /// Which volume (namespace/claim) or folder, if there are several
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
+    /// Also what is in folders
+    #[arg(short = 'R', long)]
+    recursive: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DumpArgs {
+    /// The recovery point, or `latest`
+    id: String,
+    /// The file
+    path: PathBuf,
+    /// Which volume (namespace/claim) or folder, if there are several
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
+}
+
+/// One file of a listing.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    /// Relative to the top; what is not printable is escaped.
+    path: String,
+    /// `file`, `directory`, `symlink`, `fifo`, `characterDevice`, `blockDevice` or `hardLink`.
+    kind: &'static str,
+    /// The permission bits, in octal.
+    mode: String,
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modified: Option<Timestamp>,
+    /// Where a symlink or another name of a file leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+impl Line {
+    fn new(path: &TreePath, entry: &Entry) -> Self {
+        let (kind, size, target) = match &entry.kind {
+            Kind::Directory => ("directory", None, None),
+            Kind::File(file) => ("file", Some(file.size), None),
+            Kind::Symlink { target } => ("symlink", None, Some(String::from_utf8_lossy(target).into_owned())),
+            Kind::Fifo => ("fifo", None, None),
+            Kind::CharacterDevice(_) => ("characterDevice", None, None),
+            Kind::BlockDevice(_) => ("blockDevice", None, None),
+            Kind::HardLink { first } => ("hardLink", None, Some(first.to_string())),
+        };
+        let attributes = &entry.attributes;
+        let nanoseconds = i32::try_from(attributes.mtime.nanoseconds).unwrap_or_default();
+        Self {
+            path: path.to_string(),
+            kind,
+            mode: format!("{:04o}", attributes.mode),
+            uid: attributes.uid,
+            gid: attributes.gid,
+            size,
+            modified: Timestamp::new(attributes.mtime.seconds, nanoseconds).ok(),
+            target,
+        }
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let path = match &self.target {
+            Some(target) => format!("{} -> {target}", self.path),
+            None => self.path.clone(),
+        };
+        let owner = format!("{}:{}", self.uid, self.gid);
+        let modified = self.modified.map_or_else(human::dash, human::instant);
+        [self.mode.clone(), self.kind.to_owned(), owner, human::maybe(self.size), modified, path]
+    }
+}
+
+/// A path that a person wrote, relative to the top of a tree; a slash at its begin means the top.
+pub(super) fn tree_path(path: &Path) -> Result<TreePath> {
+    let mut tree_path = TreePath::root();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => tree_path = tree_path.child(name.as_bytes()),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Error::usage(format!("{}: a path in a recovery point has no ..", path.display())));
+            }
+        }
+    }
+    Ok(tree_path)
+}
+
+pub(super) async fn ls(place: &PlaceArgs, args: &LsArgs, format: Format) -> Result<Exit> {
+    let top = tree_path(args.path.as_deref().unwrap_or(Path::new("")))?;
+    let repository = place.open().await?;
+    let point = point(&repository, &args.id).await?;
+    let root = root(&point, args.volume.as_deref())?;
+    let what = format!("list {top} of {}", root.name);
+    let lines = lines(&repository, root, &top, args.recursive).await.map_err(|e| explain_tree(&what, e))?;
+    if lines.is_empty() && top != TreePath::root() {
+        return Err(
+            Error::new(format!("{what}: there is no such file")).next("orlop repo ls without a path shows the top")
+        );
+    }
+    let header = ["MODE", "KIND", "OWNER", "SIZE", "MODIFIED", "PATH"];
+    let table = || output::table(header, lines.iter().map(Line::cells));
+    let names = || lines.iter().map(|line| format!("{}\n", line.path)).collect();
+    output::print(&output::render(format, &lines, table, names)?)?;
+    Ok(Exit::Succeeded)
+}
+
+/// What is directly in a folder, or all that is below it; a file itself.
+async fn lines(
+    repository: &Repository,
+    root: &Root,
+    top: &TreePath,
+    recursive: bool,
+) -> Result<Vec<Line>, tree::Error> {
+    let depth = top.components().count() + 1;
+    let mut entries = tree::entries(repository, &root.table, top).boxed();
+    let mut lines = Vec::new();
+    while let Some((path, entry)) = entries.try_next().await? {
+        let is_top = path == *top;
+        if (is_top && entry.kind == Kind::Directory) || (!recursive && path.components().count() > depth) {
+            continue;
+        }
+        lines.push(Line::new(&path, &entry));
+    }
+    Ok(lines)
+}
+
+/// How many files there are below a path, and their bytes.
+pub(super) async fn count(repository: &Repository, root: &Root, path: &TreePath) -> Result<(u64, u64)> {
+    let sum = |(files, bytes), (_, entry): (TreePath, Entry)| async move {
+        Ok(match entry.kind {
+            Kind::File(file) => (files + 1, bytes + file.size),
+            _ => (files, bytes),
+        })
+    };
+    let entries = tree::entries(repository, &root.table, path);
+    entries.try_fold((0, 0), sum).await.map_err(|e| explain_tree(format!("look at {path} of {}", root.name), e))
+}
+
+pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs) -> Result<Exit> {
+    let path = tree_path(&args.path)?;
+    let repository = place.open().await?;
+    let point = point(&repository, &args.id).await?;
+    let root = root(&point, args.volume.as_deref())?;
+    match tree::dump(&repository, &root.table, &path, std::io::stdout()).await {
+        // A reader that has gone away, such as `head`, is no failure.
+        Err(tree::Error::FileSystem { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(Exit::Succeeded),
+        Err(e) => Err(explain_tree(format!("dump {path} of {}", root.name), e)),
+        Ok(_) => Ok(Exit::Succeeded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_relative_to_the_top() {
+        for (text, expected) in [
+            ("", Some(".")),
+            ("/", Some(".")),
+            ("a/b", Some("a/b")),
+            ("/a//b/", Some("a/b")),
+            ("./a", Some("a")),
+            ("../a", None),
+        ] {
+            let found = tree_path(Path::new(text)).ok().map(|path| path.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
+}

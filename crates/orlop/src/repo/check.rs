@@ -1,0 +1,165 @@
+//! `orlop repo check`: what is wrong with a repository, and which recovery points it hits.
+
+use std::time::Instant;
+
+use clap::Args;
+use repository::check::{self, CheckOptions, Finding, Report};
+use repository::{ErrorKind, Repository};
+use serde::Serialize;
+
+use super::PlaceArgs;
+use super::open::explain;
+use crate::error::{Exit, Result};
+use crate::human;
+use crate::output::{self, Format};
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Read every byte of every object; else only what is needed to follow all references
+    #[arg(long)]
+    read_data: bool,
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checked {
+    /// Whether nothing is wrong.
+    clean: bool,
+    findings: Vec<Found>,
+    /// Absent when the repository could not even be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    looked_at: Option<LookedAt>,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    object: String,
+    what: String,
+    /// The recovery points that are hit.
+    recovery_points: Hit,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Hit {
+    /// These.
+    Points(Vec<String>),
+    /// `all`: the repository cannot be opened.
+    All(&'static str),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LookedAt {
+    objects: u64,
+    bytes: u64,
+    packs: u64,
+    recovery_points: u64,
+    bytes_read: u64,
+    /// Objects that are not of a repository, and are left alone.
+    foreign: u64,
+    /// The names of the first of them.
+    foreign_examples: Vec<String>,
+}
+
+pub(super) async fn run(place: &PlaceArgs, args: &CheckArgs, format: Format) -> Result<Exit> {
+    let clock = Instant::now();
+    let (passphrase, store) = (place.passphrase()?, place.store()?);
+    let at = store.place().to_owned();
+    let mut findings = Vec::new();
+    let report = match Repository::open(store, &passphrase).await {
+        Ok(repository) => {
+            let options = CheckOptions { read_data: args.read_data };
+            let checked = check::check(&repository, options, &mut |finding| findings.push(Found::new(finding))).await;
+            Some(checked.map_err(|e| explain(format!("check {at}"), e))?)
+        }
+        Err(e) if e.kind() == ErrorKind::Damaged => {
+            findings.push(Found::unopenable(e));
+            None
+        }
+        Err(e) => return Err(explain(format!("open the repository in {at}"), e)),
+    };
+    let checked = Checked {
+        clean: findings.is_empty(),
+        findings,
+        looked_at: report.map(LookedAt::new),
+        seconds: clock.elapsed().as_secs_f64(),
+    };
+    let names = || checked.findings.iter().map(|found| format!("{}\n", found.object)).collect();
+    output::print(&output::render(format, &checked, || table(&checked, args.read_data), names)?)?;
+    Ok(if checked.clean { Exit::Succeeded } else { Exit::Failed })
+}
+
+impl Found {
+    fn new(finding: Finding) -> Self {
+        let points = finding.points.iter().map(ToString::to_string).collect();
+        Self { object: finding.object, what: finding.what, recovery_points: Hit::Points(points) }
+    }
+
+    /// Damage to what every recovery point needs.
+    fn unopenable(error: repository::Error) -> Self {
+        let (object, what) = match error {
+            repository::Error::Damaged { object, what } => (object, what),
+            repository::Error::Missing { object } => (object, "it is missing".to_owned()),
+            other => ("repository".to_owned(), other.to_string()),
+        };
+        Self { object, what, recovery_points: Hit::All("all") }
+    }
+}
+
+impl LookedAt {
+    fn new(report: Report) -> Self {
+        Self {
+            objects: report.objects,
+            bytes: report.bytes,
+            packs: report.packs,
+            recovery_points: report.points,
+            bytes_read: report.bytes_read,
+            foreign: report.foreign,
+            foreign_examples: report.foreign_examples,
+        }
+    }
+}
+
+fn table(checked: &Checked, read_data: bool) -> String {
+    let mut text = String::new();
+    if !checked.findings.is_empty() {
+        let row = |found: &Found| [found.object.clone(), found.what.clone(), hit(&found.recovery_points)];
+        text.push_str(&output::table(
+            ["OBJECT", "WHAT IS WRONG", "RECOVERY POINTS HIT"],
+            checked.findings.iter().map(row),
+        ));
+        text.push('\n');
+    }
+    if let Some(seen) = &checked.looked_at {
+        text.push_str(&format!(
+            "Looked at {} of {}: {} and {}",
+            human::count(seen.objects, "object", "objects"),
+            human::bytes(seen.bytes),
+            human::count(seen.recovery_points, "recovery point", "recovery points"),
+            human::count(seen.packs, "pack", "packs"),
+        ));
+        let read = if read_data { "every byte was read" } else { "all references were followed" };
+        text.push_str(&format!("; {read}, in {:.1} s.\n", checked.seconds));
+        if seen.foreign > 0 {
+            let foreign = human::count(seen.foreign, "object is", "objects are");
+            text.push_str(&format!("{foreign} not of the repository, such as {}.\n", seen.foreign_examples.join(", ")));
+        }
+    }
+    text.push_str(&match checked.findings.len() {
+        0 => "Nothing is wrong.\n".to_owned(),
+        n => format!("{} wrong.\n", human::count(n as u64, "thing is", "things are")),
+    });
+    text
+}
+
+fn hit(hit: &Hit) -> String {
+    match hit {
+        Hit::All(all) => (*all).to_owned(),
+        Hit::Points(points) if points.is_empty() => "none".to_owned(),
+        Hit::Points(points) => points.join(", "),
+    }
+}

@@ -1,0 +1,111 @@
+//! Opening a repository, finding a recovery point and a content in it, and what errors mean.
+
+use jiff::Timestamp;
+use repository::{Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, Store, StoreConfig};
+
+use super::PlaceArgs;
+use crate::error::{Error, Result};
+use crate::location_add::read_secret;
+
+/// Names the newest recovery point wherever the name of one is asked for.
+pub(super) const LATEST: &str = "latest";
+
+impl PlaceArgs {
+    /// The store. Nothing is asked of it yet.
+    pub(super) fn store(&self) -> Result<Store> {
+        let Some(url) = &self.location else {
+            return Err(Error::usage("it is not said where the repository is")
+                .next("give --location, or set ORLOP_LOCATION: file:///path or s3://bucket/prefix"));
+        };
+        let env = |name: &str| std::env::var(name).ok();
+        let config = StoreConfig::from_url(url, &env).map_err(|e| {
+            Error::usage("read the location").because(e).next("write file:///path or s3://bucket/prefix")
+        })?;
+        config.open(RetryPolicy::default()).map_err(|e| Error::usage(format!("use {url}")).because(e))
+    }
+
+    /// The passphrase.
+    pub(super) fn passphrase(&self) -> Result<Passphrase> {
+        let Some(path) = &self.password_file else {
+            return Err(Error::usage("the passphrase of the repository is missing")
+                .next("give --password-file, or set ORLOP_PASSWORD_FILE"));
+        };
+        let text = String::from_utf8(read_secret(path)?).map_err(|e| {
+            Error::new(format!("read {}: a passphrase is text", path.display())).because(e.utf8_error())
+        })?;
+        Ok(Passphrase::new(text))
+    }
+
+    /// The repository, opened.
+    pub(super) async fn open(&self) -> Result<Repository> {
+        // The passphrase first: it can be seen to be missing without asking the store.
+        let (passphrase, store) = (self.passphrase()?, self.store()?);
+        let what = format!("open the repository in {}", store.place());
+        Repository::open(store, &passphrase).await.map_err(|e| explain(what, e))
+    }
+}
+
+/// Says what an error of the repository means for what was being done.
+pub(crate) fn explain(what: impl Into<String>, error: repository::Error) -> Error {
+    let guidance = error.guidance();
+    Error::new(what).because(error).next(guidance)
+}
+
+/// The same for an error of a file tree.
+pub(super) fn explain_tree(what: impl Into<String>, error: repository::tree::Error) -> Error {
+    match error {
+        repository::tree::Error::Repository(error) => explain(what, error),
+        other => Error::new(what).because(other),
+    }
+}
+
+/// Reads a recovery point by its name, or the newest one.
+pub(super) async fn point(repository: &Repository, name: &str) -> Result<RecoveryPoint> {
+    let what = format!("read the recovery point {name}");
+    let known = "orlop repo list shows the recovery points";
+    let id: PointId = name.parse().map_err(|e| Error::usage(what.clone()).because(e).next(known))?;
+    match repository.point(&id).await {
+        Err(repository::Error::NoSuchPoint { .. }) if name == LATEST => newest(repository).await,
+        Err(e @ repository::Error::NoSuchPoint { .. }) => Err(Error::new(what).because(e).next(known)),
+        other => other.map_err(|e| explain(what, e)),
+    }
+}
+
+async fn newest(repository: &Repository) -> Result<RecoveryPoint> {
+    let points = repository.points().await.map_err(|e| explain("list the recovery points", e))?;
+    let newest = points.into_iter().filter_map(|entry| entry.point.ok()).max_by_key(|point| point.created);
+    newest.ok_or_else(|| Error::new("there is no recovery point yet that can be read"))
+}
+
+/// The contents that are meant: the one that is named, or all.
+pub(super) fn roots<'a>(point: &'a RecoveryPoint, name: Option<&str>) -> Result<Vec<&'a Root>> {
+    let Some(name) = name else { return Ok(point.roots.iter().collect()) };
+    match point.root(name) {
+        Some(root) => Ok(vec![root]),
+        None => {
+            Err(Error::new(format!("the recovery point {} has no volume or folder {name}", point.id))
+                .next(names(point)))
+        }
+    }
+}
+
+/// The one content that is meant, where only one can be.
+pub(super) fn root<'a>(point: &'a RecoveryPoint, name: Option<&str>) -> Result<&'a Root> {
+    match roots(point, name)?[..] {
+        [root] => Ok(root),
+        [] => Err(Error::new(format!("the recovery point {} has no volume and no folder", point.id))),
+        _ => Err(Error::usage(format!("the recovery point {} has more than one volume or folder", point.id))
+            .next(format!("name one with --volume; {}", names(point)))),
+    }
+}
+
+fn names(point: &RecoveryPoint) -> String {
+    let names: Vec<_> = point.roots.iter().map(|root| root.name.as_str()).collect();
+    format!("it has: {}", names.join(", "))
+}
+
+/// A new name: the instant in UTC, so that names sort by time, and some letters that make it unique.
+pub(super) fn new_id(now: Timestamp, unique: &str) -> Result<PointId> {
+    let id = format!("{}-{unique}", now.strftime("%Y%m%d-%H%M%S"));
+    id.parse().map_err(|e| Error::new("make up a name for the recovery point").because(e))
+}

@@ -1,0 +1,132 @@
+//! How far work on a repository is: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use repository::{Counters, Progress};
+
+use crate::human;
+
+/// How often the bar is drawn anew.
+const TICK: Duration = Duration::from_millis(200);
+/// How often a line is written where there is no terminal: often enough to see that it lives, seldom enough for a log.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// What has been done so far, and how it is shown.
+pub(super) struct Shown {
+    what: String,
+    files: AtomicU64,
+    bytes: AtomicU64,
+    started: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress for Shown {
+    fn add(&self, done: Counters) {
+        let files = self.files.fetch_add(done.files, Ordering::Relaxed) + done.files;
+        let bytes = self.bytes.fetch_add(done.bytes, Ordering::Relaxed) + done.bytes;
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+            bar.set_message(human::count(files, "file", "files"));
+        }
+    }
+
+    fn total(&self, total: Counters) {
+        if let Some(bar) = self.bar.as_ref().filter(|_| total.bytes > 0) {
+            bar.set_length(total.bytes);
+            bar.set_style(style(
+                "{prefix}  {wide_bar} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}  {eta} left",
+            ));
+        }
+    }
+}
+
+impl Shown {
+    fn line(&self) -> String {
+        let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let elapsed = self.started.elapsed();
+        let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
+        format!(
+            "{}: {}, {}, {}/s, {}",
+            self.what,
+            human::count(files, "file", "files"),
+            human::bytes(bytes),
+            human::bytes(u64::try_from(rate).unwrap_or(u64::MAX)),
+            human::took(elapsed)
+        )
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are constants, and tested")
+}
+
+/// Shows the progress of one piece of work while it lives.
+pub(super) struct Show {
+    shown: Arc<Shown>,
+    lines: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Show {
+    /// Begins to show.
+    pub(super) fn start(what: impl Into<String>) -> Self {
+        let what = what.into();
+        let terminal = std::io::stderr().is_terminal();
+        let bar = terminal.then(|| {
+            let style = style("{spinner} {prefix}  {bytes}  {binary_bytes_per_sec}  {msg}  {elapsed}");
+            let bar = ProgressBar::new_spinner().with_style(style).with_prefix(what.clone());
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let shown = Arc::new(Shown { what, files, bytes, started: Instant::now(), bar });
+        let lines = (!terminal).then(|| tokio::spawn(write_lines(shown.clone())));
+        Self { shown, lines }
+    }
+
+    /// What the work tells how far it is.
+    pub(super) fn progress(&self) -> Arc<dyn Progress> {
+        self.shown.clone()
+    }
+}
+
+impl Drop for Show {
+    fn drop(&mut self) {
+        if let Some(lines) = &self.lines {
+            lines.abort();
+        }
+        if let Some(bar) = &self.shown.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+async fn write_lines(shown: Arc<Shown>) {
+    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + LINE_EVERY, LINE_EVERY);
+    loop {
+        due.tick().await;
+        eprintln!("{}", shown.line());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_added_is_shown() {
+        let show = Show::start("backup /data");
+        show.progress().total(Counters { files: 2, bytes: 4096, new_bytes: 0 });
+        show.progress().add(Counters { files: 1, bytes: 2048, new_bytes: 0 });
+        assert!(show.shown.line().starts_with("backup /data: 1 file, 2.0 KiB, "), "{}", show.shown.line());
+    }
+
+    #[test]
+    fn the_templates_are_understood() {
+        style("{prefix}  {wide_bar} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}  {eta} left");
+        style("{spinner} {prefix}  {bytes}  {binary_bytes_per_sec}  {msg}  {elapsed}");
+    }
+}

@@ -1,0 +1,232 @@
+//! `orlop repo restore`: files of a recovery point into a folder.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use repository::tree::{self, ExpectedCounts, Incidents, RestoreOptions, TreePath};
+use repository::{Counters, RecoveryPoint, Repository, Root};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::PlaceArgs;
+use super::browse::tree_path;
+use super::open::{explain_tree, point, roots};
+use super::progress::Show;
+use crate::error::{Error, Exit, Result};
+use crate::human;
+use crate::interrupt::until_interrupted;
+use crate::output::{self, Format};
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The recovery point, or `latest`
+    id: String,
+    /// The folder to write into; made if it is missing, else it must be empty
+    target: PathBuf,
+    /// Only this volume (namespace/claim) or folder. Without it all are restored; if there are several, each below its own name
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
+    /// Only this file or folder, and what is in it
+    #[arg(long, value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Write into a folder that is not empty: files of the same name are replaced, others stay
+    #[arg(long)]
+    replace: bool,
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What `restore` did, or would do.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done {
+    recovery_point: String,
+    contents: Vec<Content>,
+    dry_run: bool,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    name: String,
+    target: PathBuf,
+    files: u64,
+    bytes: u64,
+    /// Files that could not be restored; none after a dry run.
+    failed: Incidents,
+}
+
+pub(super) async fn run(place: &PlaceArgs, args: &RestoreArgs, format: Format) -> Result<Exit> {
+    let only = args.path.as_deref().map(tree_path).transpose()?;
+    let repository = place.open().await?;
+    let point = point(&repository, &args.id).await?;
+    let targets = targets(&point, args)?;
+    let cancel = CancellationToken::new();
+    let clock = Instant::now();
+    let contents = if args.dry_run {
+        would(&repository, &targets, only.as_ref()).await?
+    } else {
+        until_interrupted(&cancel, restore_all(&repository, &targets, args, only, &cancel)).await?
+    };
+    let done = Done {
+        recovery_point: point.id.to_string(),
+        contents,
+        dry_run: args.dry_run,
+        seconds: clock.elapsed().as_secs_f64(),
+    };
+    output::print(&output::render(format, &done, || table(&done), || format!("{}\n", args.target.display()))?)?;
+    for content in &done.contents {
+        tell(&content.name, "not restored", &content.failed);
+    }
+    let whole = done.contents.iter().all(|content| content.failed.is_empty());
+    Ok(if whole { Exit::Succeeded } else { Exit::Incomplete })
+}
+
+/// What goes where: one content into the target itself, several each below its own name.
+fn targets<'a>(point: &'a RecoveryPoint, args: &RestoreArgs) -> Result<Vec<(&'a Root, PathBuf)>> {
+    let roots = roots(point, args.volume.as_deref())?;
+    if roots.is_empty() {
+        return Err(Error::new(format!("the recovery point {} has no volume and no folder", point.id)));
+    }
+    if let [root] = roots[..] {
+        return Ok(vec![(root, args.target.clone())]);
+    }
+    // Names come from the repository, so they must not lead out of the target.
+    let below = |root: &'a Root| Ok((root, args.target.join(relative(&root.name)?)));
+    roots.into_iter().map(below).collect()
+}
+
+fn relative(name: &str) -> Result<PathBuf> {
+    let relative = name.trim_start_matches('/');
+    let clean = |part: &str| !matches!(part, "" | "." | "..");
+    if relative.split('/').all(clean) {
+        Ok(relative.into())
+    } else {
+        Err(Error::new(format!("{name:?} cannot be the name of a folder")).next("name one volume with --volume"))
+    }
+}
+
+async fn restore_all(
+    repository: &Repository,
+    targets: &[(&Root, PathBuf)],
+    args: &RestoreArgs,
+    only: Option<TreePath>,
+    cancel: &CancellationToken,
+) -> Result<Vec<Content>> {
+    let mut contents = Vec::new();
+    for (root, target) in targets {
+        if let Some(path) = &only {
+            exists(repository, root, path).await?;
+        }
+        let whole = only.is_none();
+        let options = RestoreOptions {
+            replace: args.replace,
+            only: only.clone(),
+            expected: whole.then_some(ExpectedCounts { files: root.files, bytes: root.bytes }),
+            cancel: cancel.clone(),
+            ..RestoreOptions::default()
+        };
+        let show = Show::start(format!("restore {}", root.name));
+        if whole {
+            show.progress().total(Counters { files: root.files, bytes: root.bytes, new_bytes: 0 });
+        }
+        let summary = tree::restore(repository, &root.table, target, &options, show.progress()).await;
+        drop(show);
+        let summary = summary.map_err(|e| explain(root, target, e))?;
+        contents.push(Content {
+            name: root.name.clone(),
+            target: target.clone(),
+            files: summary.files,
+            bytes: summary.bytes,
+            failed: summary.failed,
+        });
+    }
+    Ok(contents)
+}
+
+async fn exists(repository: &Repository, root: &Root, path: &TreePath) -> Result<()> {
+    let what = format!("restore {path} of {}", root.name);
+    match tree::entry(repository, &root.table, path).await.map_err(|e| explain_tree(&what, e))? {
+        Some(_) => Ok(()),
+        None => Err(Error::new(format!("{what}: there is no such file")).next("orlop repo ls shows what is there")),
+    }
+}
+
+fn explain(root: &Root, target: &Path, error: tree::Error) -> Error {
+    let what = format!("restore {} into {}", root.name, target.display());
+    match error {
+        tree::Error::TargetNotEmpty { .. } => Error::new(what)
+            .because(error)
+            .next("name another folder, or give --replace to replace files of the same name"),
+        other => explain_tree(what, other),
+    }
+}
+
+async fn would(repository: &Repository, targets: &[(&Root, PathBuf)], only: Option<&TreePath>) -> Result<Vec<Content>> {
+    let mut contents = Vec::new();
+    for (root, target) in targets {
+        let (files, bytes) = match only {
+            None => (root.files, root.bytes),
+            Some(path) => super::browse::count(repository, root, path).await?,
+        };
+        let name = root.name.clone();
+        contents.push(Content { name, target: target.clone(), files, bytes, failed: Incidents::default() });
+    }
+    Ok(contents)
+}
+
+fn table(done: &Done) -> String {
+    let row = |c: &Content| {
+        [
+            c.name.clone(),
+            c.target.display().to_string(),
+            c.files.to_string(),
+            human::bytes(c.bytes),
+            c.failed.count.to_string(),
+        ]
+    };
+    let text = output::table(["CONTENT", "TARGET", "FILES", "BYTES", "FAILED"], done.contents.iter().map(row));
+    let failed: u64 = done.contents.iter().map(|c| c.failed.count).sum();
+    let (point, seconds) = (&done.recovery_point, done.seconds);
+    let end = match (done.dry_run, failed) {
+        (true, _) => "These would be restored (dry run: nothing was written).".to_owned(),
+        (false, 0) => format!("Restored from {point} in {seconds:.1} s; every byte was verified."),
+        (false, n) => {
+            let files = human::count(n, "file", "files");
+            format!("Restored from {point} in {seconds:.1} s, but for {files}; every byte of the others was verified.")
+        }
+    };
+    format!("{text}\n{end}\n")
+}
+
+/// Names on standard error what happened to single files.
+pub(super) fn tell(content: &str, what: &str, incidents: &Incidents) {
+    for incident in &incidents.first {
+        eprintln!("orlop: {content}: {}: {what}: {}", incident.path, incident.what);
+    }
+    let unnamed = incidents.count.saturating_sub(incidents.first.len() as u64);
+    if unnamed > 0 {
+        eprintln!("orlop: {content}: {what}: and {unnamed} more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_cannot_leave_the_target() {
+        for (name, expected) in [
+            ("/srv/data", Some("srv/data")),
+            ("shop/data", Some("shop/data")),
+            ("../x", None),
+            ("/a/../../x", None),
+            ("", None),
+        ] {
+            assert_eq!(relative(name).ok(), expected.map(PathBuf::from), "{name}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `orlop restore`: runs that bring recovery points back.
+
+use std::collections::BTreeMap;
+
+use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, ObjectFilter, ReplacePolicy};
+use clap::{Args, Subcommand, ValueEnum};
+use kube::ResourceExt;
+use kube::api::PostParams;
+
+use crate::cluster::{Cluster, ClusterArgs};
+use crate::error::{Error, Exit, Result};
+use crate::human;
+use crate::output::{self, Format, OutputArgs};
+use crate::run::{Run, WaitArgs, see_through};
+use crate::select::{map, parse_filter, valid};
+use crate::verbs::{self, DeleteArgs, Kind, ListArgs, dry};
+
+/// Restore applications, here or in another cluster
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    create: CreateArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Restore a recovery point, once; the same as without this word
+    Create(Box<CreateArgs>),
+    /// List the restores of a namespace
+    List(ListArgs),
+    /// Show one restore: stages, volumes, what failed
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Delete a restore; what it has restored stays
+    Delete(DeleteArgs),
+}
+
+/// What to restore, and where to.
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The backup whose recovery point is restored
+    backup: Option<String>,
+    /// The recovery point to restore, also one that another cluster made; `orlop backup list --backup-location NAME` lists them
+    #[arg(long, value_name = "ID", conflicts_with = "backup")]
+    recovery_point: Option<String>,
+    /// The location that the recovery point is in; else the backup's
+    #[arg(long, value_name = "LOCATION")]
+    backup_location: Option<String>,
+    /// The name of the restore; else one is made up from the backup's
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Restores a namespace under another name; the others keep theirs
+    #[arg(long, value_name = "OLD=NEW", value_delimiter = ',', value_parser = human::parse_pair)]
+    to: Vec<(String, String)>,
+    /// Takes another storage class instead of one that this cluster may not have
+    #[arg(long, value_name = "OLD=NEW", value_delimiter = ',', value_parser = human::parse_pair)]
+    storage_class: Vec<(String, String)>,
+    /// What happens to objects that exist already
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "retain")]
+    replace_policy: Replace,
+    /// Only these objects
+    #[arg(long, value_name = "KIND[.GROUP][/NAME]", value_delimiter = ',', value_parser = parse_filter)]
+    include: Vec<ObjectFilter>,
+    /// Take a recovery point that is known to lack something
+    #[arg(long)]
+    accept_incomplete: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Only say what would happen: the server checks the restore and changes nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Replace {
+    /// They stay as they are, and so does the data of claims that exist
+    Retain,
+    /// They are deleted and made anew, claims and their data too
+    Delete,
+    /// They are changed to what the recovery point has; claims that exist keep their data
+    Update,
+}
+
+type Mapping = BTreeMap<String, String>;
+
+impl Kind for ApplicationRestore {
+    const NOUN: &'static str = "restore";
+    const COLUMNS: &'static [&'static str] = &["PHASE", "STAGE", "CREATED", "FAILED", "RECOVERY POINT"];
+
+    fn cells(&self) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        vec![
+            format!("{:?}", status.phase),
+            format!("{:?}", status.stage),
+            human::maybe(status.objects.as_ref().map(|o| o.created)),
+            human::maybe(status.objects.as_ref().map(|o| o.failed)),
+            human::maybe(status.recovery_point),
+        ]
+    }
+}
+
+impl CreateArgs {
+    /// What can be seen to be wrong without a cluster.
+    fn check(&self) -> Result<()> {
+        match (&self.backup, &self.recovery_point, &self.backup_location) {
+            (None, None, _) => Err(Error::usage("restore: it is not said what to restore").next(
+                "name a backup (orlop backup list), or give --recovery-point and --backup-location; --help shows all",
+            )),
+            (None, Some(point), None) => {
+                Err(Error::usage(format!("restore: it is not said which location the recovery point {point} is in"))
+                    .next("give --backup-location; orlop location list shows their names"))
+            }
+            _ => self.mappings().map(drop),
+        }
+    }
+
+    fn mappings(&self) -> Result<(Mapping, Mapping)> {
+        Ok((map("--to", &self.to)?, map("--storage-class", &self.storage_class)?))
+    }
+
+    /// Refuses what belongs to a new restore before another verb, such as `orlop restore web list`.
+    fn refuse(&self) -> Result<()> {
+        match self.backup.as_ref().or(self.recovery_point.as_ref()) {
+            Some(source) => Err(Error::usage(format!("restore: {source} and a verb cannot be given together"))
+                .next(format!("orlop restore create {source} restores a backup that is named like a verb"))),
+            None => Ok(()),
+        }
+    }
+
+    async fn spec(&self, cluster: &Cluster) -> Result<ApplicationRestoreSpec> {
+        let (namespace_mapping, storage_class_mapping) = self.mappings()?;
+        let backup_location = match (&self.backup_location, &self.backup) {
+            (Some(location), _) => location.clone(),
+            (None, Some(backup)) => verbs::get::<ApplicationBackup>(cluster, backup).await?.spec.backup_location,
+            (None, None) => return Err(Error::usage("restore: --backup-location is missing")),
+        };
+        Ok(ApplicationRestoreSpec {
+            backup_name: self.backup.clone(),
+            recovery_point: self.recovery_point.clone(),
+            backup_location,
+            namespace_mapping,
+            storage_class_mapping,
+            replace_policy: match self.replace_policy {
+                Replace::Retain => ReplacePolicy::Retain,
+                Replace::Delete => ReplacePolicy::Delete,
+                Replace::Update => ReplacePolicy::Update,
+            },
+            include_resources: self.include.clone(),
+            accept_incomplete: self.accept_incomplete,
+        })
+    }
+
+    /// The resource. Without a name the server makes one up, so that each restore of a backup is a resource of its own.
+    fn resource(&self, spec: ApplicationRestoreSpec) -> ApplicationRestore {
+        let mut restore = ApplicationRestore::new(self.name.as_deref().unwrap_or_default(), spec);
+        if self.name.is_none() {
+            let source = self.backup.as_ref().or(self.recovery_point.as_ref());
+            restore.metadata.name = None;
+            restore.metadata.generate_name = source.map(|source| format!("{source}-"));
+        }
+        restore
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: RestoreArgs) -> Result<Exit> {
+    let format = args.output.output;
+    let create = match args.verb {
+        None => args.create,
+        Some(verb) => {
+            args.create.refuse()?;
+            match verb {
+                Verb::Create(create) => *create,
+                Verb::List(list) => {
+                    verbs::list::<ApplicationRestore>(&Cluster::connect(&args.cluster).await?, list, format).await?;
+                    return Ok(Exit::Succeeded);
+                }
+                Verb::Show { name } => return show(&Cluster::connect(&args.cluster).await?, &name, format).await,
+                Verb::Delete(gone) => return delete(&Cluster::connect(&args.cluster).await?, &gone, format).await,
+            }
+        }
+    };
+    create.check()?;
+    make(&Cluster::connect(&args.cluster).await?, &create, format).await
+}
+
+async fn show(cluster: &Cluster, name: &str, format: Format) -> Result<Exit> {
+    let restore: ApplicationRestore = verbs::get(cluster, name).await?;
+    output::print(&output::resource(format, &restore, || restore.view().summary())?)?;
+    Ok(Exit::Succeeded)
+}
+
+async fn delete(cluster: &Cluster, args: &DeleteArgs, format: Format) -> Result<Exit> {
+    let gone: ApplicationRestore = verbs::delete(cluster, args).await?;
+    let name = output::resource_name(&gone);
+    let table = || format!("{name} deleted, what it has restored stays{}\n", dry(args.dry_run));
+    output::print(&output::resource(format, &gone, table)?)?;
+    Ok(Exit::Succeeded)
+}
+
+async fn make(cluster: &Cluster, args: &CreateArgs, format: Format) -> Result<Exit> {
+    let restore = args.resource(args.spec(cluster).await?);
+    let what = format!("restore {}", source_of(&restore.spec));
+    valid(&what, &restore.spec.validate())?;
+    let params = PostParams { dry_run: args.dry_run, ..Default::default() };
+    let api = cluster.api::<ApplicationRestore>();
+    let made = api.create(&params, &restore).await.map_err(|e| cluster.explain(what, e))?;
+    if args.wait.wait {
+        return see_through::<ApplicationRestore>(cluster, &made.name_any(), args.wait.timeout, format).await;
+    }
+    let table =
+        || format!("{} created: restores {}{}\n", output::resource_name(&made), plan(&made.spec), dry(args.dry_run));
+    output::print(&output::resource(format, &made, table)?)?;
+    Ok(Exit::Succeeded)
+}
+
+fn source_of(spec: &ApplicationRestoreSpec) -> String {
+    match (&spec.backup_name, &spec.recovery_point) {
+        (Some(backup), _) => format!("backup {backup}"),
+        (None, point) => format!("recovery point {}", point.clone().unwrap_or_default()),
+    }
+}
+
+/// What the restore will do, in one line.
+fn plan(spec: &ApplicationRestoreSpec) -> String {
+    let mut text = format!("{} from {}", source_of(spec), spec.backup_location);
+    for (from, to) in &spec.namespace_mapping {
+        text.push_str(&format!(", namespace {from} as {to}"));
+    }
+    for (from, to) in &spec.storage_class_mapping {
+        text.push_str(&format!(", storage class {from} as {to}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_names_what_changes_its_name() {
+        let spec = ApplicationRestoreSpec {
+            recovery_point: Some("p".into()),
+            backup_location: "main".into(),
+            namespace_mapping: [("a".to_owned(), "b".to_owned())].into(),
+            storage_class_mapping: [("fast".to_owned(), "standard".to_owned())].into(),
+            ..Default::default()
+        };
+        assert_eq!(plan(&spec), "recovery point p from main, namespace a as b, storage class fast as standard");
+    }
+}

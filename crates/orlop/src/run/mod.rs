@@ -1,0 +1,8 @@
+//! A backup or a restore while it runs: what it looks like, how it is followed to its end, how it is shown.
+
+mod display;
+mod follow;
+mod view;
+
+pub(crate) use follow::{WaitArgs, see_through, watch_until};
+pub(crate) use view::Run;

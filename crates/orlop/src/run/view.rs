@@ -1,0 +1,286 @@
+//! A run as it is shown, whatever its kind. Pure: from a resource to text.
+
+use api::{
+    ApplicationBackup, ApplicationRestore, LedgerSummary, Missed, ObjectOutcomes, Phase, Timed, VolumeBackup,
+    VolumeRestore, VolumeStage,
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::error::Exit;
+use crate::{human, output};
+
+/// A resource that is one run.
+pub(crate) trait Run {
+    /// What there is to show of it now.
+    fn view(&self) -> RunView;
+}
+
+/// What there is to show of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RunView {
+    /// `backup shop/nightly`.
+    pub(crate) title: String,
+    pub(crate) phase: Phase,
+    pub(crate) stage: String,
+    pub(crate) stages: Vec<StageView>,
+    pub(crate) recovery_point: Option<String>,
+    pub(crate) volumes: Vec<VolumeView>,
+    /// One line on the objects, such as `12 wanted, 10 stored, 2 skipped, 0 missed`.
+    pub(crate) objects: Option<String>,
+    pub(crate) missed: Vec<Missed>,
+    /// How many are missed; more than are named.
+    pub(crate) missed_total: u64,
+    pub(crate) message: Option<String>,
+}
+
+/// One stage of a run, with its time when it has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StageView {
+    pub(crate) name: String,
+    pub(crate) started: Timestamp,
+    pub(crate) finished: Option<Timestamp>,
+}
+
+/// One volume of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct VolumeView {
+    pub(crate) claim: String,
+    pub(crate) stage: VolumeStage,
+    pub(crate) attempts: u32,
+    pub(crate) files: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) stored_bytes: Option<u64>,
+    pub(crate) note: Option<String>,
+}
+
+impl RunView {
+    /// How a process that waited for this run ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.phase {
+            Phase::Succeeded => Exit::Succeeded,
+            Phase::Incomplete => Exit::Incomplete,
+            Phase::Failed | Phase::Pending | Phase::Running => Exit::Failed,
+        }
+    }
+
+    /// The whole of it: fields, stages, volumes, what is missed.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = output::fields(self.head());
+        if !self.stages.is_empty() {
+            text.push('\n');
+            text.push_str(&output::table(["STAGE", "STARTED", "TOOK"], self.stages.iter().map(StageView::row)));
+        }
+        if !self.volumes.is_empty() {
+            text.push('\n');
+            let header = ["VOLUME", "STAGE", "FILES", "BYTES", "STORED", "NOTE"];
+            text.push_str(&output::table(header, self.volumes.iter().map(VolumeView::row)));
+        }
+        if !self.missed.is_empty() {
+            text.push('\n');
+            let rows = self.missed.iter().map(|m| [m.item.clone(), m.reason.clone()]);
+            text.push_str(&output::table(["MISSED", "REASON"], rows));
+            let unnamed = self.missed_total.saturating_sub(self.missed.len() as u64);
+            if unnamed > 0 {
+                text.push_str(&format!("and {unnamed} more\n"));
+            }
+        }
+        text
+    }
+
+    fn head(&self) -> Vec<(&'static str, String)> {
+        let mut head = vec![("Run", self.title.clone()), ("Phase", format!("{:?}", self.phase))];
+        if !self.phase.is_final() {
+            head.push(("Stage", self.stage.clone()));
+        }
+        let optional =
+            [("Recovery point", &self.recovery_point), ("Objects", &self.objects), ("Message", &self.message)];
+        head.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        head
+    }
+}
+
+impl StageView {
+    fn row(&self) -> [String; 3] {
+        let took = self.finished.and_then(|end| std::time::Duration::try_from(end.duration_since(self.started)).ok());
+        [self.name.clone(), human::instant(self.started), took.map_or_else(|| "goes on".to_owned(), human::took)]
+    }
+}
+
+impl VolumeView {
+    fn row(&self) -> [String; 6] {
+        [
+            self.claim.clone(),
+            format!("{:?}", self.stage),
+            human::maybe(self.files),
+            human::maybe_bytes(self.bytes),
+            human::maybe_bytes(self.stored_bytes),
+            self.note.clone().unwrap_or_default(),
+        ]
+    }
+}
+
+impl Run for ApplicationBackup {
+    fn view(&self) -> RunView {
+        let status = self.status.clone().unwrap_or_default();
+        let ledger = status.ledger.unwrap_or_default();
+        RunView {
+            title: title("backup", self),
+            phase: status.phase,
+            stage: format!("{:?}", status.stage),
+            stages: stages(&status.stages),
+            recovery_point: status.recovery_point,
+            volumes: status.volumes.iter().map(backup_volume).collect(),
+            objects: (ledger != LedgerSummary::default()).then(|| ledger_line(&ledger)),
+            missed_total: ledger.missed,
+            missed: ledger.missed_items,
+            message: status.message,
+        }
+    }
+}
+
+impl Run for ApplicationRestore {
+    fn view(&self) -> RunView {
+        let status = self.status.clone().unwrap_or_default();
+        let objects = status.objects.unwrap_or_default();
+        RunView {
+            title: title("restore", self),
+            phase: status.phase,
+            stage: format!("{:?}", status.stage),
+            stages: stages(&status.stages),
+            recovery_point: status.recovery_point,
+            volumes: status.volumes.iter().map(restore_volume).collect(),
+            objects: (objects != ObjectOutcomes::default()).then(|| outcome_line(&objects)),
+            missed_total: objects.failed,
+            missed: objects.failed_items,
+            message: status.message,
+        }
+    }
+}
+
+fn title<K: ResourceExt>(kind: &str, resource: &K) -> String {
+    match resource.namespace() {
+        Some(namespace) => format!("{kind} {namespace}/{}", resource.name_any()),
+        None => format!("{kind} {}", resource.name_any()),
+    }
+}
+
+fn stages(stages: &[Timed]) -> Vec<StageView> {
+    let view = |timed: &Timed| StageView {
+        name: timed.stage.clone(),
+        started: timed.started_at.0,
+        finished: timed.finished_at.as_ref().map(|t| t.0),
+    };
+    stages.iter().map(view).collect()
+}
+
+fn ledger_line(l: &LedgerSummary) -> String {
+    format!("{} wanted, {} stored, {} skipped, {} missed", l.wanted, l.stored, l.skipped, l.missed)
+}
+
+fn outcome_line(o: &ObjectOutcomes) -> String {
+    format!(
+        "{} wanted, {} created, {} updated, {} kept, {} replaced, {} failed",
+        o.wanted, o.created, o.updated, o.kept, o.replaced, o.failed
+    )
+}
+
+fn backup_volume(volume: &VolumeBackup) -> VolumeView {
+    let changed = volume.changed_while_read.filter(|n| *n > 0);
+    let changed = changed.map(|n| format!("{} changed while read", human::count(n, "file", "files")));
+    VolumeView {
+        claim: format!("{}/{}", volume.namespace, volume.claim),
+        stage: volume.stage,
+        attempts: volume.attempts,
+        files: volume.files,
+        bytes: volume.bytes,
+        stored_bytes: volume.stored_bytes,
+        note: volume.reason.clone().or(changed),
+    }
+}
+
+fn restore_volume(volume: &VolumeRestore) -> VolumeView {
+    VolumeView {
+        claim: format!("{}/{}", volume.namespace, volume.claim),
+        stage: volume.stage,
+        attempts: volume.attempts,
+        files: volume.files,
+        bytes: volume.bytes,
+        stored_bytes: None,
+        note: volume.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(1_800_000_000 + second).expect("an instant"))
+    }
+
+    fn backup() -> ApplicationBackup {
+        let mut backup = ApplicationBackup::new("nightly", api::ApplicationBackupSpec::default());
+        backup.metadata.namespace = Some("shop".into());
+        backup.status = Some(api::ApplicationBackupStatus {
+            phase: Phase::Incomplete,
+            stage: api::BackupStage::Done,
+            stages: vec![
+                Timed { stage: "Preparing".into(), started_at: at(0), finished_at: Some(at(1)) },
+                Timed { stage: "Volumes".into(), started_at: at(1), finished_at: Some(at(90)) },
+            ],
+            recovery_point: Some("20270115-080000-0a1b2c3d".into()),
+            ledger: Some(LedgerSummary {
+                wanted: 14,
+                stored: 10,
+                skipped: 2,
+                missed: 2,
+                missed_items: vec![Missed { item: "Volume shop/logs".into(), reason: "no node can mount it".into() }],
+            }),
+            volumes: vec![
+                VolumeBackup {
+                    namespace: "shop".into(),
+                    claim: "data".into(),
+                    stage: VolumeStage::Done,
+                    files: Some(1200),
+                    bytes: Some(64 << 20),
+                    stored_bytes: Some(3 << 20),
+                    changed_while_read: Some(1),
+                    ..Default::default()
+                },
+                VolumeBackup {
+                    namespace: "shop".into(),
+                    claim: "logs".into(),
+                    stage: VolumeStage::Missed,
+                    reason: Some("no node can mount it".into()),
+                    ..Default::default()
+                },
+            ],
+            message: Some("2 of 14 items are missed".into()),
+            ..Default::default()
+        });
+        backup
+    }
+
+    #[test]
+    fn a_summary_says_all_that_a_person_needs() {
+        crate::golden::check("summary-incomplete-backup.txt", &backup().view().summary());
+    }
+
+    #[test]
+    fn a_run_ends_the_process_by_its_phase() {
+        for (phase, exit) in
+            [(Phase::Succeeded, Exit::Succeeded), (Phase::Incomplete, Exit::Incomplete), (Phase::Failed, Exit::Failed)]
+        {
+            assert_eq!(RunView { phase, ..Default::default() }.exit(), exit);
+        }
+    }
+
+    #[test]
+    fn a_run_that_nobody_has_looked_at_has_only_its_name_and_phase() {
+        let run = ApplicationRestore::new("r", api::ApplicationRestoreSpec::default());
+        assert_eq!(run.view().summary(), "Run:    restore r\nPhase:  Pending\nStage:  Pending\n");
+    }
+}

@@ -1,0 +1,95 @@
+//! The rules of `ARCHITECTURE.md` about what does not depend on what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Every crate that may be used by others of this workspace's product, and by whom.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("application", &[]),
+    ("mover", &["repository"]),
+    ("operator", &["api", "application", "mover", "repository"]),
+    ("orlop", &["api", "application", "mover", "operator", "repository"]),
+    ("repository", &[]),
+    ("sandbox", &[]),
+    ("scenarios", &["api", "sandbox"]),
+];
+
+/// Crates that are not product.
+const SUPPORT: &[&str] = &["sandbox", "scenarios"];
+
+/// What a crate must not use from outside of the workspace, by itself.
+const BANNED: &[(&str, &[&str])] = &[
+    ("api", &["tokio", "reqwest", "object_store", "rand", "tracing"]),
+    ("application", &["object_store", "axum"]),
+    ("mover", &["kube", "k8s-openapi"]),
+    ("repository", &["kube", "k8s-openapi", "axum"]),
+];
+
+struct Member {
+    normal: BTreeSet<String>,
+    manifest: String,
+}
+
+fn members() -> BTreeMap<String, Member> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("there are packages");
+    packages.iter().map(|p| (text(&p["name"]), member(p))).collect()
+}
+
+fn member(package: &Value) -> Member {
+    let dependencies = package["dependencies"].as_array().expect("a list");
+    let normal = dependencies.iter().filter(|d| d["kind"].is_null()).map(|d| text(&d["name"])).collect();
+    Member { normal, manifest: text(&package["manifest_path"]) }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
+}
+
+#[test]
+fn crates_use_only_what_lies_below_them() {
+    let members = members();
+    let known: Vec<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
+    assert_eq!(members.keys().map(String::as_str).collect::<Vec<_>>(), known, "a new crate needs a line in this test");
+    for (name, allowed) in ALLOWED {
+        let used = members[*name].normal.iter().map(String::as_str).filter(|d| known.contains(d));
+        let wrong: Vec<_> = used.filter(|d| !allowed.contains(d)).collect();
+        assert!(wrong.is_empty(), "{name} must not use {wrong:?}");
+        assert!(SUPPORT.contains(name) || allowed.iter().all(|a| !SUPPORT.contains(a)), "{name} is product");
+    }
+    for (name, banned) in BANNED {
+        let wrong: Vec<_> = members[*name].normal.iter().filter(|d| banned.contains(&d.as_str())).collect();
+        assert!(wrong.is_empty(), "{name} must not use {wrong:?}");
+    }
+}
+
+#[test]
+fn every_crate_has_the_workspaces_lints_and_says_what_it_is() {
+    for (name, member) in members() {
+        let manifest = std::fs::read_to_string(&member.manifest).expect("read the manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{name} has lints of its own");
+        assert!(manifest.contains("description = "), "{name} does not say what it is");
+        let folder = Path::new(&member.manifest).parent().expect("a folder").join("src");
+        let root = ["lib.rs", "main.rs"].iter().find_map(|f| std::fs::read_to_string(folder.join(f)).ok());
+        assert!(root.is_some_and(|r| r.starts_with("//!")), "{name}: its first file does not begin with what it is");
+    }
+}
+
+#[test]
+fn pure_crates_have_lints_against_clocks_and_disks() {
+    let manifest = &members()["api"].manifest;
+    let clippy = Path::new(manifest).with_file_name("clippy.toml");
+    let rules = std::fs::read_to_string(clippy).expect("api has a clippy.toml");
+    for method in ["Instant::now", "SystemTime::now", "Timestamp::now", "tokio::spawn", "tokio::time::sleep"] {
+        assert!(rules.contains(method), "{method} is not forbidden in api");
+    }
+}

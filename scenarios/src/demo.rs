@@ -1,0 +1,234 @@
+//! The demo: an application is backed up, destroyed, and comes back in another cluster under another name.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::environment::{Environment, Site};
+use crate::shop::{self, Shop};
+use crate::stages::Stages;
+use crate::{damage, install, orlop, pods};
+
+const BACKUP: &str = "shop-1";
+const LOCATION: &str = "vault";
+const RESTORED: &str = "shop-restored";
+
+/// Does the demo and prints what happened. True when everything came back.
+///
+/// # Errors
+/// A stage could not be done.
+pub async fn up(keep: bool) -> anyhow::Result<bool> {
+    let mut stages = Stages::default();
+    let environment = stages.run("two clusters and an S3 server", Environment::start()).await?;
+    let done = job(&environment, &mut stages).await;
+    println!("\n{}", stages.table());
+    match &done {
+        Ok(summary) => {
+            println!("\n{summary}\n\nVERDICT: everything came back, and every byte of the repository is accounted for.")
+        }
+        Err(e) => println!("\nVERDICT: it did not work: {e:#}"),
+    }
+    if keep {
+        println!("\n{}", environment.how_to_look_around());
+    } else {
+        environment.end().await?;
+    }
+    Ok(done.is_ok())
+}
+
+/// Removes what `up --keep` left.
+///
+/// # Errors
+/// Something could not be removed.
+pub async fn down() -> anyhow::Result<bool> {
+    Environment::end_left_over().await?;
+    Ok(true)
+}
+
+/// The job itself, in clusters that are there. Gives what is worth saying at the end.
+///
+/// # Errors
+/// A stage could not be done, or something did not come back.
+pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<String> {
+    let (east, west) = (&env.east, &env.west);
+    stages.run("Orlop in both clusters", install_both(env)).await?;
+    let app = stages
+        .run("PostgreSQL with 200,000 orders, and a client", async {
+            let app = Shop::deploy(east.client.clone(), &env.images.postgres).await?;
+            let written = app.wait_for_writes().await?;
+            Ok((format!("the client's orders are at {written}"), app))
+        })
+        .await?;
+    let (acknowledged, stored) = stages.run("backup", back_up(east, &app)).await?;
+    let lost = stages
+        .run("the namespace is destroyed", async {
+            let lost = app.rows(shop::NAMESPACE).await?;
+            app.destroy().await?;
+            Ok((format!("{} orders, the volume and all objects are gone", lost.len()), lost))
+        })
+        .await?;
+    let point = stages.run("restore in the other cluster", restore(west, &stored)).await?;
+    let back = Shop::new(west.client.clone(), RESTORED);
+    let rows = stages
+        .run("comparison, row by row", async {
+            back.wait_for_writes().await?;
+            let rows = back.rows(shop::NAMESPACE).await?;
+            shop::compare(&lost, &rows, acknowledged)?;
+            back.check_database().await?;
+            let note = format!(
+                "{} rows equal; acknowledged before the cut: {acknowledged}; pg_amcheck finds nothing",
+                rows.len()
+            );
+            Ok((note, rows.len()))
+        })
+        .await?;
+    stages.run("check of the repository, all bytes", check(env)).await?;
+    stages.run("one flipped byte", damage::flip_and_find(env)).await?;
+    Ok(format!(
+        "stored:    {}\ncame back: recovery point {point} as namespace {RESTORED} in {}, {rows} rows, and the client goes on writing",
+        stored.note, west.name
+    ))
+}
+
+async fn install_both(env: &Environment) -> anyhow::Result<(String, ())> {
+    let (a, b) = tokio::join!(install_in(env, &env.east), install_in(env, &env.west));
+    a.context("east").and(b.context("west"))?;
+    Ok((format!("the operator is ready, the location {LOCATION} is {}", env.s3.url()), ()))
+}
+
+async fn install_in(env: &Environment, site: &Site) -> anyhow::Result<()> {
+    install::orlop(&site.client, &env.images.orlop).await?;
+    let passphrase = format!("--passphrase-file={}", env.s3.passphrase_file.display());
+    let endpoint = format!("--endpoint={}", site.s3_endpoint);
+    let prefix = format!("--prefix={}", env.s3.prefix);
+    let args = [
+        "location",
+        "add",
+        LOCATION,
+        "-n",
+        api::ADMIN_NAMESPACE,
+        "--bucket",
+        &env.s3.bucket,
+        &prefix,
+        &endpoint,
+        &passphrase,
+    ];
+    orlop::succeed(Some(&site.kubeconfig), &args, &env.s3.credentials()).await.map(drop)
+}
+
+/// What a backup left.
+struct Stored {
+    recovery_point: String,
+    note: String,
+}
+
+async fn back_up(site: &Site, app: &Shop) -> anyhow::Result<(String, (u64, Stored))> {
+    let acknowledged = app.acknowledged().await?.context("the client has written nothing")?;
+    // Without rules, which come later, a copy of files is of one instant only when nobody writes: the database is held still meanwhile.
+    let held = app.hold().await?;
+    let since = std::time::Instant::now();
+    let args = [
+        "backup",
+        "create",
+        BACKUP,
+        "-n",
+        api::ADMIN_NAMESPACE,
+        "--namespace",
+        shop::NAMESPACE,
+        "--backup-location",
+        LOCATION,
+    ];
+    orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
+    pods::wait_for("the volumes to be read", Duration::from_secs(50), || async {
+        Ok((volumes_read(&show_backup(site).await?)).then_some(()))
+    })
+    .await?;
+    drop(held);
+    let seconds = since.elapsed().as_secs_f64();
+    let status = pods::wait_for("the end of the backup", Duration::from_secs(120), || async {
+        let backup = show_backup(site).await?;
+        Ok(backup.status.filter(|s| s.phase.is_final()))
+    })
+    .await?;
+    ensure!(
+        status.phase == api::Phase::Succeeded,
+        "the backup is {:?}: {}",
+        status.phase,
+        status.message.unwrap_or_default()
+    );
+    app.wait_for_writes().await.context("the client goes on after the backup")?;
+    let ledger = status.ledger.context("a backup without a ledger")?;
+    let note = format!(
+        "{} wanted = {} stored + {} skipped by rule + {} missed; {:.1} MB of data in {:.1} MB; database held for {seconds:.1} s",
+        ledger.wanted,
+        ledger.stored,
+        ledger.skipped,
+        ledger.missed,
+        megabytes(status.bytes),
+        megabytes(status.stored_bytes)
+    );
+    let recovery_point = status.recovery_point.context("a backup without a recovery point")?;
+    Ok((note.clone(), (acknowledged, Stored { recovery_point, note })))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn megabytes(bytes: Option<u64>) -> f64 {
+    bytes.unwrap_or_default() as f64 / 1e6
+}
+
+async fn show_backup(site: &Site) -> anyhow::Result<api::ApplicationBackup> {
+    let args = ["backup", "show", BACKUP, "-n", api::ADMIN_NAMESPACE, "-o", "json"];
+    let text = orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
+    serde_json::from_str(&text).context("read what `orlop backup show` prints")
+}
+
+fn volumes_read(backup: &api::ApplicationBackup) -> bool {
+    let Some(status) = &backup.status else { return false };
+    let ended = |v: &api::VolumeBackup| !matches!(v.stage, api::VolumeStage::Pending | api::VolumeStage::Moving);
+    status.phase.is_final()
+        || (status.stage >= api::BackupStage::Volumes && !status.volumes.is_empty() && status.volumes.iter().all(ended))
+}
+
+async fn restore(site: &Site, stored: &Stored) -> anyhow::Result<(String, String)> {
+    let mapping = format!("{}={RESTORED}", shop::NAMESPACE);
+    let point = stored.recovery_point.as_str();
+    let args = [
+        "restore",
+        "create",
+        "shop-back",
+        "-n",
+        api::ADMIN_NAMESPACE,
+        "--recovery-point",
+        point,
+        "--backup-location",
+        LOCATION,
+        "--to",
+        &mapping,
+        "--wait",
+    ];
+    orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
+    let text = orlop::succeed(
+        Some(&site.kubeconfig),
+        &["restore", "show", "shop-back", "-n", api::ADMIN_NAMESPACE, "-o", "json"],
+        &[],
+    )
+    .await?;
+    let restore: api::ApplicationRestore =
+        serde_json::from_str(&text).context("read what `orlop restore show` prints")?;
+    let status = restore.status.context("a restore without a status")?;
+    let objects = status.objects.unwrap_or_default();
+    let files: u64 = status.volumes.iter().filter_map(|v| v.files).sum();
+    let note = format!(
+        "{} objects created, {} kept, {} failed; {} volume with {files} files",
+        objects.created,
+        objects.kept,
+        objects.failed,
+        status.volumes.len()
+    );
+    Ok((note, point.to_owned()))
+}
+
+async fn check(env: &Environment) -> anyhow::Result<(String, ())> {
+    let checked = orlop::succeed(None, &["repo", "check", "--read-data"], &env.repo_env()).await?;
+    Ok((checked.lines().last().unwrap_or_default().to_owned(), ()))
+}
