@@ -133,7 +133,7 @@ async fn back_up(site: &Site, app: &Shop) -> anyhow::Result<(String, (u64, Store
         BACKUP,
         "-n",
         api::ADMIN_NAMESPACE,
-        "--namespace",
+        "--namespaces",
         shop::NAMESPACE,
         "--backup-location",
         LOCATION,
@@ -195,6 +195,7 @@ async fn restore(site: &Site, stored: &Stored) -> anyhow::Result<(String, String
     let args = [
         "restore",
         "create",
+        "--name",
         "shop-back",
         "-n",
         api::ADMIN_NAMESPACE,

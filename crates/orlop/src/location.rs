@@ -67,8 +67,8 @@ impl Kind for BackupLocation {
 /// would change nothing.
 const WITHOUT_PROBE: [&str; 2] = ["SecretNotFound", "InvalidSpec"];
 
-/// A probe that is younger answers for itself. Times in resources are whole seconds, so a second one within it could not be told apart.
-const FRESH: Duration = Duration::from_secs(2);
+/// Times in resources are whole seconds: a probe within the second of the last one could not be told from it.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub(crate) async fn run(args: LocationArgs) -> Result<Exit> {
@@ -92,15 +92,17 @@ async fn check(cluster: &Cluster, name: &str, timeout: Duration, format: Format)
     let before: BackupLocation = verbs::get(cluster, name).await?;
     let checked = |location: &BackupLocation| location.status.as_ref().and_then(|s| s.last_checked_at.clone());
     let last = checked(&before);
-    let now = Timestamp::now();
-    let fresh = last.as_ref().is_some_and(|t| now.duration_since(t.0).unsigned_abs() < FRESH);
-    let location = if fresh || ready_reason(&before).is_some_and(|reason| WITHOUT_PROBE.contains(&reason)) {
+    let location = if ready_reason(&before).is_some_and(|reason| WITHOUT_PROBE.contains(&reason)) {
         before
     } else {
-        let patch = json!({"metadata": {"annotations": {api::CHECK_REQUESTED: now.to_string()}}});
+        let age = last.as_ref().map(|last| Timestamp::now().duration_since(last.0).unsigned_abs());
+        if let Some(rest) = age.and_then(|age| TICK.checked_sub(age)) {
+            tokio::time::sleep(rest).await;
+        }
+        let asked = json!({"metadata": {"annotations": {api::CHECK_REQUESTED: Timestamp::now().to_string()}}});
         let api = cluster.api::<BackupLocation>();
         let what = format!("check location {name}");
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map_err(|e| cluster.explain(&what, e))?;
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&asked)).await.map_err(|e| cluster.explain(&what, e))?;
         let probed = |state: Option<BackupLocation>| match state {
             Some(location) => Ok((checked(&location) != last).then_some(location)),
             None => Err(Error::new(format!("{what}: it was deleted meanwhile"))),

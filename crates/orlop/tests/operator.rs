@@ -103,7 +103,7 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let at_home = |words: &[&'static str]| run(&[words, &home].concat(), &secret);
 
     let wrong = run(&[&["location", "add", "wrong", "s3://backups/east"][..], &home].concat(), "guessed").await;
-    wrong.ended(1).says("location wrong cannot be used (AccessDenied)");
+    let wrong = wrong.ended(1).says("location wrong cannot be used (AccessDenied)").stderr;
     let added = at_home(&["location", "add", "main", "s3://backups/east"]).await.good();
     assert!(added.contains("Phase:            Ready"), "{added}");
     let checked = at_home(&["location", "check", "main", "--timeout", "1m", "-o", "json"]).await.json();
@@ -117,6 +117,8 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let points = at_home(&["backup", "list", "--backup-location", "main", "-o", "json"]).await.json();
     assert_eq!((points.as_array().map(Vec::len), &points[0]["complete"]), (Some(1), &true.into()), "{points}");
 
+    let listed = at_home(&["backup", "list", "--backup-location", "main"]).await.good();
+
     let words = ["restore", "first", "--to", "shop=copy", "--name", "back", "--wait", "--timeout", "2m"];
     let restored = at_home(&words).await.good();
     assert!(restored.contains("0 failed"), "{restored}");
@@ -126,7 +128,7 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let checked = at_home_repo(&run, &secret, &["check", "--read-data", "-o", "json"]).await.json();
     assert_eq!(checked["clean"], true, "{checked}");
     // Shown when the test fails, or when somebody asks for it.
-    println!("{added}\n{backed_up}\n{restored}");
+    println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}");
 }
 
 async fn at_home_repo<F: Future<Output = Ran>>(run: &impl Fn(&[&str], &str) -> F, secret: &str, words: &[&str]) -> Ran {

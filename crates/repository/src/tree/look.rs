@@ -14,7 +14,7 @@ use super::{Error, TreePath};
 use crate::{Repository, TableRef, table};
 
 /// Zeros that are written at once where a file has a hole.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The entry of that path and everything below it, in the order of a walk; nothing if there is none.
 pub fn entries(
