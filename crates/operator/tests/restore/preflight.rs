@@ -18,7 +18,10 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
     let widget = object("Widget", "example.com/v1", "w", json!({"spec": {}}));
     publish(&world, "widget", Wanted { objects: vec![namespace(), widget], ..shop() }).await;
     publish(&world, "partly", Wanted { missed: vec!["cache"], ..shop() }).await;
-    let damaged = publish(&world, "damaged", shop()).await;
+    // Content of its own: what another point has too would be found there.
+    let mut objects = shop().objects;
+    objects.push(config_map("only-here", json!({})));
+    let damaged = publish(&world, "damaged", Wanted { objects, ..shop() }).await;
     let pack = pack_file(&world, &damaged.object_packs[0]);
     std::fs::remove_file(&pack).unwrap();
     let pack = pack.file_name().unwrap().to_string_lossy().into_owned();
