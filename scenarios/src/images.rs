@@ -47,7 +47,10 @@ impl Images {
     }
 }
 
-/// The program and the libraries that it loads.
+/// Where programs look for the authorities that sign certificates.
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// The program, the libraries that it loads, and the authorities that it trusts.
 async fn orlop_image(root: &Path) -> anyhow::Result<()> {
     let program = orlop::beside_this("orlop")?;
     let bin = root.join("usr/bin");
@@ -55,10 +58,11 @@ async fn orlop_image(root: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(root.join("tmp"))?;
     run(Command::new("strip").arg("-o").arg(bin.join("orlop")).arg(&program)).await?;
     let listed = run(Command::new("ldd").arg(&program)).await?;
-    for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
-        let target = root.join(library.trim_start_matches('/'));
-        fs::create_dir_all(target.parent().context("a library in a folder")?)?;
-        fs::copy(library, &target).with_context(|| format!("copy {library}"))?;
+    let libraries = listed.split_whitespace().filter_map(|word| word.strip_prefix('/'));
+    for file in libraries.chain([AUTHORITIES]) {
+        let target = root.join(file);
+        fs::create_dir_all(target.parent().context("a file in a folder")?)?;
+        fs::copy(Path::new("/").join(file), &target).with_context(|| format!("copy /{file}"))?;
     }
     Ok(())
 }

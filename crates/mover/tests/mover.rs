@@ -1,5 +1,7 @@
 //! A mover from job to outcome, on volumes that are folders.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;

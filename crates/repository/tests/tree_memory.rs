@@ -1,5 +1,7 @@
 //! The memory that a large tree takes; alone in its process, because the peak is that of the process.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ pub enum LocationProblem {
         field: &'static str,
     },
     /// The store or the repository in it.
-    #[error("{0}: {guidance}", guidance = .0.guidance())]
+    #[error("{what}: {guidance}", what = with_causes(.0), guidance = .0.guidance())]
     Repository(#[from] repository::Error),
     /// It did not answer in time.
     #[error(
@@ -108,4 +108,18 @@ impl LocationProblem {
             Self::Repository(error) => error.is_retryable() || error.kind() == ErrorKind::NotARepository,
         }
     }
+}
+
+/// An error with what lies below it, since a person needs to know that it was a refused connection, or an unknown authority.
+fn with_causes(error: &repository::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = std::error::Error::source(error);
+    while let Some(cause) = below {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        below = cause.source();
+    }
+    text
 }

@@ -2,7 +2,7 @@
 
 use super::filesystem::FileSystem;
 use super::object::Objects;
-use super::{RetryPolicy, Store, StoreError};
+use super::{RetryPolicy, Store, StoreError, StoreErrorKind};
 use crate::secret::Secret;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::memory::InMemory;
@@ -112,7 +112,9 @@ impl StoreConfig {
             }
             Self::Memory => Ok(Store::new(Objects::new(InMemory::new(), "")?, "memory", retry)),
             Self::S3 { bucket, prefix, .. } => {
-                let invalid = |error| StoreError::configuration(format!("s3://{bucket}")).because(error);
+                let invalid = |error| {
+                    StoreError::new(StoreErrorKind::Invalid, "configure", format!("s3://{bucket}")).because(error)
+                };
                 let store = self.s3_builder()?.build().map_err(invalid)?;
                 let place = format!("s3://{bucket}/{prefix}");
                 Ok(Store::new(Objects::new(store, prefix)?, place.trim_end_matches('/'), retry))
@@ -143,7 +145,7 @@ impl StoreConfig {
             .with_allow_http(true);
         if let Some(pem) = ca_pem {
             let bundle = Certificate::from_pem_bundle(pem.as_bytes())
-                .map_err(|error| StoreError::configuration("the certificates are not PEM").because(error))?;
+                .map_err(|error| StoreError::configuration(format!("the certificates are not PEM: {error}")))?;
             client = bundle.into_iter().fold(client, ClientOptions::with_root_certificate);
         }
         let mut builder = AmazonS3Builder::new()

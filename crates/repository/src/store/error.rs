@@ -71,7 +71,7 @@ impl StoreError {
 
     /// A configuration that cannot work; says why.
     pub(crate) fn configuration(what: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Invalid, "configure the store", "").because(ConfigurationError(what.into()))
+        Self::new(StoreErrorKind::Invalid, "configure", "").because(ConfigurationError(what.into()))
     }
 
     /// Sorts an error of the file system.

@@ -75,7 +75,8 @@ fn write_file(
     file: &File,
     mut out: impl Write,
 ) -> Result<u64, Error> {
-    let failed = |source| Error::FileSystem { action: "write the content of", path: PathBuf::from(path.to_string()), source };
+    let failed =
+        |source| Error::FileSystem { action: "write the content of", path: PathBuf::from(path.to_string()), source };
     let mut written = 0;
     cache.read_file(runtime, path, file, |offset, bytes| {
         zeros(&mut out, offset - written).and_then(|()| out.write_all(bytes)).map_err(failed)?;

@@ -1,5 +1,7 @@
 //! File trees with real files: what goes in comes out, and what cannot is said.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
+
 mod content;
 mod hostile;
 mod incremental;
