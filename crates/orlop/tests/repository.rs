@@ -360,7 +360,7 @@ fn dry_runs_change_nothing() {
 fn a_file_that_cannot_be_read_makes_the_recovery_point_incomplete() {
     let place = Place::new();
     place.fill();
-    fs::set_permissions(place.data().join("hello"), fs::Permissions::from_mode(0)).expect("set the mode");
+    fs::set_permissions(place.data().join("hello"), fs::Permissions::from_mode(0o000)).expect("set the mode");
     let mut command = place.command();
     if sandbox::skip::lacks_root().is_none() {
         // Root reads every file, so the work is done by somebody else.

@@ -127,21 +127,17 @@ impl Handle<'_> {
         path
     }
 
-    fn list_xattrs(self, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    fn list_xattrs(self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Self::Open(file) => rustix::fs::flistxattr(file, &mut buffer[..]),
-            Self::Named { directory, name } => {
-                rustix::fs::llistxattr(Self::proc_path(directory, name), &mut buffer[..])
-            }
+            Self::Open(file) => rustix::fs::flistxattr(file, buffer),
+            Self::Named { directory, name } => rustix::fs::llistxattr(Self::proc_path(directory, name), buffer),
         }
     }
 
-    fn get_xattr(self, xattr: &[u8], buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    fn get_xattr(self, xattr: &[u8], buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Self::Open(file) => rustix::fs::fgetxattr(file, xattr, &mut buffer[..]),
-            Self::Named { directory, name } => {
-                rustix::fs::lgetxattr(Self::proc_path(directory, name), xattr, &mut buffer[..])
-            }
+            Self::Open(file) => rustix::fs::fgetxattr(file, xattr, buffer),
+            Self::Named { directory, name } => rustix::fs::lgetxattr(Self::proc_path(directory, name), xattr, buffer),
         }
     }
 

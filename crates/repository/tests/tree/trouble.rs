@@ -77,7 +77,7 @@ fn files_that_cannot_be_read_are_missed_and_named() {
     runtime_without(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH).block_on(async {
         let world = World::new().await;
         let source = world.source();
-        let forbid = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+        let forbid = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
         fs::write(source.join("fine"), "content").unwrap();
         for name in ["small", "small-too"] {
             fs::write(source.join(name), "secret").unwrap();
