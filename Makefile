@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. The others are parts of them.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test lint sandbox sandbox-down setup crds
+.PHONY: demo demo-down test lint bench sandbox sandbox-down setup crds
 
 ## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
 demo: setup
@@ -22,6 +22,12 @@ lint: setup
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
 
+## What is measured, for docs/benchmarks.md.
+bench: setup
+	cargo build --workspace
+	target/debug/sandbox build
+	cargo test --workspace --locked --bench capture
+
 ## A cluster of three nodes to try things on; `target/release/sandbox env lab` says how to reach it.
 sandbox: setup
 	cargo build --release --workspace
@@ -33,7 +39,7 @@ sandbox-down:
 	target/release/sandbox down --wipe
 
 ## The CRDs in deploy/, anew from the types.
-crds:
+crds: setup
 	UPDATE_FILES=1 cargo nextest run --workspace -E 'package(api)'
 
 setup:

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use comfy_table::{ContentArrangement, Table, presets};
+
+/// Characters of a line of the table, so that it fits into a README.
+const TABLE_WIDTH: u16 = 120;
+
 /// What was done, in order, with how long it took and what is worth knowing about it.
 #[derive(Debug, Default)]
 pub struct Stages {
@@ -29,8 +34,12 @@ impl Stages {
     /// All stages as a table, the sum last.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(["stage", "seconds", "what happened"]);
+        let mut table = Table::new();
+        table
+            .load_style(presets::ASCII_BORDERS_ONLY_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(TABLE_WIDTH)
+            .set_header(["stage", "seconds", "what happened"]);
         for (name, time, note) in &self.done {
             table.add_row([name.clone(), format!("{:.1}", time.as_secs_f64()), note.clone()]);
         }
