@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use sandbox::Sandbox;
 
 use crate::environment::{Environment, Site};
 use crate::shop::{self, Shop};
 use crate::stages::Stages;
 use crate::{damage, install, orlop, pods};
 
-const BACKUP: &str = "shop-1";
-const LOCATION: &str = "vault";
-const RESTORED: &str = "shop-restored";
+/// The backup.
+pub(crate) const BACKUP: &str = "shop-1";
+/// The location, in both clusters.
+pub(crate) const LOCATION: &str = "vault";
+/// The namespace that the application comes back in.
+pub(crate) const RESTORED: &str = "shop-restored";
+/// The restore.
+pub(crate) const RESTORE: &str = "shop-back";
 
 /// Does the demo and prints what happened. True when everything came back.
 ///
@@ -19,7 +25,8 @@ const RESTORED: &str = "shop-restored";
 /// A stage could not be done.
 pub async fn up(keep: bool) -> anyhow::Result<bool> {
     let mut stages = Stages::default();
-    let environment = stages.run("two clusters and an S3 server", Environment::start()).await?;
+    let environment =
+        stages.run("two clusters and an S3 server", Environment::start(&Sandbox::default_directory())).await?;
     let done = job(&environment, &mut stages).await;
     println!("\n{}", stages.table());
     match &done {
@@ -196,7 +203,7 @@ async fn restore(site: &Site, stored: &Stored) -> anyhow::Result<(String, String
         "restore",
         "create",
         "--name",
-        "shop-back",
+        RESTORE,
         "-n",
         api::ADMIN_NAMESPACE,
         "--recovery-point",
@@ -210,7 +217,7 @@ async fn restore(site: &Site, stored: &Stored) -> anyhow::Result<(String, String
     orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
     let text = orlop::succeed(
         Some(&site.kubeconfig),
-        &["restore", "show", "shop-back", "-n", api::ADMIN_NAMESPACE, "-o", "json"],
+        &["restore", "show", RESTORE, "-n", api::ADMIN_NAMESPACE, "-o", "json"],
         &[],
     )
     .await?;

@@ -15,6 +15,7 @@ use sandbox::{Cluster, Sandbox};
 
 use crate::images::Images;
 use crate::server::S3Process;
+use crate::tidy;
 
 /// Nodes of each of the sandbox's clusters.
 const NODES: u8 = 3;
@@ -80,22 +81,28 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Starts what is not given.
+    /// Starts what is not given, in `directory`.
     ///
     /// # Errors
     /// Something does not start, or what is given is not whole.
-    pub async fn start() -> anyhow::Result<(String, Self)> {
+    pub async fn start(directory: &Path) -> anyhow::Result<(String, Self)> {
         match given_kubeconfigs() {
             Some((east, west)) => Self::given(&east, &west).await,
-            None => Self::in_sandbox(&Sandbox::default_directory()).await,
+            None => Self::in_sandbox(directory).await,
         }
+    }
+
+    /// Whether the environment names clusters, so that none is started.
+    #[must_use]
+    pub fn is_given() -> bool {
+        given_kubeconfigs().is_some()
     }
 
     /// Two clusters of three nodes and a store, all in `directory`.
     ///
     /// # Errors
     /// Something does not start.
-    pub async fn in_sandbox(directory: &Path) -> anyhow::Result<(String, Self)> {
+    async fn in_sandbox(directory: &Path) -> anyhow::Result<(String, Self)> {
         let sandbox = Sandbox::open(directory)?;
         match Self::fill(&sandbox).await {
             Ok((east, west, s3, images)) => {
@@ -131,7 +138,7 @@ impl Environment {
     pub async fn end(&self) -> anyhow::Result<()> {
         match &self.sandbox {
             Some(sandbox) => end_sandbox(sandbox).await,
-            None => Ok(()),
+            None => tidy::given(self).await,
         }
     }
 

@@ -16,6 +16,8 @@ pub struct Images {
     pub orlop: String,
     /// PostgreSQL 15.
     pub postgres: String,
+    /// A shell and the usual small programs.
+    pub busybox: String,
 }
 
 impl Images {
@@ -27,7 +29,8 @@ impl Images {
         let orlop = env::var("ORLOP_IMAGE")
             .context("ORLOP_IMAGE is not set: name an image of orlop that your clusters can pull")?;
         let postgres = env::var("DEMO_POSTGRES_IMAGE").unwrap_or_else(|_| "docker.io/library/postgres:15".into());
-        Ok(Self { orlop, postgres })
+        let busybox = env::var("DEMO_BUSYBOX_IMAGE").unwrap_or_else(|_| "docker.io/library/busybox:1.36".into());
+        Ok(Self { orlop, postgres, busybox })
     }
 
     /// Builds both and gives them to the nodes of the sandbox.
@@ -35,7 +38,11 @@ impl Images {
     /// # Errors
     /// An image cannot be built.
     pub async fn build(sandbox: &Sandbox) -> anyhow::Result<Self> {
-        let images = Self { orlop: "orlop/orlop:0.1.0".into(), postgres: "demo/postgres:15".into() };
+        let images = Self {
+            orlop: "orlop/orlop:0.1.0".into(),
+            postgres: "demo/postgres:15".into(),
+            busybox: sandbox::BUSYBOX.into(),
+        };
         let orlop_root = sandbox.directory().join("demo/orlop-image");
         orlop_image(&orlop_root).await.context("make the image of orlop")?;
         let run_orlop = ImageConfig { entrypoint: vec!["/usr/bin/orlop".into()], ..Default::default() };

@@ -13,3 +13,4 @@ pub mod pods;
 pub mod server;
 pub mod shop;
 pub mod stages;
+mod tidy;

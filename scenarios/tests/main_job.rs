@@ -19,17 +19,19 @@ const FILES: &str = include_str!("files.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_is_backed_up_destroyed_and_comes_back_in_another_cluster() {
-    sandbox::require_root!();
-    sandbox::require_assets!();
+    if !Environment::is_given() {
+        sandbox::require_root!();
+        sandbox::require_assets!("kube-apiserver", "kubelet", "containerd");
+    }
     sandbox::control_plane::install_crypto_provider();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("main-job");
-    let (note, environment) = Environment::in_sandbox(&folder).await.expect("start the clusters");
+    let (note, environment) = Environment::start(&folder).await.expect("start the clusters");
     println!("{note}");
     let mut stages = Stages::default();
     let mut done = scenarios::demo::job(&environment, &mut stages).await.map(drop);
     println!("{}", stages.table());
     if done.is_ok() {
-        done = faults(&environment.east.client).await;
+        done = faults(&environment).await;
     }
     environment.end().await.expect("end the clusters");
     assert!(!folder.exists(), "something is left in {}", folder.display());
@@ -37,8 +39,9 @@ async fn a_namespace_is_backed_up_destroyed_and_comes_back_in_another_cluster() 
 }
 
 /// On the cluster of the demo, since starting another one takes longer than all of this.
-async fn faults(client: &Client) -> anyhow::Result<()> {
-    install::apply(client, &FILES.replace("BUSYBOX_IMAGE", sandbox::BUSYBOX)).await?;
+async fn faults(environment: &Environment) -> anyhow::Result<()> {
+    let client = &environment.east.client;
+    install::apply(client, &FILES.replace("BUSYBOX_IMAGE", &environment.images.busybox)).await?;
     written(client).await?;
     a_killed_mover_is_replaced(client).await.context("a killed mover")?;
     an_operator_that_dies_is_replaced(client).await.context("a killed operator")?;
