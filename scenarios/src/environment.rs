@@ -125,7 +125,7 @@ impl Environment {
 
     async fn given(east: &Path, west: &Path) -> anyhow::Result<(String, Self)> {
         let s3 = given_s3()?;
-        let endpoint = s3.endpoint.clone();
+        let endpoint = env::var("DEMO_S3_ENDPOINT_FOR_PODS").unwrap_or_else(|_| s3.endpoint.clone());
         let (east, west) = (given_site("east", east, &endpoint).await?, given_site("west", west, &endpoint).await?);
         let note = format!("given: {}, {}, S3 on {endpoint}", east.kubeconfig.display(), west.kubeconfig.display());
         Ok((note, Self { east, west, s3, images: Images::given()?, sandbox: None }))

@@ -25,7 +25,7 @@ async fn one(client: &Client) -> anyhow::Result<()> {
     delete(Api::<api::ApplicationRestore>::namespaced(client.clone(), admin), demo::RESTORE).await?;
     delete(Api::<api::ApplicationBackup>::namespaced(client.clone(), admin), demo::BACKUP).await?;
     delete(Api::<api::BackupLocation>::namespaced(client.clone(), admin), demo::LOCATION).await?;
-    delete(Api::<Secret>::namespaced(client.clone(), admin), demo::LOCATION).await?;
+    delete(Api::<Secret>::namespaced(client.clone(), admin), &format!("orlop-location-{}", demo::LOCATION)).await?;
     for namespace in [shop::NAMESPACE, demo::RESTORED, "files"] {
         delete(Api::<Namespace>::all(client.clone()), namespace).await?;
     }
