@@ -1,4 +1,5 @@
 # Two commands: `make demo` and `make test`. The others are parts of them.
+# KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .PHONY: demo demo-down test lint bench sandbox sandbox-down setup crds
@@ -6,6 +7,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 ## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
 demo: setup
 	cargo build --release --workspace
+	$(if $(KUBECONFIG)$(KUBECONFIG_EAST),,target/release/sandbox build)
 	target/release/demo up $(if $(KEEP),--keep)
 
 ## Ends what `make demo KEEP=1` left, and removes every trace of it.
