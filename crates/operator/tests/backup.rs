@@ -10,10 +10,11 @@ use api::{BackupStage, Phase, ReclaimPolicy, VolumeStage};
 use application::{LedgerEntry, Outcome};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use repository::table::Reader;
 use repository::{RecoveryPoint, Repository, TableRef};
+use serde_json::json;
 use support::kubelet::Behaviour;
 use support::{ADMIN, SHOP, World, claim_manifest, until};
 
@@ -286,5 +287,23 @@ async fn deleting_a_running_backup_ends_its_movers() {
     api.delete("b", &DeleteParams::default()).await.unwrap();
     until("the backup to go", || async { api.get_opt("b").await.unwrap().is_none().then_some(()) }).await;
     assert_eq!(world.left_behind().await, Vec::<String>::new());
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spec_that_is_changed_ends_the_run() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let operator = world.operator();
+    world.kubelet.script(|_| Behaviour::Hang);
+    world.backup_with("b", |s| s.reclaim_policy = ReclaimPolicy::Delete).await;
+    until("a mover", || async { (!world.kubelet.started().is_empty()).then_some(()) }).await;
+    let api: Api<api::ApplicationBackup> = world.api(ADMIN);
+    let change = json!({"spec": {"excludeResourceTypes": ["Secret"]}});
+    api.patch("b", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
+    let status = world.finished("b").await.status.unwrap();
+    assert_eq!(status.phase, Phase::Failed);
+    assert!(status.message.unwrap_or_default().contains("the spec was changed"), "it says why");
+    assert_eq!((status.recovery_point, world.left_behind().await), (None, Vec::<String>::new()));
     operator.stop().await;
 }

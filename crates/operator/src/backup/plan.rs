@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::deletion;
 use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
 use super::store::Draft;
-use super::validate::validate;
+use super::validate::{validate, was_changed};
 use super::volume::{self, ClaimState, Seen, Step, is_final};
 use crate::conditions::{BLOCKED, yes_since};
 use crate::config::Limits;
@@ -81,6 +81,12 @@ pub(super) struct Moves {
 /// Decides.
 pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
     match &gathered.facts {
+        Facts::Preparing(_) | Facts::Volumes(_) | Facts::Storing(Storing { published: None, .. })
+            if was_changed(&gathered.run) =>
+        {
+            let message = "the spec was changed after the run began; a backup is one run: create another";
+            Plan::Fail(Reason::new("SpecChanged", message))
+        }
         Facts::Leaving(leaving) => Plan::Leave(deletion::plan(leaving)),
         Facts::Preparing(facts) => prepare(gathered, facts, limits),
         Facts::Volumes(facts) => volumes(gathered, facts, limits),

@@ -72,7 +72,8 @@ fn advanced(
     limits: &Limits,
 ) -> (ApplicationBackupStatus, Next) {
     let mut new = run.status.clone().unwrap_or_default();
-    new.observed_generation = run.metadata.generation;
+    // The generation that the run began with, since a run follows no change.
+    new.observed_generation = new.observed_generation.or(run.metadata.generation);
     let next = match applied {
         Applied::Rested => return (run.status.clone().unwrap_or_default(), Next::Change),
         Applied::Left(left) => return (leave(run, left, now), after_leaving(left, limits)),

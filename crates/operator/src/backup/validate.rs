@@ -18,6 +18,12 @@ pub(super) fn validate(run: &ApplicationBackup) -> Result<(), String> {
     Err(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
+/// Whether the spec is another one than the run began with.
+pub(super) fn was_changed(run: &ApplicationBackup) -> bool {
+    let begun = run.status.as_ref().and_then(|s| s.observed_generation);
+    begun.is_some_and(|generation| Some(generation) != run.metadata.generation)
+}
+
 /// What the spec selects.
 pub(super) fn selection(run: &ApplicationBackup) -> Selection {
     let spec = &run.spec;
