@@ -159,6 +159,11 @@ async fn claims_without_files_to_read_are_told_apart() {
     let mut unbound = claim_manifest("unbound");
     unbound["spec"]["storageClassName"] = "nobody-provides-this".into();
     world.create::<PersistentVolumeClaim>(SHOP, unbound).await;
+    let mut lost = claim_manifest("lost");
+    lost["spec"]["volumeName"] = "a-volume-that-is-gone".into();
+    lost["metadata"]["annotations"] = serde_json::json!({"pv.kubernetes.io/bind-completed": "yes"});
+    world.create::<PersistentVolumeClaim>(SHOP, lost).await;
+    world.phase(SHOP, "lost", "Lost").await;
     let operator = world.operator();
     world.backup("mixed").await;
     let run = world.finished("mixed").await;
@@ -168,6 +173,8 @@ async fn claims_without_files_to_read_are_told_apart() {
     assert_eq!(ledger["Volume.orlop.io shop/unbound"], Outcome::Skipped { rule: "claim-has-no-volume".into() });
     let Outcome::Missed { reason } = &ledger["Volume.orlop.io shop/block"] else { panic!("{ledger:#?}") };
     assert!(reason.contains("block device"), "{reason}");
+    let Outcome::Missed { reason } = &ledger["Volume.orlop.io shop/lost"] else { panic!("{ledger:#?}") };
+    assert!(reason.contains("volume is gone"), "{reason}");
     assert_eq!(run.status.unwrap().phase, Phase::Incomplete);
     operator.stop().await;
 }

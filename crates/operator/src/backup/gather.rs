@@ -70,8 +70,10 @@ pub(super) struct ClaimFacts {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// It has a volume.
+    /// It names a volume, which it does from the moment that one is chosen for it, before its phase says so.
     pub bound: bool,
+    /// The volume that it had is gone.
+    pub lost: bool,
     /// Its volume is a block device without a file system.
     pub block: bool,
     /// It is being deleted.
@@ -212,7 +214,8 @@ fn claim_facts(claim: &PersistentVolumeClaim) -> ClaimFacts {
     ClaimFacts {
         namespace: claim.namespace().unwrap_or_default(),
         name: claim.name_any(),
-        bound: phase == Some("Bound") && spec.volume_name.is_some(),
+        bound: spec.volume_name.is_some_and(|name| !name.is_empty()),
+        lost: phase == Some("Lost"),
         block: spec.volume_mode.as_deref() == Some("Block"),
         deleting: claim.metadata.deletion_timestamp.is_some(),
     }

@@ -210,10 +210,15 @@ impl World {
 
     /// Waits until a claim is bound.
     pub async fn bound(&self, namespace: &str, name: &str) {
+        self.phase(namespace, name, "Bound").await;
+    }
+
+    /// Waits until a claim is in a phase.
+    pub async fn phase(&self, namespace: &str, name: &str, phase: &str) {
         let api: Api<PersistentVolumeClaim> = self.api(namespace);
-        until(&format!("the volume of {name}"), || async {
+        until(&format!("the claim {name} to be {phase}"), || async {
             let claim = api.get(name).await.unwrap();
-            (claim.status?.phase.as_deref() == Some("Bound")).then_some(())
+            (claim.status?.phase.as_deref() == Some(phase)).then_some(())
         })
         .await;
     }
