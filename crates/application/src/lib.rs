@@ -29,6 +29,7 @@ pub mod order;
 mod owners;
 mod pods;
 mod retry;
+mod roles;
 pub mod rules;
 pub mod selection;
 mod tasks;
