@@ -43,7 +43,7 @@ pub use discover::discover;
 pub use failure::Failure;
 pub use key::{BadKey, Nameless, ObjectKey};
 pub use ledger::{BadEntry, LedgerEntry, LedgerSummary, Outcome};
-pub use mapping::{Mapping, MappingError};
+pub use mapping::{Loss, Mapping, MappingError};
 pub use order::Wave;
 pub use retry::Patience;
 pub use rules::Rule;
