@@ -10,6 +10,7 @@
 //! object that exists); only [`discover()`], [`Capture`] and [`Applier`] talk to a cluster. Nothing here knows of repositories,
 //! volumes or custom resources of Orlop.
 
+mod absent;
 mod access;
 pub mod apply;
 pub mod canonical;
@@ -33,6 +34,7 @@ mod roles;
 pub mod rules;
 pub mod selection;
 mod tasks;
+pub mod versions;
 
 pub use apply::{Applied, Applier};
 pub use capture::{Capture, CaptureError, Captured, Found};
