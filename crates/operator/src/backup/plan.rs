@@ -135,7 +135,10 @@ fn listed(claim: &ClaimFacts) -> VolumeBackup {
     let (stage, reason) = if claim.deleting {
         (VolumeStage::Missed, Some("the claim is being deleted"))
     } else if claim.lost {
-        (VolumeStage::Missed, Some("the claim's volume is gone (phase Lost); if its data is not needed, delete the claim"))
+        (
+            VolumeStage::Missed,
+            Some("the claim's volume is gone (phase Lost); if its data is not needed, delete the claim"),
+        )
     } else if !claim.bound {
         (VolumeStage::Skipped, Some(RULE_NO_VOLUME))
     } else if claim.block {

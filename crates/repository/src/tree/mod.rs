@@ -22,6 +22,8 @@ mod stack;
 pub mod verify;
 mod walk;
 
+pub(crate) use self::content::{Cutter, DataRanges};
+
 pub use self::backup::{BackupOptions, TreeSummary, backup};
 pub use self::error::Error;
 pub use self::incidents::{Incident, Incidents, NAMED_PATHS};
