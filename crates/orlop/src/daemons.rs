@@ -10,7 +10,7 @@ use operator::{AsLocated, Limits, OperatorConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterArgs};
+use crate::cluster::{Cluster, ConnectionArgs};
 use crate::error::{Error, Exit, Result};
 
 /// Run the operator
@@ -37,8 +37,9 @@ pub(crate) struct OperatorArgs {
     /// Work without holding the lease; only where there can be no second operator
     #[arg(long)]
     no_leader_election: bool,
+    // It works in all namespaces, and lives in `home`: there is no other that could be meant.
     #[command(flatten)]
-    cluster: ClusterArgs,
+    cluster: ConnectionArgs,
 }
 
 /// Move one volume; the operator starts this
@@ -54,7 +55,7 @@ pub(crate) struct MoverArgs {
 
 /// Runs the operator until it is told to stop.
 pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
-    let cluster = Cluster::connect(&args.cluster).await?;
+    let cluster = Cluster::connect_to(&args.cluster, Some(args.home.clone())).await?;
     let identity = args.identity.unwrap_or_else(|| format!("orlop-{}", std::process::id()));
     let config = OperatorConfig {
         namespace: args.home,

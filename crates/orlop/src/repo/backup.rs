@@ -139,7 +139,10 @@ async fn store(
         contents.push(content);
     }
     let written = writer.finish().await.map_err(|e| explain("write the last packs", e))?;
-    repository.verify_packs(&written.packs).await.map_err(|e| explain("read back what was written", e))?;
+    let show = Show::start_of_packs("read back");
+    let read_back = repository.verify_packs_with(&written.packs, show.progress().as_ref()).await;
+    drop(show);
+    read_back.map_err(|e| explain("read back what was written", e))?;
     let complete = contents.iter().all(|content: &Content| content.missed.is_empty());
     let stats = Stats {
         objects: 0,

@@ -166,7 +166,11 @@ pub(super) async fn count(repository: &Repository, root: &Root, path: &TreePath)
     entries.try_fold((0, 0), sum).await.map_err(|e| explain_tree(format!("look at {path} of {}", root.name), e))
 }
 
-pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs) -> Result<Exit> {
+pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs, format: Format) -> Result<Exit> {
+    if format != Format::Table {
+        return Err(Error::usage("dump: the file itself is written, so there is no other format of it")
+            .next("leave --output out; orlop repo ls tells of the file, also as JSON or YAML"));
+    }
     let path = tree_path(&args.path)?;
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;

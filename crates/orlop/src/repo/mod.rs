@@ -76,7 +76,7 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Show(args) => manage::show(&place, &args, format).await,
         Verb::Ls(args) => browse::ls(&place, &args, format).await,
         Verb::Restore(args) => restore::run(&place, &args, format).await,
-        Verb::Dump(args) => browse::dump(&place, &args).await,
+        Verb::Dump(args) => browse::dump(&place, &args, format).await,
         Verb::Check(args) => check::run(&place, &args, format).await,
         Verb::Forget(args) => manage::forget(&place, &args, format).await,
     }

@@ -9,6 +9,7 @@ use crate::ids::PackId;
 use crate::index::{self, MAX_RUN_LEN};
 use crate::layout::{self, RunId};
 use crate::pack::{self, MAX_PACK_LEN, PackDamage};
+use crate::progress::{Counters, Progress};
 use crate::repository::Repository;
 use crate::store::{StoreError, StoreErrorKind};
 use bytes::Bytes;
@@ -18,11 +19,23 @@ use futures::{StreamExt, TryStreamExt, stream};
 const READS: usize = 2;
 
 /// Reads all packs; gives how many bytes they have.
-pub(super) async fn read_packs(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<u64> {
+pub(super) async fn read_packs(
+    repo: &Repository,
+    survey: &Survey,
+    progress: &dyn Progress,
+    findings: &mut Findings,
+) -> Result<u64> {
+    let packs = survey.packs().map(|id| survey.pack_len(&id).unwrap_or_default());
+    progress.total(packs.fold(Counters::default(), |sum, bytes| Counters {
+        files: sum.files + 1,
+        bytes: sum.bytes + bytes,
+        ..sum
+    }));
     let mut reads = stream::iter(survey.packs().map(|id| read_pack(repo, id))).buffer_unordered(READS);
     let mut total = 0;
     while let Some((id, len, damage)) = reads.try_next().await? {
         total += len;
+        progress.add(Counters { files: 1, bytes: len, new_bytes: 0 });
         findings.add_pack_damage(id, damage);
     }
     Ok(total)

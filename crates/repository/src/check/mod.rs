@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::ids::{KeyId, PointId};
 use crate::layout::{self, ObjectName};
 use crate::point::RecoveryPoint;
+use crate::progress::Progress;
 use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
 use findings::Findings;
 use survey::Survey;
@@ -72,7 +73,14 @@ impl Report {
 }
 
 /// Checks a repository; tells each finding once, at the end, when it is known which recovery points it hits.
-pub async fn check(repo: &Repository, options: CheckOptions, on_finding: &mut dyn FnMut(Finding)) -> Result<Report> {
+///
+/// `progress` is told of the packs that are read as a whole, and their bytes; it hears of nothing else.
+pub async fn check(
+    repo: &Repository,
+    options: CheckOptions,
+    progress: &dyn Progress,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<Report> {
     let survey = survey::survey(repo.store()).await?;
     let mut report = survey.report();
     let mut findings = Findings::default();
@@ -80,7 +88,7 @@ pub async fn check(repo: &Repository, options: CheckOptions, on_finding: &mut dy
     report.points = points.len() as u64;
     check_small_objects(repo, &survey, &mut findings).await?;
     if options.read_data {
-        report.bytes_read += data::read_packs(repo, &survey, &mut findings).await?;
+        report.bytes_read += data::read_packs(repo, &survey, progress, &mut findings).await?;
         report.bytes_read += data::read_runs(repo, &survey, &mut findings).await?;
     }
     let mut walk = walk::Walk::new(repo, &survey, &mut findings);

@@ -4,7 +4,7 @@ use crate::faults::OpenBook;
 use crate::fixture::{self, Stored, contents, point_id};
 use bytes::Bytes;
 use repository::check::{CheckOptions, Finding, check};
-use repository::{BlobRef, ErrorKind, Repository, RetryPolicy, StoreConfig};
+use repository::{BlobRef, ErrorKind, NoProgress, Repository, RetryPolicy, StoreConfig};
 use std::collections::BTreeSet;
 
 const THOROUGH: CheckOptions = CheckOptions { read_data: true };
@@ -12,7 +12,7 @@ const STRUCTURE: CheckOptions = CheckOptions { read_data: false };
 
 async fn findings(repo: &Repository, options: CheckOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let report = check(repo, options, &mut |finding| findings.push(finding)).await.unwrap();
+    let report = check(repo, options, &NoProgress, &mut |finding| findings.push(finding)).await.unwrap();
     assert_eq!(report.findings, findings.len() as u64);
     findings
 }
@@ -194,7 +194,7 @@ async fn foreign_objects_are_told_and_left_alone() {
     for name in foreign {
         book.swap(name, Some(Bytes::from_static(b"mine")));
     }
-    let report = check(&fleet.repo, THOROUGH, &mut |finding| panic!("{finding:?}")).await.unwrap();
+    let report = check(&fleet.repo, THOROUGH, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap();
     assert_eq!(report.foreign, foreign.len() as u64);
     let told: BTreeSet<_> = report.foreign_examples.iter().map(String::as_str).collect();
     assert_eq!(told, BTreeSet::from(foreign));
