@@ -21,6 +21,8 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "backup"],
         &["repo", "restore"],
         &["repo", "check"],
+        &["repo", "verify"],
+        &["repo", "dump"],
         &["operator"],
         &["mover"],
     ];

@@ -1,7 +1,8 @@
 //! Opening a repository, finding a recovery point and a content in it, and what errors mean.
 
 use jiff::Timestamp;
-use repository::{Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, Store, StoreConfig};
+use repository::volume::{self, Map};
+use repository::{Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig};
 
 use super::PlaceArgs;
 use crate::error::{Error, Result};
@@ -59,6 +60,14 @@ pub(super) fn explain_tree(what: impl Into<String>, error: repository::tree::Err
     }
 }
 
+/// The same for an error of a volume or a stream.
+pub(super) fn explain_volume(what: impl Into<String>, error: volume::Error) -> Error {
+    match error {
+        volume::Error::Repository(error) => explain(what, error),
+        other => Error::new(what).because(other),
+    }
+}
+
 /// Reads a recovery point by its name, or the newest one.
 pub(super) async fn point(repository: &Repository, name: &str) -> Result<RecoveryPoint> {
     let what = format!("read the recovery point {name}");
@@ -97,6 +106,26 @@ pub(super) fn root<'a>(point: &'a RecoveryPoint, name: Option<&str>) -> Result<&
         _ => Err(Error::usage(format!("the recovery point {} has more than one volume or folder", point.id))
             .next(format!("name one with --volume; {}", names(point)))),
     }
+}
+
+/// The map of a volume or a stream; nothing for a folder.
+pub(super) fn map(repository: &Repository, root: &Root) -> Option<Map> {
+    match root.kind {
+        RootKind::Tree => None,
+        RootKind::Volume => Some(Map::volume(repository, root.table, root.bytes)),
+        RootKind::Stream => Some(Map::stream(repository, root.table, root.bytes)),
+    }
+}
+
+/// Refuses what is no folder, where files of it are meant.
+pub(super) fn has_files(root: &Root) -> Result<()> {
+    let kind = match root.kind {
+        RootKind::Tree => return Ok(()),
+        RootKind::Volume => "a volume that was stored as an image",
+        RootKind::Stream => "a stream",
+    };
+    Err(Error::usage(format!("{} is {kind}, and has no files that could be named", root.name))
+        .next("orlop repo restore writes all of it into a file, orlop repo dump to standard output"))
 }
 
 fn names(point: &RecoveryPoint) -> String {

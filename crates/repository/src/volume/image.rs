@@ -18,6 +18,14 @@ pub(super) struct Image {
     size: u64,
 }
 
+/// The size of an image or a device, in bytes.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn image_size(path: &Path) -> Result<u64, Error> {
+    Ok(Image::open(path)?.size)
+}
+
 impl Image {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let mut options = File::options();

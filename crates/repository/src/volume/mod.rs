@@ -22,6 +22,7 @@ mod verify;
 pub use self::backup::{BackupOptions, Parent, VolumeSummary, backup};
 pub use self::changes::{Changes, ChangesError};
 pub use self::error::Error;
+pub use self::image::image_size;
 pub use self::map::Map;
 pub use self::restore::{RestoreOptions, RestoreSummary, restore};
 pub use self::segment::Segment;

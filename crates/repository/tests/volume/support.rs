@@ -170,7 +170,9 @@ impl World {
     pub(crate) async fn check(&self) {
         let mut findings = Vec::new();
         let options = repository::check::CheckOptions { read_data: true };
-        repository::check::check(&self.repo, options, &mut |finding| findings.push(finding)).await.unwrap();
+        repository::check::check(&self.repo, options, &NoProgress, &mut |finding| findings.push(finding))
+            .await
+            .unwrap();
         assert_eq!(findings, []);
     }
 }
