@@ -1,12 +1,15 @@
 //! `orlop repo backup`: folders of this machine as one recovery point.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use jiff::Timestamp;
-use repository::tree::{self, BackupOptions, Incidents, TreeSummary, WalkOptions};
-use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, TableRef, Writer};
+use repository::tree::{self, BackupOptions, Incidents, TreeSummary, VerifyOptions};
+use repository::{
+    NoProgress, PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, TableRef, Writer, WrittenPacks,
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -130,16 +133,23 @@ async fn store(
     let (clock, created) = (Instant::now(), Timestamp::now());
     let host = host(args);
     let id = id(args, created)?;
-    let writer = repository.writer().await.map_err(|e| explain("begin to write", e))?;
-    let (mut roots, mut contents) = (Vec::new(), Vec::new());
-    for (name, path) in paths {
-        let parent = parent(repository, args, &host, name).await?;
-        let (root, content) = one(repository, &writer, args, name, path, parent, cancel).await?;
-        roots.push(root);
-        contents.push(content);
+    let mut parents = Vec::new();
+    for (name, _) in paths {
+        parents.push(parent(repository, args, &host, name).await?);
     }
-    let written = writer.finish().await.map_err(|e| explain("write the last packs", e))?;
-    repository.verify_packs(&written.packs).await.map_err(|e| explain("read back what was written", e))?;
+    let had_parents = parents.iter().any(Option::is_some);
+    let mut session = write(repository, args, paths, parents, cancel).await?;
+    match check(repository, &session.roots, cancel).await {
+        Err(damage) if had_parents && damage.is_damage() => {
+            eprintln!(
+                "orlop: an earlier recovery point has lost something, everything is stored again without it: {damage}"
+            );
+            session = write(repository, args, paths, paths.iter().map(|_| None).collect(), cancel).await?;
+            check(repository, &session.roots, cancel).await.map_err(read_back)?;
+        }
+        checked => checked.map_err(read_back)?,
+    }
+    let Session { roots, contents, written } = session;
     let complete = contents.iter().all(|content: &Content| content.missed.is_empty());
     let stats = Stats {
         objects: 0,
@@ -170,6 +180,46 @@ async fn store(
     })
 }
 
+/// What one writing session stored.
+struct Session {
+    roots: Vec<Root>,
+    contents: Vec<Content>,
+    written: WrittenPacks,
+}
+
+/// Stores all folders, and reads the packs back that this took.
+async fn write(
+    repository: &Repository,
+    args: &BackupArgs,
+    paths: &[(String, PathBuf)],
+    parents: Vec<Option<Parent>>,
+    cancel: &CancellationToken,
+) -> Result<Session> {
+    let writer = repository.writer().await.map_err(|e| explain("begin to write", e))?;
+    let (mut roots, mut contents) = (Vec::new(), Vec::new());
+    for ((name, path), parent) in paths.iter().zip(parents) {
+        let (root, content) = one(repository, &writer, args, name, path, parent, cancel).await?;
+        roots.push(root);
+        contents.push(content);
+    }
+    let written = writer.finish().await.map_err(|e| explain("write the last packs", e))?;
+    repository.verify_packs(&written.packs).await.map_err(|e| explain("read back what was written", e))?;
+    Ok(Session { roots, contents, written })
+}
+
+/// Looks that everything is there that the trees refer to, in the packs of earlier recovery points too.
+async fn check(repository: &Repository, roots: &[Root], cancel: &CancellationToken) -> Result<(), tree::Error> {
+    let options = VerifyOptions { references: true, cancel: cancel.clone(), ..VerifyOptions::default() };
+    for root in roots {
+        tree::verify(repository, &root.table, None, &options, Arc::new(NoProgress)).await?;
+    }
+    Ok(())
+}
+
+fn read_back(error: tree::Error) -> Error {
+    explain_tree("read back what was stored", error)
+}
+
 async fn one(
     repository: &Repository,
     writer: &Writer,
@@ -180,8 +230,9 @@ async fn one(
     cancel: &CancellationToken,
 ) -> Result<(Root, Content)> {
     let started = Timestamp::now();
-    let walk = WalkOptions { cross_mounts: args.cross_mounts, ..WalkOptions::default() };
-    let options = BackupOptions { started, walk, cancel: cancel.clone() };
+    let mut options = BackupOptions::new(started);
+    options.walk.cross_mounts = args.cross_mounts;
+    options.cancel = cancel.clone();
     let show = Show::start(format!("backup {name}"));
     let table = parent.as_ref().map(|parent| &parent.table);
     let summary = tree::backup(writer, repository, path, table, &options, show.progress()).await;
