@@ -9,6 +9,7 @@ mod background;
 mod checked_json;
 mod codec;
 mod crypto;
+mod directories;
 mod error;
 mod fetch;
 mod ids;

@@ -1,8 +1,14 @@
 //! Opening a repository, finding a recovery point and a content in it, and what errors mean.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use repository::tree::{self, VerifyOptions};
 use repository::volume::{self, Map};
-use repository::{Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig};
+use repository::{
+    NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
 use crate::error::{Error, Result};
@@ -114,6 +120,31 @@ pub(super) fn map(repository: &Repository, root: &Root) -> Option<Map> {
         RootKind::Tree => None,
         RootKind::Volume => Some(Map::volume(repository, root.table, root.bytes)),
         RootKind::Stream => Some(Map::stream(repository, root.table, root.bytes)),
+    }
+}
+
+/// Why a content cannot be relied on.
+pub(super) struct Broken {
+    /// Bytes in the repository are lost or changed.
+    pub(super) damage: bool,
+    pub(super) error: Error,
+}
+
+/// Looks that everything is there that a content refers to, without reading its data.
+pub(super) async fn check_content(
+    repository: &Repository,
+    root: &Root,
+    cancel: &CancellationToken,
+) -> Result<(), Broken> {
+    let what = format!("read back what was stored of {}", root.name);
+    if let Some(map) = map(repository, root) {
+        let checked = volume::check(&map, true, cancel).await;
+        return checked.map_err(|e| Broken { damage: e.is_damage(), error: explain_volume(what, e) });
+    }
+    let options = VerifyOptions { references: true, cancel: cancel.clone(), ..VerifyOptions::default() };
+    match tree::verify(repository, &root.table, None, &options, Arc::new(NoProgress)).await {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Broken { damage: e.is_damage(), error: explain_tree(what, e) }),
     }
 }
 

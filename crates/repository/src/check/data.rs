@@ -2,6 +2,7 @@
 
 use super::findings::Findings;
 use super::survey::Survey;
+use super::told;
 use crate::background;
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
@@ -87,7 +88,7 @@ async fn read_run(repo: &Repository, id: RunId) -> Result<Result<(u64, Vec<PackI
     .await
 }
 
-/// Reads an object; that it is gone or too long is damage, and other errors end the check.
+/// Reads an object; that it is gone, too long or cannot be read is damage, and other errors end the check.
 async fn get(repo: &Repository, name: &str, limit: u64) -> Result<Result<Bytes, Malformed>> {
     match repo.store().get(name, limit).await {
         Ok(bytes) => Ok(Ok(bytes)),
@@ -95,6 +96,9 @@ async fn get(repo: &Repository, name: &str, limit: u64) -> Result<Result<Bytes, 
         Err(StoreError { kind: StoreErrorKind::TooLarge, .. }) => {
             Ok(Err(Malformed::new(format!("it has more than {limit} bytes"))))
         }
-        Err(error) => Err(Error::from(error)),
+        Err(error) => match told(repo, error.into()).await {
+            Error::Damaged { what, .. } => Ok(Err(Malformed::new(what))),
+            error => Err(error),
+        },
     }
 }

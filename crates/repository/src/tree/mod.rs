@@ -15,6 +15,7 @@ mod error;
 mod incidents;
 mod look;
 mod metadata;
+mod names;
 mod path;
 pub mod restore;
 mod source;
@@ -24,7 +25,7 @@ mod walk;
 
 pub(crate) use self::content::{Cutter, DataRanges};
 
-pub use self::backup::{BackupOptions, TreeSummary, backup};
+pub use self::backup::{BackupOptions, SETTLE, TreeSummary, backup};
 pub use self::error::Error;
 pub use self::incidents::{Incident, Incidents, NAMED_PATHS};
 pub use self::look::{dump, entries, entry};

@@ -11,7 +11,7 @@ use super::execute::{Batch, execute};
 use super::image::Image;
 use super::map::Map;
 use super::plan::{Plan, Read};
-use super::{Changes, Error, SEGMENT_LEN, Segment, Span, span_len};
+use super::{Blobs, Changes, Error, SEGMENT_LEN, Segment, Span, span_len};
 use crate::ids::TableRef;
 use crate::pack::BlobKind;
 use crate::table;
@@ -20,7 +20,6 @@ use crate::{Counters, Progress, background};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -241,22 +240,5 @@ impl Run<'_> {
             })
             .try_buffered(cores * BATCHES_PER_CORE)
             .boxed()
-    }
-}
-
-/// The different blobs of a segment, by the first bytes of their ids: two that share these only make the sum a little wrong, and a segment
-/// has at most 262,144.
-#[derive(Default)]
-struct Blobs {
-    seen: HashSet<u64>,
-    bytes: u64,
-}
-
-impl Blobs {
-    fn add(&mut self, blob: &crate::BlobRef) {
-        let [a, b, c, d, e, f, g, h, ..] = blob.id.0;
-        if self.seen.insert(u64::from_le_bytes([a, b, c, d, e, f, g, h])) {
-            self.bytes += u64::from(blob.plain_len);
-        }
     }
 }

@@ -74,6 +74,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether bytes in the repository are lost or changed.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Repository(error) => error.kind() == crate::ErrorKind::Damaged,
+            Self::Damaged { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn image(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Image { action, path, source }

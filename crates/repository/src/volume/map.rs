@@ -22,10 +22,10 @@ pub(super) const WINDOW_LEN: u64 = 8 << 20;
 /// What a volume or a stream is made of.
 #[derive(Debug, Clone)]
 pub struct Map {
-    repo: Repository,
+    pub(super) repo: Repository,
     table: TableRef,
     size: u64,
-    is_volume: bool,
+    pub(super) is_volume: bool,
 }
 
 /// A stretch of a volume with its bytes.

@@ -9,6 +9,7 @@
 
 mod backup;
 mod changes;
+mod check;
 mod error;
 mod execute;
 mod image;
@@ -21,6 +22,7 @@ mod verify;
 
 pub use self::backup::{BackupOptions, Parent, VolumeSummary, backup};
 pub use self::changes::{Changes, ChangesError};
+pub use self::check::check;
 pub use self::error::Error;
 pub use self::image::image_size;
 pub use self::map::Map;
@@ -31,6 +33,7 @@ pub use self::verify::{Difference, VerifySummary, verify};
 
 use crate::ids::BlobRef;
 use crate::tree::entry::Extent;
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// Bytes of a segment.
@@ -76,6 +79,24 @@ fn is_whole(extent: &Extent) -> bool {
 
 fn narrow(len: u64) -> u32 {
     u32::try_from(len).expect("parts and extents are far shorter than 4 GiB")
+}
+
+/// The different blobs of a segment, by the first bytes of their ids: two that share these only make the sum a little wrong, and a segment
+/// has at most 262,144.
+#[derive(Default)]
+struct Blobs {
+    seen: HashSet<u64>,
+    /// Their plain bytes.
+    bytes: u64,
+}
+
+impl Blobs {
+    fn add(&mut self, blob: &BlobRef) {
+        let [a, b, c, d, e, f, g, h, ..] = blob.id.0;
+        if self.seen.insert(u64::from_le_bytes([a, b, c, d, e, f, g, h])) {
+            self.bytes += u64::from(blob.plain_len);
+        }
+    }
 }
 
 /// The different blobs of some extents.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use repository::tree::{self, BackupOptions, Incidents, TreeSummary, WalkOptions};
+use repository::tree::{self, BackupOptions, Incidents, TreeSummary};
 use repository::{PointId, Repository, Root, RootKind};
 use serde::Serialize;
 
@@ -60,10 +60,14 @@ pub(super) fn folders(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>> {
 impl Run<'_> {
     /// Stores a folder.
     pub(super) async fn folder(&self, name: &str, path: &Path) -> Result<(Root, Content)> {
-        let parent = parent(self.repository, self.args, name, RootKind::Tree).await?;
+        let parent = match self.parents {
+            true => parent(self.repository, self.args, name, RootKind::Tree).await?,
+            false => None,
+        };
         let started = Timestamp::now();
-        let walk = WalkOptions { cross_mounts: self.args.cross_mounts, ..WalkOptions::default() };
-        let options = BackupOptions { started, walk, cancel: self.cancel.clone() };
+        let mut options = BackupOptions::new(started);
+        options.walk.cross_mounts = self.args.cross_mounts;
+        options.cancel = self.cancel.clone();
         let show = Show::start(format!("backup {name}"));
         let table = parent.as_ref().map(|(_, root)| &root.table);
         let summary = tree::backup(&self.writer, self.repository, path, table, &options, show.progress()).await;
@@ -109,6 +113,10 @@ impl Folder {
 
     pub(super) fn is_complete(&self) -> bool {
         self.missed.is_empty()
+    }
+
+    pub(super) fn has_parent(&self) -> bool {
+        self.parent.is_some()
     }
 
     pub(super) fn amounts(&self) -> (u64, u64) {
@@ -172,7 +180,10 @@ pub(super) async fn would(
 ) -> Result<Exit> {
     let mut contents = Vec::new();
     for (name, path) in paths {
-        let parent = parent(repository, args, name, RootKind::Tree).await?.map(|(id, _)| id.to_string());
+        let parent = match args.no_parent {
+            true => None,
+            false => parent(repository, args, name, RootKind::Tree).await?.map(|(id, _)| id.to_string()),
+        };
         let (files, bytes) = count(path, args.cross_mounts)?;
         contents.push(WouldContent { name: name.clone(), parent, files, bytes });
     }

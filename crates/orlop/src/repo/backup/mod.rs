@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use clap::Args;
 use jiff::Timestamp;
-use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, Writer};
+use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, Writer, WrittenPacks};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
-use super::open::{explain, new_id, point};
+use super::open::{Broken, check_content, explain, new_id, point};
 use super::progress::Show;
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -88,6 +88,14 @@ impl Content {
         }
     }
 
+    fn has_parent(&self) -> bool {
+        match self {
+            Self::Tree(folder) => folder.has_parent(),
+            Self::Volume(volume) => volume.has_parent(),
+            Self::Stream(_) => false,
+        }
+    }
+
     /// Files and bytes.
     fn amounts(&self) -> (u64, u64) {
         match self {
@@ -98,31 +106,39 @@ impl Content {
     }
 }
 
-/// One run: what every kind of content needs.
+/// What is backed up.
+struct What {
+    folders: Vec<(String, PathBuf)>,
+    image: Option<volume::Image>,
+}
+
+/// One writing session: what every kind of content needs.
 struct Run<'a> {
     repository: &'a Repository,
     writer: Writer,
     args: &'a BackupArgs,
-    host: String,
+    /// Whether contents are compared with earlier recovery points.
+    parents: bool,
     cancel: CancellationToken,
 }
 
+/// What a session stored.
+struct Stored {
+    roots: Vec<Root>,
+    contents: Vec<Content>,
+    written: WrittenPacks,
+}
+
 pub(super) async fn run(place: &PlaceArgs, args: &BackupArgs, format: Format) -> Result<Exit> {
-    let paths = folders::folders(&args.paths)?;
+    let folders = folders::folders(&args.paths)?;
     let image = args.image.as_deref().map(|path| volume::Image::find(path, args.name.as_deref())).transpose()?;
+    let what = What { folders, image };
     let repository = place.open().await?;
     if args.dry_run {
-        return match &image {
-            Some(image) => volume::would(&repository, args, image, format).await,
-            None if args.stdin.is_some() => {
-                Err(Error::usage("backup: what comes on standard input is known only when it has come")
-                    .next("leave --dry-run out"))
-            }
-            None => folders::would(&repository, args, &paths, format).await,
-        };
+        return would(&repository, args, &what, format).await;
     }
     let cancel = CancellationToken::new();
-    let done = until_interrupted(&cancel, store(&repository, args, &paths, image.as_ref(), &cancel)).await?;
+    let done = until_interrupted(&cancel, store(&repository, args, &what, &cancel)).await?;
     output::print(&output::render(format, &done, || table(&done), || format!("{}\n", done.recovery_point))?)?;
     for content in &done.contents {
         if let Content::Tree(folder) = content {
@@ -132,29 +148,33 @@ pub(super) async fn run(place: &PlaceArgs, args: &BackupArgs, format: Format) ->
     Ok(if done.complete { Exit::Succeeded } else { Exit::Incomplete })
 }
 
-async fn store(
-    repository: &Repository,
-    args: &BackupArgs,
-    paths: &[(String, PathBuf)],
-    image: Option<&volume::Image>,
-    cancel: &CancellationToken,
-) -> Result<Done> {
+async fn would(repository: &Repository, args: &BackupArgs, what: &What, format: Format) -> Result<Exit> {
+    match &what.image {
+        Some(image) => volume::would(repository, args, image, format).await,
+        None if args.stdin.is_some() => {
+            Err(Error::usage("backup: what comes on standard input is known only when it has come")
+                .next("leave --dry-run out"))
+        }
+        None => folders::would(repository, args, &what.folders, format).await,
+    }
+}
+
+async fn store(repository: &Repository, args: &BackupArgs, what: &What, cancel: &CancellationToken) -> Result<Done> {
     let (clock, created) = (Instant::now(), Timestamp::now());
     let id = id(args, created)?;
-    let writer = repository.writer().await.map_err(|e| explain("begin to write", e))?;
-    let run = Run { repository, writer, args, host: host(args), cancel: cancel.clone() };
-    let mut stored = Vec::new();
-    for (name, path) in paths {
-        stored.push(run.folder(name, path).await?);
+    let mut stored = write(repository, args, what, !args.no_parent, cancel).await?;
+    match stored.check(repository, cancel).await {
+        Err(broken) if broken.damage && stored.contents.iter().any(Content::has_parent) => {
+            let why = broken.error;
+            eprintln!(
+                "orlop: an earlier recovery point has lost something, everything is stored again without it: {why}"
+            );
+            stored = write(repository, args, what, false, cancel).await?;
+            stored.check(repository, cancel).await.map_err(|broken| broken.error)?;
+        }
+        checked => checked.map_err(|broken| broken.error)?,
     }
-    if let Some(image) = image {
-        stored.push(run.image(image).await?);
-    }
-    if let Some(name) = &args.stdin {
-        stored.push(run.stdin(name).await?);
-    }
-    let (roots, contents) = stored.into_iter().unzip();
-    let (point, contents) = run.publish(id, created, roots, contents).await?;
+    let (point, contents) = stored.publish(repository, id, created, host(args)).await?;
     Ok(Done {
         recovery_point: point.id.to_string(),
         complete: point.complete,
@@ -164,44 +184,75 @@ async fn store(
     })
 }
 
-impl Run<'_> {
-    /// Makes everything durable, reads it back and publishes the recovery point.
+/// Stores everything, and reads the packs back that this took.
+async fn write(
+    repository: &Repository,
+    args: &BackupArgs,
+    what: &What,
+    parents: bool,
+    cancel: &CancellationToken,
+) -> Result<Stored> {
+    let writer = repository.writer().await.map_err(|e| explain("begin to write", e))?;
+    let run = Run { repository, writer, args, parents, cancel: cancel.clone() };
+    let mut stored = Vec::new();
+    for (name, path) in &what.folders {
+        stored.push(run.folder(name, path).await?);
+    }
+    if let Some(image) = &what.image {
+        stored.push(run.image(image).await?);
+    }
+    if let Some(name) = &args.stdin {
+        stored.push(run.stdin(name).await?);
+    }
+    let written = run.writer.finish().await.map_err(|e| explain("write the last packs", e))?;
+    let show = Show::start_of_packs("read back");
+    let read_back = repository.verify_packs_with(&written.packs, show.progress().as_ref()).await;
+    drop(show);
+    read_back.map_err(|e| explain("read back what was written", e))?;
+    let (roots, contents) = stored.into_iter().unzip();
+    Ok(Stored { roots, contents, written })
+}
+
+impl Stored {
+    /// Looks that everything is there that the contents refer to, in the packs of earlier recovery points too.
+    async fn check(&self, repository: &Repository, cancel: &CancellationToken) -> Result<(), Broken> {
+        for root in &self.roots {
+            check_content(repository, root, cancel).await?;
+        }
+        Ok(())
+    }
+
     async fn publish(
         self,
+        repository: &Repository,
         id: PointId,
         created: Timestamp,
-        roots: Vec<Root>,
-        contents: Vec<Content>,
+        host: String,
     ) -> Result<(RecoveryPoint, Vec<Content>)> {
-        let written = self.writer.finish().await.map_err(|e| explain("write the last packs", e))?;
-        let show = Show::start_of_packs("read back");
-        let read_back = self.repository.verify_packs_with(&written.packs, show.progress().as_ref()).await;
-        drop(show);
-        read_back.map_err(|e| explain("read back what was written", e))?;
-        let amounts = contents.iter().map(Content::amounts);
+        let amounts = self.contents.iter().map(Content::amounts);
         let (files, bytes) = amounts.fold((0, 0), |(files, bytes), more| (files + more.0, bytes + more.1));
         let stats = Stats {
             objects: 0,
             files,
             bytes,
-            new_bytes: written.stats.new_bytes,
-            stored_bytes: written.stats.stored_bytes,
+            new_bytes: self.written.stats.new_bytes,
+            stored_bytes: self.written.stats.stored_bytes,
         };
         let point = RecoveryPoint {
             version: RecoveryPoint::VERSION,
             id,
             created,
-            source: Source::Paths { host: self.host },
-            complete: contents.iter().all(Content::is_complete),
+            source: Source::Paths { host },
+            complete: self.contents.iter().all(Content::is_complete),
             objects: None,
             ledger: None,
-            roots,
-            packs: written.packs,
+            roots: self.roots,
+            packs: self.written.packs,
             stats,
         };
-        let published = self.repository.publish(&point).await;
+        let published = repository.publish(&point).await;
         published.map_err(|e| explain(format!("publish the recovery point {}", point.id), e))?;
-        Ok((point, contents))
+        Ok((point, self.contents))
     }
 }
 
@@ -229,9 +280,6 @@ async fn parent(
     kind: RootKind,
 ) -> Result<Option<(PointId, Root)>> {
     let content = |point: &RecoveryPoint| point.root(name).filter(|root| root.kind == kind).cloned();
-    if args.no_parent {
-        return Ok(None);
-    }
     let Some(id) = &args.parent else {
         let host = host(args);
         let points = repository.points().await.map_err(|e| explain("list the recovery points", e))?;

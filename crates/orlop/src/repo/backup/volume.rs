@@ -70,8 +70,11 @@ impl Run<'_> {
     /// Stores an image or a device.
     pub(super) async fn image(&self, image: &Image) -> Result<(Root, Content)> {
         let started = Timestamp::now();
-        let changes = image.changes(self.args)?;
-        let parent = parent_of(self.repository, self.args, image).await?;
+        // Without a parent there is nothing that a list of changes could be the difference to: everything is read.
+        let (parent, changes) = match self.parents {
+            true => (parent_of(self.repository, self.args, image).await?, image.changes(self.args)?),
+            false => (None, None),
+        };
         let options = BackupOptions {
             parent: parent.as_ref().map(|(_, root)| Parent { table: root.table, size: root.bytes }),
             changes,
@@ -123,6 +126,10 @@ fn root(name: &str, kind: RootKind, table: TableRef, bytes: u64, started: Timest
 }
 
 impl Volume {
+    pub(super) fn has_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.summary.bytes
     }
@@ -165,7 +172,7 @@ struct Would {
 
 pub(super) async fn would(repository: &Repository, args: &BackupArgs, image: &Image, format: Format) -> Result<Exit> {
     let changes = image.changes(args)?;
-    let parent = parent_of(repository, args, image).await?;
+    let parent = if args.no_parent { None } else { parent_of(repository, args, image).await? };
     let would = Would {
         name: image.name.clone(),
         parent: parent.map(|(id, _)| id.to_string()),
