@@ -42,10 +42,11 @@ pub struct ApplicationBackupSpec {
     /// Only objects that match one of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include_resources: Vec<ObjectFilter>,
-    /// Only these kinds, such as `ConfigMap` or `Deployment.apps`.
+    /// Only these kinds, such as `ConfigMap`, `Deployment.apps` or `Secret.core`; `*.example.com` is every kind of a group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resource_types: Vec<String>,
-    /// Not these kinds. `PersistentVolumeClaim` here leaves the data out too.
+    /// Not these kinds, written in the same ways. `PersistentVolumeClaim` here leaves the data out too; a whole group that does not
+    /// answer is no hole when it is excluded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_resource_types: Vec<String>,
     /// Name of the `BackupLocation` in this namespace.

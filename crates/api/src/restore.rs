@@ -46,7 +46,7 @@ pub struct ApplicationRestoreSpec {
     /// Old namespace to new. Namespaces that are not named keep their names. References inside of objects follow.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub namespace_mapping: BTreeMap<String, String>,
-    /// Old storage class to new.
+    /// Old storage class to new. The empty name is that of claims which say that they have no class.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub storage_class_mapping: BTreeMap<String, String>,
     /// What happens to objects that exist already.
@@ -58,6 +58,14 @@ pub struct ApplicationRestoreSpec {
     /// Take a recovery point that is known to lack something. Without it such a restore is refused.
     #[serde(default)]
     pub accept_incomplete: bool,
+    /// Keep the node ports of Services, and the ports of their health checks. Without it the cluster gives new ones. A Service whose
+    /// port is taken is not made.
+    #[serde(default)]
+    pub preserve_node_ports: bool,
+    /// Keep the addresses that Services have within the cluster: for a cluster of the same address range, when something knows them.
+    /// Without it the cluster gives new ones. A Service whose address is taken, or out of range, is not made.
+    #[serde(default, rename = "preserveClusterIPs")]
+    pub preserve_cluster_ips: bool,
 }
 
 /// What happens to objects that exist already.
@@ -140,11 +148,18 @@ pub struct ObjectOutcomes {
     pub kept: u64,
     /// Existed, were deleted and made anew.
     pub replaced: u64,
+    /// Left out by a named rule; `notes` has the first of them.
+    #[serde(default)]
+    pub skipped: u64,
     /// Not there. Anything but 0 means that the run is not green.
     pub failed: u64,
     /// The first of the failed ones, with their reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_items: Vec<Missed>,
+    /// The first of those that were left out by a rule, or that were made without some of what the recovery point has, each with the
+    /// reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Missed>,
 }
 
 /// One volume of a restore.

@@ -66,12 +66,14 @@ fn filters(errors: &mut Vec<FieldError>, filters: &[ObjectFilter]) {
 
 fn kinds(errors: &mut Vec<FieldError>, field: &str, kinds: &[String]) {
     for (i, k) in kinds.iter().enumerate() {
-        let kind = k.split('.').next().unwrap_or_default();
-        if kind.is_empty() || !kind.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        let (kind, group) = k.split_once('.').map_or((k.as_str(), None), |(kind, group)| (kind, Some(group)));
+        let is_name = !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_all_of_a_group = kind == "*" && group.is_some();
+        if !(is_name || is_all_of_a_group) || !group.is_none_or(is_subdomain) {
             errors.push(wrong(
                 format!("{field}[{i}]"),
                 k,
-                "a kind, such as ConfigMap, or kind and group, such as Deployment.apps",
+                "a kind, such as ConfigMap, or kind and group, such as Deployment.apps or Secret.core, or all kinds of a group, such as *.example.com",
             ));
         }
     }
@@ -186,7 +188,10 @@ impl ApplicationRestoreSpec {
             }
         }
         for (from, to) in &self.storage_class_mapping {
-            subdomain(&mut errors, "spec.storageClassMapping (key)", from);
+            // The empty name is that of claims which say that they have no class.
+            if !from.is_empty() {
+                subdomain(&mut errors, "spec.storageClassMapping (key)", from);
+            }
             subdomain(&mut errors, format!("spec.storageClassMapping.{from}"), to);
         }
         filters(&mut errors, &self.include_resources);
@@ -295,6 +300,29 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_named_alone_with_their_group_or_by_the_group() {
+        for (kind, good) in [
+            ("ConfigMap", true),
+            ("Deployment.apps", true),
+            ("Secret.core", true),
+            ("widgets.example.com", true),
+            ("*.metrics.example.com", true),
+            ("*.core", true),
+            ("*", false),
+            ("*.", false),
+            ("", false),
+            (".apps", false),
+            ("Config*", false),
+            ("ConfigMap.", false),
+            ("a b", false),
+        ] {
+            let mut spec = ApplicationBackupSpec { backup_location: "main".into(), ..Default::default() };
+            spec.exclude_resource_types = vec![kind.into()];
+            assert_eq!(spec.validate("shop").is_empty(), good, "{kind}");
+        }
+    }
+
+    #[test]
     fn an_empty_filter_would_match_everything_and_is_refused() {
         let spec = ApplicationBackupSpec {
             include_resources: vec![ObjectFilter::default()],
@@ -321,6 +349,19 @@ mod tests {
         assert_eq!(fields(&spec.validate()), ["spec.backupName"]);
         spec = ApplicationRestoreSpec { backup_location: "main".into(), ..Default::default() };
         assert_eq!(fields(&spec.validate()), ["spec.backupName"]);
+    }
+
+    #[test]
+    fn claims_without_a_class_can_be_given_one() {
+        let check = |from: &str, to: &str, expected: &[&str]| {
+            let mut spec = restore(&[]);
+            spec.storage_class_mapping = [(from.to_owned(), to.to_owned())].into();
+            assert_eq!(fields(&spec.validate()), expected, "{from:?} {to:?}");
+        };
+        check("fast", "ssd", &[]);
+        check("", "ssd", &[]);
+        check("a/b", "ssd", &["spec.storageClassMapping (key)"]);
+        check("fast", "", &["spec.storageClassMapping.fast"]);
     }
 
     #[test]

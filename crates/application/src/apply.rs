@@ -17,14 +17,16 @@ use kube::{
 use serde_json::Value;
 
 use crate::{
+    absent::absent_fields,
     access::Access,
     catalog::ApiCatalog,
-    decide::{Action, ReplacePolicy, Step, decide},
+    decide::{Action, ReplacePolicy, Step, decide, was_made_plainly},
     discover::discover,
     failure::Failure,
     json,
     key::ObjectKey,
     retry::Patience,
+    versions::{self, Spot},
 };
 
 /// The field manager of everything that a restore writes.
@@ -45,6 +47,13 @@ pub enum Applied {
     Updated,
     /// It was there, was deleted, and is there again as in the backup.
     Replaced,
+    /// It is there, made by this run, but without some fields of the backup, which this cluster does not know.
+    Reduced {
+        /// Whether it was there before, and was deleted.
+        replaced: bool,
+        /// The fields that it lacks.
+        fields: Vec<String>,
+    },
     /// Something of its name is there, and stays as it is.
     Kept {
         /// Why.
@@ -57,6 +66,13 @@ pub enum Applied {
         /// Whether a later run may succeed with nothing changed.
         retryable: bool,
     },
+}
+
+impl Applied {
+    /// What became of an object of which the server's answer lacks these fields.
+    fn lacking(action: Action, fields: Vec<String>) -> Self {
+        if fields.is_empty() { action.into() } else { Self::Reduced { replaced: action == Action::Replaced, fields } }
+    }
 }
 
 impl From<Action> for Applied {
@@ -126,27 +142,31 @@ impl Applier {
     /// One attempt: looks, decides, acts, and looks again where that is due. `replaced` outlives it, so that an attempt after one
     /// that deleted the old object tells a replacement from a creation.
     async fn attempt(&self, key: &ObjectKey, object: &Value, replaced: &Mutex<bool>) -> Result<Applied, Failure> {
-        let path = self.path(key).await?;
+        let spot = self.spot(key).await?;
+        let fitted = spot.fit(object);
+        let (path, object) = (spot.path.as_str(), &*fitted);
         for _ in 0..MOST_LOOKS {
-            let existing = self.access.look(&path, &key.name).await?;
+            let existing = self.access.look(path, &key.name).await?;
             match decide(self.policy, &self.run, key, object, existing.as_ref()) {
                 Step::Create => {
                     let action = if *lock(replaced) { Action::Replaced } else { Action::Created };
-                    self.create(&path, key, &self.noted(object, action)).await?;
-                    self.await_established(&path, key, object).await?;
-                    return Ok(action.into());
+                    let applied = self.create(path, key, object, action).await?;
+                    self.await_established(path, key, object).await?;
+                    return Ok(applied);
                 }
                 Step::Update => {
-                    self.update(&path, key, &self.noted(object, Action::Updated)).await?;
+                    self.update(path, key, &Self::noted(object, &Action::Updated.note(&self.run))).await?;
                     return Ok(Applied::Updated);
                 }
                 Step::Keep(why) => {
-                    self.await_established(&path, key, object).await?;
+                    self.await_established(path, key, object).await?;
                     return Ok(Applied::Kept { why });
                 }
                 Step::Done(action) => {
-                    self.await_established(&path, key, object).await?;
-                    return Ok(action.into());
+                    self.await_established(path, key, object).await?;
+                    let there = existing.as_ref().filter(|existing| was_made_plainly(existing));
+                    let fields = there.map(|there| absent_fields(object, there)).unwrap_or_default();
+                    return Ok(Applied::lacking(action, fields));
                 }
                 Step::Delete(uid) => {
                     let params = DeleteParams {
@@ -156,10 +176,10 @@ impl Applier {
                     };
                     // Before it is done, for the answer may be lost.
                     *lock(replaced) = true;
-                    self.access.delete(&path, &key.name, &params).await?;
-                    self.await_end(&path, &key.name, &uid).await?;
+                    self.access.delete(path, &key.name, &params).await?;
+                    self.await_end(path, &key.name, &uid).await?;
                 }
-                Step::AwaitEnd(uid) => self.await_end(&path, &key.name, &uid).await?,
+                Step::AwaitEnd(uid) => self.await_end(path, &key.name, &uid).await?,
             }
         }
         Err(Failure::passing("others delete and make it again all the time"))
@@ -167,18 +187,20 @@ impl Applier {
 
     /// Creates an object. Applied without force, so that one which somebody else has made meanwhile is not overwritten: that is a
     /// conflict, and the next attempt finds it.
-    async fn create(&self, path: &str, key: &ObjectKey, object: &Value) -> Result<(), Failure> {
+    async fn create(&self, path: &str, key: &ObjectKey, object: &Value, action: Action) -> Result<Applied, Failure> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match self.access.apply(path, &key.name, &params, object).await {
+        let noted = Self::noted(object, &action.note(&self.run));
+        match self.access.apply(path, &key.name, &params, &noted).await {
             // Server-side apply refuses what a plain creation takes: lists with equal keys (an environment variable given twice), and,
-            // on older servers, fields that are newer than they are (validation rules in a CRD), which a creation leaves out.
+            // on older servers, fields that are newer than they are (validation rules in a CRD), which a creation leaves out and we name.
             Err(failure) if failure.is_apply_only() => {
                 let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-                self.access.create(path, &params, object).await?;
+                let noted = Self::noted(object, &action.plain_note(&self.run));
+                let answer = self.access.create(path, &params, &noted).await?;
+                Ok(Applied::lacking(action, absent_fields(object, &answer)))
             }
-            answer => drop(answer?),
+            answer => answer.map(|_| action.into()),
         }
-        Ok(())
     }
 
     async fn update(&self, path: &str, key: &ObjectKey, object: &Value) -> Result<(), Failure> {
@@ -248,10 +270,10 @@ impl Applier {
         established.ok_or_else(|| Failure::passing(format!("the definition is not established after {seconds} s")))
     }
 
-    /// The path of an object's kind, if the cluster serves it at the version of the backup.
-    async fn path(&self, key: &ObjectKey) -> Result<String, Failure> {
+    /// Where the object is put, if the cluster serves its kind at the version of the backup, or at one that it can be rewritten to.
+    async fn spot(&self, key: &ObjectKey) -> Result<Spot, Failure> {
         let catalog = lock(&self.catalog).clone();
-        let answer = find(&catalog, key);
+        let answer = versions::find(&catalog, key);
         if answer.is_ok() || !lock(&self.defined).contains(&(key.group.clone(), key.kind.clone())) {
             return answer;
         }
@@ -266,91 +288,17 @@ impl Applier {
             current
         };
         drop(discovery);
-        find(&current, key).map_err(|failure| Failure { retryable: true, ..failure })
+        versions::find(&current, key).map_err(|failure| Failure { retryable: true, ..failure })
     }
 
-    fn noted(&self, object: &Value, action: Action) -> Value {
+    fn noted(object: &Value, note: &str) -> Value {
         let mut object = object.clone();
-        json::set(&mut object, &["metadata", "annotations", RESTORED_BY], action.note(&self.run).into());
+        json::set(&mut object, &["metadata", "annotations", RESTORED_BY], note.into());
         object
     }
-}
-
-/// The path of an object's kind, or what is missing.
-fn find(catalog: &ApiCatalog, key: &ObjectKey) -> Result<String, Failure> {
-    let name = if key.group.is_empty() { key.kind.clone() } else { format!("{}.{}", key.kind, key.group) };
-    let Some(kind) = catalog.get(&key.group, &key.kind) else {
-        return Err(Failure::lasting(format!(
-            "the kind {name} is not known to this cluster: install what defines it (a CRD or an aggregated API), then restore again"
-        )));
-    };
-    if !kind.versions.contains(&key.version) {
-        return Err(Failure::lasting(format!(
-            "this cluster serves {name} in {} only, and the backup has it in {}: install a release that serves both",
-            kind.versions.join(", "),
-            key.version
-        )));
-    }
-    if kind.namespaced != key.namespace.is_some() {
-        let scope = if kind.namespaced { "in namespaces" } else { "in cluster scope" };
-        return Err(Failure::lasting(format!("{name} lives {scope} in this cluster, and in the backup it does not")));
-    }
-    Ok(kind.path(&key.version, key.namespace.as_deref()))
 }
 
 /// Locks, also after a panic of another holder: what is held here is replaced as a whole, and never half changed.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::tests::served;
-
-    #[test]
-    fn what_the_cluster_lacks_is_named() {
-        let verbs: &[&str] = &["create", "get", "list"];
-        let catalog = ApiCatalog::build(vec![served(
-            "example.com",
-            "v2",
-            true,
-            &[("Widget", "widgets", true, verbs), ("Zone", "zones", false, verbs)],
-        )]);
-        let check = |version: &str, kind: &str, namespace: Option<&str>, expected: Result<&str, &str>| {
-            let key = ObjectKey {
-                group: "example.com".into(),
-                version: version.into(),
-                kind: kind.into(),
-                namespace: namespace.map(Into::into),
-                name: "x".into(),
-            };
-            let found = find(&catalog, &key).map_err(|failure| failure.reason);
-            assert_eq!(found.as_deref().map_err(String::as_str), expected);
-        };
-        check("v2", "Widget", Some("shop"), Ok("/apis/example.com/v2/namespaces/shop/widgets"));
-        check("v2", "Zone", None, Ok("/apis/example.com/v2/zones"));
-        check(
-            "v1",
-            "Widget",
-            Some("shop"),
-            Err(
-                "this cluster serves Widget.example.com in v2 only, and the backup has it in v1: install a release that serves both",
-            ),
-        );
-        check(
-            "v1",
-            "Gadget",
-            Some("shop"),
-            Err(
-                "the kind Gadget.example.com is not known to this cluster: install what defines it (a CRD or an aggregated API), then restore again",
-            ),
-        );
-        check(
-            "v2",
-            "Zone",
-            Some("shop"),
-            Err("Zone.example.com lives in cluster scope in this cluster, and in the backup it does not"),
-        );
-    }
 }

@@ -24,10 +24,13 @@ use crate::{
     needs::{self, Needs},
     owners::Owners,
     retry::Patience,
+    roles::Roles,
     rules::{self, Facts, Rule},
     selection::{Selection, SelectionError},
     tasks::{self, Task},
 };
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// An object that was wanted, and what became of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,6 +149,7 @@ impl Capture {
                 None if self.cluster_scope_follows => {
                     self.cluster_scope_follows = false;
                     self.find_bound_roles().await?;
+                    self.find_parts_of_roles().await?;
                     self.tasks = tasks::in_cluster(&self.catalog, &self.needs, &self.lost_namespaces);
                 }
                 None => return Ok(None),
@@ -235,8 +239,11 @@ impl Capture {
         }
         let facts = self.facts(&key, namespace, &object).await?;
         if let Some(rule) = rules::for_object(&key, &object, facts) {
-            if rule == Rule::DefaultServiceAccount {
-                self.needs.note_account(&key);
+            match rule {
+                Rule::DefaultServiceAccount => self.needs.note_account(&key),
+                // It will be there again, and needs then what it needs now.
+                Rule::OwnedAndRecreated => self.needs.note(&key, &object),
+                _ => {}
             }
             return Ok(Some(Captured { key, found: Found::Skipped(rule) }));
         }
@@ -291,22 +298,30 @@ impl Capture {
     /// Adds the roles that are bound to captured accounts across the cluster. (What the search cannot see, the task that stores
     /// the bindings reports.)
     async fn find_bound_roles(&mut self) -> Result<(), Failure> {
-        let Some(kind) = self.catalog.get("rbac.authorization.k8s.io", "ClusterRoleBinding") else {
+        let Some(kind) = self.catalog.get(RBAC, "ClusterRoleBinding") else {
             return Ok(());
         };
-        let mut pager = Pager::new(kind, None, None);
-        loop {
-            let page = match pager.next(&self.access).await {
-                Ok(Some(page)) => page,
-                Ok(None) => return Ok(()),
-                Err(failure) if failure.was_answered() => return Ok(()),
-                Err(failure) => return Err(failure),
-            };
-            let bound: Vec<_> = page.into_iter().filter_map(|binding| self.needs.reduce_binding(binding)).collect();
-            for binding in bound {
-                self.needs.cluster_roles.insert(json::text(&binding, &["roleRef", "name"]).to_owned());
-            }
-        }
+        let mut bound = Vec::new();
+        let note = |binding| {
+            let binding = self.needs.reduce_binding(binding);
+            bound.extend(binding.map(|binding| json::text(&binding, &["roleRef", "name"]).to_owned()));
+        };
+        self.access.each(kind, note).await?;
+        self.needs.cluster_roles.extend(bound);
+        Ok(())
+    }
+
+    /// Adds the roles that bound roles are put together from: without them a bound role would have no rules in another cluster.
+    async fn find_parts_of_roles(&mut self) -> Result<(), Failure> {
+        let Some(kind) = self.catalog.get(RBAC, "ClusterRole").filter(|_| !self.needs.cluster_roles.is_empty()) else {
+            return Ok(());
+        };
+        let mut roles = Roles::default();
+        let note = |role: Value| roles.add(&kind.key(None, json::text(&role, &["metadata", "name"])), &role);
+        self.needs.unseen_roles = self.access.each(kind, note).await?.map(|failure| failure.reason);
+        let parts = roles.parts_of(&self.needs.cluster_roles);
+        self.needs.cluster_roles.extend(parts);
+        Ok(())
     }
 }
 
@@ -316,8 +331,7 @@ fn stored(key: ObjectKey, mut object: Value) -> Captured {
 }
 
 fn stored_of_cluster(key: ObjectKey, object: Value) -> Captured {
-    let is_class_or_role = matches!(key.kind.as_str(), "ClusterRole" | "ClusterRoleBinding" | "PriorityClass");
-    if is_class_or_role && needs::is_built_in(&object) {
+    if needs::is_built_in(&key, &object) {
         return Captured { key, found: Found::Skipped(Rule::BuiltIn) };
     }
     stored(key, object)

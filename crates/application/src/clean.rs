@@ -61,10 +61,22 @@ pub struct RestoreOptions {
     pub keep_node_ports: bool,
 }
 
-/// Takes off what tells this life of the object from another.
+/// How large a claim's volume is, which may be larger than what was asked for.
+const CAPACITY: &[&str] = &["status", "capacity", "storage"];
+/// How large a claim asks its volume to be.
+const REQUEST: &[&str] = &["spec", "resources", "requests", "storage"];
+
+/// Takes off what tells this life of the object from another. Of the status, the size of a claim's volume stays: a smaller volume
+/// might not hold the data.
 pub fn for_storage(object: &mut Value) {
+    let is_claim =
+        json::text(object, &["apiVersion"]) == "v1" && json::text(object, &["kind"]) == "PersistentVolumeClaim";
+    let capacity = json::at(object, CAPACITY).filter(|_| is_claim).cloned();
     for path in LIFE {
         json::remove(object, path);
+    }
+    if let Some(capacity) = capacity {
+        json::set(object, CAPACITY, capacity);
     }
     json::remove_keys(object, &["metadata", "annotations"], |name| name == RESTORED_BY || STATUS.contains(&name));
 }
@@ -95,10 +107,13 @@ fn service(object: &mut Value, options: RestoreOptions) {
     if !headless && !options.keep_cluster_ips {
         json::remove(object, &["spec", "clusterIP"]);
         json::remove(object, &["spec", "clusterIPs"]);
-        // With one family nobody chose it, and the new cluster may have the other.
-        if matches!(json::text(object, &["spec", "ipFamilyPolicy"]), "" | "SingleStack") {
-            json::remove(object, &["spec", "ipFamilies"]);
-        }
+    }
+    // Where one family would do nobody chose it, and the new cluster may have the other. Only who needs both has chosen, and a headless
+    // service without a selector is of the family that its endpoints were written with.
+    let selects = json::at(object, &["spec", "selector"]).and_then(Value::as_object).is_some_and(|s| !s.is_empty());
+    let has_its_addresses = if headless { !selects } else { options.keep_cluster_ips };
+    if !has_its_addresses && json::text(object, &["spec", "ipFamilyPolicy"]) != "RequireDualStack" {
+        json::remove(object, &["spec", "ipFamilies"]);
     }
     if !options.keep_node_ports {
         json::remove(object, &["spec", "healthCheckNodePort"]);
@@ -153,8 +168,43 @@ fn claim(object: &mut Value) {
     for field in ["volumeName", "dataSource", "dataSourceRef"] {
         json::remove(object, &["spec", field]);
     }
+    // A class of attributes is of a driver, and of the cluster.
+    json::remove(object, &["spec", "volumeAttributesClassName"]);
+    if let Some(capacity) = json::at(object, CAPACITY).cloned() {
+        let size = |quantity: Option<&Value>| quantity.and_then(Value::as_str).and_then(bytes);
+        let asked = size(json::at(object, REQUEST));
+        if size(Some(&capacity)).is_some_and(|capacity| asked.is_none_or(|asked| asked < capacity)) {
+            json::set(object, REQUEST, capacity);
+        }
+    }
+    json::remove(object, &["status"]);
     // A claim that chose its volume by label would find none, or one with other data.
     json::remove(object, &["spec", "selector"]);
+}
+
+/// The bytes of a quantity as Kubernetes writes it; none if it is none. Exact up to some pebibytes, and close above.
+fn bytes(quantity: &str) -> Option<f64> {
+    const SUFFIXES: [(&str, f64); 14] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+    ];
+    let split = SUFFIXES.iter().find_map(|(suffix, factor)| Some((quantity.strip_suffix(suffix)?, *factor)));
+    let exa = || quantity.strip_suffix('E').map(|number| (number, 1e18));
+    let (number, factor) = split.or_else(exa).unwrap_or((quantity, 1.0));
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+    number.parse::<f64>().ok().filter(|_| is_number).map(|number| number * factor)
 }
 
 fn account(object: &mut Value) {
@@ -255,11 +305,39 @@ mod tests {
         check(service(full.clone()), service(json!({"ipFamilyPolicy": "SingleStack", "ports": [{"port": 80}]})));
         let headless = json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]});
         check(service(headless.clone()), service(headless));
-        let dual =
-            json!({"clusterIP": "10.0.0.1", "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"});
-        check(service(dual), service(json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"})));
         let all = RestoreOptions { keep_cluster_ips: true, keep_node_ports: true };
         check_with(all, service(full.clone()), service(full));
+    }
+
+    #[test]
+    fn families_stay_only_where_they_were_chosen() {
+        let check = |headless: bool, selects: bool, policy: &str, stays: bool| {
+            let service = |families: Option<Value>| {
+                let mut service = json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}});
+                if headless {
+                    json::set(&mut service, &["spec", "clusterIP"], "None".into());
+                }
+                if selects {
+                    json::set(&mut service, &["spec", "selector"], json!({"app": "web"}));
+                }
+                if !policy.is_empty() {
+                    json::set(&mut service, &["spec", "ipFamilyPolicy"], policy.into());
+                }
+                if let Some(families) = families {
+                    json::set(&mut service, &["spec", "ipFamilies"], families);
+                }
+                service
+            };
+            let families = json!(["IPv4"]);
+            check(service(Some(families.clone())), service(stays.then_some(families)));
+        };
+        for policy in ["", "SingleStack", "PreferDualStack", "RequireDualStack"] {
+            let required = policy == "RequireDualStack";
+            check(false, true, policy, required);
+            check(false, false, policy, required);
+            check(true, true, policy, required);
+            check(true, false, policy, true);
+        }
     }
 
     #[test]
@@ -299,7 +377,7 @@ mod tests {
                 "apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes", "volume.kubernetes.io/selected-node": "n1", "mine": "1"}},
                 "spec": {"volumeName": "pv-1", "storageClassName": "fast", "dataSource": {"name": "s"}, "dataSourceRef": {"name": "s"},
-                    "resources": {"requests": {"storage": "1Gi"}}},
+                    "volumeAttributesClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}},
             }),
             json!({
                 "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -307,6 +385,54 @@ mod tests {
                 "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}},
             }),
         );
+    }
+
+    #[test]
+    fn claims_ask_for_what_their_volume_had() {
+        let claim = |asked: &str| {
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "x"},
+                "spec": {"resources": {"requests": {"storage": asked}}}})
+        };
+        let check = |asked: &str, had: &str, expected: &str| {
+            let mut stored = claim(asked);
+            json::set(&mut stored, &["status"], json!({"phase": "Bound", "capacity": {"storage": had}}));
+            for_storage(&mut stored);
+            assert_eq!(stored["status"], json!({"capacity": {"storage": had}}), "a backup keeps the size");
+            check(stored, claim(expected));
+        };
+        check("1Gi", "1Gi", "1Gi");
+        check("1Gi", "1073741824", "1Gi");
+        check("1Gi", "10Gi", "10Gi");
+        check("10Gi", "1Gi", "10Gi");
+        check("1G", "1Gi", "1Gi");
+        check("1Gi", "1G", "1Gi");
+        check("500M", "1e9", "1e9");
+        check("1.5Gi", "1536Mi", "1.5Gi");
+        check("1Gi", "?", "1Gi");
+        let mut unbound = claim("1Gi");
+        json::set(&mut unbound, &["status"], json!({"phase": "Pending"}));
+        for_storage(&mut unbound);
+        assert_eq!(unbound, claim("1Gi"));
+    }
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_reads_them() {
+        for (text, expected) in [
+            ("1", Some(1.0)),
+            ("1Ki", Some(1024.0)),
+            ("1.5k", Some(1500.0)),
+            ("2E", Some(2e18)),
+            ("2Ei", Some(2.0 * 1_152_921_504_606_846_976.0)),
+            ("2e3", Some(2000.0)),
+            ("2E3", Some(2000.0)),
+            ("1000m", Some(1.0)),
+            ("", None),
+            ("Gi", None),
+            ("inf", None),
+            ("1 Gi", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
     }
 
     #[test]

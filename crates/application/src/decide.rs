@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use crate::{apply::RESTORED_BY, json, key::ObjectKey, rules};
 
+/// What the note on an object ends with that was created plainly.
+const PLAINLY: &str = "/plainly";
+
 /// What a restore does with an object of the application that exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplacePolicy {
@@ -57,11 +60,22 @@ impl Action {
         format!("{run}/{}", self.name())
     }
 
+    /// The note on an object that was created plainly, so that fields may be missing.
+    pub(crate) fn plain_note(self, run: &str) -> String {
+        format!("{}{PLAINLY}", self.note(run))
+    }
+
     /// What a run noted on an object; none if the note is another run's, or there is none.
     fn of(run: &str, object: &Value) -> Option<Self> {
         let note = json::text(object, &["metadata", "annotations", RESTORED_BY]);
+        let note = note.strip_suffix(PLAINLY).unwrap_or(note);
         Self::ALL.into_iter().find(|action| note == action.note(run))
     }
+}
+
+/// Whether an object that a run has made was created plainly, and not by server-side apply.
+pub(crate) fn was_made_plainly(object: &Value) -> bool {
+    json::text(object, &["metadata", "annotations", RESTORED_BY]).ends_with(PLAINLY)
 }
 
 /// Decides about `object` of the backup, where `existing` is there under its name.
@@ -163,7 +177,11 @@ mod tests {
         let object = config_map(json!({}));
         for action in Action::ALL {
             let own = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-1")}}));
+            assert!(!was_made_plainly(&own));
             check(ReplacePolicy::Delete, &object, Some(own), Step::Done(action));
+            let plain = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.plain_note("run-1")}}));
+            assert!(was_made_plainly(&plain));
+            check(ReplacePolicy::Delete, &object, Some(plain), Step::Done(action));
             let others = config_map(json!({"uid": "u", "annotations": {RESTORED_BY: action.note("run-10")}}));
             check(ReplacePolicy::Delete, &object, Some(others), Step::Delete("u".into()));
         }

@@ -10,6 +10,7 @@
 //! object that exists); only [`discover()`], [`Capture`] and [`Applier`] talk to a cluster. Nothing here knows of repositories,
 //! volumes or custom resources of Orlop.
 
+mod absent;
 mod access;
 pub mod apply;
 pub mod canonical;
@@ -29,9 +30,11 @@ pub mod order;
 mod owners;
 mod pods;
 mod retry;
+mod roles;
 pub mod rules;
 pub mod selection;
 mod tasks;
+pub mod versions;
 
 pub use apply::{Applied, Applier};
 pub use capture::{Capture, CaptureError, Captured, Found};
@@ -42,7 +45,7 @@ pub use discover::discover;
 pub use failure::Failure;
 pub use key::{BadKey, Nameless, ObjectKey};
 pub use ledger::{BadEntry, LedgerEntry, LedgerSummary, Outcome};
-pub use mapping::{Mapping, MappingError};
+pub use mapping::{Loss, Mapping, MappingError};
 pub use order::Wave;
 pub use retry::Patience;
 pub use rules::Rule;

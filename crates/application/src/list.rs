@@ -16,8 +16,9 @@ use crate::{
 
 /// Objects asked for in the first page, when their size is not known: at the largest that etcd takes (1.5 MiB each), 30 MiB.
 const FIRST_PAGE: u32 = 20;
-/// Objects asked for in a page at most. Larger pages would save little time, but many large objects may follow many small ones.
-const LARGEST_PAGE: u32 = 200;
+/// Objects asked for in a page at most. The server counts objects, not bytes, and many large ones may follow many small ones: at the
+/// largest that etcd takes, 48 MiB. Larger pages would save little time.
+const LARGEST_PAGE: u32 = 32;
 /// The size that pages are aimed at, in bytes of JSON; in memory it is some four times as much.
 const PAGE_BYTES: usize = 4 << 20;
 /// How often a list may lose its place. A token lives five minutes at least, so this is over half a day for one kind in one namespace.
@@ -102,6 +103,21 @@ impl Pager {
     }
 }
 
+impl Access {
+    /// Shows every object of a kind of cluster scope; gives the server's answer if it does not list them.
+    pub(crate) async fn each(&self, kind: &Kind, mut show: impl FnMut(Value)) -> Result<Option<Failure>, Failure> {
+        let mut pager = Pager::new(kind, None, None);
+        loop {
+            match pager.next(self).await {
+                Ok(Some(page)) => page.into_iter().for_each(&mut show),
+                Ok(None) => return Ok(None),
+                Err(failure) if failure.was_answered() => return Ok(Some(failure)),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
 fn name(object: &Value) -> &str {
     json::text(object, &["metadata", "name"])
 }
@@ -170,10 +186,20 @@ mod tests {
 
     #[test]
     fn pages_follow_the_size_of_objects() {
-        assert_eq!(next_limit(20, 20, 20_000), 80, "small objects: four times as many");
-        assert_eq!(next_limit(200, 200, 200_000), LARGEST_PAGE);
-        assert_eq!(next_limit(80, 80, 80 << 20), 4, "1 MiB each");
+        assert_eq!(next_limit(4, 4, 4_000), 16, "small objects: four times as many");
+        assert_eq!(next_limit(16, 16, 16_000), LARGEST_PAGE);
+        assert_eq!(next_limit(32, 32, 32 << 20), 4, "1 MiB each");
         assert_eq!(next_limit(4, 4, 64 << 20), 1, "never none");
-        assert_eq!(next_limit(80, 0, 100), 80, "an empty page tells nothing");
+        assert_eq!(next_limit(20, 0, 100), 20, "an empty page tells nothing");
+    }
+
+    #[test]
+    fn no_page_is_larger_than_some_tens_of_mebibytes() {
+        // Small objects for long, then nothing but the largest that there can be.
+        let (mut limit, largest_object) = (FIRST_PAGE, 3 << 19);
+        for _ in 0..10 {
+            limit = next_limit(limit, limit as usize, limit as usize * 100);
+        }
+        assert!(limit as usize * largest_object <= 48 << 20, "{limit} objects");
     }
 }

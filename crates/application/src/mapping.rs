@@ -8,6 +8,9 @@
 //! Bindings, webhook configurations and aggregated APIs are of cluster scope, so the original's object may be in the same
 //! cluster under the same name. The first two get the new namespace as a suffix when the mapping changes them, so that the
 //! original's is not touched; the name of an aggregated API is its meaning and cannot change, so an existing one is kept.
+//!
+//! What calls a service by TLS is not restored when the service moves to another namespace ([`Mapping::loss`]): the certificate in the
+//! backup is for the old name, so no call would succeed, and a webhook that must not fail would then refuse every object that it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +20,16 @@ use crate::{
     json,
     key::{Nameless, ObjectKey},
     pods,
+    rules::Rule,
 };
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// Annotations of cert-manager that name a certificate or a secret as `namespace/name`.
-const INJECTIONS: [&str; 2] = ["cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret"];
+const INJECTIONS: [&str; 2] = [INJECTION, "cert-manager.io/inject-ca-from-secret"];
+/// The one of them by which cert-manager puts in what belongs to a certificate that it makes anew.
+const INJECTION: &str = "cert-manager.io/inject-ca-from";
 const ACCOUNT_USER: &str = "system:serviceaccount:";
 const ACCOUNTS_GROUP: &str = "system:serviceaccounts:";
 
@@ -67,6 +73,15 @@ pub enum MappingError {
         /// What both would become.
         to: String,
     },
+}
+
+/// What a mapping takes away from an object, or all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Why.
+    pub rule: Rule,
+    /// The object is not to be made at all; otherwise it is made without a part.
+    pub is_whole: bool,
 }
 
 impl Mapping {
@@ -121,6 +136,9 @@ impl Mapping {
                 let changed = self.webhooks(object);
                 add_suffix(object, &changed);
             }
+            ("apiextensions.k8s.io", "CustomResourceDefinition") if self.loss(&key, object).is_some() => {
+                drop_conversion(object);
+            }
             ("apiextensions.k8s.io", "CustomResourceDefinition") => {
                 self.rename(object, &["spec", "conversion", "webhook", "clientConfig", "service", "namespace"]);
             }
@@ -137,6 +155,22 @@ impl Mapping {
             self.pod(spec);
         }
         ObjectKey::of(object)
+    }
+
+    /// What is not made of an object, since it calls a service that this mapping moves: webhook configurations and aggregated APIs as
+    /// a whole, and the conversion of a definition. To be asked before [`Mapping::apply`], which leaves the conversion out.
+    ///
+    /// It is made where nobody checks the certificate, or where cert-manager has yet to put one in.
+    pub fn loss(&self, key: &ObjectKey, object: &Value) -> Option<Loss> {
+        let is_injected = json::at(object, &["metadata", "annotations", INJECTION]).is_some();
+        let is_stranded = |call: &&Value| {
+            let namespace = json::text(call, &["service", "namespace"]);
+            self.namespace(namespace) != namespace
+                && !(is_injected && json::text(call, &["caBundle"]).is_empty())
+                && !json::is_true(call, &["insecureSkipTLSVerify"])
+        };
+        let is_whole = !key.is("apiextensions.k8s.io", "CustomResourceDefinition");
+        calls(key, object).iter().any(is_stranded).then_some(Loss { rule: Rule::MovedService, is_whole })
     }
 
     /// The object's own place: the namespace that it is, or is in.
@@ -244,8 +278,11 @@ impl Mapping {
     fn claim(&self, claim: &mut Value) {
         let places: [&[&str]; 2] = [&["spec", "storageClassName"], &["metadata", "annotations", CLASS_ANNOTATION]];
         for path in places {
-            if let Some(new) = self.storage_classes.get(json::text(claim, path)) {
+            // A claim that says that it has no class is another thing than one that says nothing.
+            let class = json::at(claim, path).and_then(Value::as_str);
+            if let Some(new) = class.and_then(|class| self.storage_classes.get(class)) {
                 json::set(claim, path, new.clone().into());
+                json::remove(claim, &["spec", "volumeAttributesClassName"]); // it is of the old class's driver
             }
         }
     }
@@ -273,6 +310,32 @@ impl Mapping {
     fn affinity_term(&self, term: &mut Value) {
         self.rename_each(term, &["namespaces"]);
         self.namespace_selector(term, &["namespaceSelector"]);
+    }
+}
+
+/// What an object calls services with: each has the service, and the certificate that it is checked by.
+fn calls<'a>(key: &ObjectKey, object: &'a Value) -> Vec<&'a Value> {
+    match (key.group.as_str(), key.kind.as_str()) {
+        ("admissionregistration.k8s.io", _) => {
+            let webhooks = json::list(object, &["webhooks"]).iter();
+            webhooks.filter_map(|webhook| json::at(webhook, &["clientConfig"])).collect()
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            json::at(object, &["spec", "conversion", "webhook", "clientConfig"]).into_iter().collect()
+        }
+        ("apiregistration.k8s.io", "APIService") => json::at(object, &["spec"]).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Makes a definition one that needs no conversion. Other versions than the stored one are not served then: without the conversion
+/// the server would take and give them, and lose the fields that the versions do not share.
+fn drop_conversion(definition: &mut Value) {
+    json::remove(definition, &["spec", "conversion"]);
+    for version in json::list_mut(definition, &["spec", "versions"]) {
+        if !json::is_true(version, &["storage"]) {
+            json::set(version, &["served"], false.into());
+        }
     }
 }
 

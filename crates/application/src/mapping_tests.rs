@@ -73,27 +73,83 @@ fn subjects_are_renamed_in_all_their_forms() {
     check(rbac, "ClusterRoleBinding", untouched.clone(), untouched);
 }
 
+fn webhooks(namespace: &str, bundle: &str) -> Value {
+    let webhook = json!({
+        "name": "guard.example.com",
+        "clientConfig": {"caBundle": bundle, "service": {"name": "guard", "namespace": namespace}},
+        "namespaceSelector": {"matchExpressions": [{"key": NAME_LABEL, "operator": "NotIn", "values": [namespace, "kube-system"]}]},
+    });
+    json!({"metadata": {"name": "guard", "annotations": {INJECTION: format!("{namespace}/guard")}}, "webhooks": [webhook]})
+}
+
 #[test]
-fn services_behind_webhooks_conversions_and_apis_are_renamed() {
-    let webhook = |ns: &str| {
-        json!({
-            "name": "guard.example.com",
-            "clientConfig": {"caBundle": "Y2E=", "service": {"name": "guard", "namespace": ns}},
-            "namespaceSelector": {"matchExpressions": [{"key": NAME_LABEL, "operator": "NotIn", "values": [ns, "kube-system"]}]},
-        })
+fn webhooks_that_get_a_certificate_are_renamed() {
+    let mut moved = webhooks("shop-copy", "");
+    json::set(&mut moved, &["metadata", "name"], "guard-shop-copy".into());
+    for kind in ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"] {
+        check("admissionregistration.k8s.io/v1", kind, webhooks("shop", ""), moved.clone());
+    }
+    let elsewhere = webhooks("other", "Y2E=");
+    check("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", elsewhere.clone(), elsewhere);
+}
+
+#[test]
+fn what_calls_a_service_that_moves_is_lost() {
+    let check = |api_version: &str, kind: &str, fields: &Value, expected: Option<bool>| {
+        let mut object = fields.clone();
+        json::set(&mut object, &["apiVersion"], api_version.into());
+        json::set(&mut object, &["kind"], kind.into());
+        json::set(&mut object, &["metadata", "name"], "x".into());
+        let key = ObjectKey::of(&object).expect("it has a name");
+        let loss = mapping().loss(&key, &object);
+        assert_eq!(
+            loss.map(|loss| (loss.rule, loss.is_whole)),
+            expected.map(|whole| (Rule::MovedService, whole)),
+            "{object}"
+        );
+        assert_eq!(Mapping::default().loss(&key, &object), None, "nothing moves");
     };
     for kind in ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"] {
-        check(
-            "admissionregistration.k8s.io/v1",
-            kind,
-            json!({"metadata": {"name": "guard", "annotations": {"cert-manager.io/inject-ca-from": "shop/guard"}}, "webhooks": [webhook("shop")]}),
-            json!({"metadata": {"name": "guard-shop-copy", "annotations": {"cert-manager.io/inject-ca-from": "shop-copy/guard"}},
-                "webhooks": [webhook("shop-copy")]}),
-        );
+        let check = |fields: &Value, expected| check("admissionregistration.k8s.io/v1", kind, fields, expected);
+        check(&webhooks("shop", "Y2E="), Some(true));
+        check(&webhooks("other", "Y2E="), None);
+        check(&webhooks("shop", ""), None);
+        let mut bare = webhooks("shop", "");
+        json::remove(&mut bare, &["metadata"]);
+        check(&bare, Some(true));
+        let mut both = webhooks("other", "Y2E=");
+        let second = webhooks("shop", "Y2E=")["webhooks"][0].take();
+        both["webhooks"].as_array_mut().expect("a list").push(second);
+        check(&both, Some(true));
     }
-    let crd = |ns: &str| json!({"spec": {"conversion": {"webhook": {"clientConfig": {"service": {"namespace": ns, "name": "c"}}}}}});
-    check("apiextensions.k8s.io/v1", "CustomResourceDefinition", crd("shop"), crd("shop-copy"));
-    let api = |ns: &str| json!({"spec": {"service": {"namespace": ns, "name": "c"}}});
+    let config = |ns: &str| json!({"service": {"name": "c", "namespace": ns}, "caBundle": "Y2E="});
+    let conversion = |ns: &str| json!({"spec": {"conversion": {"webhook": {"clientConfig": config(ns)}}}});
+    let check_definition =
+        |fields: &Value, expected| check("apiextensions.k8s.io/v1", "CustomResourceDefinition", fields, expected);
+    check_definition(&conversion("shop"), Some(false));
+    check_definition(&conversion("other"), None);
+    check_definition(&json!({"spec": {"conversion": {"strategy": "None"}}}), None);
+    let check_api = |fields: &Value, expected| check("apiregistration.k8s.io/v1", "APIService", fields, expected);
+    check_api(&json!({"spec": config("shop")}), Some(true));
+    check_api(&json!({"spec": config("other")}), None);
+    let unchecked = json!({"spec": {"service": {"name": "c", "namespace": "shop"}, "insecureSkipTLSVerify": true}});
+    check_api(&unchecked, None);
+    check("v1", "ConfigMap", &json!({"spec": config("shop")}), None);
+}
+
+#[test]
+fn a_definition_without_its_conversion_serves_what_it_stores() {
+    let versions = |old_is_served: bool| json!([{"name": "v1", "served": true, "storage": true}, {"name": "v1beta1", "served": old_is_served, "storage": false}]);
+    let conversion = |ns: &str| json!({"strategy": "Webhook", "webhook": {"clientConfig": {"caBundle": "Y2E=", "service": {"name": "c", "namespace": ns}}}});
+    check(
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        json!({"spec": {"conversion": conversion("shop"), "versions": versions(true)}}),
+        json!({"spec": {"versions": versions(false)}}),
+    );
+    let elsewhere = json!({"spec": {"conversion": conversion("other"), "versions": versions(true)}});
+    check("apiextensions.k8s.io/v1", "CustomResourceDefinition", elsewhere.clone(), elsewhere);
+    let api = |ns: &str| json!({"spec": {"insecureSkipTLSVerify": true, "service": {"namespace": ns, "name": "c"}}});
     check("apiregistration.k8s.io/v1", "APIService", api("shop"), api("shop-copy"));
 }
 
@@ -121,6 +177,12 @@ fn classes_of_claims_and_claim_templates_are_renamed() {
     let claim = |class: &str| json!({"metadata": {"annotations": {CLASS_ANNOTATION: class}}, "spec": {"storageClassName": class}});
     check("v1", "PersistentVolumeClaim", claim("fast"), claim("ssd"));
     check("v1", "PersistentVolumeClaim", claim("slow"), claim("slow"));
+    check(
+        "v1",
+        "PersistentVolumeClaim",
+        json!({"spec": {"storageClassName": "fast", "volumeAttributesClassName": "gold"}}),
+        json!({"spec": {"storageClassName": "ssd"}}),
+    );
     let set = |class: &str| {
         json!({"spec": {
             "volumeClaimTemplates": [claim(class)],
@@ -128,6 +190,21 @@ fn classes_of_claims_and_claim_templates_are_renamed() {
         }})
     };
     check("apps/v1", "StatefulSet", set("fast"), set("ssd"));
+}
+
+#[test]
+fn a_claim_without_a_class_is_told_from_one_that_says_nothing() {
+    let mapping = Mapping { storage_classes: names(&[("", "ssd")]), ..Mapping::default() };
+    let apply = |spec: Value| {
+        let mut claim =
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "x"}, "spec": spec});
+        mapping.apply(&mut claim).expect("it has a name");
+        claim
+    };
+    let absent = apply(json!({}));
+    assert_eq!((&absent["spec"], &absent["metadata"]), (&json!({}), &json!({"name": "x"})));
+    assert_eq!(apply(json!({"storageClassName": ""}))["spec"], json!({"storageClassName": "ssd"}));
+    assert_eq!(apply(json!({"storageClassName": "fast"}))["spec"], json!({"storageClassName": "fast"}));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{json, key::ObjectKey, pods};
 
@@ -15,12 +15,14 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 pub(crate) struct Needs {
     /// Namespaces that are captured.
     pub(crate) namespaces: BTreeSet<String>,
-    /// Groups and kinds of which something is stored, and that a custom resource definition may define.
+    /// Groups and kinds of which something is stored, or made again by what is stored, and that a custom resource definition may define.
     pub(crate) custom_kinds: BTreeSet<(String, String)>,
     /// Service accounts, each as namespace and name.
     pub(crate) accounts: BTreeSet<(String, String)>,
     /// Cluster roles.
     pub(crate) cluster_roles: BTreeSet<String>,
+    /// Why the cluster roles could not be listed, if they could not, so that parts of those may be unknown.
+    pub(crate) unseen_roles: Option<String>,
     /// Priority classes.
     pub(crate) priority_classes: BTreeSet<String>,
     /// Runtime classes.
@@ -34,7 +36,7 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    /// Notes what a stored object needs. Wants it as the server gave it: cleaning takes off the name of a claim's volume.
+    /// Notes what an object needs that is stored, or made again by its owner. Wants it as the server gave it: cleaning takes off the name of a claim's volume.
     pub(crate) fn note(&mut self, key: &ObjectKey, object: &Value) {
         // The groups of custom kinds are domains of somebody's; built-in groups have no dot, or no definition.
         if key.group.contains('.') {
@@ -114,10 +116,16 @@ impl Needs {
     }
 }
 
-/// Whether a cluster role, binding or priority class is one that every cluster has.
-pub(crate) fn is_built_in(object: &Value) -> bool {
-    json::text(object, &["metadata", "name"]).starts_with("system-")
-        || json::at(object, &["metadata", "labels", "kubernetes.io/bootstrapping"]) == Some(&json!("rbac-defaults"))
+/// Whether a cluster role, binding or priority class is one that every cluster has. The built-in roles bear a label; the built-in
+/// classes bear none, and a prefix that nobody else's may have.
+pub(crate) fn is_built_in(key: &ObjectKey, object: &Value) -> bool {
+    match key.kind.as_str() {
+        "PriorityClass" => key.name.starts_with("system-"),
+        "ClusterRole" | "ClusterRoleBinding" => {
+            json::text(object, &["metadata", "labels", "kubernetes.io/bootstrapping"]) == "rbac-defaults"
+        }
+        _ => false,
+    }
 }
 
 fn insert(set: &mut BTreeSet<String>, name: &str) {
@@ -128,6 +136,8 @@ fn insert(set: &mut BTreeSet<String>, name: &str) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn note(objects: &[Value]) -> Needs {
@@ -204,10 +214,18 @@ mod tests {
 
     #[test]
     fn what_every_cluster_has_is_recognised() {
-        let labelled =
-            json!({"metadata": {"name": "view", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}});
-        assert!(is_built_in(&labelled));
-        assert!(is_built_in(&json!({"metadata": {"name": "system-cluster-critical"}})));
-        assert!(!is_built_in(&json!({"metadata": {"name": "shop-viewer"}})));
+        let check = |kind: &str, name: &str, labels: Value, expected: bool| {
+            let object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "labels": labels}});
+            let key = ObjectKey::of(&object).expect("named");
+            assert_eq!(is_built_in(&key, &object), expected, "{object}");
+        };
+        let default = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+        check("ClusterRole", "view", default.clone(), true);
+        check("ClusterRoleBinding", "system:basic-user", default, true);
+        check("PriorityClass", "system-cluster-critical", json!({}), true);
+        check("PriorityClass", "high", json!({}), false);
+        for kind in ["ClusterRole", "ClusterRoleBinding"] {
+            check(kind, "system-monitor", json!({}), false);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The rules by which an object is left out of a backup, each with a name that the ledger shows.
+//! The rules by which an object is left out of a backup, or of a restore, each with a name that the ledger or the restore shows.
 //!
 //! A rule leaves out only what comes back by itself, or means nothing in another life of the application. What a rule cannot
 //! decide is stored: a superfluous object is found at the restore, an absent one is not.
@@ -25,10 +25,14 @@ pub enum Rule {
     Revisions,
     /// What a driver or an agent reports about the state of the cluster.
     ClusterState,
+    /// Snapshots of volumes.
+    Snapshots,
     /// Endpoints and endpoint slices that a controller makes.
     ControllerEndpoints,
     /// Objects that another captured object owns and makes again.
     OwnedAndRecreated,
+    /// Claims that a pod's own template makes, and that end with the pod.
+    EphemeralClaims,
     /// Pods that a node runs from its own files.
     MirrorPods,
     /// Pods and jobs that have ended.
@@ -47,19 +51,23 @@ pub enum Rule {
     BuiltIn,
     /// Cluster-scoped objects that an object names, and that do not exist.
     Absent,
+    /// Of a restore: what calls a service that goes to another namespace.
+    MovedService,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Events,
         Self::Leases,
         Self::Metrics,
         Self::Views,
         Self::Revisions,
         Self::ClusterState,
+        Self::Snapshots,
         Self::ControllerEndpoints,
         Self::OwnedAndRecreated,
+        Self::EphemeralClaims,
         Self::MirrorPods,
         Self::Finished,
         Self::ServiceAccountTokens,
@@ -69,6 +77,7 @@ impl Rule {
         Self::OrlopRuns,
         Self::BuiltIn,
         Self::Absent,
+        Self::MovedService,
     ];
 
     /// The name in ledgers. It never changes: ledgers are kept.
@@ -89,10 +98,17 @@ impl Rule {
             Self::Views => ("views", "the server computes it from something else, and takes none from a client"),
             Self::Revisions => ("revisions", "the history of a workload's templates starts anew with the workload"),
             Self::ClusterState => ("cluster-state", "a driver or agent of this cluster reports it"),
+            Self::Snapshots => (
+                "snapshots",
+                "it is of a volume of this cluster; restored, it would be taken anew, of what is restored",
+            ),
             Self::ControllerEndpoints => {
                 ("controller-endpoints", "a controller makes them from the service and its pods")
             }
             Self::OwnedAndRecreated => ("owned-and-recreated", "its owner is in the backup and makes it again"),
+            Self::EphemeralClaims => {
+                ("ephemeral-claims", "a pod makes it, empty, and it ends with the pod, which takes no other")
+            }
             Self::MirrorPods => ("mirror-pods", "a node runs it from its own files"),
             Self::Finished => ("finished", "it has ended; restored, it would run again"),
             Self::ServiceAccountTokens => {
@@ -106,6 +122,11 @@ impl Rule {
             Self::OrlopRuns => ("orlop-runs", "Orlop made it for a run; restored, the run would start again"),
             Self::BuiltIn => ("built-in", "every cluster has it"),
             Self::Absent => ("absent", "an object names it, but the cluster has none of that name"),
+            Self::MovedService => (
+                "moved-service",
+                "the service that it calls goes to another namespace, and the certificate that it has is for the old name: make it \
+                 as the application's manifests do",
+            ),
         }
     }
 }
@@ -117,6 +138,7 @@ pub fn for_kind(group: &str, kind: &str) -> Option<Rule> {
         ("coordination.k8s.io", _) => Rule::Leases,
         ("apps", "ControllerRevision") => Rule::Revisions,
         ("storage.k8s.io", "CSIStorageCapacity") | ("cilium.io", "CiliumEndpoint") => Rule::ClusterState,
+        ("snapshot.storage.k8s.io" | "groupsnapshot.storage.k8s.io", _) => Rule::Snapshots,
         ("orlop.io", "ApplicationBackup" | "ApplicationRestore") => Rule::OrlopRuns,
         _ => return for_group(group),
     };
@@ -142,7 +164,8 @@ pub fn for_object(key: &ObjectKey, object: &Value, facts: Facts) -> Option<Rule>
     let rules = [
         (Rule::BeingDeleted, is_being_deleted(object)),
         (Rule::OrlopRuns, !json::text(object, &["metadata", "labels", RUN_LABEL]).is_empty()),
-        (Rule::Leases, is_old_lease(object)),
+        (Rule::Leases, is_old_lease(key, object)),
+        (Rule::EphemeralClaims, key.is("", "PersistentVolumeClaim") && is_of_pod(object)),
         (Rule::MirrorPods, key.is("", "Pod") && has_annotation(object, "kubernetes.io/config.mirror")),
         (Rule::ControllerEndpoints, is_made_by_endpoint_controller(key, object, facts)),
         (Rule::OwnedAndRecreated, facts.controller_is_captured && is_made_again(key)),
@@ -158,6 +181,14 @@ pub fn for_object(key: &ObjectKey, object: &Value, facts: Facts) -> Option<Rule>
 /// what is in them: data, generated passwords, certificates.
 pub fn is_made_again(key: &ObjectKey) -> bool {
     !(key.group.is_empty() && matches!(key.kind.as_str(), "PersistentVolumeClaim" | "Secret" | "ConfigMap"))
+}
+
+/// Whether a claim is of a pod's generic ephemeral volume: the pod is its controller. Its data ends with that pod, whatever becomes of
+/// the rest of the application; and the next pod of that name does not start on a claim that is not its own. So neither the claim nor
+/// its data is taken, also where the pod is not.
+pub fn is_of_pod(claim: &Value) -> bool {
+    let is_pod = |owner: &Value| json::text(owner, &["apiVersion"]) == "v1" && json::text(owner, &["kind"]) == "Pod";
+    controller(claim).is_some_and(is_pod)
 }
 
 /// The object's controller: the owner that makes it again, of which there is at most one.
@@ -201,8 +232,10 @@ fn has_annotation(object: &Value, name: &str) -> bool {
     json::at(object, &["metadata", "annotations", name]).is_some()
 }
 
-fn is_old_lease(object: &Value) -> bool {
-    has_annotation(object, "control-plane.alpha.kubernetes.io/leader")
+/// Only these two kinds were ever made to be leases; provisioners of old left the annotation on claims, which hold data.
+fn is_old_lease(key: &ObjectKey, object: &Value) -> bool {
+    let may_be_one = key.group.is_empty() && matches!(key.kind.as_str(), "ConfigMap" | "Endpoints");
+    may_be_one && has_annotation(object, "control-plane.alpha.kubernetes.io/leader")
 }
 
 fn is_generated_token(secret: &Value) -> bool {
@@ -273,6 +306,8 @@ mod tests {
             ("apps", "ControllerRevision", Some(Rule::Revisions)),
             ("orlop.io", "ApplicationBackup", Some(Rule::OrlopRuns)),
             ("orlop.io", "BackupLocation", None),
+            ("snapshot.storage.k8s.io", "VolumeSnapshot", Some(Rule::Snapshots)),
+            ("groupsnapshot.storage.k8s.io", "VolumeGroupSnapshot", Some(Rule::Snapshots)),
             ("example.com", "Event", None),
             ("apps", "Deployment", None),
         ] {
@@ -291,6 +326,24 @@ mod tests {
         }
         assert_eq!(controller(&owned).map(|owner| json::text(owner, &["uid"])), Some("u"));
         assert_eq!(controller(&json!({"metadata": {"ownerReferences": [{"uid": "u"}]}})), None);
+    }
+
+    #[test]
+    fn claims_of_pods_are_left_out_and_claims_of_others_are_not() {
+        let owned = |api_version: &str, kind: &str| {
+            json!({"metadata": {"ownerReferences": [
+                {"apiVersion": "example.com/v1", "kind": "Tag", "uid": "t"},
+                {"apiVersion": api_version, "kind": kind, "controller": true, "uid": "u"},
+            ]}})
+        };
+        let claim = |owner: Value, expected| check("v1", "PersistentVolumeClaim", owner, expected);
+        claim(owned("v1", "Pod"), Some(Rule::EphemeralClaims));
+        claim(owned("apps/v1", "StatefulSet"), None);
+        claim(owned("example.com/v1", "Pod"), None);
+        let not_controller =
+            json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "uid": "u"}]}});
+        claim(not_controller, None);
+        check("v1", "ConfigMap", owned("v1", "Pod"), None);
     }
 
     #[test]
@@ -353,7 +406,9 @@ mod tests {
         check(slice, "EndpointSlice", managed("staff"), None);
         let leader = json!({"metadata": {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}});
         check("v1", "Endpoints", leader.clone(), Some(Rule::Leases));
-        check("v1", "ConfigMap", leader, Some(Rule::Leases));
+        check("v1", "ConfigMap", leader.clone(), Some(Rule::Leases));
+        check("v1", "PersistentVolumeClaim", leader.clone(), None);
+        check("example.com/v1", "ConfigMap", leader, None);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use crate::catalog::{ApiCatalog, Kind};
 
+/// How people write the group that has no name.
+const CORE: &str = "core";
+
 /// What to capture. An object is wanted when every part that is given wants it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -17,21 +20,22 @@ pub struct Selection {
     pub exclude_resource_types: Vec<String>,
 }
 
-/// Names one object, or all objects of a kind.
+/// Names one object, or all objects of a kind. What is not given matches anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectFilter {
     /// API group; none for any, `""` for the core group.
     pub group: Option<String>,
-    /// Kind or plural, whatever its case.
-    pub kind: String,
+    /// Kind or plural, whatever its case; none for any.
+    pub kind: Option<String>,
     /// Namespace; none for all that are selected.
     pub namespace: Option<String>,
-    /// Name; none for all objects of the kind.
+    /// Name; none for any.
     pub name: Option<String>,
 }
 
 /// A kind as people write it: `Deployment`, `deployments`, `deployments.apps`, `apps/Deployment` or `apps/v1/Deployment`,
-/// whatever the case; `*.example.com` is every kind of a group. The version, if any, is not compared: a selection is about objects, and those have all versions.
+/// whatever the case; `*.example.com` is every kind of a group, and the group without a name is written `core`. The version, if any, is
+/// not compared: a selection is about objects, and those have all versions.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ResourceType<'a> {
     group: Option<&'a str>,
@@ -63,11 +67,9 @@ pub enum SelectionError {
         reason: String,
     },
     /// An object in a namespace that is not selected.
-    #[error("includeResources names {kind} in the namespace {namespace:?}, which is not among the selected namespaces")]
+    #[error("includeResources names the namespace {namespace:?}, which is not among the selected namespaces")]
     OtherNamespace {
-        /// Kind of the object.
-        kind: String,
-        /// Its namespace.
+        /// The namespace.
         namespace: String,
     },
 }
@@ -75,6 +77,11 @@ pub enum SelectionError {
 impl<'a> ResourceType<'a> {
     /// Reads what a person wrote.
     pub fn parse(text: &'a str) -> Self {
+        let Self { group, kind } = Self::split(text);
+        Self { group: group.map(|group| if group.eq_ignore_ascii_case(CORE) { "" } else { group }), kind }
+    }
+
+    fn split(text: &'a str) -> Self {
         let parts: Vec<_> = text.split('/').collect();
         match parts.as_slice() {
             [version, kind] if *version == "v1" => Self { group: Some(""), kind },
@@ -98,13 +105,29 @@ impl<'a> ResourceType<'a> {
 
 impl ObjectFilter {
     fn matches_kind(&self, kind: &Kind) -> bool {
-        same_kind(&self.kind, kind) && self.group.as_ref().is_none_or(|group| *group == kind.group)
+        self.kind.as_ref().is_none_or(|wanted| same_kind(wanted, kind))
+            && self.group.as_ref().is_none_or(|group| *group == kind.group)
     }
 
     fn matches(&self, kind: &Kind, namespace: &str, name: &str) -> bool {
         self.matches_kind(kind)
             && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
             && self.name.as_ref().is_none_or(|wanted| wanted == name)
+    }
+
+    /// Whether it may be about kinds of a group that are not known.
+    fn is_about_all_of(&self, group: &str) -> bool {
+        self.kind.is_none() && self.group.as_ref().is_none_or(|wanted| wanted == group)
+    }
+
+    /// The kind as a person would have written it.
+    fn kind_text(&self) -> String {
+        let kind = self.kind.as_deref().unwrap_or("*");
+        match self.group.as_deref() {
+            None => kind.to_owned(),
+            Some("") => format!("{kind}.{CORE}"),
+            Some(group) => format!("{kind}.{group}"),
+        }
     }
 }
 
@@ -131,11 +154,12 @@ impl Selection {
             }
         }
         for filter in &self.include_resources {
-            if !catalog.namespaced().any(|kind| filter.matches_kind(kind)) {
-                return Err(SelectionError::UnknownType { field: "includeResources", value: filter.kind.clone() });
+            let is_of_broken_group = catalog.broken().iter().any(|broken| filter.is_about_all_of(&broken.group));
+            if !is_of_broken_group && !catalog.namespaced().any(|kind| filter.matches_kind(kind)) {
+                return Err(SelectionError::UnknownType { field: "includeResources", value: filter.kind_text() });
             }
             if let Some(namespace) = filter.namespace.as_ref().filter(|n| !self.namespaces.contains(n)) {
-                return Err(SelectionError::OtherNamespace { kind: filter.kind.clone(), namespace: namespace.clone() });
+                return Err(SelectionError::OtherNamespace { namespace: namespace.clone() });
             }
         }
         Ok(())
@@ -156,10 +180,14 @@ impl Selection {
             || self.include_resources.iter().any(|filter| filter.matches(kind, namespace, name))
     }
 
-    /// Whether kinds that could not be seen are a hole: when all kinds are wanted, except of a group that is excluded as a whole.
+    /// Whether kinds of a group that could not be seen are a hole: when all kinds are wanted, or all of the group, and it is not
+    /// excluded as a whole.
     pub fn wants_unknown_kinds_of(&self, group: &str) -> bool {
-        let is_excluded = self.exclude_resource_types.iter().any(|text| ResourceType::parse(text).is_all_of(group));
-        self.include_resources.is_empty() && self.resource_types.is_empty() && !is_excluded
+        let named = |types: &[String]| types.iter().any(|text| ResourceType::parse(text).is_all_of(group));
+        (self.resource_types.is_empty() || named(&self.resource_types))
+            && !named(&self.exclude_resource_types)
+            && (self.include_resources.is_empty()
+                || self.include_resources.iter().any(|filter| filter.is_about_all_of(group)))
     }
 }
 
@@ -198,20 +226,61 @@ mod tests {
             kinds(&in_shop(|s| s.resource_types = vec!["service".into()])),
             ["Service.", "Service.serving.example.com"]
         );
-        assert_eq!(kinds(&in_shop(|s| s.resource_types = vec!["v1/Service".into()])), ["Service."]);
+        for text in ["v1/Service", "Service.core", "services.core", "core/Service"] {
+            assert_eq!(kinds(&in_shop(|s| s.resource_types = vec![text.into()])), ["Service."], "{text}");
+        }
+        assert_eq!(kinds(&in_shop(|s| s.resource_types = vec!["*.core".into()])), ["Pod.", "Service."]);
         let excluded = in_shop(|s| s.exclude_resource_types = vec!["services.serving.example.com".into()]);
         assert_eq!(kinds(&excluded), ["Pod.", "Service.", "Deployment.apps"]);
     }
 
     #[test]
     fn single_objects_can_be_named() {
-        let filter = ObjectFilter { kind: "Pod".into(), name: Some("web".into()), ..ObjectFilter::default() };
+        let filter = ObjectFilter { kind: Some("Pod".into()), name: Some("web".into()), ..ObjectFilter::default() };
         let selection = in_shop(|s| s.include_resources = vec![filter]);
         let catalog = catalog();
         let pod = catalog.get("", "Pod").expect("served");
         assert_eq!(kinds(&selection), ["Pod."]);
         assert!(selection.wants(pod, "shop", "web"));
         assert!(!selection.wants(pod, "shop", "db"));
+    }
+
+    #[test]
+    fn a_filter_without_a_kind_matches_any() {
+        let named = |filter: ObjectFilter| in_shop(|s| s.include_resources = vec![filter]);
+        let web = named(ObjectFilter { name: Some("web".into()), ..ObjectFilter::default() });
+        assert_eq!(web.check(&catalog()), Ok(()));
+        assert_eq!(kinds(&web), ["Pod.", "Service.", "Deployment.apps", "Service.serving.example.com"]);
+        let catalog = catalog();
+        let deployment = catalog.get("apps", "Deployment").expect("served");
+        assert!(web.wants(deployment, "shop", "web"));
+        assert!(!web.wants(deployment, "shop", "db"));
+        let of_apps = named(ObjectFilter { group: Some("apps".into()), ..ObjectFilter::default() });
+        assert_eq!(kinds(&of_apps), ["Deployment.apps"]);
+        let of_none = named(ObjectFilter { group: Some("app".into()), ..ObjectFilter::default() });
+        let unknown = SelectionError::UnknownType { field: "includeResources", value: "*.app".into() };
+        assert_eq!(of_none.check(&catalog), Err(unknown));
+    }
+
+    #[test]
+    fn kinds_that_cannot_be_seen_are_a_hole_where_they_may_be_wanted() {
+        let check = |expected: bool, change: fn(&mut Selection)| {
+            let selection = in_shop(change);
+            assert_eq!(selection.wants_unknown_kinds_of("down.example.com"), expected, "{selection:?}");
+        };
+        check(true, |_| {});
+        check(true, |s| s.resource_types = vec!["*.down.example.com".into()]);
+        check(false, |s| s.resource_types = vec!["Pod".into()]);
+        check(false, |s| s.exclude_resource_types = vec!["*.down.example.com".into()]);
+        let named = || ObjectFilter { name: Some("web".into()), ..ObjectFilter::default() };
+        let filter = |filter: ObjectFilter, expected: bool| {
+            let selection = in_shop(|s| s.include_resources = vec![filter]);
+            assert_eq!(selection.wants_unknown_kinds_of("down.example.com"), expected, "{selection:?}");
+        };
+        filter(named(), true);
+        filter(ObjectFilter { kind: Some("Pod".into()), ..named() }, false);
+        filter(ObjectFilter { group: Some("apps".into()), ..named() }, false);
+        filter(ObjectFilter { group: Some("down.example.com".into()), ..named() }, true);
     }
 
     #[test]
@@ -227,10 +296,10 @@ mod tests {
             in_shop(|s| s.exclude_resource_types = vec!["pods.apps".into()]),
             SelectionError::UnknownType { field: "excludeResourceTypes", value: "pods.apps".into() },
         );
-        let elsewhere = ObjectFilter { kind: "Pod".into(), namespace: Some("other".into()), ..ObjectFilter::default() };
+        let elsewhere = ObjectFilter { namespace: Some("other".into()), ..ObjectFilter::default() };
         check(
             in_shop(|s| s.include_resources = vec![elsewhere]),
-            SelectionError::OtherNamespace { kind: "Pod".into(), namespace: "other".into() },
+            SelectionError::OtherNamespace { namespace: "other".into() },
         );
         assert_eq!(in_shop(|s| s.resource_types = vec!["pods".into()]).check(&catalog()), Ok(()));
     }

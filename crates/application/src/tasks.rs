@@ -89,6 +89,10 @@ pub(crate) fn in_cluster(catalog: &ApiCatalog, needs: &Needs, lost: &BTreeMap<St
     for kind in SEARCHED.iter().filter_map(|(group, kind)| catalog.get(group, kind)) {
         tasks.push((kind.key(None, ObjectKey::ALL_NAMES), Task::Search(kind.clone())));
     }
+    if let Some(reason) = &needs.unseen_roles {
+        let key = unversioned("rbac.authorization.k8s.io", "ClusterRole", ObjectKey::ALL_NAMES);
+        tasks.push(give(key, Found::Missed(format!("listing those that others are put together from: {reason}"))));
+    }
     for (name, reason) in lost {
         tasks.push(give(unversioned("", "Namespace", name), Found::Missed(reason.clone())));
     }
@@ -203,6 +207,7 @@ mod tests {
                 ("gone.example.com".into(), "Gone".into()),
             ]),
             runtime_classes: set(&["gvisor"]),
+            unseen_roles: Some("not allowed".into()),
             ..Needs::default()
         };
         let lost = BTreeMap::from([("lost".to_owned(), "gone".to_owned())]);
@@ -212,6 +217,7 @@ mod tests {
             "read CustomResourceDefinition widgets.example.com",
             "search APIService",
             r#"give RuntimeClass.node.k8s.io gvisor: Missed("the cluster does not serve its kind")"#,
+            r#"give ClusterRole.rbac.authorization.k8s.io ~: Missed("listing those that others are put together from: not allowed")"#,
         ];
         assert_eq!(told(in_cluster(&catalog(), &needs, &lost)), expected);
     }

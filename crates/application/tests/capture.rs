@@ -67,7 +67,7 @@ async fn a_selection_takes_what_it_names_and_no_more() {
         capture_selected(&client, Selection { exclude_resource_types: vec!["ConfigMap".into()], ..shop() }).await;
     assert_eq!((names(&without, "ConfigMap").len(), names(&without, "Secret").len()), (0, 1));
 
-    let one = ObjectFilter { kind: "ConfigMap".into(), name: Some("plain".into()), ..ObjectFilter::default() };
+    let one = ObjectFilter { kind: Some("ConfigMap".into()), name: Some("plain".into()), ..ObjectFilter::default() };
     let by_name = capture_selected(&client, Selection { include_resources: vec![one], ..shop() }).await;
     assert_eq!(names(&by_name, "ConfigMap"), ["plain"]);
     assert_eq!(names(&by_name, "Namespace"), ["shop"], "its namespace comes with it");
@@ -173,6 +173,62 @@ async fn an_object_whose_owner_is_not_captured_is_stored() {
         matches!(found(&captured, "ResourceQuota", "made"), Some(Found::Stored(_))),
         "its owner is not in the backup"
     );
+}
+
+#[tokio::test]
+async fn what_a_made_again_object_needs_is_stored_with_the_parts_of_roles() {
+    require_assets!();
+    let plane = ControlPlane::start().await.unwrap();
+    let client = plane.client();
+    let rbac = "rbac.authorization.k8s.io";
+    let role = |name: &str, labels: serde_json::Value| {
+        json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": name, "labels": labels},
+            "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]})
+    };
+    let mut whole = role("system-monitor", json!({}));
+    whole.as_object_mut().unwrap().remove("rules");
+    whole["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"part-of": "monitor"}}]});
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000});
+    create(
+        &client,
+        [
+            namespace("shop"),
+            widgets(&["v1"]),
+            whole,
+            role("part", json!({"part-of": "monitor"})),
+            role("other", json!({})),
+            class,
+        ],
+    )
+    .await;
+    create(&client, [widget("shop", "v1")]).await;
+    let owner = read(&client, "/apis/example.com/v1/namespaces/shop/widgets/gear").await;
+    let owned = |api_version: &str, kind: &str, name: &str, mut object: serde_json::Value| {
+        object["apiVersion"] = api_version.into();
+        object["kind"] = kind.into();
+        object["metadata"] = json!({"name": name, "namespace": "shop", "ownerReferences": [
+            {"apiVersion": "example.com/v1", "kind": "Widget", "name": "gear", "uid": owner["metadata"]["uid"], "controller": true}]});
+        object
+    };
+    let binding = json!({"roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "system-monitor"},
+        "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": "shop"}]});
+    let pod = json!({"metadata": {"labels": {"app": "web"}},
+        "spec": {"priorityClassName": "high", "containers": [{"name": "c", "image": "i"}]}});
+    let set = json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web"}}, "template": pod}});
+    create(
+        &client,
+        [owned(&format!("{rbac}/v1"), "RoleBinding", "made", binding), owned("apps/v1", "ReplicaSet", "made", set)],
+    )
+    .await;
+
+    let captured = capture(&client, &["shop"]).await;
+    for kind in ["RoleBinding", "ReplicaSet"] {
+        assert_eq!(found(&captured, kind, "made"), Some(&Found::Skipped(Rule::OwnedAndRecreated)), "{kind}");
+    }
+    for (kind, name) in [("PriorityClass", "high"), ("ClusterRole", "system-monitor"), ("ClusterRole", "part")] {
+        assert!(matches!(found(&captured, kind, name), Some(Found::Stored(_))), "{kind} {name}");
+    }
+    assert_eq!(found(&captured, "ClusterRole", "other"), None);
 }
 
 #[tokio::test]

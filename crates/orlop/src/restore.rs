@@ -147,6 +147,7 @@ impl CreateArgs {
             },
             include_resources: self.include.clone(),
             accept_incomplete: self.accept_incomplete,
+            ..ApplicationRestoreSpec::default()
         })
     }
 

@@ -135,16 +135,17 @@ pub(crate) fn found<'a>(captured: &'a [Captured], kind: &str, name: &str) -> Opt
 
 /// The objects of a capture that would be restored, mapped and in order.
 pub(crate) fn restorable(captured: &[Captured], mapping: &Mapping) -> Vec<Value> {
-    let stored = |key: &ObjectKey| {
-        let captured = captured.iter().find(|captured| captured.key == *key).unwrap();
+    let stored = |key: ObjectKey| {
+        let captured = captured.iter().find(|captured| captured.key == key).unwrap();
         let Found::Stored(object) = &captured.found else { panic!("{key} is not stored") };
         let mut object = object.clone();
-        clean::for_restore(key, &mut object, RestoreOptions::default());
+        clean::for_restore(&key, &mut object, RestoreOptions::default());
+        let is_lost = mapping.loss(&key, &object).is_some_and(|loss| loss.is_whole);
         mapping.apply(&mut object).unwrap();
-        object
+        (!is_lost).then_some(object)
     };
     let keys = captured.iter().filter(|c| matches!(c.found, Found::Stored(_))).map(|c| c.key.clone());
-    order(keys).into_iter().flat_map(|(_, keys)| keys).map(|key| stored(&key)).collect()
+    order(keys).into_iter().flat_map(|(_, keys)| keys).filter_map(stored).collect()
 }
 
 /// Restores objects in one run.

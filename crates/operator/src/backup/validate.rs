@@ -6,8 +6,6 @@ use kube::ResourceExt;
 
 /// How the core group is written in a filter.
 const CORE: &str = "core";
-/// Any kind, for the selection.
-const ANY: &str = "*";
 
 /// Everything that is wrong with the spec, as one text; the schema checks most of it, but not on every server.
 pub(super) fn validate(run: &ApplicationBackup) -> Result<(), String> {
@@ -40,7 +38,7 @@ pub(super) fn selection(run: &ApplicationBackup) -> Selection {
 fn filter(filter: &ObjectFilter) -> application::ObjectFilter {
     application::ObjectFilter {
         group: filter.group.clone().map(|group| if group == CORE { String::new() } else { group }),
-        kind: filter.kind.clone().unwrap_or_else(|| ANY.into()),
+        kind: filter.kind.clone(),
         namespace: filter.namespace.clone(),
         name: filter.name.clone(),
     }
@@ -68,6 +66,6 @@ mod tests {
         assert_eq!(selection.namespaces, ["shop"]);
         assert_eq!(selection.label_selector.as_deref(), Some("app=shop,tier=web"));
         assert_eq!(selection.include_resources[0].group.as_deref(), Some(""));
-        assert_eq!(selection.include_resources[1].kind, "*");
+        assert_eq!(selection.include_resources[1].kind, None);
     }
 }

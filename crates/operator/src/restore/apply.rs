@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApplicationRestore, Missed, ObjectOutcomes, ReplacePolicy};
-use application::{Applied as Outcome, Applier, ObjectKey, Patience, RestoreOptions, Wave, clean, discover};
+use api::{ApplicationRestore, ApplicationRestoreSpec, Missed, ObjectOutcomes, ReplacePolicy};
+use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, RestoreOptions, Wave, clean, discover};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::ResourceExt;
 use repository::table::Reader;
@@ -175,6 +175,19 @@ fn unread(restores: &Restores, gathered: &Gathered, error: repository::Error) ->
     Applied::Failed(Refusal { reason: problem.reason(), message: problem.to_string() })
 }
 
+/// An object as it is to be made, under its name at the target.
+struct Prepared {
+    key: ObjectKey,
+    object: Value,
+    /// What the mapping takes away from it.
+    loss: Option<Loss>,
+}
+
+/// What a restore keeps of the ties to the old cluster.
+fn options(spec: &ApplicationRestoreSpec) -> RestoreOptions {
+    RestoreOptions { keep_cluster_ips: spec.preserve_cluster_ips, keep_node_ports: spec.preserve_node_ports }
+}
+
 /// Makes objects, and counts.
 struct Maker<'a> {
     restores: &'a Restores,
@@ -223,7 +236,7 @@ impl<'a> Maker<'a> {
 
     fn hold_back(&mut self, keys: &[ObjectKey]) {
         for key in keys {
-            self.count(key, Outcome::Failed { reason: HELD_BACK.into(), retryable: false });
+            self.count(key, Outcome::Failed { reason: HELD_BACK.into(), retryable: false }, None);
         }
     }
 
@@ -266,8 +279,15 @@ impl<'a> Maker<'a> {
             found += chunk.len();
             let objects = chunk.iter().map(|(key, value)| self.prepare(key, value)).collect::<Result<Vec<_>, _>>();
             let objects = objects.during(|| "read objects of the recovery point".into())?;
-            let outcomes: Vec<_> = self.applier.apply_each(stream::iter(objects)).collect().await;
-            outcomes.into_iter().for_each(|(key, outcome)| self.count(&key, outcome));
+            let (left, made): (Vec<_>, Vec<_>) =
+                objects.into_iter().partition(|one| one.loss.is_some_and(|l| l.is_whole));
+            left.into_iter().for_each(|one| self.leave_out(&one));
+            let losses: Vec<Option<Loss>> = made.iter().map(|one| one.loss).collect();
+            let made = stream::iter(made.into_iter().map(|one| (one.key, one.object)));
+            let outcomes: Vec<_> = self.applier.apply_each(made).collect().await;
+            for ((key, outcome), loss) in outcomes.into_iter().zip(losses) {
+                self.count(&key, outcome, loss);
+            }
         }
         if found == wanted.len() {
             return Ok(());
@@ -278,24 +298,50 @@ impl<'a> Maker<'a> {
     }
 
     /// An object as it is to be made, under its name at the target.
-    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
+    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<Prepared, repository::Error> {
         let (key, mut object) = point::decode(key, value)?;
-        clean::for_restore(&key, &mut object, RestoreOptions::default());
+        clean::for_restore(&key, &mut object, options(&self.restore.spec));
+        let loss = self.point.mapping.loss(&key, &object);
         let name = point::named(self.point.mapping.apply(&mut object))?;
-        Ok((name, object))
+        Ok(Prepared { key: name, object, loss })
     }
 
-    fn count(&mut self, key: &ObjectKey, outcome: Outcome) {
+    fn leave_out(&mut self, left: &Prepared) {
         self.outcomes.wanted += 1;
+        self.outcomes.skipped += 1;
+        if let Some(loss) = left.loss {
+            self.note(&left.key, &format!("not made ({}): {}", loss.rule.name(), loss.rule.why()));
+        }
+    }
+
+    fn count(&mut self, key: &ObjectKey, outcome: Outcome, loss: Option<Loss>) {
+        self.outcomes.wanted += 1;
+        if let (Outcome::Created | Outcome::Replaced | Outcome::Reduced { .. }, Some(loss)) = (&outcome, loss) {
+            let rule = format!("({}): {}", loss.rule.name(), loss.rule.why());
+            self.note(key, &format!("made without its conversion, and served in its stored version only {rule}"));
+        }
         match outcome {
             Outcome::Created => self.outcomes.created += 1,
             Outcome::Updated => self.outcomes.updated += 1,
             Outcome::Replaced => self.outcomes.replaced += 1,
+            Outcome::Reduced { replaced, fields } => {
+                let count = if replaced { &mut self.outcomes.replaced } else { &mut self.outcomes.created };
+                *count += 1;
+                self.note(key, &format!("made without fields that this cluster does not know: {}", fields.join(", ")));
+            }
             Outcome::Kept { why } => {
                 tracing::debug!(object = %key, why, "kept");
                 self.outcomes.kept += 1;
             }
             Outcome::Failed { reason, retryable } => self.fail(key, &reason, retryable),
+        }
+    }
+
+    fn note(&mut self, key: &ObjectKey, why: &str) {
+        let limits = self.restores.context.limits();
+        if self.outcomes.notes.len() < limits.missed_items {
+            let reason = shorten(why, limits.reason_chars);
+            self.outcomes.notes.push(Missed { item: key.to_string(), reason });
         }
     }
 

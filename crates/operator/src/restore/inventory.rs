@@ -26,7 +26,7 @@ pub(crate) enum Part {
 pub(crate) struct Inventory {
     /// What is made, in order.
     waves: Vec<(Wave, Vec<ObjectKey>)>,
-    /// Of cluster scope, and left alone because the restore is one of its own namespace only.
+    /// Left alone because the restore is one of its own namespace only: what is of cluster scope, and what grants rights.
     pub(crate) left_alone: u64,
 }
 
@@ -37,7 +37,8 @@ pub(crate) struct Picking<'a> {
     pub(crate) filters: &'a [ObjectFilter],
     /// Claims whose data is restored; they are made when they are filled, and not as objects.
     pub(crate) filled: BTreeSet<(String, String)>,
-    /// The restore lives in an ordinary namespace and must not touch the cluster.
+    /// The restore lives in an ordinary namespace: it must not touch the cluster, nor grant rights. Whoever made it, and wrote the
+    /// repository perhaps, is not known, so nobody may get by it what the API server would not let him give himself.
     pub(crate) own_namespace_only: bool,
 }
 
@@ -52,7 +53,7 @@ impl Inventory {
             if !wanted || Wave::of(&key).is_none() {
                 continue;
             }
-            if picking.own_namespace_only && key.namespace.is_none() {
+            if picking.own_namespace_only && (key.namespace.is_none() || grants_rights(&key)) {
                 left_alone += 1;
             } else {
                 picked.push(key);
@@ -78,6 +79,11 @@ impl Inventory {
 /// nothing, or make a claim of its own under the same name.
 pub(crate) fn stands_on_volumes(wave: Wave) -> bool {
     wave >= Wave::CustomResources
+}
+
+/// Whether it is a role or a binding, under whichever name of its group.
+fn grants_rights(key: &ObjectKey) -> bool {
+    matches!(key.group.as_str(), "rbac.authorization.k8s.io" | "authorization.openshift.io")
 }
 
 fn part_of(wave: Wave, key: &ObjectKey) -> Part {
@@ -238,6 +244,23 @@ mod tests {
     fn a_restore_of_its_own_namespace_leaves_the_cluster_alone() {
         let settings = ObjectFilter { name: Some("settings".into()), ..ObjectFilter::default() };
         check(&[settings], true, &["ConfigMap bank/settings", "ConfigMap shop/settings"], &[], 2);
+    }
+
+    #[test]
+    fn a_restore_of_its_own_namespace_grants_no_rights() {
+        let keys = || {
+            let granting =
+                ["rbac.authorization.k8s.io/Role shop/all", "rbac.authorization.k8s.io/RoleBinding shop/all"];
+            let others = ["authorization.openshift.io/RoleBinding shop/all", "ServiceAccount shop/web"];
+            granting.into_iter().chain(others).map(key).collect()
+        };
+        let made = |own_namespace_only: bool| {
+            let inventory = Inventory::pick(keys(), &Picking { own_namespace_only, ..Picking::default() });
+            let kinds: Vec<String> = inventory.keys().map(|key| key.kind.clone()).collect();
+            (kinds, inventory.left_alone)
+        };
+        assert_eq!(made(true), (vec!["ServiceAccount".to_owned()], 3));
+        assert_eq!(made(false).0.len(), 4);
     }
 
     #[test]

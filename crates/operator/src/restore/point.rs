@@ -287,10 +287,10 @@ impl Survey {
     }
 }
 
+/// The class that a claim names: the empty one where it says that it has none, which can be mapped to another.
 fn class_of(claim: &Value) -> Option<String> {
     let annotated = &claim["metadata"]["annotations"][CLASS_ANNOTATION];
-    let class = claim["spec"]["storageClassName"].as_str().or(annotated.as_str())?;
-    (!class.is_empty()).then(|| class.to_owned())
+    claim["spec"]["storageClassName"].as_str().or(annotated.as_str()).map(ToOwned::to_owned)
 }
 
 #[cfg(test)]
@@ -343,7 +343,7 @@ mod tests {
         let check = |claim: Value, class: Option<&str>| assert_eq!(class_of(&claim).as_deref(), class, "{claim}");
         check(json!({"spec": {"storageClassName": "gold"}}), Some("gold"));
         check(json!({"metadata": {"annotations": {CLASS_ANNOTATION: "old"}}}), Some("old"));
-        check(json!({"spec": {"storageClassName": ""}}), None);
+        check(json!({"spec": {"storageClassName": ""}}), Some(""));
         check(json!({"spec": {}}), None);
     }
 }

@@ -184,9 +184,12 @@ fn add(mut sum: ObjectOutcomes, more: &ObjectOutcomes, most_items: usize) -> Obj
     sum.updated += more.updated;
     sum.kept += more.kept;
     sum.replaced += more.replaced;
+    sum.skipped += more.skipped;
     sum.failed += more.failed;
     sum.failed_items.extend(more.failed_items.iter().cloned());
     sum.failed_items.truncate(most_items);
+    sum.notes.extend(more.notes.iter().cloned());
+    sum.notes.truncate(most_items);
     sum
 }
 
@@ -210,6 +213,12 @@ fn finish(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
         done + skipped,
         new.volumes.len()
     );
+    if objects.skipped > 0 {
+        message.push_str(&format!(", {} are left out by a rule", objects.skipped));
+    }
+    if let Some(first) = objects.notes.first() {
+        message.push_str(&format!("; {}: {}", first.item, first.reason));
+    }
     if let Some(first) = first_hole(new) {
         message.push_str("; ");
         message.push_str(&first);

@@ -181,6 +181,15 @@ fn a_mapped_class_is_looked_for_under_its_new_name() {
 }
 
 #[test]
+fn claims_without_a_class_need_one_only_when_they_are_mapped() {
+    let point = PointFacts { classes: BTreeSet::from([String::new()]), ..point() };
+    let mapped = |to: &str| restore(|r| r.spec.storage_class_mapping = BTreeMap::from([(String::new(), to.into())]));
+    assert_eq!(judge(&restore(|_| {}), &point, &cluster()), Verdict::Go);
+    assert_eq!(judge(&mapped("slow"), &point, &cluster()), Verdict::Go);
+    assert_refused(&judge(&mapped("fast"), &point, &cluster()), "StorageClassMissing", &["fast"]);
+}
+
+#[test]
 fn claims_in_use_are_not_replaced() {
     let claim = ("shop2".to_owned(), "data".to_owned());
     let cluster = TargetFacts { users: BTreeMap::from([(claim, vec!["db-0".into()])]), ..cluster() };

@@ -1,13 +1,14 @@
 //! What comes back when all is well.
 
 use api::{Phase, ReplacePolicy, VolumeStage};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::point::{publish, shop};
+use crate::point::{Wanted, namespace, object, publish, shop};
 use crate::support::kubelet::volume_dir;
 use crate::support::{ADMIN, SHOP, World, claim_manifest};
 use crate::{assert_nothing_left, over, ready, reason, restore, restore_with, status, volumes_of};
@@ -112,10 +113,54 @@ async fn a_restore_in_an_ordinary_namespace_leaves_the_cluster_alone() {
     .await;
     assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
     let objects = status.objects.unwrap();
-    assert_eq!((objects.wanted, objects.created, objects.kept), (9, 8, 1), "the namespace is kept: {objects:?}");
+    assert_eq!(
+        (objects.wanted, objects.created, objects.kept),
+        (9, 6, 3),
+        "namespace, role and binding stay: {objects:?}"
+    );
+    assert!(world.api::<RoleBinding>(SHOP).get_opt("reads").await.unwrap().is_none(), "it granted rights");
     let namespace = Api::<Namespace>::all(world.client.clone()).get(SHOP).await.unwrap();
     assert_eq!(namespace.labels().get("team"), None, "the namespace was changed");
     assert_data(&world, SHOP).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_stay_when_asked_and_what_calls_a_moved_service_is_left_out() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let service = json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.78", "selector": {"app": "web"},
+        "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30123}]}});
+    let webhook = json!({"name": "guard.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+        "clientConfig": {"service": {"name": "web", "namespace": SHOP}, "caBundle": "Y2E="},
+        "rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["configmaps"]}]});
+    let guard = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "guard"}, "webhooks": [webhook]});
+    let objects = vec![namespace(), object("Service", "v1", "web", service), guard];
+    publish(&world, "p1", Wanted { objects, ..Wanted::default() }).await;
+    let operator = world.operator();
+    restore_with(&world, "r", |spec| {
+        spec.recovery_point = Some("p1".into());
+        spec.namespace_mapping = [(SHOP.to_owned(), "shop2".to_owned())].into();
+        spec.preserve_node_ports = true;
+        spec.preserve_cluster_ips = true;
+    })
+    .await;
+    let status = over(&world, "r").await;
+    assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
+    let objects = status.objects.unwrap();
+    assert_eq!((objects.wanted, objects.created, objects.skipped), (3, 2, 1), "{objects:?}");
+    assert!(
+        objects.notes[0].item.contains("guard") && objects.notes[0].reason.contains("moved-service"),
+        "{objects:?}"
+    );
+    assert!(status.message.unwrap().contains("moved-service"));
+    let spec = world.api::<Service>("shop2").get("web").await.unwrap().spec.unwrap();
+    assert_eq!(spec.cluster_ip.as_deref(), Some("10.0.0.78"));
+    assert_eq!(spec.ports.unwrap()[0].node_port, Some(30123));
+    let guards =
+        Api::<ValidatingWebhookConfiguration>::all(world.client.clone()).list(&Default::default()).await.unwrap();
+    assert!(guards.items.is_empty(), "{guards:?}");
     operator.stop().await;
 }
 
