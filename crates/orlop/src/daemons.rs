@@ -19,6 +19,9 @@ pub(crate) struct OperatorArgs {
     /// The image that movers run: the operator's own
     #[arg(long, env = "ORLOP_IMAGE", hide_env_values = true, value_name = "IMAGE")]
     image: String,
+    /// Secrets with which movers pull the image; they must exist in every namespace that has volumes
+    #[arg(long, env = "ORLOP_IMAGE_PULL_SECRETS", hide_env_values = true, value_name = "NAME", value_delimiter = ',')]
+    image_pull_secret: Vec<String>,
     /// Where health and metrics are served
     #[arg(
         long,
@@ -61,6 +64,8 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
         namespace: args.home,
         identity,
         image: args.image,
+        // An environment variable that is set and empty is one empty name.
+        pull_secrets: args.image_pull_secret.into_iter().filter(|name| !name.is_empty()).collect(),
         listen: args.listen,
         leader_election: !args.no_leader_election,
         limits: Limits::default(),
