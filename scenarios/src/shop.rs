@@ -230,13 +230,15 @@ mod tests {
 
     use super::*;
 
-    /// Runs the script in a process namespace of its own, so that nothing else is held, and gives what it says. `bin` has a `sh`.
+    /// Runs the script in a process namespace of its own, so that nothing else is held, beside a process that speaks after two seconds,
+    /// and gives what both say. `bin` has `sh`, `sleep` and `timeout`.
     fn held(bin: &Path, limit: Duration, line: &str) -> String {
+        // The first process does not stop; the one that runs the script is another, as in a pod.
+        const POD: &str = "(sleep 2; echo beside) & sh -c \"$0\"; wait";
         let mut child = Command::new("/usr/bin/unshare")
             .args(["--pid", "--fork", "--kill-child", "--"])
-            // The first process does not stop; the one that runs the script is another, as in a pod.
-            .args([&bin.join("sh"), Path::new("-c")])
-            .args(["sh -c \"$0\"; true", &hold_script(limit)])
+            .arg(bin.join("sh"))
+            .args(["-c", POD, &hold_script(limit)])
             .env("PATH", bin)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -259,18 +261,20 @@ mod tests {
     }
 
     fn check_hold(bin: &Path) {
-        assert_eq!(held(bin, Duration::from_secs(60), "go on\n"), "held\nkept\n", "{}", bin.display());
-        assert_eq!(held(bin, Duration::from_secs(1), ""), "held\nover\n", "{}", bin.display());
+        assert_eq!(held(bin, Duration::from_secs(60), "go on\n"), "held\nkept\nbeside\n");
+        // What is held does not speak, although its time has come before the hold is over.
+        assert_eq!(held(bin, Duration::from_secs(4), ""), "held\nover\nbeside\n");
     }
 
     #[test]
     fn a_database_is_held_by_the_shell_of_debian() {
         sandbox::require_root!();
-        let (dash, timeout) = (Path::new("/bin/dash"), Path::new("/usr/bin/timeout"));
-        if !dash.exists() || !timeout.exists() {
+        let programs = [("sh", "/bin/dash"), ("sleep", "/bin/sleep"), ("timeout", "/usr/bin/timeout")];
+        let programs = programs.map(|(name, program)| (name, Path::new(program)));
+        if !programs.iter().all(|(_, program)| program.exists()) {
             sandbox::skip!("there is no dash here");
         }
-        check_hold(bin(&[("sh", dash), ("timeout", timeout)]).path());
+        check_hold(bin(&programs).path());
     }
 
     #[test]
@@ -278,7 +282,7 @@ mod tests {
         sandbox::require_root!();
         sandbox::require_assets!("busybox");
         let busybox = sandbox::assets::Assets::from_environment().find("busybox").expect("it was found before");
-        check_hold(bin(&[("sh", &busybox), ("timeout", &busybox)]).path());
+        check_hold(bin(&["sh", "sleep", "timeout"].map(|name| (name, busybox.as_path()))).path());
     }
 
     fn rows(ids: &[u64]) -> Rows {

@@ -60,11 +60,17 @@ async fn look<K>(found: &mut Vec<String>, api: &Api<K>, name: &str) -> anyhow::R
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    // A kind that the cluster does not know has no objects; that is told with the same code as an object that is not there.
-    if api.get_opt(name).await.with_context(|| format!("look for {name}"))?.is_some() {
-        found.push(format!("{} {name}", K::kind(&()).to_lowercase()));
+    match api.get(name).await {
+        Err(error) if is_absent(&error) => {}
+        Ok(_) => found.push(format!("{} {name}", K::kind(&()).to_lowercase())),
+        Err(error) => return Err(error).with_context(|| format!("look for {name}")),
     }
     Ok(())
+}
+
+/// Whether there is no such object, or no such kind, which has no objects either; both have one code, but only the first a reason.
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// Marks an object that a command has just made.
@@ -112,7 +118,7 @@ where
     let marked = ListParams::default().labels(&format!("{RUN_LABEL}={run}"));
     let kind = K::kind(&());
     let found = match api.list(&marked).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        Err(error) if is_absent(&error) => return Ok(()),
         listed => listed.with_context(|| format!("list what is marked of kind {kind}"))?,
     };
     for object in found {
@@ -121,7 +127,7 @@ where
         let preconditions = Preconditions { uid: object.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match api.delete(&name, &params).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) if is_absent(&error) => {}
             deleted => drop(deleted.with_context(|| format!("delete {kind} {name}"))?),
         }
     }
