@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use repository::{PointEntry, PointId, Source, TableRef};
+use repository::{PointEntry, PointId, RootKind, Source, TableRef};
 
 /// One volume, in the newest recovery point that has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,8 @@ pub(super) fn find(entries: &[PointEntry], cluster: &str) -> Parents {
     points.sort_by_key(|point| point.created);
     let mut parents = Parents::new();
     for point in points {
-        for root in point.roots.iter().filter(|root| point.complete || root.files > 0) {
+        let trees = point.roots.iter().filter(|root| root.kind == RootKind::Tree);
+        for root in trees.filter(|root| point.complete || root.files > 0) {
             let parent = Parent { point: point.id.clone(), files: root.files, root: root.table };
             parents.insert(root.name.clone(), parent);
         }
@@ -40,7 +41,7 @@ pub(super) fn find(entries: &[PointEntry], cluster: &str) -> Parents {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use repository::{RecoveryPoint, Root, RootKind, Stats};
+    use repository::{RecoveryPoint, Root, Stats};
 
     use super::*;
 

@@ -10,7 +10,7 @@ use application::{LedgerEntry, Mapping, Nameless, ObjectKey, Outcome};
 use futures::TryStreamExt;
 use kube::{Client, ResourceExt};
 use repository::table::Reader;
-use repository::{PointId, RecoveryPoint};
+use repository::{PointId, RecoveryPoint, RootKind};
 use serde_json::Value;
 
 use super::inventory::{Inventory, Picking};
@@ -189,7 +189,15 @@ fn wrong(part: &str, what: String) -> repository::Error {
 fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mapping: &Mapping) -> Vec<WantedVolume> {
     let there = document.roots.iter().filter_map(|root| {
         let claim = root.claim.as_ref()?;
-        Some((claim.namespace.clone(), claim.name.clone(), claim.object.clone(), Ok(root.clone())))
+        let source = match root.kind {
+            RootKind::Tree => Ok(root.clone()),
+            // A mover fills a volume with files; `orlop repo` writes an image.
+            RootKind::Volume | RootKind::Stream => {
+                let why = "it is stored as an image, and not as files: orlop repo restore writes it into a file or onto a device";
+                Err(why.to_owned())
+            }
+        };
+        Some((claim.namespace.clone(), claim.name.clone(), claim.object.clone(), source))
     });
     let missed = holes.volumes.iter().map(|(namespace, claim, reason)| {
         let why = format!(
