@@ -209,7 +209,7 @@ fn defines(version: &str) -> Definitions {
 #[test]
 fn filters_that_pick_nothing_are_refused() {
     let filter = || api::ObjectFilter { name: Some("no-such".into()), ..Default::default() };
-    let role = |name| key("rbac.authorization.k8s.io", "ClusterRole", None, name);
+    let role = |name: &str| key("rbac.authorization.k8s.io", "ClusterRole", None, name);
     let nothing = |roles: &[&str]| {
         let picking = Picking { own_namespace_only: true, ..Picking::default() };
         let inventory = Inventory::pick(roles.iter().map(|name| role(name)).collect(), &picking);

@@ -166,7 +166,7 @@ async fn an_object_that_cannot_be_read_is_named_and_does_not_end_the_check() {
     let book = OpenBook::default();
     let fleet = fleet(book.store()).await;
     book.withhold("", StoreErrorKind::Unreachable);
-    let error = check(&fleet.repo, THOROUGH, &mut |finding| panic!("{finding:?}")).await.unwrap_err();
+    let error = check(&fleet.repo, THOROUGH, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "a store that gives nothing is no damage");
 }
 
