@@ -2,7 +2,9 @@
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test lint bench sandbox sandbox-down setup crds
+.PHONY: demo demo-down test lint bench sandbox sandbox-down install setup crds
+
+PREFIX ?= /usr/local
 
 ## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
 demo: setup
@@ -10,7 +12,7 @@ demo: setup
 	$(if $(KUBECONFIG)$(KUBECONFIG_EAST),,target/release/sandbox build)
 	target/release/demo up $(if $(KEEP),--keep)
 
-## Ends what `make demo KEEP=1` left, and removes every trace of it.
+## Ends what `make demo KEEP=1`, or one that was interrupted, has left: on given clusters too. Only ~/.cache/orlop stays.
 demo-down:
 	target/release/demo down
 
@@ -30,13 +32,20 @@ bench: setup
 	target/debug/sandbox build
 	cargo test --workspace --locked --bench capture
 
-## A cluster of three nodes to try things on; `target/release/sandbox env lab` says how to reach it.
+## The program into PREFIX/bin, with the links that make it a plug-in of kubectl.
+install: setup
+	cargo build --release --workspace
+	tools/install target/release/orlop $(PREFIX)
+
+## A cluster of three nodes to try things on, and a kubectl with the plug-in; what it prints last is for your shell.
 sandbox: setup
 	cargo build --release --workspace
 	target/release/sandbox build
+	tools/install target/release/orlop target/sandbox
 	target/release/sandbox up lab
+	@echo 'export PATH=$(CURDIR)/target/sandbox/bin:$(CURDIR)/target/release:$$PATH'
 
-## Ends every cluster of the sandbox and removes its state.
+## Ends every cluster of the sandbox and removes its state; not those of the demo.
 sandbox-down:
 	target/release/sandbox down --wipe
 

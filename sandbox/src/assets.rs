@@ -1,5 +1,8 @@
 //! Finding the programs of Kubernetes and etcd.
 //!
+//! The programs of Kubernetes are all taken from one directory, the first that has those that are wanted: of two releases side by
+//! side, one could refuse what the other sends, and the tests of a release that somebody names would not be of it.
+//!
 //! Nothing here downloads or builds: `sandbox build` does that, and puts what it made where this module looks last.
 //! Every part of the sandbox that starts a foreign program asks [`Assets`], so that there is one order of precedence.
 
@@ -21,24 +24,27 @@ pub struct Assets {
     directories: Vec<PathBuf>,
 }
 
-/// A program that is in none of the places.
+/// Programs that are not to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingAsset {
-    /// The name of the program.
+    /// The name of the program; of several the first.
     pub program: String,
     /// The directories that were looked into, in order.
     pub searched: Vec<PathBuf>,
+    /// Directories that have some of the programs that must be of one release, and what each lacks.
+    pub gaps: Vec<(PathBuf, Vec<String>)>,
 }
 
 impl fmt::Display for MissingAsset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let searched: Vec<_> = self.searched.iter().map(|d| d.display().to_string()).collect();
-        write!(
-            f,
-            "{} is in none of {}; run: sandbox build, or name a directory that has it in {ASSETS_VARIABLE}",
-            self.program,
-            searched.join(", ")
-        )
+        let remedy = format!("run: sandbox build, or name a directory that has it in {ASSETS_VARIABLE}");
+        if self.gaps.is_empty() {
+            let searched: Vec<_> = self.searched.iter().map(|d| d.display().to_string()).collect();
+            return write!(f, "{} is in none of {}; {remedy}", self.program, searched.join(", "));
+        }
+        let gaps: Vec<_> =
+            self.gaps.iter().map(|(d, lacks)| format!("{} lacks {}", d.display(), lacks.join(", "))).collect();
+        write!(f, "no directory has all programs of Kubernetes: {}; {remedy}", gaps.join("; "))
     }
 }
 
@@ -69,17 +75,42 @@ impl Assets {
 
     /// The executable file of a program.
     pub fn find(&self, program: &str) -> Result<PathBuf, MissingAsset> {
-        self.directories
-            .iter()
-            .map(|directory| directory.join(program))
-            .find(|file| is_executable(file))
-            .ok_or_else(|| MissingAsset { program: program.to_owned(), searched: self.directories.clone() })
+        self.find_by(program, is_executable)
+    }
+
+    /// The same, where more is asked of the file.
+    pub(crate) fn find_by(&self, program: &str, usable: impl Fn(&Path) -> bool) -> Result<PathBuf, MissingAsset> {
+        let missing =
+            || MissingAsset { program: program.to_owned(), searched: self.directories.clone(), gaps: Vec::new() };
+        self.directories.iter().map(|directory| directory.join(program)).find(|file| usable(file)).ok_or_else(missing)
+    }
+
+    /// The first directory that has all of these programs, so that they are of one release.
+    pub fn find_together(&self, programs: &[&str]) -> Result<&Path, MissingAsset> {
+        let mut gaps = Vec::new();
+        for directory in &self.directories {
+            let absent: Vec<_> = programs.iter().filter(|p| !is_executable(&directory.join(p))).collect();
+            if absent.is_empty() {
+                return Ok(directory);
+            }
+            if absent.len() < programs.len() {
+                gaps.push((directory.clone(), absent.iter().map(ToString::to_string).collect()));
+            }
+        }
+        let program = programs.first().copied().unwrap_or_default().to_owned();
+        Err(MissingAsset { program, searched: self.directories.clone(), gaps })
     }
 
     /// The first program of several that is missing, if any; what a test asks before it decides to run.
     pub fn first_missing(&self, programs: &[&str]) -> Option<MissingAsset> {
-        programs.iter().find_map(|program| self.find(program).err())
+        let (kubernetes, others): (Vec<_>, Vec<_>) = programs.iter().copied().partition(|p| is_of_kubernetes(p));
+        let together = self.find_together(&kubernetes).err().filter(|_| !kubernetes.is_empty());
+        others.iter().find_map(|program| self.find(program).err()).or(together)
     }
+}
+
+fn is_of_kubernetes(program: &str) -> bool {
+    program.starts_with("kube")
 }
 
 /// Where `sandbox build` keeps what it made: `bin`, and what else it needs beside it.
@@ -91,7 +122,7 @@ pub fn cache_directory() -> Option<PathBuf> {
     Some(base.join("orlop").join("kubernetes"))
 }
 
-fn is_executable(file: &Path) -> bool {
+pub(crate) fn is_executable(file: &Path) -> bool {
     const ANY_EXECUTE_BIT: u32 = 0o111;
     file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & ANY_EXECUTE_BIT != 0)
 }
@@ -156,6 +187,25 @@ mod tests {
         let message = missing.to_string();
         assert!(message.contains("run: sandbox build"), "{message}");
         assert!(message.contains(&tree.at("cache/bin").display().to_string()), "{message}");
+    }
+
+    #[test]
+    fn programs_of_kubernetes_come_from_one_directory() {
+        let tree = Tree::with(&[
+            ("named/kube-apiserver", 0o755),
+            ("named/etcd", 0o755),
+            ("p2/kube-apiserver", 0o755),
+            ("p2/kube-controller-manager", 0o755),
+            ("cache/bin/kubelet", 0o755),
+        ]);
+        let assets = tree.assets();
+        assert_eq!(assets.find_together(&["kube-apiserver"]).unwrap(), tree.at("named"));
+        assert_eq!(assets.find_together(&["kube-apiserver", "kube-controller-manager"]).unwrap(), tree.at("p2"));
+        assert_eq!(assets.first_missing(&["etcd", "kube-apiserver", "kube-controller-manager"]), None);
+        let missing = assets.first_missing(&["kube-apiserver", "kubelet"]).unwrap().to_string();
+        let named = format!("{} lacks kubelet", tree.at("named").display());
+        let cache = format!("{} lacks kube-apiserver", tree.at("cache/bin").display());
+        assert!(missing.contains(&named) && missing.contains(&cache), "{missing}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Both versions are supported, told apart by the file system that is mounted. With version 1 every controller has a
 //! hierarchy of its own and the same groups are made in each. With version 2 there is one, and a controller works in a
-//! group only when every group above has handed it down. Version 2 is written from its documentation and has not been
+//! group only when every group above has handed it down, which one that has processes of its own may not. Version 2 is written from its documentation and has not been
 //! run: the machines at hand have version 1.
 
 use std::fs;
@@ -22,6 +22,10 @@ const NEEDED_V1: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "devices", "f
 /// Handed down in version 2, where the machine has them; the first four are needed.
 const WANTED_V2: &[&str] = &["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 const NEEDED_V2: usize = 4;
+/// Where processes of the root group go when they are in the way.
+const INIT: &str = "init";
+/// How often they are moved before that is given up: some are started while others move.
+const MOVES: usize = 10;
 /// How long the processes of a group may take to leave it after they were killed.
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 const EMPTY_LOOK: Duration = Duration::from_millis(20);
@@ -135,13 +139,44 @@ fn create_v1(root: &Path, group: &str) -> Result<()> {
 
 fn create_v2(root: &Path, controllers: &[String], group: &str) -> Result<()> {
     let hand_down: String = controllers.iter().map(|name| format!("+{name} ")).collect();
+    let hand_down = hand_down.trim();
+    make_room(root, hand_down, &mut |path, value| fs::write(path, value))?;
     let mut path = root.to_owned();
     for part in group.split('/') {
-        set(&path.join("cgroup.subtree_control"), hand_down.trim())?;
+        set(&path.join("cgroup.subtree_control"), hand_down)?;
         path.push(part);
         files::create_dir(&path)?;
     }
-    set(&path.join("cgroup.subtree_control"), hand_down.trim())
+    set(&path.join("cgroup.subtree_control"), hand_down)
+}
+
+/// Has the root hand its controllers down.
+///
+/// A group that has processes hands nothing down (only the machine's own root may, and the root of a container is none), so they
+/// move into a group beside ours first. It stays, as they do.
+fn make_room(root: &Path, hand_down: &str, write: &mut impl FnMut(&Path, &str) -> io::Result<()>) -> Result<()> {
+    let control = root.join("cgroup.subtree_control");
+    let init = root.join(INIT);
+    for _ in 0..MOVES {
+        match write(&control, hand_down) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            written => return written.map_err(Error::file("write", &control)),
+        }
+        files::create_dir(&init)?;
+        for process in files::read(&root.join("cgroup.procs"))?.unwrap_or_default().lines() {
+            // One that has ended meanwhile, or that belongs to the kernel, cannot be moved; whether it matters is seen at the next try.
+            let _ = write(&init.join("cgroup.procs"), process);
+        }
+    }
+    let left = files::read(&root.join("cgroup.procs"))?.unwrap_or_default();
+    Err(Error::machine(
+        format!(
+            "the control group {} has processes that cannot be moved into {INIT} ({}), so it cannot hand controllers down",
+            root.display(),
+            left.split_whitespace().collect::<Vec<_>>().join(", ")
+        ),
+        "give the container a control group namespace of its own, and start it with nothing in the root group that cannot be moved",
+    ))
 }
 
 fn set(path: &Path, value: &str) -> Result<()> {
@@ -163,5 +198,70 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Control groups of version 2 as far as moving goes: a directory, and writes that do what the kernel would.
+    struct Kernel {
+        root: tempfile::TempDir,
+        stuck: &'static str,
+    }
+
+    impl Kernel {
+        fn with(processes: &str, stuck: &'static str) -> Self {
+            let root = tempfile::tempdir().expect("a temporary directory");
+            fs::write(root.path().join("cgroup.procs"), processes).expect("written");
+            Self { root, stuck }
+        }
+
+        fn write(&self, path: &Path, value: &str) -> io::Result<()> {
+            let procs = self.root.path().join("cgroup.procs");
+            let there = fs::read_to_string(&procs)?;
+            if path.ends_with("cgroup.subtree_control") {
+                return if there.is_empty() { fs::write(path, value) } else { Err(io::ErrorKind::ResourceBusy.into()) };
+            }
+            assert_eq!(path, self.root.path().join("init/cgroup.procs"));
+            if value == self.stuck {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let rest = there.lines().filter(|line| *line != value).map(|line| format!("{line}\n"));
+            fs::write(&procs, rest.collect::<String>())?;
+            let moved = fs::read_to_string(path).unwrap_or_default();
+            fs::write(path, format!("{moved}{value}\n"))
+        }
+
+        fn make_room(&self) -> Result<()> {
+            make_room(self.root.path(), "+cpu +memory", &mut |path, value| self.write(path, value))
+        }
+
+        fn has(&self, file: &str) -> String {
+            fs::read_to_string(self.root.path().join(file)).unwrap_or_default()
+        }
+    }
+
+    #[test]
+    fn processes_in_the_root_make_room() {
+        let kernel = Kernel::with("1\n42\n", "none");
+        kernel.make_room().expect("they move");
+        assert_eq!(kernel.has("init/cgroup.procs"), "1\n42\n");
+        assert_eq!(kernel.has("cgroup.subtree_control"), "+cpu +memory");
+    }
+
+    #[test]
+    fn a_root_without_processes_is_left_as_it_is() {
+        let kernel = Kernel::with("", "none");
+        kernel.make_room().expect("nothing is in the way");
+        assert!(!kernel.root.path().join("init").exists());
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_moved_is_named() {
+        let kernel = Kernel::with("1\n42\n", "42");
+        let error = kernel.make_room().expect_err("it stays").to_string();
+        assert!(error.contains("cannot be moved into init (42)") && error.contains("namespace of its own"), "{error}");
     }
 }

@@ -243,15 +243,8 @@ struct Target {
 
 impl Target {
     fn parse(sandbox: &Sandbox, text: &str) -> Result<Self> {
-        let (node, daemon) = match text.split_once('/') {
-            Some((node, daemon)) => (node, Some(daemon.parse()?)),
-            None => (text, None),
-        };
-        let name = node.trim_end_matches(|c: char| c.is_ascii_digit());
-        let digits = &node[name.len()..];
-        let number = (!digits.is_empty()).then(|| digits.parse()).transpose();
-        let number = number.with_context(|| format!("{node} has a number that no node has"))?;
-        let target = Self { cluster: sandbox.cluster(name)?, number, daemon };
+        let (cluster, number, daemon) = parts(text)?;
+        let target = Self { cluster: sandbox.cluster(cluster)?, number, daemon };
         target.node()?;
         Ok(target)
     }
@@ -262,6 +255,19 @@ impl Target {
             None => self.cluster.control_plane(),
         })
     }
+}
+
+/// The cluster, the number of the node, and the daemon that a target is made of.
+fn parts(text: &str) -> Result<(&str, Option<u8>, Option<Daemon>)> {
+    let (node, daemon) = match text.split_once('/') {
+        Some((node, daemon)) => (node, Some(daemon.parse()?)),
+        None => (text, None),
+    };
+    let cluster = node.trim_end_matches(|c: char| c.is_ascii_digit());
+    let digits = &node[cluster.len()..];
+    let number = (!digits.is_empty()).then(|| digits.parse()).transpose();
+    let number = number.with_context(|| format!("{node} has a number that no node has"))?;
+    Ok((cluster, number, daemon))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -357,4 +363,37 @@ fn log(sandbox: &Sandbox, target: &str, path: bool) -> Result<()> {
     }
     let content = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
     std::io::stdout().write_all(&content).context("print the log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_cluster_and_perhaps_a_node_and_a_daemon() {
+        for (text, expected) in [
+            ("east", ("east", None, None)),
+            ("east2", ("east", Some(2), None)),
+            ("east/etcd", ("east", None, Some(Daemon::Etcd))),
+            ("east12/kubelet", ("east", Some(12), Some(Daemon::Kubelet))),
+            // That there is no such cluster or node is found when they are looked for.
+            ("", ("", None, None)),
+            ("7", ("", Some(7), None)),
+        ] {
+            assert_eq!(parts(text).expect(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_understood_is_named() {
+        for (text, said) in [
+            ("east300", "east300 has a number that no node has"),
+            ("east1/kublet", "no daemon is called \"kublet\""),
+            ("east1/", "no daemon is called \"\""),
+            ("east1/kubelet/x", "no daemon is called \"kubelet/x\""),
+        ] {
+            let error = format!("{:#}", parts(text).expect_err(text));
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }

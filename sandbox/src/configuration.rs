@@ -26,6 +26,7 @@ struct Authorities {
     front_proxy: Authority,
 }
 
+/// Of the files, only the kubelet's depends on the release, so it is the kubelet's.
 pub(crate) fn write_all(cluster: &Cluster, minor: Minor) -> Result<()> {
     let kept = cluster.path("pki");
     let authorities =

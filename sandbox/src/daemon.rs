@@ -36,6 +36,10 @@ impl Daemon {
     /// In the order in which they start.
     pub const OF_NODE: &[Self] = &[Self::Containerd, Self::Kubelet, Self::Proxy];
 
+    pub(crate) fn is_of_kubernetes(self) -> bool {
+        !matches!(self, Self::Etcd | Self::Containerd)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",

@@ -1,17 +1,17 @@
 //! The programs that clusters are made of, and where they come from.
 //!
 //! In this order: the directory that `KUBEBUILDER_ASSETS` names, `PATH`, the cache. What is nowhere can be built once into
-//! the cache, from Debian's own packages ([`build`](crate::build)).
+//! the cache, from Debian's own packages ([`build`](crate::build)). Those of Kubernetes are of one directory, and so of one release.
 //!
 //! Nodes see one directory with `bin`, `cni` and `xtables` in it. One that has everything is taken as it is; otherwise
 //! one is put together out of links in the sandbox's own directory.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::assets::Assets;
+use crate::assets::{Assets, is_executable};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -59,31 +59,7 @@ pub struct Distribution {
 impl Distribution {
     /// Finds all programs, or says which are missing and what to do about it.
     pub fn find(sandbox_directory: &Path) -> Result<Self> {
-        let assets = Assets::from_environment();
-        let bin = assets.directories();
-        let mut cni: Vec<PathBuf> = bin.iter().filter_map(|directory| sibling(directory, "cni")).collect();
-        cni.extend(CNI_DIRECTORIES.iter().map(PathBuf::from));
-
-        let mut origin = BTreeMap::new();
-        let mut missing = Vec::new();
-        for (folder, names, places) in
-            [("bin", KUBERNETES, bin), ("bin", FOUNDATION, bin), ("cni", CNI, cni.as_slice())]
-        {
-            for name in names {
-                match places.iter().map(|p| p.join(name)).find(|p| is_usable(p)) {
-                    Some(found) => {
-                        origin.insert(format!("{folder}/{name}"), found);
-                    }
-                    None => missing.push(*name),
-                }
-            }
-        }
-        if !missing.is_empty() {
-            return Err(Error::machine(
-                format!("these programs are missing: {}", missing.join(", ")),
-                "run `sandbox build`, which makes them once, or name a directory that has them in KUBEBUILDER_ASSETS",
-            ));
-        }
+        let origin = find_all(&Assets::from_environment())?;
         let directory = match whole(&origin) {
             Some(directory) => directory,
             None => gather(&origin, &sandbox_directory.join("distribution"))?,
@@ -105,15 +81,44 @@ impl Distribution {
     }
 }
 
+fn find_all(assets: &Assets) -> Result<BTreeMap<String, PathBuf>> {
+    let remedy = "run `sandbox build`, which makes them once, or name a directory that has them in KUBEBUILDER_ASSETS";
+    let kubernetes = assets.find_together(KUBERNETES).map_err(|missing| {
+        let gaps: Vec<_> =
+            missing.gaps.iter().map(|(d, lacks)| format!("; {} lacks {}", d.display(), lacks.join(", "))).collect();
+        Error::machine(format!("no directory has all of {}{}", KUBERNETES.join(", "), gaps.concat()), remedy)
+    })?;
+    let mut cni: Vec<PathBuf> = assets.directories().iter().filter_map(|directory| sibling(directory, "cni")).collect();
+    cni.extend(CNI_DIRECTORIES.iter().map(PathBuf::from));
+    let mut origin: BTreeMap<_, _> =
+        KUBERNETES.iter().map(|name| (format!("bin/{name}"), kubernetes.join(name))).collect();
+    let mut missing = Vec::new();
+    for name in FOUNDATION {
+        match assets.find_by(name, is_usable) {
+            Ok(found) => drop(origin.insert(format!("bin/{name}"), found)),
+            Err(_) => missing.push(*name),
+        }
+    }
+    for name in CNI {
+        match cni.iter().map(|p| p.join(name)).find(|p| is_usable(p)) {
+            Some(found) => drop(origin.insert(format!("cni/{name}"), found)),
+            None => missing.push(name),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(origin);
+    }
+    Err(Error::machine(format!("these programs are missing: {}", missing.join(", ")), remedy))
+}
+
 fn sibling(directory: &Path, name: &str) -> Option<PathBuf> {
     let found = directory.parent()?.join(name);
     found.is_dir().then_some(found)
 }
 
 fn is_usable(path: &Path) -> bool {
-    let executable = path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     // The images' busybox has no libraries around it, so one that needs them is of no use.
-    executable && (!path.ends_with("busybox") || is_static(path))
+    is_executable(path) && (!path.ends_with("busybox") || is_static(path))
 }
 
 fn is_static(path: &Path) -> bool {
@@ -194,6 +199,28 @@ mod tests {
                 ((*place).to_owned(), directory.join(place))
             })
             .collect()
+    }
+
+    #[test]
+    fn a_named_directory_with_a_part_of_kubernetes_does_not_mix_with_another() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let (named, cache) = (root.path().join("named"), root.path().join("cache"));
+        for name in ["kube-apiserver", "kubectl", "etcd"] {
+            program(&named.join(name));
+        }
+        for name in KUBERNETES.iter().chain(FOUNDATION) {
+            program(&cache.join("bin").join(name));
+        }
+        for name in CNI {
+            program(&cache.join("cni").join(name));
+        }
+        let origin = find_all(&Assets::new(Some(named.as_os_str()), None, Some(&cache))).expect("all are there");
+        for name in KUBERNETES {
+            assert_eq!(origin[&format!("bin/{name}")], cache.join("bin").join(name));
+        }
+        assert_eq!(origin["bin/etcd"], named.join("etcd"));
+        let error = find_all(&Assets::new(Some(named.as_os_str()), None, None)).expect_err("a part").to_string();
+        assert!(error.contains("named lacks kube-controller-manager, kube-scheduler"), "{error}");
     }
 
     #[test]

@@ -126,7 +126,8 @@ impl<'a> Node<'a> {
             .arg(sandbox.programs().await?.distribution.directory())
             .arg("--pid-file")
             .arg(self.pid_file());
-        helper::until_ready(&mut command, &self.name, &log).await?;
+        // Process 1 itself writes down its number, which is another than that of the command.
+        helper::start(&mut command, &self.name, &log, None).await?;
         let port = Port { name: &self.name, number: self.number, namespace: self.namespace()? };
         let plugged = switch.plug(&port, self.cluster.node_count()).await;
         if plugged.is_err() {

@@ -1,6 +1,6 @@
 //! A sandbox: a directory with clusters in it, and the programs they run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::cgroup::Hierarchy;
 use crate::cluster::Cluster;
-use crate::daemon::Minor;
+use crate::daemon::{Daemon, Minor};
 use crate::distribution::Distribution;
 use crate::error::{self, Error, Result};
 use crate::files;
@@ -51,7 +51,27 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) distribution: Distribution,
-    pub(crate) minor: Minor,
+    /// Of each daemon of Kubernetes.
+    minors: BTreeMap<Daemon, Minor>,
+}
+
+impl Programs {
+    async fn find(directory: &Path) -> Result<Self> {
+        let distribution = find_or_build(directory).await?;
+        let daemons = Daemon::OF_CONTROL_PLANE.iter().chain(Daemon::OF_NODE).filter(|daemon| daemon.is_of_kubernetes());
+        let minors = daemons.map(async |daemon| {
+            let mut command = Command::new(distribution.program(daemon.name()));
+            let version = process::run(command.arg("--version"), "").await?;
+            Ok::<_, Error>((*daemon, version.parse()?))
+        });
+        let minors = futures::future::try_join_all(minors).await?.into_iter().collect();
+        Ok(Self { distribution, minors })
+    }
+
+    /// The release of a daemon, by which its flags are chosen; those that are not of Kubernetes have the same in all.
+    pub(crate) fn minor(&self, daemon: Daemon) -> Minor {
+        self.minors.get(&daemon).copied().unwrap_or(Minor(0))
+    }
 }
 
 impl Sandbox {
@@ -75,6 +95,12 @@ impl Sandbox {
         std::env::var_os("SANDBOX_DIR").map_or_else(|| ".sandbox".into(), PathBuf::from)
     }
 
+    /// Where a test has its clusters, below the directory that `SANDBOX_DIR` names or else below cargo's for tests. It is the same
+    /// in each run, so that the next one, and `tools/test`, find and end what a run that was killed has left.
+    pub fn test_directory(name: &str, cargo: &str) -> PathBuf {
+        std::env::var_os("SANDBOX_DIR").map_or_else(|| cargo.into(), PathBuf::from).join(format!("test-{name}"))
+    }
+
     pub fn directory(&self) -> &Path {
         &self.0.directory
     }
@@ -89,14 +115,7 @@ impl Sandbox {
 
     /// Finds the programs when they are first needed: looking at what runs, and ending it, needs none of them.
     pub(crate) async fn programs(&self) -> Result<&Programs> {
-        self.0
-            .programs
-            .get_or_try_init(async || {
-                let distribution = find_or_build(self.directory()).await?;
-                let version = process::run(Command::new(distribution.program("kubelet")).arg("--version"), "").await?;
-                Ok(Programs { distribution, minor: version.parse()? })
-            })
-            .await
+        self.0.programs.get_or_try_init(async || Programs::find(self.directory()).await).await
     }
 
     /// Finds the programs now, or says which are missing; a test that cannot run without asks this first.

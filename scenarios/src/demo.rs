@@ -1,14 +1,15 @@
 //! The demo: an application is backed up, destroyed, and comes back in another cluster under another name.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use sandbox::Sandbox;
+use kube::Api;
 
 use crate::environment::{Environment, Site};
 use crate::shop::{self, Shop};
 use crate::stages::Stages;
-use crate::{damage, install, orlop, pods};
+use crate::{damage, install, orlop, pods, tidy};
 
 /// The backup.
 pub(crate) const BACKUP: &str = "shop-1";
@@ -23,10 +24,9 @@ pub(crate) const RESTORE: &str = "shop-back";
 ///
 /// # Errors
 /// A stage could not be done.
-pub async fn up(keep: bool) -> anyhow::Result<bool> {
+pub async fn up(directory: &Path, keep: bool) -> anyhow::Result<bool> {
     let mut stages = Stages::default();
-    let environment =
-        stages.run("two clusters and an S3 server", Environment::start(&Sandbox::default_directory())).await?;
+    let environment = stages.run("two clusters and an S3 server", Environment::start(directory)).await?;
     let done = job(&environment, &mut stages).await;
     println!("\n{}", stages.table());
     match &done {
@@ -43,12 +43,12 @@ pub async fn up(keep: bool) -> anyhow::Result<bool> {
     Ok(done.is_ok())
 }
 
-/// Removes what `up --keep` left.
+/// Removes what `up --keep` left, or one that was interrupted.
 ///
 /// # Errors
 /// Something could not be removed.
-pub async fn down() -> anyhow::Result<bool> {
-    Environment::end_left_over().await?;
+pub async fn down(directory: &Path) -> anyhow::Result<bool> {
+    Environment::end_left_over(directory).await?;
     Ok(true)
 }
 
@@ -61,12 +61,12 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
     stages.run("Orlop in both clusters", install_both(env)).await?;
     let app = stages
         .run("PostgreSQL with 200,000 orders, and a client", async {
-            let app = Shop::deploy(east.client.clone(), &env.images.postgres).await?;
+            let app = Shop::deploy(east.client.clone(), &env.images.postgres, &env.run).await?;
             let written = app.wait_for_writes().await?;
             Ok((format!("the client's orders are at {written}"), app))
         })
         .await?;
-    let (acknowledged, stored) = stages.run("backup", back_up(east, &app)).await?;
+    let (acknowledged, stored) = stages.run("backup", back_up(env, &app)).await?;
     let lost = stages
         .run("the namespace is destroyed", async {
             let lost = app.rows(shop::NAMESPACE).await?;
@@ -74,7 +74,7 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
             Ok((format!("{} orders, the volume and all objects are gone", lost.len()), lost))
         })
         .await?;
-    let point = stages.run("restore in the other cluster", restore(west, &stored)).await?;
+    let point = stages.run("restore in the other cluster", restore(env, &stored)).await?;
     let back = Shop::new(west.client.clone(), RESTORED);
     let rows = stages
         .run("comparison, row by row", async {
@@ -122,7 +122,11 @@ async fn install_in(env: &Environment, site: &Site) -> anyhow::Result<()> {
         &endpoint,
         &passphrase,
     ];
-    orlop::succeed(Some(&site.kubeconfig), &args, &env.s3.credentials()).await.map(drop)
+    let added = orlop::succeed(Some(&site.kubeconfig), &args, &env.s3.credentials()).await;
+    // Also one that the operator found bad is there, and is ours.
+    let marked = tidy::mark_location(&site.client, &env.run).await;
+    added?;
+    marked
 }
 
 /// What a backup left.
@@ -131,7 +135,8 @@ struct Stored {
     note: String,
 }
 
-async fn back_up(site: &Site, app: &Shop) -> anyhow::Result<(String, (u64, Stored))> {
+async fn back_up(env: &Environment, app: &Shop) -> anyhow::Result<(String, (u64, Stored))> {
+    let site = &env.east;
     let acknowledged = app.acknowledged().await?.context("the client has written nothing")?;
     // Without rules, which come later, a copy of files is of one instant only when nobody writes: the database is held still meanwhile.
     let held = app.hold().await?;
@@ -148,11 +153,13 @@ async fn back_up(site: &Site, app: &Shop) -> anyhow::Result<(String, (u64, Store
         LOCATION,
     ];
     orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
+    let backups = Api::<api::ApplicationBackup>::namespaced(site.client.clone(), api::ADMIN_NAMESPACE);
+    tidy::mark(&backups, BACKUP, &env.run).await?;
     pods::wait_for("the volumes to be read", Duration::from_secs(50), || async {
         Ok((volumes_read(&show_backup(site).await?)).then_some(()))
     })
     .await?;
-    drop(held);
+    held.let_go().await?;
     let seconds = since.elapsed().as_secs_f64();
     let status = pods::wait_for("the end of the backup", Duration::from_secs(120), || async {
         let backup = show_backup(site).await?;
@@ -198,7 +205,8 @@ fn volumes_read(backup: &api::ApplicationBackup) -> bool {
         || (status.stage >= api::BackupStage::Volumes && !status.volumes.is_empty() && status.volumes.iter().all(ended))
 }
 
-async fn restore(site: &Site, stored: &Stored) -> anyhow::Result<(String, String)> {
+async fn restore(env: &Environment, stored: &Stored) -> anyhow::Result<(String, String)> {
+    let site = &env.west;
     let mapping = format!("{}={RESTORED}", shop::NAMESPACE);
     let point = stored.recovery_point.as_str();
     let args = [
@@ -216,7 +224,12 @@ async fn restore(site: &Site, stored: &Stored) -> anyhow::Result<(String, String
         &mapping,
         "--wait",
     ];
-    orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
+    let restored = orlop::succeed(Some(&site.kubeconfig), &args, &[]).await;
+    // Its namespace bears the mark of the one that it was: that is a label as any other.
+    let restores = Api::<api::ApplicationRestore>::namespaced(site.client.clone(), api::ADMIN_NAMESPACE);
+    let marked = tidy::mark(&restores, RESTORE, &env.run).await;
+    restored?;
+    marked?;
     let text = orlop::succeed(
         Some(&site.kubeconfig),
         &["restore", "show", RESTORE, "-n", api::ADMIN_NAMESPACE, "-o", "json"],

@@ -15,6 +15,7 @@ use sandbox::{Cluster, Sandbox};
 
 use crate::images::Images;
 use crate::server::S3Process;
+use crate::state::{Given, State};
 use crate::tidy;
 
 /// Nodes of each of the sandbox's clusters.
@@ -22,6 +23,8 @@ const NODES: u8 = 3;
 const BUCKET: &str = "backups";
 /// Characters of a generated key or passphrase.
 const SECRET_LENGTH: usize = 32;
+/// Characters that tell one run from others.
+const RUN_LENGTH: usize = 8;
 
 /// One cluster.
 pub struct Site {
@@ -77,18 +80,28 @@ pub struct Environment {
     pub s3: S3,
     /// What pods run.
     pub images: Images,
+    /// What this run is known by.
+    pub run: String,
+    directory: PathBuf,
     sandbox: Option<Sandbox>,
 }
 
 impl Environment {
-    /// Starts what is not given, in `directory`.
+    /// The directory of the demo. It is not the sandbox's own, so that neither ends what the other has started.
+    #[must_use]
+    pub fn default_directory() -> PathBuf {
+        Sandbox::default_directory().join("demo")
+    }
+
+    /// Starts what is not given, in `directory`, which must not be another run's.
     ///
     /// # Errors
-    /// Something does not start, or what is given is not whole.
+    /// Something does not start, what is given is not whole, or an earlier run has left something.
     pub async fn start(directory: &Path) -> anyhow::Result<(String, Self)> {
+        let run = Alphanumeric.sample_string(&mut rand::rng(), RUN_LENGTH).to_lowercase();
         match given_kubeconfigs() {
-            Some((east, west)) => Self::given(&east, &west).await,
-            None => Self::in_sandbox(directory).await,
+            Some(given) => Self::given(State { run, given: Some(given) }, directory).await,
+            None => Self::in_sandbox(State { run, given: None }, directory).await,
         }
     }
 
@@ -102,53 +115,71 @@ impl Environment {
     ///
     /// # Errors
     /// Something does not start.
-    async fn in_sandbox(directory: &Path) -> anyhow::Result<(String, Self)> {
-        let sandbox = Sandbox::open(directory)?;
-        match Self::fill(&sandbox).await {
-            Ok((east, west, s3, images)) => {
+    async fn in_sandbox(state: State, directory: &Path) -> anyhow::Result<(String, Self)> {
+        let State { run, .. } = state.claim(directory)?;
+        match Self::fill(directory).await {
+            Ok((sandbox, east, west, s3, images)) => {
                 let note = format!("east and west, {NODES} nodes each, and S3 on {}", s3.endpoint);
-                Ok((note, Self { east, west, s3, images, sandbox: Some(sandbox) }))
+                let directory = directory.to_owned();
+                Ok((note, Self { east, west, s3, images, run, directory, sandbox: Some(sandbox) }))
             }
             Err(e) => {
-                end_sandbox(&sandbox).await.context("clean up after what follows")?;
+                Self::end_left_over(directory).await.with_context(|| format!("clean up after: {e:#}"))?;
                 Err(e)
             }
         }
     }
 
-    async fn fill(sandbox: &Sandbox) -> anyhow::Result<(Site, Site, S3, Images)> {
-        let images = Images::build(sandbox).await?;
-        let s3 = start_s3(&state_dir(sandbox)).await?;
-        let (east, west) = tokio::join!(site(sandbox, "east", &s3), site(sandbox, "west", &s3));
-        Ok((east?, west?, s3, images))
+    async fn fill(directory: &Path) -> anyhow::Result<(Sandbox, Site, Site, S3, Images)> {
+        let sandbox = Sandbox::open(directory)?;
+        let images = Images::build(&sandbox).await?;
+        let s3 = start_s3(sandbox.directory()).await?;
+        let (east, west) = tokio::join!(site(&sandbox, "east", &s3), site(&sandbox, "west", &s3));
+        Ok((sandbox, east?, west?, s3, images))
     }
 
-    async fn given(east: &Path, west: &Path) -> anyhow::Result<(String, Self)> {
+    /// Clusters that are there. Nothing is written down, let alone made, before it is known that nothing of theirs is in the way.
+    async fn given(state: State, directory: &Path) -> anyhow::Result<(String, Self)> {
+        let Some(Given { east, west }) = state.given.clone() else { bail!("no clusters are given") };
         let s3 = given_s3()?;
+        let images = Images::given()?;
         let endpoint = env::var("DEMO_S3_ENDPOINT_FOR_PODS").unwrap_or_else(|_| s3.endpoint.clone());
-        let (east, west) = (given_site("east", east, &endpoint).await?, given_site("west", west, &endpoint).await?);
+        let (east, west) = (given_site("east", &east, &endpoint).await?, given_site("west", &west, &endpoint).await?);
+        if State::load(directory)?.is_none() {
+            for site in [&east, &west] {
+                tidy::refuse_existing(&site.client).await.with_context(|| format!("the cluster {}", site.name))?;
+            }
+        }
+        let State { run, .. } = state.claim(directory)?;
         let note = format!("given: {}, {}, S3 on {endpoint}", east.kubeconfig.display(), west.kubeconfig.display());
-        Ok((note, Self { east, west, s3, images: Images::given()?, sandbox: None }))
+        Ok((note, Self { east, west, s3, images, run, directory: directory.to_owned(), sandbox: None }))
     }
 
-    /// Ends what was started, and leaves nothing.
+    /// Ends what was started, and leaves nothing of it.
     ///
     /// # Errors
     /// Something could not be ended.
     pub async fn end(&self) -> anyhow::Result<()> {
-        match &self.sandbox {
-            Some(sandbox) => end_sandbox(sandbox).await,
-            None => tidy::given(self).await,
-        }
+        Self::end_left_over(&self.directory).await
     }
 
-    /// Ends what an earlier run left in the default directory.
+    /// Ends what a run has left that was started in `directory`, by what is written down there alone.
     ///
     /// # Errors
     /// Something could not be ended.
-    pub async fn end_left_over() -> anyhow::Result<()> {
-        let directory = Sandbox::default_directory();
-        if directory.exists() { end_sandbox(&Sandbox::open(&directory)?).await } else { Ok(()) }
+    pub async fn end_left_over(directory: &Path) -> anyhow::Result<()> {
+        let Some(state) = State::load(directory)? else { return Ok(()) };
+        match &state.given {
+            None => end_sandbox(directory).await?,
+            Some(given) => {
+                for kubeconfig in [&given.east, &given.west] {
+                    let client = client_of(kubeconfig).await?;
+                    let removed = tidy::remove(&client, &state.run).await;
+                    removed.with_context(|| format!("tidy up in the cluster of {}", kubeconfig.display()))?;
+                }
+            }
+        }
+        State::forget(directory)
     }
 
     /// The sandbox that the clusters are in, if they are in one.
@@ -187,19 +218,9 @@ impl Environment {
     }
 }
 
-fn state_dir(sandbox: &Sandbox) -> PathBuf {
-    sandbox.directory().join("demo")
-}
-
-async fn end_sandbox(sandbox: &Sandbox) -> anyhow::Result<()> {
-    S3Process::end_left_over(&state_dir(sandbox)).await?;
-    sandbox.wipe().await?;
-    match fs::remove_dir_all(sandbox.directory()) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("remove {}", sandbox.directory().display()))
-        }
-        _ => Ok(()),
-    }
+async fn end_sandbox(directory: &Path) -> anyhow::Result<()> {
+    S3Process::end_left_over(directory).await?;
+    Ok(Sandbox::open(directory)?.wipe().await?)
 }
 
 async fn site(sandbox: &Sandbox, name: &str, s3: &S3) -> anyhow::Result<Site> {
@@ -238,18 +259,24 @@ async fn start_s3(state: &Path) -> anyhow::Result<S3> {
     })
 }
 
-fn given_kubeconfigs() -> Option<(PathBuf, PathBuf)> {
-    let named = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+fn given_kubeconfigs() -> Option<Given> {
+    // The full path, since what is written down is read from wherever `make demo-down` is called.
+    let full = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
+    let named = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from).map(full);
     let both = named("KUBECONFIG");
     let east = named("KUBECONFIG_EAST").or_else(|| both.clone())?;
     let west = named("KUBECONFIG_WEST").or(both).unwrap_or_else(|| east.clone());
-    Some((east, west))
+    Some(Given { east, west })
+}
+
+async fn client_of(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 async fn given_site(name: &str, kubeconfig: &Path, endpoint: &str) -> anyhow::Result<Site> {
-    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
+    let client = client_of(kubeconfig).await?;
     client.apiserver_version().await.with_context(|| format!("reach the cluster of {}", kubeconfig.display()))?;
     Ok(Site { name: name.into(), kubeconfig: kubeconfig.into(), client, s3_endpoint: endpoint.into() })
 }

@@ -43,7 +43,7 @@ impl Images {
             postgres: "demo/postgres:15".into(),
             busybox: sandbox::BUSYBOX.into(),
         };
-        let orlop_root = sandbox.directory().join("demo/orlop-image");
+        let orlop_root = sandbox.directory().join("orlop-image");
         orlop_image(&orlop_root).await.context("make the image of orlop")?;
         let run_orlop = ImageConfig { entrypoint: vec!["/usr/bin/orlop".into()], ..Default::default() };
         sandbox.image_from_directory(&images.orlop, &orlop_root, &run_orlop).await?;

@@ -51,32 +51,53 @@ fn yaml_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// # Errors
 /// A document is refused.
 pub async fn apply(client: &Client, text: &str) -> anyhow::Result<()> {
-    for document in text.split("\n---").map(str::trim).filter(|d| has_content(d)) {
-        let object: DynamicObject =
-            serde_saphyr::from_str(document.trim_start_matches("---")).context("read the manifest")?;
-        let types = object.types.clone().context("a manifest without apiVersion and kind")?;
-        let gvk = GroupVersionKind::try_from(&types)?;
-        let (resource, capabilities) =
-            pods::wait_for(&format!("kind {}", gvk.kind), Duration::from_secs(20), || async {
-                Ok(Some(discovery::pinned_kind(client, &gvk).await?))
-            })
-            .await?;
-        let namespace = object.namespace().unwrap_or_else(|| "default".into());
-        let api: Api<DynamicObject> = match capabilities.scope {
-            Scope::Namespaced => Api::namespaced_with(client.clone(), &namespace, &resource),
-            Scope::Cluster => Api::all_with(client.clone(), &resource),
-        };
-        let name = object.name_any();
-        create_or_change(&api, &object, &name).await.with_context(|| format!("apply {} {name}", gvk.kind))?;
+    for document in documents(text) {
+        let (api, object, name) = place(client, document).await?;
+        create_or_change(&api, &object).await.with_context(|| format!("apply {name}"))?;
     }
     Ok(())
 }
 
+/// Makes every document of `text`; changes nothing that is there.
+///
+/// # Errors
+/// A document is refused, also because there is such an object.
+pub async fn create(client: &Client, text: &str) -> anyhow::Result<()> {
+    for document in documents(text) {
+        let (api, object, name) = place(client, document).await?;
+        api.create(&PostParams::default(), &object).await.with_context(|| format!("create {name}"))?;
+    }
+    Ok(())
+}
+
+fn documents(text: &str) -> impl Iterator<Item = &str> {
+    text.split("\n---").map(str::trim).filter(|d| has_content(d))
+}
+
+/// What a document is, and where it goes.
+async fn place(client: &Client, document: &str) -> anyhow::Result<(Api<DynamicObject>, DynamicObject, String)> {
+    let object: DynamicObject =
+        serde_saphyr::from_str(document.trim_start_matches("---")).context("read the manifest")?;
+    let types = object.types.clone().context("a manifest without apiVersion and kind")?;
+    let gvk = GroupVersionKind::try_from(&types)?;
+    let (resource, capabilities) = pods::wait_for(&format!("kind {}", gvk.kind), Duration::from_secs(20), || async {
+        Ok(Some(discovery::pinned_kind(client, &gvk).await?))
+    })
+    .await?;
+    let namespace = object.namespace().unwrap_or_else(|| "default".into());
+    let api: Api<DynamicObject> = match capabilities.scope {
+        Scope::Namespaced => Api::namespaced_with(client.clone(), &namespace, &resource),
+        Scope::Cluster => Api::all_with(client.clone(), &resource),
+    };
+    let name = format!("{} {}", gvk.kind, object.name_any());
+    Ok((api, object, name))
+}
+
 /// Not by server-side apply: older servers refuse in it what they take in a plain creation, such as a port without a protocol.
-async fn create_or_change(api: &Api<DynamicObject>, object: &DynamicObject, name: &str) -> Result<(), kube::Error> {
+async fn create_or_change(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<(), kube::Error> {
     match api.create(&PostParams::default(), object).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            api.patch(name, &PatchParams::default(), &Patch::Merge(object)).await.map(drop)
+            api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(object)).await.map(drop)
         }
         created => created.map(drop),
     }

@@ -13,4 +13,5 @@ pub mod pods;
 pub mod server;
 pub mod shop;
 pub mod stages;
-mod tidy;
+pub mod state;
+pub mod tidy;

@@ -1,12 +1,18 @@
 //! `demo up [--keep]` does the demo; `demo down` removes what it left.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use scenarios::demo;
+use scenarios::environment::Environment;
 
 #[derive(Parser)]
 #[command(about = "Backs a namespace up, destroys it, and brings it back in another cluster", version)]
 struct Arguments {
+    /// Where the clusters are, or what is known of those that are given [default: demo in the sandbox's directory]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -19,7 +25,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Ends what `up --keep` left running, and removes every trace of it.
+    /// Ends what `up --keep`, or an `up` that was interrupted, has left running, and removes every trace of it.
     Down,
 }
 
@@ -34,9 +40,11 @@ async fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed already");
     }
-    let done = match Arguments::parse().command {
-        Command::Up { keep } => scenarios::demo::up(keep).await,
-        Command::Down => scenarios::demo::down().await,
+    let arguments = Arguments::parse();
+    let directory = arguments.dir.unwrap_or_else(Environment::default_directory);
+    let done = match arguments.command {
+        Command::Up { keep } => up(&directory, keep).await,
+        Command::Down => demo::down(&directory).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -44,6 +52,17 @@ async fn main() -> ExitCode {
         Err(e) => {
             eprintln!("demo: {e:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does the demo, and says what to do when it is interrupted: what it has started by then goes on.
+async fn up(directory: &Path, keep: bool) -> anyhow::Result<bool> {
+    tokio::select! {
+        done = demo::up(directory, keep) => done,
+        interrupt = tokio::signal::ctrl_c() => {
+            interrupt?;
+            anyhow::bail!("interrupted: `make demo-down` ends what has been started")
         }
     }
 }

@@ -31,6 +31,9 @@ impl S3Process {
     pub async fn start(state: &Path, bucket: &str, access_key: &str, secret_key: &str) -> anyhow::Result<Self> {
         let state = fs::canonicalize(state).with_context(|| format!("find {}", state.display()))?;
         let root = state.join("s3");
+        if ProcessId::load(&pid_file(&state))?.is_some() {
+            bail!("an S3 server of an earlier run still runs in {}", state.display());
+        }
         // The port is free now, and nobody else on this machine asks for it by number.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");

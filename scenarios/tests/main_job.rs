@@ -1,5 +1,10 @@
 //! The main job on two real clusters: the demo from begin to end, then what happens to movers and to the operator in the middle of it.
 
+// The sandbox's own look for what it could leave.
+#[path = "../../sandbox/tests/clusters/leftovers.rs"]
+mod leftovers;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,10 +13,11 @@ use api::{ApplicationBackup, ApplicationBackupSpec, Phase, VolumeStage};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use sandbox::{Cluster, Error, Sandbox};
 use scenarios::environment::Environment;
-use scenarios::install;
 use scenarios::pods::wait_for;
 use scenarios::stages::Stages;
+use scenarios::{install, orlop, tidy};
 
 const LIMIT: Duration = Duration::from_secs(180);
 /// A namespace with a claim that a pod writes to once, and that no node can be chosen for a second pod by.
@@ -19,12 +25,18 @@ const FILES: &str = include_str!("files.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_is_backed_up_destroyed_and_comes_back_in_another_cluster() {
-    if !Environment::is_given() {
-        sandbox::require_root!();
-        sandbox::require_assets!("kube-apiserver", "kubelet", "containerd");
-    }
     sandbox::control_plane::install_crypto_provider();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("main-job");
+    let folder = Sandbox::test_directory("main-job", env!("CARGO_TARGET_TMPDIR"));
+    // An earlier run that was killed has left its clusters where this one will have its own.
+    Environment::end_left_over(&folder).await.expect("end what an earlier run has left");
+    if !Environment::is_given() {
+        match can_run(&folder).await {
+            Ok(()) => {}
+            Err(Error::Machine { problem, remedy }) => sandbox::skip!("{problem}: {remedy}"),
+            Err(error) => panic!("open the sandbox: {error:?}"),
+        }
+    }
+    let machine = leftovers::Machine::look().expect("a look at the machine");
     let (note, environment) = Environment::start(&folder).await.expect("start the clusters");
     println!("{note}");
     let mut stages = Stages::default();
@@ -33,20 +45,49 @@ async fn a_namespace_is_backed_up_destroyed_and_comes_back_in_another_cluster() 
     if done.is_ok() {
         done = faults(&environment).await;
     }
-    environment.end().await.expect("end the clusters");
+    let clusters = environment.sandbox().map(|sandbox| sandbox.clusters().expect("the clusters")).unwrap_or_default();
+    let groups: Vec<_> = clusters.iter().map(Cluster::cgroup).collect();
+    // What `make demo-down` does, which knows only what is written down in the folder.
+    scenarios::demo::down(&folder).await.expect("end the clusters");
     assert!(!folder.exists(), "something is left in {}", folder.display());
+    if environment.sandbox().is_some() {
+        assert_eq!(groups.len(), 2, "there was something to end");
+        machine.check_same(&folder, &groups).expect("nothing is left");
+    }
     done.expect("do the job");
+}
+
+/// Looks whether this machine can run clusters, and leaves nothing.
+async fn can_run(folder: &Path) -> sandbox::Result<()> {
+    let sandbox = Sandbox::open(folder)?;
+    let found = sandbox.require_programs().await;
+    sandbox.wipe().await?;
+    std::fs::remove_dir(folder).expect("a folder that is empty again");
+    found
 }
 
 /// On the cluster of the demo, since starting another one takes longer than all of this.
 async fn faults(environment: &Environment) -> anyhow::Result<()> {
     let client = &environment.east.client;
-    install::apply(client, &FILES.replace("BUSYBOX_IMAGE", &environment.images.busybox)).await?;
+    let job = Job { client, run: &environment.run };
+    install::create(client, &job.marked(&FILES.replace("BUSYBOX_IMAGE", &environment.images.busybox))).await?;
     written(client).await?;
-    a_killed_mover_is_replaced(client).await.context("a killed mover")?;
-    an_operator_that_dies_is_replaced(client).await.context("a killed operator")?;
-    a_volume_that_no_node_can_mount_is_missed(client).await.context("a volume that cannot be mounted")?;
-    a_deleted_backup_takes_its_recovery_point_along(client).await.context("a deleted backup")
+    a_killed_mover_is_replaced(&job).await.context("a killed mover")?;
+    an_operator_that_dies_is_replaced(&job).await.context("a killed operator")?;
+    a_volume_that_no_node_can_mount_is_missed(&job).await.context("a volume that cannot be mounted")?;
+    a_deleted_backup_takes_its_recovery_point_along(environment).await.context("a deleted backup")
+}
+
+/// Where what follows happens, and what marks what it makes.
+struct Job<'a> {
+    client: &'a Client,
+    run: &'a str,
+}
+
+impl Job<'_> {
+    fn marked(&self, manifest: &str) -> String {
+        manifest.replace("RUN_LABEL: RUN", &format!("{}: {}", tidy::RUN_LABEL, self.run))
+    }
 }
 
 async fn written(client: &Client) -> anyhow::Result<()> {
@@ -63,14 +104,16 @@ fn backups(client: &Client) -> Api<ApplicationBackup> {
     Api::namespaced(client.clone(), api::ADMIN_NAMESPACE)
 }
 
-async fn start(client: &Client, name: &str) -> anyhow::Result<ApplicationBackup> {
+async fn start(job: &Job<'_>, name: &str) -> anyhow::Result<ApplicationBackup> {
     let spec = ApplicationBackupSpec {
         namespaces: vec!["files".into()],
         backup_location: "vault".into(),
         reclaim_policy: api::ReclaimPolicy::Delete,
         ..ApplicationBackupSpec::default()
     };
-    Ok(backups(client).create(&PostParams::default(), &ApplicationBackup::new(name, spec)).await?)
+    let mut backup = ApplicationBackup::new(name, spec);
+    backup.labels_mut().insert(tidy::RUN_LABEL.into(), job.run.into());
+    Ok(backups(job.client).create(&PostParams::default(), &backup).await?)
 }
 
 async fn finished(client: &Client, name: &str) -> anyhow::Result<api::ApplicationBackupStatus> {
@@ -94,8 +137,9 @@ async fn nothing_is_left(client: &Client, run: &ApplicationBackup) -> anyhow::Re
     Ok(())
 }
 
-async fn a_killed_mover_is_replaced(client: &Client) -> anyhow::Result<()> {
-    let run = start(client, "killed-mover").await?;
+async fn a_killed_mover_is_replaced(job: &Job<'_>) -> anyhow::Result<()> {
+    let client = job.client;
+    let run = start(job, "killed-mover").await?;
     let mover = wait_for("a mover", LIMIT, || async { Ok(movers(client, &run).await?.pop()) }).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "files");
     pods.delete(&mover.name_any(), &DeleteParams::default().grace_period(0)).await?;
@@ -106,8 +150,9 @@ async fn a_killed_mover_is_replaced(client: &Client) -> anyhow::Result<()> {
     nothing_is_left(client, &run).await
 }
 
-async fn an_operator_that_dies_is_replaced(client: &Client) -> anyhow::Result<()> {
-    let run = start(client, "killed-operator").await?;
+async fn an_operator_that_dies_is_replaced(job: &Job<'_>) -> anyhow::Result<()> {
+    let client = job.client;
+    let run = start(job, "killed-operator").await?;
     wait_for("a mover", LIMIT, || async { Ok(movers(client, &run).await?.pop()) }).await?;
     let operators: Api<Pod> = Api::namespaced(client.clone(), api::ADMIN_NAMESPACE);
     let named = ListParams::default().labels("app.kubernetes.io/name=orlop-operator");
@@ -119,9 +164,10 @@ async fn an_operator_that_dies_is_replaced(client: &Client) -> anyhow::Result<()
     nothing_is_left(client, &run).await
 }
 
-async fn a_volume_that_no_node_can_mount_is_missed(client: &Client) -> anyhow::Result<()> {
-    install::apply(client, include_str!("broken-volume.yaml")).await?;
-    let run = start(client, "broken-volume").await?;
+async fn a_volume_that_no_node_can_mount_is_missed(job: &Job<'_>) -> anyhow::Result<()> {
+    let client = job.client;
+    install::create(client, &job.marked(include_str!("broken-volume.yaml"))).await?;
+    let run = start(job, "broken-volume").await?;
     let mover = wait_for("a mover for the broken volume", LIMIT, || async {
         let found = movers(client, &run).await?;
         Ok(found.into_iter().find(|p| uses_claim(p, "broken") && is_pending(p)))
@@ -160,16 +206,27 @@ fn is_pending(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending")
 }
 
-async fn a_deleted_backup_takes_its_recovery_point_along(client: &Client) -> anyhow::Result<()> {
-    let locations: Api<api::BackupLocation> = Api::namespaced(client.clone(), api::ADMIN_NAMESPACE);
-    for name in ["killed-mover", "killed-operator", "broken-volume"] {
-        backups(client).delete(name, &DeleteParams::default()).await?;
-        wait_for(&format!("the end of {name}"), LIMIT, || async {
-            Ok(backups(client).get_opt(name).await?.is_none().then_some(()))
-        })
-        .await?;
+async fn a_deleted_backup_takes_its_recovery_point_along(environment: &Environment) -> anyhow::Result<()> {
+    let site = &environment.east;
+    let mut gone = BTreeSet::new();
+    for name in tidy::BACKUPS {
+        let point = backups(&site.client).get(name).await?.status.and_then(|s| s.recovery_point);
+        gone.insert(point.with_context(|| format!("{name} has no recovery point"))?);
     }
-    let location = locations.get("vault").await?;
-    ensure!(location.status.is_some_and(|s| s.phase == api::LocationPhase::Ready), "the location is not ready");
+    let before = points(environment).await?;
+    ensure!(gone.is_subset(&before), "{gone:?} are not all among {before:?}");
+    for name in tidy::BACKUPS {
+        let args = ["backup", "delete", name, "-n", api::ADMIN_NAMESPACE, "--timeout", "3m"];
+        let said = orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
+        ensure!(said.contains("is gone from"), "{said}");
+    }
+    let after = points(environment).await?;
+    ensure!(after == &before - &gone, "{gone:?} were to go of {before:?}, there are {after:?}");
     Ok(())
+}
+
+/// The recovery points in the repository, read from this machine, which reaches the store at another address than pods do.
+async fn points(environment: &Environment) -> anyhow::Result<BTreeSet<String>> {
+    let text = orlop::succeed(None, &["repo", "list", "-o", "name"], &environment.repo_env()).await?;
+    Ok(text.lines().map(str::to_owned).collect())
 }

@@ -3,7 +3,9 @@
 //! A mover gets a [`Job`], tells how far it is in lines of JSON, and ends with one [`Outcome`]. It decides nothing: which
 //! volume, which parent and what to do about a failure is the operator's business. Its promises:
 //!
-//! * A backup that is `ok` has been read back whole from the repository.
+//! * Of a backup that is `ok`, everything that it wrote has been read back whole from the repository; of what it took over from
+//!   earlier recovery points, every page of the tree has been read, and every blob of content was found in the sealed directory of
+//!   its pack. The bytes of those older blobs are read by `orlop repo check --read-data`.
 //! * A restore that is `ok` has been compared with the repository byte by byte. Until then the volume carries a marker, so
 //!   that a half-filled volume is never taken for a full one.
 

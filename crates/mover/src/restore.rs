@@ -32,7 +32,7 @@ pub(crate) async fn restore(
     let progress = LineProgress::new(lines, Phase::Fill, Some(expected.bytes));
     let tree = tree::restore(repository, root, volume, &options, progress).await?;
     let walk = WalkOptions { ignore_at_top, ..WalkOptions::default() };
-    let options = VerifyOptions { walk, cancel: cancel.clone() };
+    let options = VerifyOptions { walk, cancel: cancel.clone(), ..VerifyOptions::default() };
     let progress = LineProgress::new(lines, Phase::Compare, Some(expected.bytes));
     let compared = tree::verify(repository, root, Some(volume), &options, progress).await?;
     if tree.failed.is_empty() && compared.differences.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use mover::{Direction, FailureKind, Job, Lines, MARKER_NAME, MESSAGE_BYTES, Outcome, run, run_process};
 use repository::tree::ExpectedCounts;
-use repository::{Passphrase, Repository, RetryPolicy, StoreConfig, TableRef};
+use repository::{PackId, Passphrase, Repository, RetryPolicy, StoreConfig, TableRef};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -169,6 +169,47 @@ async fn an_increment_stores_what_changed() {
     let tree = second.backup.unwrap().tree;
     assert!(tree.new_bytes < 10_000, "{tree:?}");
     assert_eq!(tree.files, 2);
+}
+
+/// What an increment takes over was written by others, long ago, and may be gone since.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_increment_on_what_is_gone_is_stored_whole() {
+    let world = World::new().await;
+    // The first pack is full of content, the second has the rest and the tree.
+    let content = noise(40 << 20);
+    let volume = world.volume("volume", &[("large", &content), ("small", b"1")]);
+    let first = world.backup(volume.clone(), None).await;
+    let listed = first.backup.as_ref().unwrap().packs.listed.clone();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    fs::write(volume.join("data/small"), "2").unwrap();
+    let pack = |id: &PackId| world.home.path().join(format!("store/domains/default/packs/{:02x}/{id}", id.writer.0[0]));
+    fs::remove_file(pack(&listed[0].id)).unwrap();
+    let second = world.backup(volume, first.root()).await;
+    assert!(second.ok, "{second:?}");
+    let tree = &second.backup.as_ref().unwrap().tree;
+    assert!(tree.parent_lost.as_ref().is_some_and(|why| why.contains("missing")), "{tree:?}");
+    let filled = world.restore(world.empty("target"), &second).await;
+    assert!(filled.ok, "{filled:?}");
+    assert_eq!(fs::read(world.home.path().join("target/data/large")).unwrap(), content);
+}
+
+/// Pages that are equal are shared by their identity, without reading what there is of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_of_the_parent_is_not_handed_on() {
+    let world = World::new().await;
+    let volume = world.volume("volume", &[("small", b"1")]);
+    let first = world.backup(volume.clone(), None).await;
+    let root = first.root().unwrap().root;
+    let name = format!("store/domains/default/packs/{:02x}/{}", root.pack.writer.0[0], root.pack);
+    let path = world.home.path().join(name);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[root.offset as usize + 5] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let second = world.backup(volume, first.root()).await;
+    assert!(second.ok, "{second:?}");
+    assert_ne!(second.root().unwrap().root.pack, root.pack);
+    let filled = world.restore(world.empty("target"), &second).await;
+    assert!(filled.ok, "{filled:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

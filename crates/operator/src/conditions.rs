@@ -66,6 +66,25 @@ pub fn set(conditions: &mut Vec<Condition>, says: Says, generation: Option<i64>,
     }
 }
 
+/// Sets one condition, unless it says the same already: the answer and the word. For messages with parts that differ each time, such as
+/// how long somebody has waited: what is written wakes who wrote it, so new words for the same thing would be written for ever, and at
+/// once.
+pub fn set_once(conditions: &mut Vec<Condition>, says: Says, generation: Option<i64>, now: Timestamp) {
+    let same = |c: &Condition| {
+        let condition = (c.type_.as_str(), c.status.as_str(), c.reason.as_str(), c.observed_generation);
+        condition == (says.type_, says.answer.text(), says.reason.as_str(), generation)
+    };
+    if !conditions.iter().any(same) {
+        set(conditions, says, generation, now);
+    }
+}
+
+/// What a condition says for people.
+#[must_use]
+pub fn said<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a str> {
+    conditions.iter().find(|c| c.type_ == type_).map(|c| c.message.as_str())
+}
+
 /// Since when a condition says yes.
 #[must_use]
 pub fn yes_since(conditions: &[Condition], type_: &str) -> Option<Timestamp> {
@@ -121,6 +140,19 @@ mod tests {
         assert_eq!(conditions[0].observed_generation, Some(2));
         set(&mut conditions, says(Answer::Yes, "c"), Some(2), at(3));
         assert_eq!((conditions.len(), conditions[0].last_transition_time.0), (1, at(3)));
+    }
+
+    #[test]
+    fn other_words_for_the_same_are_not_written() {
+        let mut conditions = Vec::new();
+        set_once(&mut conditions, says(Answer::No, "after 1.2 s"), Some(1), at(1));
+        let before = conditions.clone();
+        set_once(&mut conditions, says(Answer::No, "after 2.1 s"), Some(1), at(2));
+        assert_eq!(conditions, before);
+        set_once(&mut conditions, Says { reason: "Lost".into(), ..says(Answer::No, "gone") }, Some(1), at(3));
+        assert_eq!((said(&conditions, READY), conditions[0].last_transition_time.0), (Some("gone"), at(1)));
+        set_once(&mut conditions, says(Answer::Yes, "there"), Some(1), at(4));
+        assert_eq!((said(&conditions, READY), conditions[0].last_transition_time.0), (Some("there"), at(4)));
     }
 
     #[test]

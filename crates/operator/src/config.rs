@@ -15,6 +15,8 @@ pub struct OperatorConfig {
     pub identity: String,
     /// The image that mover pods run; the operator's own.
     pub image: String,
+    /// Names of Secrets with which mover pods pull the image. They must exist in every namespace whose volumes are moved.
+    pub pull_secrets: Vec<String>,
     /// Where health and metrics are served.
     pub listen: SocketAddr,
     /// Whether only the holder of the lease reconciles. Off only where there can be no second operator.

@@ -74,6 +74,17 @@ impl Error {
         refused.then(|| status.message.clone())
     }
 
+    /// The words of an API server that answered that it does not make what it was asked for. Unlike [`Self::refusal`] with those that it
+    /// calls its own fault, such as that a webhook that it has to ask is down: they may pass, but nobody knows when.
+    #[must_use]
+    pub fn creation_refusal(&self) -> Option<String> {
+        let Self::Kube { source, .. } = self else { return None };
+        match &**source {
+            kube::Error::Api(status) if status.code >= 500 => Some(status.message.clone()),
+            _ => self.refusal(),
+        }
+    }
+
     /// A word for metrics.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -113,5 +124,37 @@ impl<T> During<T> for Result<T, repository::Error> {
 impl<T> During<T> for Result<T, serde_json::Error> {
     fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|source| Error::Json { doing: doing(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answered(code: u16) -> Error {
+        let status = Status { code, message: "failed calling webhook".into(), ..Status::default() };
+        Error::Kube { doing: "create the Pod shop/m".into(), source: Box::new(kube::Error::Api(Box::new(status))) }
+    }
+
+    #[test]
+    fn what_an_api_server_answers_is_told_apart() {
+        let check = |code, refusal: bool, of_creation: bool| {
+            let error = answered(code);
+            assert_eq!(
+                (error.refusal().is_some(), error.creation_refusal().is_some()),
+                (refusal, of_creation),
+                "{code}"
+            );
+        };
+        check(403, true, true);
+        check(422, true, true);
+        check(409, false, false);
+        check(429, false, false);
+        check(500, false, true);
+        check(503, false, true);
+        let silent = Error::NotStored("Pod shop/m".into(), "uid");
+        assert_eq!(silent.creation_refusal(), None);
     }
 }

@@ -133,23 +133,26 @@ impl Candidate {
         lease
     }
 
-    /// Waits until we have the lease.
-    async fn acquire(&mut self) {
+    /// Waits until we have the lease. Gives the instant before it was asked for: others count its age from when it was written, which is
+    /// after that, and may be long before the answer came. An answer that comes too late to lead by is none.
+    async fn acquire(&mut self) -> Instant {
         loop {
-            match self.attempt().await {
-                Ok(Attempt::Ours) => return,
-                Ok(Attempt::Others | Attempt::Raced) => {}
-                Err(error) => tracing::warn!(%error, "the lease could not be taken"),
+            let begun = Instant::now();
+            match tokio::time::timeout(self.limits.lease_renew_deadline, self.attempt()).await {
+                Ok(Ok(Attempt::Ours)) => return begun,
+                Ok(Ok(Attempt::Others | Attempt::Raced)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be taken"),
+                Err(_) => tracing::warn!("the lease could not be taken in time"),
             }
             tokio::time::sleep(self.limits.lease_retry).await;
         }
     }
 
-    /// Keeps the lease; returns when it is lost.
-    async fn keep(&mut self) {
-        let mut renewed = Instant::now();
+    /// Keeps the lease, which was last asked for at that instant; returns when it is lost.
+    async fn keep(&mut self, mut renewed: Instant) {
         loop {
-            tokio::time::sleep(self.limits.lease_retry).await;
+            let left = self.limits.lease_renew_deadline.saturating_sub(renewed.elapsed());
+            tokio::time::sleep(self.limits.lease_retry.min(left)).await;
             let left = self.limits.lease_renew_deadline.saturating_sub(renewed.elapsed());
             let begun = Instant::now();
             match tokio::time::timeout(left, self.attempt()).await {
@@ -202,14 +205,14 @@ pub async fn lead<F, W>(
 {
     let mut candidate = Candidate::new(client, config);
     loop {
-        tokio::select! {
-            () = candidate.acquire() => {}
+        let begun = tokio::select! {
+            begun = candidate.acquire() => begun,
             () = shutdown.cancelled() => return,
-        }
+        };
         tracing::info!(identity = candidate.me, "this operator leads");
         metrics.set_leader(true);
         let stopped = tokio::select! {
-            () = candidate.keep() => false,
+            () = candidate.keep(begun) => false,
             () = work() => true,
             () = shutdown.cancelled() => true,
         };

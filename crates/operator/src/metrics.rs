@@ -120,9 +120,14 @@ impl Metrics {
         r.register("leader", "1 in the operator that reconciles, else 0", self.leader.clone());
     }
 
-    /// Whether this operator leads.
+    /// Whether this operator leads. One that does not knows nothing of how things are: what it saw when it led, another one sees now.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+        if !leads {
+            self.location_ready.clear();
+            self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.last_good_age.clear();
+        }
     }
 
     /// A run of a kind ended in a phase.
@@ -220,5 +225,20 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn who_leads_no_more_says_nothing_of_how_things_are() {
+        let metrics = Metrics::default();
+        metrics.set_leader(true);
+        metrics.probed("shop", "main", true);
+        metrics.good_point("shop", at(100));
+        metrics.run_ended("ApplicationBackup", api::Phase::Succeeded, 0);
+        metrics.encode(at(160)).expect("our labels are text");
+        metrics.set_leader(false);
+        let text = metrics.encode(at(170)).expect("our labels are text");
+        let gauges = ["orlop_location_ready{", "orlop_last_good_recovery_point_age_seconds{"];
+        assert!(!text.lines().any(|line| gauges.iter().any(|gauge| line.starts_with(gauge))), "{text}");
+        assert!(text.contains("orlop_leader 0") && text.contains("orlop_runs_total{"), "{text}");
     }
 }

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use api::{BackupStage, Phase, ReclaimPolicy, VolumeStage};
 use application::{LedgerEntry, Outcome};
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use repository::table::Reader;
 use repository::{RecoveryPoint, Repository, TableRef};
+use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
 use serde_json::json;
 use support::kubelet::Behaviour;
 use support::{ADMIN, SHOP, World, claim_manifest, until};
@@ -243,6 +244,18 @@ async fn a_deleted_backup_takes_its_point_along_only_when_told() {
         world.backup_with(name, |s| s.reclaim_policy = policy).await;
         assert_eq!(world.finished(name).await.status.unwrap().phase, Phase::Succeeded);
     }
+    // Only what is to take something along is held: the other one can go when no operator is there any more.
+    world.let_go("stays").await;
+    assert_eq!(api.get("goes").await.unwrap().finalizers(), [api::FINALIZER]);
+    let change = json!({"spec": {"reclaimPolicy": "Retain"}});
+    api.patch("goes", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
+    world.let_go("goes").await;
+    let back = json!({"spec": {"reclaimPolicy": "Delete"}});
+    api.patch("goes", &PatchParams::default(), &Patch::Merge(&back)).await.unwrap();
+    until("the finalizer to be back", || async {
+        (!api.get("goes").await.unwrap().finalizers().is_empty()).then_some(())
+    })
+    .await;
     let repository = world.repository().await;
     assert_eq!(repository.points().await.unwrap().len(), 2);
     for name in ["stays", "goes"] {
@@ -312,5 +325,66 @@ async fn a_spec_that_is_changed_ends_the_run() {
     assert_eq!(status.phase, Phase::Failed);
     assert!(status.message.unwrap_or_default().contains("the spec was changed"), "it says why");
     assert_eq!((status.recovery_point, world.left_behind().await), (None, Vec::<String>::new()));
+    operator.stop().await;
+}
+
+/// Where the first mover that was started for a claim may run.
+fn node_affinity(world: &World, claim: &str) -> k8s_openapi::api::core::v1::NodeAffinity {
+    let mounts = |pod: &Pod| {
+        let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+        volumes.iter().any(|v| v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == claim))
+    };
+    let mover = world.kubelet.started().into_iter().find(mounts).unwrap();
+    mover.spec.unwrap().affinity.and_then(|a| a.node_affinity).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_goes_to_the_node_that_has_the_volume_or_rather_there() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let mut shared = claim_manifest("shared");
+    shared["spec"]["accessModes"] = json!(["ReadWriteMany"]);
+    world.create::<PersistentVolumeClaim>(SHOP, shared).await;
+    world.bound(SHOP, "shared").await;
+    world.claim(SHOP, "lost").await;
+    for (claim, node) in [("data", "node-1"), ("shared", "node-1"), ("lost", "a-node-that-is-gone")] {
+        let pod = json!({"metadata": {"name": format!("uses-{claim}")}, "spec": {
+            "nodeName": node,
+            "containers": [{"name": "c", "image": "c:1"}],
+            "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": claim}}],
+        }});
+        world.create::<Pod>(SHOP, pod).await;
+    }
+    let operator = world.operator();
+    world.backup("b").await;
+    assert_eq!(world.finished("b").await.status.unwrap().phase, Phase::Succeeded);
+    let data = node_affinity(&world, "data");
+    assert!(data.required_during_scheduling_ignored_during_execution.is_some(), "{data:?}");
+    let shared = node_affinity(&world, "shared");
+    assert!(shared.required_during_scheduling_ignored_during_execution.is_none(), "{shared:?}");
+    assert!(shared.preferred_during_scheduling_ignored_during_execution.is_some(), "{shared:?}");
+    assert_eq!(node_affinity(&world, "lost"), Default::default(), "a node that is not there cannot be asked for");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_that_the_api_server_cannot_make_is_missed_and_the_others_go_on() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    world.namespace("bank").await;
+    let folder = world.claim("bank", "ledger").await;
+    std::fs::write(folder.join("book"), "kept").unwrap();
+    // What an API server answers when a webhook that it must ask is down.
+    let plan = Plan::none().with(Rule::on(Verb::Create, Fault::INTERNAL_ERROR).path("/namespaces/shop/pods"));
+    let proxy = FaultProxy::start(world.plane.kubeconfig(), plan).await.unwrap();
+    let operator = support::start(proxy.client().await.unwrap(), world.config());
+    world.backup_with("b", |spec| spec.namespaces = vec!["bank".into(), SHOP.into()]).await;
+    let status = world.finished("b").await.status.unwrap();
+    assert_eq!(status.phase, Phase::Incomplete, "{status:#?}");
+    let volume = |claim: &str| status.volumes.iter().find(|v| v.claim == claim).unwrap();
+    assert_eq!((volume("ledger").stage, volume("data").stage), (VolumeStage::Done, VolumeStage::Missed));
+    let reason = volume("data").reason.clone().unwrap();
+    assert!(reason.contains("the mover pod was refused") && reason.contains("injected"), "{reason}");
+    assert_eq!(world.left_behind().await, Vec::<String>::new());
     operator.stop().await;
 }

@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::time::Duration;
+
 use api::Phase;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use operator::OperatorConfig;
-use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule};
+use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
 use support::{ADMIN, World, start, until};
 
 fn config(world: &World, identity: &str) -> OperatorConfig {
@@ -51,4 +53,16 @@ async fn an_operator_that_is_cut_off_stops_and_another_takes_over() {
     second.stop().await;
     held_by(&world, "first").await;
     first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_not_given_in_time_is_asked_for_again() {
+    sandbox::require_assets!();
+    let world = World::new().await;
+    let slow = Fault::Delay(Duration::from_secs(3600));
+    let plan = Plan::none().with(Rule::on(Verb::Create, slow).path("/leases").first(1));
+    let proxy = FaultProxy::start(world.plane.kubeconfig(), plan).await.unwrap();
+    let operator = start(proxy.client().await.unwrap(), config(&world, "first"));
+    held_by(&world, "first").await;
+    operator.stop().await;
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -22,6 +22,8 @@ use support::{ADMIN, PASSPHRASE, World, start, until};
 const WORKS: u8 = 0;
 const FULL: u8 = 1;
 const AWAY: u8 = 2;
+/// Takes everything but recovery points.
+const UNPUBLISHED: u8 = 3;
 
 /// A store that does what its mood says.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ impl Moody {
     fn write(&self, name: &str) -> Result<(), StoreError> {
         match self.mood.load(Ordering::SeqCst) {
             FULL => Err(StoreError::new(StoreErrorKind::NoSpace, "write", name)),
+            UNPUBLISHED if name.contains("/points/") => {
+                Err(StoreError::new(StoreErrorKind::Unreachable, "write", name))
+            }
             _ => self.read(name),
         }
     }
@@ -169,5 +174,35 @@ async fn a_wrong_passphrase_fails_the_run_at_once() {
     let (phase, reason, message) = failed(&world, "locked-out").await;
     assert_eq!((phase, reason.as_str()), (Phase::Failed, "WrongPassphrase"), "{message}");
     assert!(!message.contains(PASSPHRASE), "no secret in a message: {message}");
+    operator.stop().await;
+}
+
+/// The packs in the bucket.
+fn packs(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let count = |path: PathBuf| match path.is_dir() {
+        true => packs(&path),
+        false => usize::from(path.components().any(|part| part.as_os_str() == "packs")),
+    };
+    entries.map(count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_that_cannot_be_published_is_given_up_in_the_end_and_is_stored_once() {
+    sandbox::require_assets!();
+    let (world, mood, operator) = world().await;
+    let api: Api<api::ApplicationBackup> = world.api(ADMIN);
+    mood.store(UNPUBLISHED, Ordering::SeqCst);
+    world.backup("b").await;
+    until("the run to wait", || async {
+        let status = api.get("b").await.unwrap().status?;
+        status.conditions.iter().any(|c| c.type_ == "Blocked" && c.status == "True").then_some(())
+    })
+    .await;
+    let stored = packs(&world.buckets());
+    let (phase, reason, message) = failed(&world, "b").await;
+    assert_eq!((phase, reason.as_str()), (Phase::Failed, "Unreachable"), "{message}");
+    assert!(message.contains("it was waited for since"), "{message}");
+    assert!(stored > 0 && packs(&world.buckets()) == stored, "it was stored again");
     operator.stop().await;
 }

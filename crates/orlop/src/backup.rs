@@ -1,6 +1,6 @@
 //! `orlop backup`: runs that make recovery points.
 
-use api::{ApplicationBackup, ApplicationBackupSpec, ObjectFilter, ReclaimPolicy};
+use api::{ApplicationBackup, ApplicationBackupSpec, BackupLocation, ObjectFilter, ReclaimPolicy};
 use clap::{Args, Subcommand, ValueEnum};
 use kube::ResourceExt;
 use kube::api::PostParams;
@@ -118,6 +118,12 @@ impl Kind for ApplicationBackup {
             human::maybe(status.recovery_point),
         ]
     }
+
+    fn held_by(&self) -> Option<String> {
+        let conditions = &self.status.as_ref()?.conditions;
+        let released = conditions.iter().find(|c| c.type_ == operator::conditions::RELEASED && c.status == "False")?;
+        Some(released.message.clone())
+    }
 }
 
 /// Runs the command.
@@ -136,24 +142,61 @@ pub(crate) async fn run(args: BackupArgs) -> Result<Exit> {
             let backup: ApplicationBackup = verbs::get(&cluster, &name).await?;
             output::print(&output::resource(format, &backup, || backup.view().summary())?)?;
         }
-        Verb::Delete(delete) => {
-            let gone: ApplicationBackup = verbs::delete(&cluster, &delete).await?;
-            output::print(&output::resource(format, &gone, || deleted(&gone, delete.dry_run))?)?;
-        }
+        Verb::Delete(args) => delete(&cluster, &args, format).await?,
     }
     Ok(Exit::Succeeded)
 }
 
-fn deleted(backup: &ApplicationBackup, dry_run: bool) -> String {
-    let point = backup.status.as_ref().and_then(|s| s.recovery_point.as_deref());
-    let fate = match (point, backup.spec.reclaim_policy) {
-        (None, _) => "it has no recovery point".to_owned(),
-        (Some(point), ReclaimPolicy::Retain) => {
-            format!("the recovery point {point} stays in {}", backup.spec.backup_location)
+async fn delete(cluster: &Cluster, args: &DeleteArgs, format: Format) -> Result<()> {
+    let before: ApplicationBackup = verbs::get(cluster, &args.name).await?;
+    // Where the location cannot be read, nothing speaks against its being there.
+    let location = cluster.api::<BackupLocation>().get_opt(&before.spec.backup_location).await;
+    let fate = Fate::of(&before, matches!(location, Ok(None)));
+    let gone: ApplicationBackup = verbs::delete(cluster, args).await?;
+    output::print(&output::resource(format, &gone, || deleted(&gone, &fate, args))?)
+}
+
+/// What becomes of the recovery point of a backup that is deleted.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// There is none.
+    None,
+    /// It stays, for a reason if it was to go.
+    Stays(Option<&'static str>),
+    /// The operator removes it before it lets the backup go.
+    Goes,
+}
+
+impl Fate {
+    /// The operator removes what the finalizer keeps the backup for, and can do it only through the location.
+    fn of(backup: &ApplicationBackup, location_is_gone: bool) -> Self {
+        let has_point = backup.status.as_ref().is_some_and(|s| s.recovery_point.is_some());
+        match backup.spec.reclaim_policy {
+            _ if !has_point => Self::None,
+            ReclaimPolicy::Retain => Self::Stays(None),
+            ReclaimPolicy::Delete if !backup.finalizers().iter().any(|f| f == api::FINALIZER) => {
+                Self::Stays(Some("no operator has taken charge of the backup"))
+            }
+            ReclaimPolicy::Delete if location_is_gone => {
+                Self::Stays(Some("there is no such location any more through which it could be removed"))
+            }
+            ReclaimPolicy::Delete => Self::Goes,
         }
-        (Some(point), ReclaimPolicy::Delete) => format!("so is the recovery point {point}"),
+    }
+}
+
+fn deleted(backup: &ApplicationBackup, fate: &Fate, args: &DeleteArgs) -> String {
+    let point = backup.status.as_ref().and_then(|s| s.recovery_point.as_deref()).unwrap_or_default();
+    let location = &backup.spec.backup_location;
+    let fate = match fate {
+        Fate::None => "it has no recovery point".to_owned(),
+        Fate::Stays(None) => format!("the recovery point {point} stays in {location}"),
+        Fate::Stays(Some(why)) => format!("the recovery point {point} stays in {location}: {why}"),
+        Fate::Goes if args.dry_run => format!("the recovery point {point} would be removed from {location}"),
+        Fate::Goes if args.no_wait => format!("the recovery point {point} will be removed from {location}"),
+        Fate::Goes => format!("the recovery point {point} is gone from {location}"),
     };
-    format!("{} deleted, {fate}{}\n", output::resource_name(backup), dry(dry_run))
+    format!("{} {}, {fate}{}\n", output::resource_name(backup), args.done(), dry(args.dry_run))
 }
 
 async fn make(cluster: &Cluster, args: &CreateArgs, format: Format) -> Result<Exit> {
@@ -202,13 +245,26 @@ mod tests {
     fn deleting_says_what_becomes_of_the_recovery_point() {
         let mut backup =
             ApplicationBackup::new("b", ApplicationBackupSpec { backup_location: "main".into(), ..Default::default() });
-        let check = |backup: &ApplicationBackup, fate: &str| {
-            assert_eq!(deleted(backup, false), format!("applicationbackup.orlop.io/b deleted, {fate}\n"));
+        let waits = DeleteArgs { name: "b".into(), dry_run: false, no_wait: false, timeout: None };
+        let check = |backup: &ApplicationBackup, location_is_gone, args: &DeleteArgs, said: &str| {
+            let text = deleted(backup, &Fate::of(backup, location_is_gone), args);
+            assert_eq!(text, format!("applicationbackup.orlop.io/b {said}\n"));
         };
-        check(&backup, "it has no recovery point");
+        check(&backup, false, &waits, "deleted, it has no recovery point");
         backup.status = Some(api::ApplicationBackupStatus { recovery_point: Some("p".into()), ..Default::default() });
-        check(&backup, "the recovery point p stays in main");
+        check(&backup, false, &waits, "deleted, the recovery point p stays in main");
         backup.spec.reclaim_policy = ReclaimPolicy::Delete;
-        check(&backup, "so is the recovery point p");
+        let not_ours = "deleted, the recovery point p stays in main: no operator has taken charge of the backup";
+        check(&backup, false, &waits, not_ours);
+        backup.metadata.finalizers = Some(vec![api::FINALIZER.into()]);
+        check(&backup, false, &waits, "deleted, the recovery point p is gone from main");
+        let gone = "deleted, the recovery point p stays in main: there is no such location any more through which it could be removed";
+        check(&backup, true, &waits, gone);
+        let asks = DeleteArgs { no_wait: true, ..waits.clone() };
+        check(&backup, false, &asks, "is being deleted, the recovery point p will be removed from main");
+        let tries = DeleteArgs { dry_run: true, ..waits };
+        let would =
+            "deleted, the recovery point p would be removed from main (dry run on the server: nothing was changed)";
+        check(&backup, false, &tries, would);
     }
 }

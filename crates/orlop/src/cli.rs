@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::complete::CompletionArgs;
 use crate::daemons::{MoverArgs, OperatorArgs};
@@ -88,9 +88,18 @@ pub(crate) fn run(words: &[OsString]) -> Result<Exit> {
     // clap writes usage errors, help and version itself, and ends with 2 or 0.
     let matches = called_as.command().get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    refuse_ignored(&matches)?;
     logs::start(&cli.logs, matches!(cli.command, Command::Operator(_) | Command::Mover(_)))?;
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Error::new("start the runtime").because(e))?;
     runtime.block_on(dispatch(cli.command))
+}
+
+/// Refuses what clap takes and no command would look at.
+fn refuse_ignored(matches: &ArgMatches) -> Result<()> {
+    match matches.subcommand() {
+        Some(("restore", matches)) => restore::refuse_before_verb(matches),
+        _ => Ok(()),
+    }
 }
 
 async fn dispatch(command: Command) -> Result<Exit> {
@@ -139,6 +148,53 @@ mod tests {
             (&["orlop", "restore", "web", "--timeout", "5s"], false),
         ] {
             assert_eq!(Cli::try_parse_from(line).is_ok(), good, "{line:?}");
+        }
+    }
+
+    /// Every way to say something about a new restore.
+    const OF_A_NEW_RESTORE: &[&[&str]] = &[
+        &["web"],
+        &["--recovery-point", "p"],
+        &["--backup-location", "main"],
+        &["--name", "r"],
+        &["--to", "a=b"],
+        &["--storage-class", "a=b"],
+        &["--replace-policy", "delete"],
+        // Also where it is what it would be anyway.
+        &["--replace-policy", "retain"],
+        &["--include", "ConfigMap"],
+        &["--accept-incomplete"],
+        &["--wait"],
+        &["--wait", "--timeout", "5s"],
+        &["--dry-run"],
+    ];
+
+    #[test]
+    fn what_belongs_to_a_new_restore_is_refused_before_a_verb() {
+        let refused = |words: &[&str]| {
+            let matches = Cli::command().try_get_matches_from(words).expect("clap takes it");
+            refuse_ignored(&matches).err().map(|e| (e.exit_code(), e.to_string()))
+        };
+        let verbs: [&[&str]; 4] = [&["delete", "x"], &["list"], &["show", "x"], &["create", "x"]];
+        for verb in verbs {
+            for early in OF_A_NEW_RESTORE {
+                let words = [&["orlop", "restore"], *early, verb].concat();
+                let (exit, said) = refused(&words).unwrap_or_else(|| panic!("{words:?} is taken"));
+                assert!(exit == Exit::Usage && said.contains(early[0]) && said.contains(verb[0]), "{words:?}: {said}");
+            }
+            let words = [&["orlop", "restore", "-n", "x", "-o", "json", "--log-format", "json"], verb].concat();
+            assert_eq!(refused(&words), None, "{words:?}");
+        }
+        let words = ["orlop", "restore", "web", "--dry-run", "-n", "x"];
+        assert_eq!(refused(&words), None, "without a verb they are what is wanted");
+    }
+
+    #[test]
+    fn no_way_to_say_something_about_a_new_restore_is_forgotten() {
+        let tested: Vec<_> = OF_A_NEW_RESTORE.iter().flat_map(|words| words.iter()).collect();
+        for id in restore::ids_of_create() {
+            let word = if id == "backup" { "web".to_owned() } else { format!("--{}", id.replace('_', "-")) };
+            assert!(tested.iter().any(|tested| **tested == word), "{word}");
         }
     }
 }

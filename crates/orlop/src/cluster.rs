@@ -16,16 +16,24 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const NOT_INSTALLED: &str = "Orlop is not installed in this cluster: it does not know the custom resources of orlop.io";
 const INSTALL: &str = "kubectl apply -f deploy/crds -f deploy/operator";
 
-/// Which cluster, and which namespace in it.
+/// Which cluster.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
-pub(crate) struct ClusterArgs {
+pub(crate) struct ConnectionArgs {
     /// The kubeconfig to use; else KUBECONFIG, ~/.kube/config, or the pod's service account
     #[arg(long, value_name = "FILE", global = true)]
     kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig
     #[arg(long, value_name = "NAME", global = true)]
     context: Option<String>,
+}
+
+/// Which cluster, and which namespace in it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ClusterArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
     /// The namespace that the resource lives in; else the context's
     #[arg(short = 'n', long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
@@ -41,9 +49,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes a client. Nothing is sent yet, so this fails only when the configuration cannot be used.
     pub(crate) async fn connect(args: &ClusterArgs) -> Result<Self> {
+        Self::connect_to(&args.connection, args.namespace.clone()).await
+    }
+
+    /// The same with a namespace that is said elsewhere, or else the context's.
+    pub(crate) async fn connect_to(args: &ConnectionArgs, namespace: Option<String>) -> Result<Self> {
         let mut config = configuration(args).await?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let server = config.cluster_url.to_string();
         let client =
             Client::try_from(config).map_err(|e| Error::new(format!("make a client for {server}")).because(e))?;
@@ -91,7 +104,7 @@ impl Cluster {
     }
 }
 
-async fn configuration(args: &ClusterArgs) -> Result<Config> {
+async fn configuration(args: &ConnectionArgs) -> Result<Config> {
     let kubeconfig = match &args.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
         None => Kubeconfig::read(),

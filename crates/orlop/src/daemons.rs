@@ -10,7 +10,7 @@ use operator::{AsLocated, Limits, OperatorConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterArgs};
+use crate::cluster::{Cluster, ConnectionArgs};
 use crate::error::{Error, Exit, Result};
 
 /// Run the operator
@@ -19,6 +19,9 @@ pub(crate) struct OperatorArgs {
     /// The image that movers run: the operator's own
     #[arg(long, env = "ORLOP_IMAGE", hide_env_values = true, value_name = "IMAGE")]
     image: String,
+    /// Secrets with which movers pull the image; they must exist in every namespace that has volumes
+    #[arg(long, env = "ORLOP_IMAGE_PULL_SECRETS", hide_env_values = true, value_name = "NAME", value_delimiter = ',')]
+    image_pull_secret: Vec<String>,
     /// Where health and metrics are served
     #[arg(
         long,
@@ -37,8 +40,9 @@ pub(crate) struct OperatorArgs {
     /// Work without holding the lease; only where there can be no second operator
     #[arg(long)]
     no_leader_election: bool,
+    // It works in all namespaces, and lives in `home`: there is no other that could be meant.
     #[command(flatten)]
-    cluster: ClusterArgs,
+    cluster: ConnectionArgs,
 }
 
 /// Move one volume; the operator starts this
@@ -54,12 +58,14 @@ pub(crate) struct MoverArgs {
 
 /// Runs the operator until it is told to stop.
 pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
-    let cluster = Cluster::connect(&args.cluster).await?;
+    let cluster = Cluster::connect_to(&args.cluster, Some(args.home.clone())).await?;
     let identity = args.identity.unwrap_or_else(|| format!("orlop-{}", std::process::id()));
     let config = OperatorConfig {
         namespace: args.home,
         identity,
         image: args.image,
+        // An environment variable that is set and empty is one empty name.
+        pull_secrets: args.image_pull_secret.into_iter().filter(|name| !name.is_empty()).collect(),
         listen: args.listen,
         leader_election: !args.no_leader_election,
         limits: Limits::default(),

@@ -170,14 +170,14 @@ async fn delete(cluster: &Cluster, args: &DeleteArgs, format: Format) -> Result<
     let backups = verbs::all(cluster, &cluster.api::<ApplicationBackup>()).await?;
     let users = backups.iter().filter(|b| b.spec.backup_location == args.name).count();
     let gone: BackupLocation = verbs::delete(cluster, args).await?;
-    let table = || deleted(&gone, users as u64, args.dry_run);
+    let table = || deleted(&gone, users as u64, args);
     output::print(&output::resource(format, &gone, table)?)?;
     Ok(Exit::Succeeded)
 }
 
-fn deleted(location: &BackupLocation, users: u64, dry_run: bool) -> String {
-    let name = output::resource_name(location);
-    let mut text = format!("{name} deleted, the repository in {} stays{}\n", location.spec.path, dry(dry_run));
+fn deleted(location: &BackupLocation, users: u64, args: &DeleteArgs) -> String {
+    let (name, done) = (output::resource_name(location), args.done());
+    let mut text = format!("{name} {done}, the repository in {} stays{}\n", location.spec.path, dry(args.dry_run));
     if users > 0 {
         let users = human::count(users, "backup was", "backups were");
         text.push_str(&format!("{users} made to it: deleting them no longer deletes their recovery points\n"));
@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn deleting_a_location_names_the_backups_that_lose_it() {
-        let text = deleted(&location(), 2, true);
+        let args = DeleteArgs { name: "main".into(), dry_run: true, no_wait: false, timeout: None };
+        let text = deleted(&location(), 2, &args);
         assert_eq!(
             text,
             "backuplocation.orlop.io/main deleted, the repository in backups stays (dry run on the server: nothing was changed)\n\

@@ -49,18 +49,28 @@ pub(crate) struct AddArgs {
     /// Certificates (PEM) of authorities that may have signed the service's certificate
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The access key id
-    #[arg(long, value_name = "ID", env = "AWS_ACCESS_KEY_ID", hide_env_values = true)]
+    /// The access key id; else AWS_ACCESS_KEY_ID
+    #[arg(long, value_name = "ID")]
     access_key_id: Option<String>,
-    /// File with the secret access key; else AWS_SECRET_ACCESS_KEY has it, and AWS_SESSION_TOKEN the token if there is one
+    /// File with the secret access key; else AWS_SECRET_ACCESS_KEY has it. A token in AWS_SESSION_TOKEN is taken only with both keys of
+    /// the environment, which it belongs to
     #[arg(long, value_name = "FILE")]
     secret_access_key_file: Option<PathBuf>,
-    /// File with the passphrase of the repository. Keep a copy elsewhere: without it nothing can be restored
-    #[arg(long, alias = "passphrase-file", value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true)]
+    /// File with the passphrase of the repository; else ORLOP_PASSWORD_FILE names it. Keep a copy elsewhere: without it nothing can be
+    /// restored
+    #[arg(long, alias = "passphrase-file", value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Use a Secret that exists, with access-key-id, secret-access-key and passphrase (and ca.crt with --ca-file), instead of making one
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["secret_access_key_file"])]
+    // What is given on the command line is refused beside it; variables that are there for other commands are not.
+    /// Use a Secret that exists, with access-key-id, secret-access-key and passphrase, instead of making one
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["access_key_id", "secret_access_key_file", "password_file", "ca_file"]
+    )]
     secret: Option<String>,
+    /// The Secret also has certificates of authorities, in ca.crt
+    #[arg(long, requires = "secret")]
+    ca_in_secret: bool,
     /// Do not wait until the operator has probed it
     #[arg(long)]
     no_wait: bool,
@@ -101,7 +111,7 @@ pub(crate) fn plan(args: &AddArgs, env: &dyn Fn(&str) -> Option<String>) -> Resu
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
         force_path_style: args.path_style,
-        ca_secret_ref: args.ca_file.as_ref().map(|_| entry(CA)),
+        ca_secret_ref: (args.ca_file.is_some() || args.ca_in_secret).then(|| entry(CA)),
     };
     let spec = BackupLocationSpec {
         type_: LocationType::S3,
@@ -135,16 +145,18 @@ type Entries = BTreeMap<String, ByteString>;
 
 fn entries(what: &str, args: &AddArgs, env: &dyn Fn(&str) -> Option<String>) -> Result<Entries> {
     let missing = |thing: &str, how: &str| Error::usage(format!("{what}: {thing} is missing")).next(how);
-    let key_id = args.access_key_id.clone().ok_or_else(|| {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
+    let key_id = args.access_key_id.clone().or_else(|| set("AWS_ACCESS_KEY_ID")).ok_or_else(|| {
         missing("the access key id", "give --access-key-id or AWS_ACCESS_KEY_ID, or an existing Secret with --secret")
     })?;
     let secret_key = match &args.secret_access_key_file {
         Some(path) => read_secret(path)?,
-        None => env("AWS_SECRET_ACCESS_KEY").map(String::into_bytes).ok_or_else(|| {
+        None => set("AWS_SECRET_ACCESS_KEY").map(String::into_bytes).ok_or_else(|| {
             missing("the secret access key", "give --secret-access-key-file or AWS_SECRET_ACCESS_KEY")
         })?,
     };
-    let passphrase = args.password_file.as_deref().ok_or_else(|| {
+    let passphrase = args.password_file.clone().or_else(|| set("ORLOP_PASSWORD_FILE").map(PathBuf::from));
+    let passphrase = passphrase.ok_or_else(|| {
         missing(
             "the passphrase of the repository",
             "give --password-file; to make a new one: head -c 32 /dev/urandom | base64 > passphrase (keep it safe)",
@@ -154,8 +166,9 @@ fn entries(what: &str, args: &AddArgs, env: &dyn Fn(&str) -> Option<String>) -> 
     let mut put = |key: &str, value: Vec<u8>| entries.insert(key.to_owned(), ByteString(value));
     put(ACCESS_KEY_ID, key_id.into_bytes());
     put(SECRET_ACCESS_KEY, secret_key);
-    put(PASSPHRASE, read_secret(passphrase)?);
-    if let Some(token) = env("AWS_SESSION_TOKEN") {
+    put(PASSPHRASE, read_secret(&passphrase)?);
+    let both_of_environment = args.access_key_id.is_none() && args.secret_access_key_file.is_none();
+    if let Some(token) = set("AWS_SESSION_TOKEN").filter(|_| both_of_environment) {
         put(SESSION_TOKEN, token.into_bytes());
     }
     if let Some(path) = &args.ca_file {
@@ -322,10 +335,6 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_the_way_to_give_it() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let password = dir.path().join("password");
-        std::fs::write(&password, "secret\n").expect("write");
-        let password = password.to_str().expect("UTF-8").to_owned();
         let key = ("AWS_SECRET_ACCESS_KEY", "x");
         let check = |line: &[&str], env: &[(&str, &str)], expected: &str| {
             let line = [&["main", "s3://backups"], line].concat();
@@ -335,17 +344,51 @@ pub(crate) mod tests {
         check(&[], &[], "the access key id is missing");
         check(&["--access-key-id", "a"], &[], "the secret access key is missing");
         check(&["--access-key-id", "a"], &[key], "the passphrase of the repository is missing");
-        let plan = planned(
-            &["main", "s3://backups", "--access-key-id", "a", "--password-file", &password],
-            &[key, ("AWS_SESSION_TOKEN", "t")],
-        )
-        .expect("a plan");
-        let data = plan.secret.and_then(|s| s.data).expect("a Secret");
-        let shown: Vec<_> = data.iter().map(|(k, v)| (k.as_str(), std::str::from_utf8(&v.0).expect("text"))).collect();
-        assert_eq!(
-            shown,
-            [("access-key-id", "a"), ("passphrase", "secret"), ("secret-access-key", "x"), ("session-token", "t")]
-        );
+    }
+
+    #[test]
+    fn a_token_is_taken_with_the_keys_that_it_belongs_to_only() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (password, secret) = (dir.path().join("password"), dir.path().join("secret"));
+        std::fs::write(&password, "secret\n").expect("write");
+        std::fs::write(&secret, "y\n").expect("write");
+        let (password, secret) = (password.to_str().expect("UTF-8"), secret.to_str().expect("UTF-8"));
+        let env = [
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("AWS_SESSION_TOKEN", "t"),
+            ("ORLOP_PASSWORD_FILE", password),
+        ];
+        let check = |line: &[&str], expected: &[(&str, &str)]| {
+            let plan = planned(&[&["main", "s3://backups"], line].concat(), &env).expect("a plan");
+            let data = plan.secret.and_then(|s| s.data).expect("a Secret");
+            let text = |v: &ByteString| String::from_utf8(v.0.clone()).expect("text");
+            let shown: Vec<_> = data.iter().map(|(k, v)| (k.as_str(), text(v))).collect();
+            let expected: Vec<_> = expected.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+            assert_eq!(shown, expected, "{line:?}");
+        };
+        let with_token =
+            [("access-key-id", "a"), ("passphrase", "secret"), ("secret-access-key", "x"), ("session-token", "t")];
+        check(&[], &with_token);
+        check(&["--access-key-id", "b"], &[("access-key-id", "b"), with_token[1], with_token[2]]);
+        let of_file = [with_token[0], with_token[1], ("secret-access-key", "y")];
+        check(&["--secret-access-key-file", secret], &of_file);
+    }
+
+    #[test]
+    fn nothing_goes_into_a_secret_that_exists() {
+        let given = ["main", "s3://backups", "--secret", "keys"];
+        for more in ["--access-key-id", "--secret-access-key-file", "--password-file", "--passphrase-file", "--ca-file"]
+        {
+            let line = [&["add"], &given[..], &[more, "x"]].concat();
+            assert!(Line::try_parse_from(line).is_err(), "{more}");
+        }
+        // Variables that are there for other commands say nothing about this Secret.
+        let env = [("AWS_ACCESS_KEY_ID", "a"), ("ORLOP_PASSWORD_FILE", "/nowhere")];
+        let plan = planned(&[&given[..], &["--ca-in-secret"]].concat(), &env).expect("a plan");
+        let ca = plan.location.spec.s3.and_then(|s3| s3.ca_secret_ref).expect("the certificates are named");
+        assert_eq!((ca.name.as_str(), ca.key.as_str(), plan.secret.is_none()), ("keys", "ca.crt", true));
+        assert!(Line::try_parse_from(["add", "main", "s3://backups", "--ca-in-secret"]).is_err());
     }
 
     #[test]

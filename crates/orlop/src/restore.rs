@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, ObjectFilter, ReplacePolicy};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Subcommand, ValueEnum};
 use kube::ResourceExt;
 use kube::api::PostParams;
 
@@ -126,15 +127,6 @@ impl CreateArgs {
         Ok((map("--to", &self.to)?, map("--storage-class", &self.storage_class)?))
     }
 
-    /// Refuses what belongs to a new restore before another verb, such as `orlop restore web list`.
-    fn refuse(&self) -> Result<()> {
-        match self.backup.as_ref().or(self.recovery_point.as_ref()) {
-            Some(source) => Err(Error::usage(format!("restore: {source} and a verb cannot be given together"))
-                .next(format!("orlop restore create {source} restores a backup that is named like a verb"))),
-            None => Ok(()),
-        }
-    }
-
     async fn spec(&self, cluster: &Cluster) -> Result<ApplicationRestoreSpec> {
         let (namespace_mapping, storage_class_mapping) = self.mappings()?;
         let backup_location = match (&self.backup_location, &self.backup) {
@@ -171,23 +163,39 @@ impl CreateArgs {
     }
 }
 
+/// The names that clap knows the arguments of a new restore by.
+pub(crate) fn ids_of_create() -> Vec<String> {
+    let command = CreateArgs::augment_args(clap::Command::new("restore"));
+    command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
+}
+
+/// Refuses what belongs to a new restore before a verb, such as `orlop restore --dry-run delete web`: the verb would not look at it.
+pub(crate) fn refuse_before_verb(matches: &ArgMatches) -> Result<()> {
+    let Some(verb) = matches.subcommand_name() else { return Ok(()) };
+    let given = |id: &String| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let Some(id) = ids_of_create().into_iter().find(given) else { return Ok(()) };
+    let word = match matches.get_raw("backup").and_then(|mut values| values.next()) {
+        Some(backup) if id == "backup" => backup.to_string_lossy().into_owned(),
+        _ => format!("--{}", id.replace('_', "-")),
+    };
+    Err(Error::usage(format!("restore: {word} before the verb {verb} has no effect on it, so both cannot be given together"))
+        .next(format!(
+            "write the options of {verb} after it; a backup that is named like a verb is restored by orlop restore create {verb}"
+        )))
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: RestoreArgs) -> Result<Exit> {
     let format = args.output.output;
     let create = match args.verb {
         None => args.create,
-        Some(verb) => {
-            args.create.refuse()?;
-            match verb {
-                Verb::Create(create) => *create,
-                Verb::List(list) => {
-                    verbs::list::<ApplicationRestore>(&Cluster::connect(&args.cluster).await?, list, format).await?;
-                    return Ok(Exit::Succeeded);
-                }
-                Verb::Show { name } => return show(&Cluster::connect(&args.cluster).await?, &name, format).await,
-                Verb::Delete(gone) => return delete(&Cluster::connect(&args.cluster).await?, &gone, format).await,
-            }
+        Some(Verb::Create(create)) => *create,
+        Some(Verb::List(list)) => {
+            verbs::list::<ApplicationRestore>(&Cluster::connect(&args.cluster).await?, list, format).await?;
+            return Ok(Exit::Succeeded);
         }
+        Some(Verb::Show { name }) => return show(&Cluster::connect(&args.cluster).await?, &name, format).await,
+        Some(Verb::Delete(gone)) => return delete(&Cluster::connect(&args.cluster).await?, &gone, format).await,
     };
     create.check()?;
     make(&Cluster::connect(&args.cluster).await?, &create, format).await
@@ -202,7 +210,7 @@ async fn show(cluster: &Cluster, name: &str, format: Format) -> Result<Exit> {
 async fn delete(cluster: &Cluster, args: &DeleteArgs, format: Format) -> Result<Exit> {
     let gone: ApplicationRestore = verbs::delete(cluster, args).await?;
     let name = output::resource_name(&gone);
-    let table = || format!("{name} deleted, what it has restored stays{}\n", dry(args.dry_run));
+    let table = || format!("{name} {}, what it has restored stays{}\n", args.done(), dry(args.dry_run));
     output::print(&output::resource(format, &gone, table)?)?;
     Ok(Exit::Succeeded)
 }

@@ -1,6 +1,7 @@
 //! What all kinds have in common: list, show, delete.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams};
@@ -10,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
-use crate::human;
+use crate::error::{Error, Exit, Result};
+use crate::human::{self, parse_duration};
 use crate::output::{self, Format};
 use crate::run::watch_until;
 
@@ -31,6 +32,11 @@ pub(crate) trait Kind:
     const COLUMNS: &'static [&'static str];
     /// The cells below them.
     fn cells(&self) -> Vec<String>;
+
+    /// What it waits for while it is being deleted, if that is said.
+    fn held_by(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Which resources to list.
@@ -52,6 +58,16 @@ pub(crate) struct DeleteArgs {
     /// Do not wait until it is gone
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Wait at most this long, such as 90s or 1h30m; the deletion goes on all the same
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["no_wait", "dry_run"])]
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl DeleteArgs {
+    /// What can be said of it once the command is through.
+    pub(crate) fn done(&self) -> &'static str {
+        if self.no_wait && !self.dry_run { "is being deleted" } else { "deleted" }
+    }
 }
 
 /// Resources in a page of a list; keeps one answer small in clusters with very many runs.
@@ -121,16 +137,37 @@ pub(crate) async fn delete<K: Kind>(cluster: &Cluster, args: &DeleteArgs) -> Res
     let what = format!("delete {} {}", K::NOUN, args.name);
     api.delete(&args.name, &params).await.map_err(|e| missing(cluster, e, what.clone(), K::NOUN))?;
     if !args.dry_run && !args.no_wait {
-        wait_gone(cluster, api, &before, &what).await?;
+        wait_gone(cluster, api, &before, &what, args.timeout).await?;
     }
     Ok(before)
 }
 
-async fn wait_gone<K: Kind>(cluster: &Cluster, api: Api<K>, before: &K, what: &str) -> Result<()> {
-    let uid = before.uid();
-    // One of the same name that was made since is another one.
-    let judge = |state: Option<K>| Ok(state.is_none_or(|now| now.uid() != uid).then_some(()));
-    watch_until(cluster, api, &before.name_any(), what, None, judge).await
+/// Waits until it is gone, and tells what keeps it, each time that this turns.
+async fn wait_gone<K: Kind>(
+    cluster: &Cluster,
+    api: Api<K>,
+    before: &K,
+    what: &str,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    let (uid, name) = (before.uid(), before.name_any());
+    let mut told = None;
+    let judge = |state: Option<K>| {
+        // One of the same name that was made since is another one.
+        let Some(now) = state.filter(|now| now.uid() == uid) else { return Ok(Some(())) };
+        let held_by = now.held_by();
+        if let Some(held_by) = held_by.as_ref().filter(|_| held_by != told) {
+            eprintln!("{} {name}: {held_by}", K::NOUN);
+        }
+        told = held_by;
+        Ok(None)
+    };
+    watch_until(cluster, api, &name, what, timeout, judge).await.map_err(|e| match e.exit_code() {
+        Exit::TimedOut | Exit::Interrupted => {
+            e.next(format!("see what keeps it: orlop {} show {name} -n {} -o yaml", K::NOUN, cluster.namespace()))
+        }
+        _ => e,
+    })
 }
 
 /// Adds the way to the right name to an error about a resource that is not there.

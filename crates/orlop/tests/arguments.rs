@@ -15,11 +15,14 @@ fn help_is_as_it_was_last_looked_at() {
         &["backup"],
         &["backup", "create"],
         &["backup", "list"],
+        &["backup", "delete"],
         &["restore"],
         &["repo"],
         &["repo", "backup"],
         &["repo", "restore"],
         &["repo", "check"],
+        &["repo", "verify"],
+        &["repo", "dump"],
         &["operator"],
         &["mover"],
     ];
@@ -49,11 +52,16 @@ fn what_cannot_be_understood_ends_with_2_and_names_it() {
     check(&["backup", "list", "-o", "xml"], "[possible values: table, json, yaml, name]");
     check(&["restore"], "it is not said what to restore");
     check(&["restore", "--recovery-point", "p"], "give --backup-location");
-    check(&["restore", "web", "list"], "a verb cannot be given together");
+    check(&["restore", "web", "list"], "web before the verb list has no effect on it");
+    check(&["restore", "--dry-run", "delete", "web"], "--dry-run before the verb delete has no effect on it");
     check(&["restore", "web", "--to", "a=b,a=c"], "--to names a twice");
     check(&["location", "add", "main", "backups"], "backups is not the URL of a bucket");
     check(&["location", "add", "main", "s3://backups"], "the access key id is missing");
     check(&["location", "add", "main", "s3://b", "--secret", "s"], "spec.path: \"b\" is not allowed");
+    check(&["location", "add", "main", "s3://b", "--secret", "s", "--ca-file", "f"], "cannot be used with");
+    check(&["operator", "--image", "i", "-n", "x"], "unexpected argument '-n'");
+    check(&["repo", "dump", "p", "file", "-o", "json"], "leave --output out");
+    check(&["backup", "delete", "x", "--no-wait", "--timeout", "5s"], "cannot be used with");
 }
 
 #[test]
@@ -94,6 +102,24 @@ fn as_a_plug_in_it_calls_itself_kubectl_orlop() {
     let mut plugin = called(dir.path(), "kubectl-orlop");
     let error: support::Ran = plugin.args(["backup", "make"]).output().expect("run the plug-in").into();
     error.ended(2).says("Usage: kubectl orlop backup");
+}
+
+#[test]
+fn it_is_installed_with_the_names_that_kubectl_looks_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tool = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/install");
+    // A second time, it takes the place of the first.
+    for _ in 0..2 {
+        let installed = assert_cmd::Command::new(&tool).arg(env!("CARGO_BIN_EXE_orlop")).arg(dir.path()).output();
+        support::Ran::from(installed.expect("install")).good();
+    }
+    let run = |name: &str, words: &[&str]| {
+        let ran = assert_cmd::Command::new(dir.path().join("bin").join(name)).args(words).output().expect("run it");
+        support::Ran::from(ran).good()
+    };
+    assert_eq!(run("orlop", &["version", "-o", "name"]), format!("{}\n", env!("CARGO_PKG_VERSION")));
+    assert!(run("kubectl-orlop", &["backup", "--help"]).contains("Usage: kubectl orlop backup"));
+    assert!(run("kubectl_complete-orlop", &["ba"]).contains("backup\t"));
 }
 
 #[test]

@@ -308,3 +308,90 @@ async fn a_restore_takes_the_location_from_its_backup() {
     assert_eq!(gone, "applicationrestore.orlop.io/r deleted, what it has restored stays\n");
     cluster.run(&["restore", "missing"]).await.ended(1).says("orlop backup list -n default shows their names");
 }
+
+/// What a person writes who has heard of a field that is not there, or has mistyped one.
+fn with_unknown_fields() -> Value {
+    json!({"apiVersion": "orlop.io/v1alpha1", "kind": "ApplicationBackup", "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"namespaces": ["default"], "backupLocation": "main", "reclaimPolicie": "Delete"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_nobody_knows_is_refused_or_dropped_and_never_kept() {
+    sandbox::require_assets!("etcd", "kube-apiserver", "kubectl");
+    let cluster = Cluster::with_crds().await.unwrap();
+    let resource = kube::api::ApiResource::erase::<ApplicationBackup>(&());
+    let api: Api<kube::api::DynamicObject> = Api::namespaced_with(cluster.client(), "default", &resource);
+    let object = serde_json::from_value(with_unknown_fields()).unwrap();
+
+    let applied = api.patch("b", &PatchParams::apply("test"), &Patch::Apply(&object)).await;
+    let refused = applied.expect_err("server-side apply takes declared fields only").to_string();
+    assert!(refused.contains("reclaimPolicie") && refused.contains("not declared in schema"), "{refused}");
+
+    let kubectl = sandbox::assets::Assets::from_environment().find("kubectl").unwrap();
+    let kubeconfig = cluster.kubeconfig.clone();
+    // The schema is published a moment after the kind is served; until then kubectl has none to go by, and only tries.
+    let apply = move || {
+        let mut command = assert_cmd::Command::new(&kubectl);
+        command.arg("--kubeconfig").arg(&kubeconfig).args(["apply", "--dry-run=server", "-f", "-"]);
+        Ran::from(command.write_stdin(with_unknown_fields().to_string()).output().expect("run kubectl"))
+    };
+    let end = std::time::Instant::now() + PATIENCE;
+    let refused = loop {
+        let ran = tokio::task::spawn_blocking(apply.clone()).await.unwrap();
+        if ran.code != 0 && !ran.stderr.contains("failed to download openapi") {
+            break ran.stderr;
+        }
+        assert!(std::time::Instant::now() < end, "kubectl takes it: {ran:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    assert!(refused.contains("unknown field") && refused.contains("reclaimPolicie"), "{refused}");
+
+    api.create(&PostParams::default(), &object).await.unwrap();
+    let kept = api.get("b").await.unwrap();
+    assert_eq!(kept.data["spec"]["backupLocation"], "main");
+    assert!(kept.data["spec"].get("reclaimPolicie").is_none(), "{:?}", kept.data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_waits_says_for_what_and_ends_in_time() {
+    sandbox::require_assets!();
+    let cluster = Cluster::with_crds().await.unwrap();
+    cluster.run(&["backup", "create", "b", "--backup-location", "main", "--reclaim-policy", "delete"]).await.good();
+    let finalizer = json!({"metadata": {"finalizers": [api::FINALIZER]}});
+    let backups = cluster.api::<ApplicationBackup>();
+    backups.patch("b", &PatchParams::default(), &Patch::Merge(&finalizer)).await.unwrap();
+    let released = |message: &str| {
+        json!({"type": "Released", "status": "False", "reason": "Unreachable", "message": message,
+            "lastTransitionTime": "2027-01-15T08:00:00Z"})
+    };
+    let status = json!({"phase": "Succeeded", "stage": "Done", "recoveryPoint": "p-1", "conditions": [released("no route to the bucket")]});
+    cluster.set_status::<ApplicationBackup>("b", status).await.unwrap();
+
+    // There is no location yet, so nobody could remove the recovery point.
+    let asked = cluster.run(&["backup", "delete", "b", "--dry-run"]).await.good();
+    assert!(asked.contains("deleted, the recovery point p-1 stays in main: there is no such location"), "{asked}");
+    let dir = tempfile::tempdir().unwrap();
+    let files = secret_files(&dir).unwrap();
+    cluster.run(&location_words(&files, &["--no-wait"])).await.good();
+    cluster
+        .run(&["backup", "delete", "b", "--timeout", "2s"])
+        .await
+        .ended(4)
+        .says("backup b: no route to the bucket")
+        .says("not within 2.0 s")
+        .says("next: see what keeps it: orlop backup show b -n default -o yaml");
+    let asked = cluster.run(&["backup", "delete", "b", "--no-wait"]).await.good();
+    assert!(asked.contains("is being deleted, the recovery point p-1 will be removed from main"), "{asked}");
+
+    cluster.run(&["backup", "create", "c", "--backup-location", "main", "--reclaim-policy", "delete"]).await.good();
+    backups.patch("c", &PatchParams::default(), &Patch::Merge(finalizer)).await.unwrap();
+    let status = json!({"phase": "Succeeded", "stage": "Done", "recoveryPoint": "p-2"});
+    cluster.set_status::<ApplicationBackup>("c", status).await.unwrap();
+    let waiting = cluster.start(&["backup", "delete", "c"]);
+    let asked = |b: Option<&ApplicationBackup>| b.is_some_and(|b| b.metadata.deletion_timestamp.is_some());
+    tokio::time::timeout(PATIENCE, await_condition(backups.clone(), "c", asked)).await.unwrap().unwrap();
+    let let_go = json!({"metadata": {"finalizers": null}});
+    backups.patch("c", &PatchParams::default(), &Patch::Merge(let_go)).await.unwrap();
+    let gone = waiting.await.unwrap().good();
+    assert_eq!(gone, "applicationbackup.orlop.io/c deleted, the recovery point p-2 is gone from main\n");
+}

@@ -159,6 +159,25 @@ fn a_second_backup_reads_and_stores_only_what_is_new() {
 }
 
 #[test]
+fn a_backup_on_a_pack_that_is_gone_is_stored_again() {
+    let place = Place::new();
+    place.fill();
+    place.backup(&["--id", "first"]);
+    let old = place.object("domains/default/packs");
+    fs::write(place.data().join("new"), "new").expect("write");
+    // Its tree is in a pack of its own, the content of the large file in the old one.
+    place.backup(&["--id", "second"]);
+    fs::remove_file(old).expect("remove the pack");
+    let third = place.run(&["backup", place.data().to_str().expect("text"), "--id", "third", "-o", "json"]);
+    assert!(third.stderr.contains("everything is stored again without it"), "{}", third.stderr);
+    assert!(third.json()["storedBytes"].as_u64().is_some_and(|stored| stored > 3 << 20));
+    let target = place.path("target");
+    let restored = place.run(&["restore", "third", &place.text("target"), "-o", "json"]).json();
+    assert_eq!(restored["contents"][0]["failed"]["count"], 0);
+    assert_eq!(fs::read(target.join("sub folder/large")).expect("read"), noise(3 << 20));
+}
+
+#[test]
 fn files_are_listed_and_dumped_without_restoring() {
     let place = Place::new();
     place.fill();

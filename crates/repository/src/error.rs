@@ -133,9 +133,10 @@ impl Error {
                 StoreErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
                 StoreErrorKind::AccessDenied => ErrorKind::AccessDenied,
                 StoreErrorKind::NoSpace => ErrorKind::NoSpace,
-                StoreErrorKind::Unreachable => ErrorKind::Unreachable,
-                StoreErrorKind::TooShort | StoreErrorKind::TooLarge => ErrorKind::Damaged,
-                StoreErrorKind::Invalid => ErrorKind::Invalid,
+                // What is written again, is written under new names.
+                StoreErrorKind::Unreachable | StoreErrorKind::NotDurable => ErrorKind::Unreachable,
+                StoreErrorKind::Unreadable | StoreErrorKind::TooShort | StoreErrorKind::TooLarge => ErrorKind::Damaged,
+                StoreErrorKind::NotSupported | StoreErrorKind::Invalid => ErrorKind::Invalid,
             },
         }
     }

@@ -13,7 +13,12 @@ use crate::layout::{self, ObjectName, RunId};
 use crate::pack::{BlobKind, Entry};
 use crate::repository::Repository;
 use bytes::Bytes;
+use futures::{StreamExt, stream};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const MAGIC: &[u8; 8] = b"ORLOPIDX";
 const VERSION: u32 = 1;
@@ -209,26 +214,148 @@ pub(crate) fn decode(bytes: &[u8], id: &RunId, key: &SealingKey) -> Result<Vec<E
     }
 }
 
+/// The parts of a run that lead to its blocks.
+#[derive(Debug)]
+struct RunDirectory {
+    blocks: Vec<Block>,
+    key: SealingKey,
+}
+
+/// What lookups have learned of the index. Without it, a pack that is gone would cost every blob of it a walk over all runs.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    learned: Mutex<Learned>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    /// When the first of it was learned.
+    since: Option<Instant>,
+    runs: Option<Arc<Vec<(RunId, u64)>>>,
+    /// By run; none for one that is damaged.
+    directories: HashMap<RunId, Option<Arc<RunDirectory>>>,
+    kept_blocks: usize,
+    /// Blobs that are nowhere.
+    lost: HashSet<BlobId>,
+}
+
+/// How long it is believed: a writer elsewhere may add runs.
+const LEARNED_FOR: Duration = Duration::from_secs(600);
+/// How many entries of run directories are kept, at 56 bytes each: 7 MiB, the directories of a thousand full runs. Others are read
+/// again.
+const MAX_KEPT_BLOCKS: usize = 1 << 17;
+/// How many lost blobs are kept, at 32 bytes each and as much again for the table; then all of them are forgotten.
+const MAX_LOST: usize = 1 << 16;
+/// How many runs are asked at once: each takes a few small requests, one after the other.
+const ASKED_AT_ONCE: usize = 8;
+
+impl Lookups {
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        // Nothing is half done between two statements that hold it.
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if learned.since.is_some_and(|since| since.elapsed() > LEARNED_FOR) {
+            *learned = Learned::default();
+        }
+        learned.since.get_or_insert_with(Instant::now);
+        learned
+    }
+
+    /// Whether a lookup has found that the blob is nowhere.
+    pub(crate) fn is_lost(&self, id: &BlobId) -> bool {
+        self.learned().lost.contains(id)
+    }
+
+    pub(crate) fn lose(&self, id: BlobId) {
+        let mut learned = self.learned();
+        if learned.lost.len() >= MAX_LOST {
+            learned.lost.clear();
+        }
+        learned.lost.insert(id);
+    }
+
+    fn keep(&self, run: RunId, directory: Option<&Arc<RunDirectory>>) {
+        let mut learned = self.learned();
+        let blocks = directory.map_or(1, |directory| directory.blocks.len());
+        if learned.kept_blocks + blocks <= MAX_KEPT_BLOCKS {
+            learned.kept_blocks += blocks;
+            learned.directories.insert(run, directory.cloned());
+        }
+    }
+}
+
 /// Looks a blob up in all runs, reading of each its directory and the blocks that can hold the blob.
 ///
 /// A damaged run is left out, because another may have what is looked for; a check names it.
 pub(crate) async fn find(repo: &Repository, id: &BlobId) -> Result<Vec<BlobRef>> {
+    let runs = runs(repo).await?;
+    let asked = runs.iter().map(|(run, len)| find_in_run(repo, *run, *len, id)).collect::<Vec<_>>();
+    let mut answers = stream::iter(asked).buffered(ASKED_AT_ONCE);
     let mut found = Vec::new();
-    for object in repo.store().list(&layout::domain_folder("index")).await? {
-        if let ObjectName::Run(run) = layout::parse(&object.name) {
-            match find_in_run(repo, &run, object.size, id).await {
-                Ok(blobs) => found.extend(blobs),
-                Err(error) if error.kind() == ErrorKind::Damaged => {
-                    tracing::warn!(%error, "an index run is left out of a search");
-                }
-                Err(error) => return Err(error),
+    while let Some(blobs) = answers.next().await {
+        match blobs {
+            Ok(blobs) => found.extend(blobs),
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                tracing::warn!(%error, "an index run is left out of a search");
             }
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
 }
 
-async fn find_in_run(repo: &Repository, run: &RunId, run_len: u64, id: &BlobId) -> Result<Vec<BlobRef>> {
+/// All runs, with their lengths.
+async fn runs(repo: &Repository) -> Result<Arc<Vec<(RunId, u64)>>> {
+    if let Some(runs) = &repo.lookups().learned().runs {
+        return Ok(Arc::clone(runs));
+    }
+    let objects = repo.store().list(&layout::domain_folder("index")).await?;
+    let runs = objects.iter().filter_map(|object| match layout::parse(&object.name) {
+        ObjectName::Run(run) => Some((run, object.size)),
+        _ => None,
+    });
+    let runs = Arc::new(runs.collect::<Vec<_>>());
+    repo.lookups().learned().runs = Some(Arc::clone(&runs));
+    Ok(runs)
+}
+
+async fn find_in_run(repo: &Repository, run: RunId, run_len: u64, id: &BlobId) -> Result<Vec<BlobRef>> {
+    let name = layout::run(&run);
+    let Some(directory) = directory_of(repo, run, run_len).await? else { return Ok(Vec::new()) };
+    let blocks = &directory.blocks;
+    // A blob may be at the end of the block before the first one that begins with it, and in several blocks.
+    let start = blocks.partition_point(|block| block.first < *id).saturating_sub(1);
+    let end = blocks.partition_point(|block| block.first <= *id);
+    let mut found = Vec::new();
+    for block in blocks.get(start..end).unwrap_or_default() {
+        let sealed = repo.store().get_range(&name, block.range.clone()).await?;
+        let entries =
+            decode_block(&sealed, block, &name_bytes(&run), &directory.key).map_err(|what| what.in_object(&name))?;
+        found.extend(entries.into_iter().map(|entry| entry.blob).filter(|blob| blob.id == *id));
+    }
+    Ok(found)
+}
+
+/// The directory of a run; none if the run was found to be damaged before.
+async fn directory_of(repo: &Repository, run: RunId, run_len: u64) -> Result<Option<Arc<RunDirectory>>> {
+    if let Some(known) = repo.lookups().learned().directories.get(&run) {
+        return Ok(known.clone());
+    }
+    match read_directory(repo, &run, run_len).await {
+        Ok(directory) => {
+            let directory = Arc::new(directory);
+            repo.lookups().keep(run, Some(&directory));
+            Ok(Some(directory))
+        }
+        Err(error) => {
+            if error.kind() == ErrorKind::Damaged {
+                repo.lookups().keep(run, None);
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn read_directory(repo: &Repository, run: &RunId, run_len: u64) -> Result<RunDirectory> {
     let name = layout::run(run);
     let damaged = |what: Malformed| what.in_object(&name);
     if run_len > MAX_RUN_LEN {
@@ -238,19 +365,10 @@ async fn find_in_run(repo: &Repository, run: &RunId, run_len: u64, id: &BlobId) 
     let sections = decode_header(&front, run, run_len).map_err(damaged)?;
     let (blocks, directory) =
         (section(&sections, BLOCKS).map_err(damaged)?, section(&sections, DIRECTORY).map_err(damaged)?);
-    let (bound, key) = (name_bytes(run), repo.keys().run(run));
+    let key = repo.keys().run(run);
     let sealed = repo.store().get_range(&name, directory.clone()).await?;
-    let directory = open_directory(&sealed, directory.start, &blocks, &bound, &key).map_err(damaged)?;
-    // A blob may be at the end of the block before the first one that begins with it, and in several blocks.
-    let start = directory.partition_point(|block| block.first < *id).saturating_sub(1);
-    let end = directory.partition_point(|block| block.first <= *id);
-    let mut found = Vec::new();
-    for block in directory.get(start..end).unwrap_or_default() {
-        let sealed = repo.store().get_range(&name, block.range.clone()).await?;
-        let entries = decode_block(&sealed, block, &bound, &key).map_err(damaged)?;
-        found.extend(entries.into_iter().map(|entry| entry.blob).filter(|blob| blob.id == *id));
-    }
-    Ok(found)
+    let blocks = open_directory(&sealed, directory.start, &blocks, &name_bytes(run), &key).map_err(damaged)?;
+    Ok(RunDirectory { blocks, key })
 }
 
 #[cfg(test)]

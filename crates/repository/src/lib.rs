@@ -9,7 +9,9 @@ mod background;
 mod checked_json;
 mod codec;
 mod crypto;
+mod directories;
 mod error;
+mod fetch;
 mod ids;
 mod index;
 mod layout;
@@ -28,6 +30,7 @@ pub mod check;
 pub mod store;
 pub mod table;
 pub mod tree;
+pub mod volume;
 
 pub use codec::{Fields, Malformed};
 pub use error::{Error, ErrorKind, Result};

@@ -110,6 +110,10 @@ pub struct Root {
 pub enum RootKind {
     /// As a file tree.
     Tree,
+    /// As a volume: a block device, or an image of one.
+    Volume,
+    /// As a stream of bytes.
+    Stream,
 }
 
 /// The claim of a volume.

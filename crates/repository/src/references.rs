@@ -4,6 +4,7 @@ use crate::codec::Malformed;
 use crate::ids::{BlobRef, TableRef};
 use crate::point::{RecoveryPoint, RootKind};
 use crate::tree::entry::{Content, Entry, Extent, Kind};
+use crate::volume::Segment;
 
 /// How the values of a table are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,8 +13,10 @@ pub(crate) enum Values {
     Plain,
     /// They are entries of a file tree.
     TreeEntries,
-    /// They are extents of one file.
+    /// They are extents of one file, segment or stream.
     Extents,
+    /// They are segments of a volume.
+    Segments,
 }
 
 /// What one entry refers to.
@@ -31,6 +34,10 @@ pub(crate) fn of(values: Values, key: &[u8], value: &[u8]) -> Result<References,
         Values::Plain => Ok(References::default()),
         Values::TreeEntries => Ok(of_entry(&Entry::decode(value)?)),
         Values::Extents => Ok(References { blobs: vec![Extent::decode(key, value)?.blob], tables: Vec::new() }),
+        Values::Segments => {
+            let segment = Segment::decode(key, value)?;
+            Ok(References { blobs: Vec::new(), tables: vec![(segment.extents, Values::Extents)] })
+        }
     }
 }
 
@@ -51,6 +58,8 @@ pub(crate) fn tables_of(point: &RecoveryPoint) -> Vec<(TableRef, Values)> {
     let plain = [point.objects, point.ledger].into_iter().flatten().map(|table| (table, Values::Plain));
     let roots = point.roots.iter().map(|root| match root.kind {
         RootKind::Tree => (root.table, Values::TreeEntries),
+        RootKind::Volume => (root.table, Values::Segments),
+        RootKind::Stream => (root.table, Values::Extents),
     });
     plain.chain(roots).collect()
 }

@@ -3,16 +3,17 @@
 //! Creation writes, in this order, the first epoch, a key, and the configuration. A crash before the last leaves an epoch that
 //! is the same for every repository and a key that names a repository which never came to be; creating again is right.
 
+use crate::background;
 use crate::checked_json;
 use crate::codec::Malformed;
 use crate::crypto::{DomainKeys, Key, MAX_KEY_OBJECT_LEN, SealingKey, WrappedKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{BlobRef, PackId, RepositoryId};
+use crate::index::{self, Lookups};
 use crate::layout::{self, ObjectName};
 use crate::pack;
 use crate::secret::Passphrase;
 use crate::store::{Store, StoreErrorKind};
-use crate::{background, index};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -59,6 +60,7 @@ struct Inner {
     store: Store,
     id: RepositoryId,
     keys: DomainKeys,
+    lookups: Lookups,
 }
 
 impl Repository {
@@ -115,7 +117,8 @@ impl Repository {
     }
 
     fn assemble(store: Store, id: RepositoryId, master: &Key) -> Self {
-        Self { inner: Arc::new(Inner { store, id, keys: DomainKeys::derive(master) }) }
+        let (keys, lookups) = (DomainKeys::derive(master), Lookups::default());
+        Self { inner: Arc::new(Inner { store, id, keys, lookups }) }
     }
 
     /// The identity of the repository.
@@ -132,11 +135,16 @@ impl Repository {
         &self.inner.keys
     }
 
+    pub(crate) fn lookups(&self) -> &Lookups {
+        &self.inner.lookups
+    }
+
     /// Reads a blob, and checks it down to its identity.
     ///
     /// When the pack is gone, the index is asked whether the blob is elsewhere.
     pub async fn read_blob(&self, blob: &BlobRef) -> Result<Bytes> {
         match self.read_blob_at(blob).await {
+            Err(Error::Missing { object }) if self.lookups().is_lost(&blob.id) => Err(Error::Missing { object }),
             Err(Error::Missing { object }) => {
                 let others = index::find(self, &blob.id).await?;
                 for other in others.iter().filter(|other| other.pack != blob.pack) {
@@ -145,6 +153,7 @@ impl Repository {
                         result => return result,
                     }
                 }
+                self.lookups().lose(blob.id);
                 Err(Error::Missing { object })
             }
             result => result,
@@ -262,14 +271,23 @@ pub(crate) fn verify_epoch(bytes: &[u8], epoch: u64) -> Result<(), Malformed> {
 
 /// Tries the passphrase on every key of the repository.
 ///
-/// A key that is damaged does not stand in the way of another that opens; it is reported only when none does.
+/// A key that is damaged, cannot be read or is gone does not stand in the way of another that opens; it is reported only when none does.
 async fn find_master_key(store: &Store, id: RepositoryId, passphrase: &Passphrase) -> Result<Key> {
     let (mut tried, mut damage) = (0, None);
     for object in store.list(&layout::domain_folder("keys")).await? {
         if !matches!(layout::parse(&object.name), ObjectName::Key(_)) {
             continue;
         }
-        let bytes = store.get(&object.name, MAX_KEY_OBJECT_LEN).await?;
+        let bytes = match store.get(&object.name, MAX_KEY_OBJECT_LEN).await.map_err(Error::from) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::AccessDenied) => {
+                return Err(error);
+            }
+            Err(error) => {
+                damage = Some(error);
+                continue;
+            }
+        };
         let wrapped = match WrappedKey::from_bytes(&bytes) {
             Ok(wrapped) if wrapped.repository == id => wrapped,
             Ok(_) => continue,

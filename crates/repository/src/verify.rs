@@ -5,6 +5,7 @@ use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::pack::{self, MAX_PACK_LEN, PackDamage};
+use crate::progress::{Counters, NoProgress, Progress};
 use crate::repository::Repository;
 use crate::store::StoreErrorKind;
 use crate::writer::PackInfo;
@@ -18,8 +19,24 @@ impl Repository {
     ///
     /// The first damage ends it with an error that names the pack.
     pub async fn verify_packs(&self, packs: &[PackInfo]) -> Result<()> {
-        let reads = packs.iter().map(|info| self.verify_pack(*info));
+        self.verify_packs_with(packs, &NoProgress).await
+    }
+
+    /// As [`Repository::verify_packs`], and tells `progress` of each pack, as of a file.
+    pub async fn verify_packs_with(&self, packs: &[PackInfo], progress: &dyn Progress) -> Result<()> {
+        progress.total(Counters {
+            files: packs.len() as u64,
+            bytes: packs.iter().map(|info| info.bytes).sum(),
+            new_bytes: 0,
+        });
+        let reads = packs.iter().map(|info| self.verify_and_tell(*info, progress));
         stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS).try_collect::<()>().await
+    }
+
+    async fn verify_and_tell(&self, info: PackInfo, progress: &dyn Progress) -> Result<()> {
+        self.verify_pack(info).await?;
+        progress.add(Counters { files: 1, bytes: info.bytes, new_bytes: 0 });
+        Ok(())
     }
 
     async fn verify_pack(&self, info: PackInfo) -> Result<()> {

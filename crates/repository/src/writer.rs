@@ -99,7 +99,14 @@ struct Stored {
     failure: Option<Error>,
 }
 
-/// A blob on its way into a pack.
+/// A blob that is hashed and compressed, on its way into a pack.
+#[derive(Debug)]
+pub(crate) struct PreparedBlob {
+    plain_len: u32,
+    state: Prepared,
+}
+
+#[derive(Debug)]
 enum Prepared {
     Known(BlobRef),
     New { id: BlobId, encoded: Vec<u8> },
@@ -141,21 +148,39 @@ impl Writer {
     where
         F: FnOnce(&BlobId) -> Option<BlobRef> + Send + 'static,
     {
-        if plain.len() > MAX_BLOB_LEN {
-            return Err(Error::invalid(format!("a blob of {} bytes is longer than {MAX_BLOB_LEN}", plain.len())));
-        }
-        let session = &self.session;
+        let writer = self.clone();
+        let prepared = self.work(move || Ok(vec![writer.prepare(&plain, known)?])).await?;
+        let blobs = self.append(kind, prepared).await?;
+        Ok(blobs[0])
+    }
+
+    /// Does work that takes a core, on a thread where it may, and not more of it at once than there are cores.
+    pub(crate) async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let closed = |error| Error::Interrupted(format!("{error}"));
-        let _worker = session.workers.acquire().await.map_err(closed)?;
-        let plain_len = plain.len();
-        let (repo, seen) = (session.repo.clone(), Arc::clone(&session.seen));
-        let prepare = move || {
-            let id = repo.keys().identify(&plain);
-            let blob = known(&id).or_else(|| lock(&seen).get(&id));
-            blob.map_or_else(|| Prepared::New { id, encoded: encode_blob(&plain) }, Prepared::Known)
-        };
-        let prepared = background::run(prepare).await?;
-        session.append(kind, prepared, plain_len).await
+        let _worker = self.session.workers.acquire().await.map_err(closed)?;
+        background::run(work).await?
+    }
+
+    /// Hashes a blob of at most [`MAX_BLOB_LEN`] bytes, and compresses it if it is not known; takes its time.
+    pub(crate) fn prepare(&self, plain: &[u8], known: impl FnOnce(&BlobId) -> Option<BlobRef>) -> Result<PreparedBlob> {
+        let plain_len = u32::try_from(plain.len())
+            .ok()
+            .filter(|len| *len as usize <= MAX_BLOB_LEN)
+            .ok_or_else(|| Error::invalid(format!("a blob of {} bytes is longer than {MAX_BLOB_LEN}", plain.len())))?;
+        let id = self.session.repo.keys().identify(plain);
+        let blob = known(&id).or_else(|| lock(&self.session.seen).get(&id));
+        let state = blob.map_or_else(|| Prepared::New { id, encoded: encode_blob(plain) }, Prepared::Known);
+        Ok(PreparedBlob { plain_len, state })
+    }
+
+    /// Puts blobs into packs, next to each other where that is possible; gives where they are.
+    pub(crate) async fn append(&self, kind: BlobKind, blobs: Vec<PreparedBlob>) -> Result<Vec<BlobRef>> {
+        let mut open = self.session.open.lock().await;
+        let mut placed = Vec::with_capacity(blobs.len());
+        for blob in blobs {
+            placed.push(self.session.append(&mut open, kind, blob).await?);
+        }
+        Ok(placed)
     }
 
     /// What went in and what came out so far.
@@ -199,12 +224,12 @@ impl Session {
         if open.finished { Err(Error::SessionOver { cause: None }) } else { Ok(()) }
     }
 
-    async fn append(&self, kind: BlobKind, prepared: Prepared, plain_len: usize) -> Result<BlobRef> {
-        let mut open = self.open.lock().await;
-        self.check_usable(&open)?;
+    async fn append(&self, open: &mut Open, kind: BlobKind, blob: PreparedBlob) -> Result<BlobRef> {
+        self.check_usable(open)?;
+        let plain_len = blob.plain_len;
         open.stats.blobs += 1;
-        open.stats.bytes += plain_len as u64;
-        let (id, encoded) = match prepared {
+        open.stats.bytes += u64::from(plain_len);
+        let (id, encoded) = match blob.state {
             Prepared::Known(blob) => return Ok(blob),
             Prepared::New { id, encoded } => (id, encoded),
         };
@@ -213,17 +238,17 @@ impl Session {
             return Ok(blob);
         }
         if open.pack.as_ref().is_some_and(|pack| !pack.has_room(encoded.len())) {
-            self.upload_open_pack(&mut open).await?;
+            self.upload_open_pack(open).await?;
         }
-        let Open { pack, next_sequence, stats, .. } = &mut *open;
+        let Open { pack, next_sequence, stats, .. } = open;
         let pack = match pack {
             Some(pack) => pack,
             None => pack.insert(self.new_pack(next_sequence)?),
         };
-        let blob = pack.append(id, kind, &encoded, plain_len);
+        let blob = pack.append(id, kind, &encoded, plain_len as usize);
         lock(&self.seen).insert(blob);
         stats.new_blobs += 1;
-        stats.new_bytes += plain_len as u64;
+        stats.new_bytes += u64::from(plain_len);
         stats.stored_bytes += u64::from(blob.stored_len);
         Ok(blob)
     }

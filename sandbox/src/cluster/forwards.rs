@@ -50,9 +50,25 @@ impl Cluster {
         files::remove(&file)
     }
 
+    /// The forward is written down before its process is started, so that whoever ends the cluster knows of it from the first
+    /// moment on; one that does not get ready is forgotten, unless it was there before.
     pub(super) async fn forward_as(&self, name: &str, forward: &Forward) -> Result<()> {
         self.suspend_forward(name).await?;
         let inside = self.control_plane().namespace()?.path();
+        let file = self.run_path(&format!("forward-{name}.json"));
+        let before: Option<Forward> = files::read_json(&file)?;
+        files::write_json(&file, forward, files::PUBLIC)?;
+        let started = self.start_forwarder(name, forward, inside).await;
+        if started.is_err() {
+            match before {
+                Some(before) => files::write_json(&file, &before, files::PUBLIC)?,
+                None => files::remove(&file)?,
+            }
+        }
+        started
+    }
+
+    async fn start_forwarder(&self, name: &str, forward: &Forward, inside: PathBuf) -> Result<()> {
         let machine = PathBuf::from("/proc/self/ns/net");
         let (listen_in, dial_in) = match forward.direction {
             Direction::Out => (machine, inside),
@@ -63,9 +79,7 @@ impl Cluster {
         command.arg("forwarder").arg("--listen-in").arg(listen_in).args(["--listen", &forward.listen.to_string()]);
         command.arg("--dial-in").arg(dial_in).args(["--dial", &forward.dial.to_string()]);
         let what = format!("the forward of {} of {}", forward.listen, self.name);
-        let child = helper::until_ready(&mut command, &what, &log).await?;
-        self.save_helper(child.id(), &format!("forward-{name}.pid"))?;
-        files::write_json(&self.run_path(&format!("forward-{name}.json")), forward, files::PUBLIC)
+        helper::start(&mut command, &what, &log, Some(&self.run_path(&format!("forward-{name}.pid")))).await
     }
 
     async fn suspend_forward(&self, name: &str) -> Result<()> {

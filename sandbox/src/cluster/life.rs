@@ -10,7 +10,7 @@ use super::Cluster;
 use crate::bootstrap;
 use crate::configuration::{self, API_PORT};
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::forward::{Direction, Forward};
 use crate::helper;
@@ -30,7 +30,7 @@ impl Cluster {
             let _lock = self.sandbox.lock().await?;
             image::make_basic(&self.sandbox.images(), &programs.distribution).await?;
         }
-        configuration::write_all(self, programs.minor)?;
+        configuration::write_all(self, programs.minor(Daemon::Kubelet))?;
         Switch::start(&self.path("run"), self.record.index, self.record.nodes).await?;
         let nodes: Vec<Node<'_>> = self.nodes().collect();
         let machines = futures::future::try_join_all(nodes.iter().map(async |node| {
@@ -41,7 +41,7 @@ impl Cluster {
         let nodes = futures::future::try_join_all(nodes.iter().map(Node::start));
         tokio::try_join!(self.start_control_plane(), nodes)?;
         self.join_others().await?;
-        bootstrap::until_ready(self, programs.minor, since).await?;
+        bootstrap::until_ready(self, programs.minor(Daemon::ApiServer), since).await?;
         self.note(start, "nodes are ready");
         Ok(())
     }
@@ -115,14 +115,6 @@ impl Cluster {
         let mut command = process::background(self.sandbox.program(), &log)?;
         command.args(["provisioner", "--kubeconfig"]).arg(self.kubeconfig_path());
         command.arg("--nodes").arg(self.path("nodes"));
-        let child = helper::until_ready(&mut command, "the provisioner", &log).await?;
-        self.save_helper(child.id(), "provisioner.pid")
-    }
-
-    pub(super) fn save_helper(&self, pid: Option<u32>, file: &str) -> Result<()> {
-        let process = pid.and_then(ProcessId::of);
-        let process =
-            process.ok_or_else(|| Error::input(format!("the process of {file} of {} ended at once", self.name)))?;
-        process.save(&self.run_path(file))
+        helper::start(&mut command, "the provisioner", &log, Some(&self.run_path("provisioner.pid"))).await
     }
 }

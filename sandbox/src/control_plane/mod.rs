@@ -14,13 +14,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hyper::Request;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tempfile::TempDir;
 
-use crate::assets::Assets;
+use crate::assets::{Assets, is_executable};
 use certificates::Certificates;
 pub use certificates::install_crypto_provider;
 use flags::Version;
@@ -64,8 +64,8 @@ pub struct ControlPlane {
 struct Programs {
     etcd: PathBuf,
     api_server: PathBuf,
-    controller_manager: PathBuf,
-    version: Version,
+    /// With its version, which some of its flags depend on.
+    controller_manager: Option<(PathBuf, Version)>,
 }
 
 impl Builder {
@@ -89,7 +89,7 @@ impl Builder {
     /// Starts everything and returns when it is ready to be used.
     pub async fn start(self) -> Result<ControlPlane> {
         install_crypto_provider();
-        let programs = Programs::find(&self.assets.unwrap_or_else(Assets::from_environment))?;
+        let programs = Programs::find(&self.assets.unwrap_or_else(Assets::from_environment), self.controller_manager)?;
         let certificates = Certificates::generate()?;
         let mut attempt = 1;
         loop {
@@ -185,8 +185,12 @@ impl ControlPlane {
     /// Starts the controllers if they do not run, and waits until they work.
     pub async fn start_controller_manager(&mut self) -> Result<()> {
         if self.controller_manager.is_none() {
-            let flags = flags::controller_manager(self.ports, self.programs.version);
-            let program = &self.programs.controller_manager;
+            let Some((program, version)) = &self.programs.controller_manager else {
+                bail!(
+                    "this control plane was started without controllers: Builder::with_controller_manager finds them"
+                );
+            };
+            let flags = flags::controller_manager(self.ports, *version);
             let process = self.start_process("kube-controller-manager", program, &flags)?;
             self.controller_manager = Some(process);
         }
@@ -228,11 +232,18 @@ impl ControlPlane {
 }
 
 impl Programs {
-    fn find(assets: &Assets) -> Result<Self> {
-        let api_server = assets.find("kube-apiserver")?;
-        let version = Version::of(&api_server)?;
-        let controller_manager = assets.find("kube-controller-manager")?;
-        Ok(Self { etcd: assets.find("etcd")?, api_server, controller_manager, version })
+    /// The API server and the controllers are of one directory; etcd is of the same if it is there, else of any.
+    fn find(assets: &Assets, controllers: bool) -> Result<Self> {
+        const API_SERVER: &str = "kube-apiserver";
+        const CONTROLLERS: &str = "kube-controller-manager";
+        let wanted = if controllers { &[API_SERVER, CONTROLLERS][..] } else { &[API_SERVER] };
+        let directory = assets.find_together(wanted)?;
+        let beside = directory.join("etcd");
+        let etcd = if is_executable(&beside) { beside } else { assets.find("etcd")? };
+        let controller_manager = directory.join(CONTROLLERS);
+        let version = controllers.then(|| Version::of(&controller_manager)).transpose()?;
+        let controller_manager = version.map(|version| (controller_manager, version));
+        Ok(Self { etcd, api_server: directory.join(API_SERVER), controller_manager })
     }
 }
 
@@ -260,11 +271,37 @@ mod tests {
 
     use super::*;
 
+    /// A program that only says its version.
+    fn program(path: &Path, version: &str) {
+        crate::files::write(path, format!("#!/bin/sh\necho Kubernetes {version}\n"), crate::files::PROGRAM).unwrap();
+    }
+
+    #[test]
+    fn the_controllers_are_of_the_release_of_the_api_server_and_so_are_their_flags() {
+        let root = tempfile::tempdir().unwrap();
+        let (named, cache) = (root.path().join("named"), root.path().join("cache"));
+        program(&named.join("etcd"), "");
+        program(&named.join("kube-apiserver"), "v1.30.1");
+        for name in ["etcd", "kube-apiserver", "kube-controller-manager"] {
+            program(&cache.join("bin").join(name), "v1.20.2");
+        }
+        let assets = Assets::new(Some(named.as_os_str()), None, Some(&cache));
+        let alone = Programs::find(&assets, false).unwrap();
+        assert_eq!((alone.api_server, alone.controller_manager), (named.join("kube-apiserver"), None));
+        let both = Programs::find(&assets, true).unwrap();
+        assert_eq!((both.etcd, both.api_server), (cache.join("bin/etcd"), cache.join("bin/kube-apiserver")));
+        let (controllers, version) = both.controller_manager.unwrap();
+        assert_eq!(controllers, cache.join("bin/kube-controller-manager"));
+        assert_eq!(version, Version::of(&controllers).unwrap());
+        let error = Programs::find(&Assets::new(Some(named.as_os_str()), None, None), true).unwrap_err().to_string();
+        assert!(error.contains("named lacks kube-controller-manager"), "{error}");
+    }
+
     #[tokio::test]
     async fn a_port_that_was_taken_is_told_from_other_failures() {
         crate::require_assets!();
         install_crypto_provider();
-        let programs = Programs::find(&Assets::from_environment()).unwrap();
+        let programs = Programs::find(&Assets::from_environment(), true).unwrap();
         let certificates = Certificates::generate().unwrap();
         let taken: [fn(&Ports) -> u16; 3] = [|p| p.etcd, |p| p.api_server, |p| p.controller_manager];
         for port_of in taken {

@@ -61,7 +61,7 @@ impl Node<'_> {
         if self.daemon_runs(daemon)? {
             return Ok(());
         }
-        let place = self.place(self.cluster.sandbox().programs().await?.minor);
+        let place = self.place(self.cluster.sandbox().programs().await?.minor(daemon));
         let log = self.log(daemon);
         let mut command = process::background("nsenter", &log)?;
         command.args(self.enter_arguments()?).args(daemon.command_line(&place));

@@ -46,6 +46,29 @@ pub(crate) async fn lost_nodes_come_back(east: &Cluster) -> Result<()> {
         .await
 }
 
+pub(crate) async fn what_is_stopped_starts_again(east: &Cluster) -> Result<()> {
+    let (control_plane, three) = (east.control_plane(), east.node(3)?);
+    for (node, daemon) in [(&control_plane, Daemon::Scheduler), (&three, Daemon::Proxy), (&three, Daemon::Containerd)] {
+        let before = node.daemon_pid(daemon)?;
+        ensure!(before.is_some(), "{node}/{daemon} runs");
+        node.stop_daemon(daemon).await?;
+        ensure!(!node.daemon_runs(daemon)?, "{node}/{daemon} has been stopped");
+        node.start_daemon(daemon).await?;
+        let after = node.daemon_pid(daemon)?;
+        ensure!(after.is_some() && after != before, "{node}/{daemon} runs anew: {before:?}, {after:?}");
+    }
+    let pod = support::pod_on(east, "web", "east3").await?;
+    let restarts = format!("get pod {pod} -o jsonpath={{.status.containerStatuses[0].restartCount}}");
+    ensure!(kubectl(east, &restarts).await? == "0", "containers outlive their containerd");
+    three.stop().await?;
+    ensure!(!three.is_on()? && !three.daemon_runs(Daemon::Kubelet)?, "the node is off with all its daemons");
+    three.start().await?;
+    for daemon in three.daemons() {
+        ensure!(three.daemon_runs(*daemon)?, "{three}/{daemon} runs");
+    }
+    eventually("its pod runs again", async || Ok(succeeds(kubectl(east, &format!("exec {pod} -- true")).await))).await
+}
+
 pub(crate) async fn a_power_cut_is_survived(east: &Cluster) -> Result<()> {
     let (control_plane, one) = (east.control_plane(), east.node(1)?);
     one.kill().await?;

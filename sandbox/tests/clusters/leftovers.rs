@@ -39,7 +39,8 @@ impl Machine {
         let loops = Command::new("losetup").args(["--list", "--noheadings", "--output", "BACK-FILE"]).output()?;
         let loops = String::from_utf8_lossy(&loops.stdout).into_owned();
         ensure!(!loops.contains("left.img"), "loop devices: {loops}");
-        let files: Vec<_> = fs::read_dir(directory).context("list the sandbox")?.flatten().map(|e| e.path()).collect();
+        // Where the directory itself has gone, there is nothing in it.
+        let files: Vec<_> = fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path()).collect();
         ensure!(files.is_empty(), "files: {files:?}");
         Ok(())
     }

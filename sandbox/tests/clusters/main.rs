@@ -36,12 +36,14 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_run_pods_bear_faults_and_leave_nothing() {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
-    let sandbox = match open(directory.path()).await {
+    let directory = Sandbox::test_directory("clusters", env!("CARGO_TARGET_TMPDIR"));
+    let sandbox = match open(&directory).await {
         Ok(sandbox) => sandbox,
         Err(Error::Machine { problem, remedy }) => sandbox::skip!("{problem}: {remedy}"),
         Err(error) => panic!("open the sandbox: {error:?}"),
     };
+    // An earlier run that was killed has left its clusters where this one will have its own.
+    sandbox.wipe().await.expect("end what an earlier run has left");
     let machine = leftovers::Machine::look().expect("a look at the machine");
     let guard = sandbox.clone().guard();
     scenario(&sandbox).await.expect("every step succeeds");
@@ -49,7 +51,8 @@ async fn clusters_run_pods_bear_faults_and_leave_nothing() {
     let groups: Vec<_> = clusters.iter().map(Cluster::cgroup).collect();
     assert_eq!(groups.len(), 2, "there is something to end");
     drop(guard);
-    machine.check_same(directory.path(), &groups).expect("nothing is left");
+    machine.check_same(&directory, &groups).expect("nothing is left");
+    std::fs::remove_dir(&directory).expect("an empty directory");
 }
 
 async fn open(directory: &Path) -> sandbox::Result<Sandbox> {
@@ -60,8 +63,10 @@ async fn open(directory: &Path) -> sandbox::Result<Sandbox> {
 
 async fn scenario(sandbox: &Sandbox) -> Result<()> {
     let mut timer = Timer::start();
-    let (east, west) = tokio::try_join!(Cluster::up(sandbox, "east", Some(3)), Cluster::up(sandbox, "west", Some(1)))?;
-    timer.step("two clusters up, of three nodes and of one");
+    let east = Cluster::up(sandbox, "east", Some(3)).await?;
+    timer.step("a cluster of three nodes is up, all of them Ready");
+    let west = Cluster::up(sandbox, "west", Some(1)).await?;
+    timer.step("one of one node beside it");
     pods_run_and_talk(&east, &west).await?;
     timer.step("pods on every node run and talk, also over the link");
     an_image_of_a_directory_runs(sandbox, &east).await?;
@@ -74,6 +79,8 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     timer.step("pairs and links are cut and heal");
     faults::lost_nodes_come_back(&east).await?;
     timer.step("a cut node and one without a kubelet are noticed and come back");
+    faults::what_is_stopped_starts_again(&east).await?;
+    timer.step("daemons and a node that were stopped start again");
     faults::a_power_cut_is_survived(&east).await?;
     timer.step("a node and a control plane come back after a power cut");
     a_cluster_goes_on_after_being_down(sandbox, west).await?;

@@ -1,21 +1,23 @@
 //! Doing the next step of a backup, and saying what was done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{BackupStage, VolumeBackup};
-use k8s_openapi::api::core::v1::Pod;
+use api::{ApplicationBackup, BackupStage, ReclaimPolicy, VolumeBackup};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::{Api, Client, ResourceExt};
 use mover::{Direction as JobDirection, Job};
 use repository::ErrorKind;
 
 use super::deletion;
 use super::gather::Gathered;
-use super::plan::{Moves, Plan, Reason};
+use super::plan::{Moves, Plan, Reason, patience_is_over};
 use super::store::{self, Draft, Report, StoreError};
 use super::volume::{Done, Step};
 use crate::cleanup;
 use crate::context::Context;
 use crate::error::{During, Error};
-use crate::mover_pod::{self, Direction, Mover, VOLUME_PATH};
+use crate::mover_pod::{self, Direction, Mover, Placement, VOLUME_PATH};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
 
@@ -46,6 +48,8 @@ pub(super) enum Applied {
         done: Vec<(usize, Done)>,
         /// Why no mover can be started.
         blocked: Option<Reason>,
+        /// Why a step was not done: the first of the reasons. What was done is noted all the same.
+        error: Option<Error>,
     },
     /// Everything is stored; it can be published.
     Stored,
@@ -58,7 +62,10 @@ pub(super) enum Applied {
 /// Does what is planned.
 pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) -> Result<Applied, Error> {
     match plan {
-        Plan::Rest => Ok(Applied::Rested),
+        Plan::Rest => {
+            objects::set_finalizer(&context.client, &gathered.run, is_held(&gathered.run)).await?;
+            Ok(Applied::Rested)
+        }
         Plan::Leave(plan) => Ok(Applied::Left(deletion::apply(context, gathered, plan).await?)),
         Plan::Begin => Ok(Applied::Begun),
         Plan::Enter(stage) => Ok(Applied::Entered(stage)),
@@ -76,6 +83,14 @@ pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) ->
             }
         }
     }
+}
+
+/// Whether a run that is over must not vanish unnoticed: only when its recovery point is to go with it. All others can be deleted with no
+/// operator at hand, as when Orlop is uninstalled.
+fn is_held(run: &ApplicationBackup) -> bool {
+    let held = run.finalizers().iter().any(|f| f == api::FINALIZER);
+    let published = run.status.as_ref().is_some_and(|s| s.recovery_point.is_some());
+    run.spec.reclaim_policy == ReclaimPolicy::Delete && (held || published)
 }
 
 /// Ends the run, once nothing that it made is left.
@@ -104,10 +119,8 @@ async fn publish(
         // The next look finds it published, and reads it.
         Ok(()) => Ok(Applied::Again),
         Err(StoreError::Repository(error)) if error.kind() == ErrorKind::AlreadyExists => Ok(Applied::Again),
-        Err(error) => {
-            context.backups.drop_draft(&gathered.uid);
-            troubled(context, gathered, error).await
-        }
+        // What is stored stays good: when the trouble has passed, it is published without being stored again.
+        Err(error) => troubled(context, gathered, error).await,
     }
 }
 
@@ -120,10 +133,11 @@ async fn troubled(context: &Context, gathered: &Gathered, error: StoreError) -> 
     let reason = match &error {
         StoreError::Repository(error) => {
             let problem = LocationProblem::Repository(error.clone());
-            if problem.may_pass() {
-                return Ok(Applied::Blocked((&problem).into()));
+            match patience_is_over(gathered, context.limits()) {
+                None if problem.may_pass() => return Ok(Applied::Blocked((&problem).into())),
+                Some(over) if problem.may_pass() => Reason::new(problem.reason(), format!("{problem}; {over}")),
+                _ => (&problem).into(),
             }
-            (&problem).into()
         }
         StoreError::Capture(error) => Reason::new("InvalidSpec", error.to_string()),
         other => Reason::new("Damaged", other.to_string()),
@@ -132,22 +146,34 @@ async fn troubled(context: &Context, gathered: &Gathered, error: StoreError) -> 
 }
 
 async fn move_volumes(context: &Context, gathered: &Gathered, moves: Moves) -> Result<Applied, Error> {
+    let (mut done, mut error) = (Vec::new(), None);
     for pod in &moves.stale {
-        mover_pod::remove(&context.client, pod).await?;
+        if let Err(trouble) = mover_pod::remove(&context.client, pod).await {
+            error.get_or_insert(trouble);
+        }
     }
-    let mut done = Vec::new();
     for (index, step) in moves.steps {
-        let outcome = match (&step, &moves.start_with) {
-            (Step::Start { attempt }, Some(opened)) => start(context, gathered, index, *attempt, opened).await?,
-            (Step::Force { attempt }, _) => {
-                force(context, gathered, index, *attempt).await?;
-                Done::Seen(step)
-            }
-            _ => Done::Seen(step),
-        };
-        done.push((index, outcome));
+        match take_step(context, gathered, index, step, moves.start_with.as_ref()).await {
+            Ok(outcome) => done.push((index, outcome)),
+            Err(trouble) => drop(error.get_or_insert(trouble)),
+        }
     }
-    Ok(Applied::Moved { done, blocked: moves.blocked })
+    Ok(Applied::Moved { done, blocked: moves.blocked, error })
+}
+
+async fn take_step(
+    context: &Context,
+    gathered: &Gathered,
+    index: usize,
+    step: Step,
+    start_with: Option<&Opened>,
+) -> Result<Done, Error> {
+    match (&step, start_with) {
+        (Step::Start { attempt }, Some(opened)) => return start(context, gathered, index, *attempt, opened).await,
+        (Step::Force { attempt }, _) => force(context, gathered, index, *attempt).await?,
+        _ => {}
+    }
+    Ok(Done::Seen(step))
 }
 
 async fn start(
@@ -167,7 +193,7 @@ async fn start(
         direction: JobDirection::Backup { parent },
     };
     let job = serde_json::to_vec(&job).during(|| "write the job of a mover".into())?;
-    let node = node_of(context, &volume.namespace, &volume.claim).await?;
+    let placement = placement(&context.client, &volume.namespace, &volume.claim).await?;
     let mover = Mover {
         run_uid: &gathered.uid,
         run: &mover_pod::run_annotation(&gathered.run),
@@ -176,24 +202,49 @@ async fn start(
         attempt,
         namespace: &volume.namespace,
         claim: &volume.claim,
-        node: node.as_deref(),
+        placement: &placement,
         image: &context.config.image,
+        pull_secrets: &context.config.pull_secrets,
         deadline: context.limits().mover_deadline,
         job: &job,
     };
     match mover.start(&context.client).await {
         Ok(()) => Ok(Done::Started { attempt }),
-        Err(error) => match error.refusal() {
-            Some(reason) => Ok(Done::Refused { reason }),
+        Err(error) => match error.creation_refusal() {
+            Some(reason) => Ok(Done::Refused { reason: mover_pod::explain(reason) }),
             None => Err(error),
         },
     }
 }
 
-/// The node of a pod that runs and uses the claim: there the volume can surely be mounted a second time.
-async fn node_of(context: &Context, namespace: &str, claim: &str) -> Result<Option<String>, Error> {
-    let pods = objects::list::<Pod>(&context.client, namespace).await?;
-    Ok(pods.iter().filter(|pod| mover_pod::uses(pod, claim)).find_map(|pod| pod.spec.as_ref()?.node_name.clone()))
+/// Where a mover that reads a claim may run: on the node of a pod that runs and uses the claim, for there the volume can surely be mounted
+/// a second time; or rather there than elsewhere, when the volume can be mounted by several nodes.
+async fn placement(client: &Client, namespace: &str, claim: &str) -> Result<Placement, Error> {
+    let anywhere = Placement::anywhere();
+    let Some(node) = node_of(client, namespace, claim).await? else { return Ok(anywhere) };
+    let claim = objects::read::<PersistentVolumeClaim>(client, namespace, claim).await?;
+    let modes = claim.and_then(|claim| claim.spec?.access_modes).unwrap_or_default();
+    let several = modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany");
+    Ok(if several { anywhere.rather_on(&node) } else { anywhere.on(&node) })
+}
+
+/// A node that is ready and has a pod that uses the claim.
+async fn node_of(client: &Client, namespace: &str, claim: &str) -> Result<Option<String>, Error> {
+    let pods = objects::list::<Pod>(client, namespace).await?;
+    let used = pods.iter().filter(|pod| mover_pod::uses(pod, claim));
+    let names: BTreeSet<String> = used.filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
+    for name in names {
+        let node = Api::<Node>::all(client.clone()).get_opt(&name).await.during(|| format!("read the node {name}"))?;
+        if node.is_some_and(|node| is_ready(&node)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 async fn force(context: &Context, gathered: &Gathered, index: usize, attempt: u32) -> Result<(), Error> {

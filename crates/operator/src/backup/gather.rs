@@ -9,6 +9,7 @@ use api::{ApplicationBackup, BackupStage, VolumeBackup};
 use application::{Patience, Selection, SelectionError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use repository::{ErrorKind, PointId, RecoveryPoint};
@@ -201,11 +202,19 @@ async fn claims(client: &Client, selection: &Selection) -> Result<Result<Vec<Cla
         let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
         let list = api.list(&params).await.during(|| format!("list the claims of the namespace {namespace}"))?;
         let of_runs = |claim: &PersistentVolumeClaim| claim.labels().contains_key(api::RUN_LABEL);
-        let claims = list.items.into_iter().filter(|c| !of_runs(c));
+        let claims = list.items.into_iter().filter(|c| !of_runs(c) && !is_of_a_pod(c));
         wanted.extend(claims.filter(|c| selection.wants(kind, namespace, &c.name_any())).map(|c| claim_facts(&c)));
     }
     wanted.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(Ok(wanted))
+}
+
+/// Whether a claim is made for one pod and goes with it (a generic ephemeral volume). Its data is meant to go with it, too; the pod that
+/// takes its place gets an empty one.
+fn is_of_a_pod(claim: &PersistentVolumeClaim) -> bool {
+    let is_pod =
+        |owner: &OwnerReference| owner.controller == Some(true) && owner.kind == "Pod" && owner.api_version == "v1";
+    claim.owner_references().iter().any(is_pod)
 }
 
 fn claim_facts(claim: &PersistentVolumeClaim) -> ClaimFacts {
@@ -229,7 +238,9 @@ async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Erro
     let states: HashMap<_, _> =
         movers.iter().map(|pod| (key(pod), mover_pod::state(pod, gathered.now, deadline))).collect();
     let mut so_far = HashMap::new();
-    for pod in movers.iter().filter(|pod| states.get(&key(pod)) == Some(&MoverState::Running)) {
+    let runs: Vec<&Pod> = movers.iter().filter(|pod| states.get(&key(pod)) == Some(&MoverState::Running)).collect();
+    let due = !runs.is_empty() && context.backups.is_time_to_look(&gathered.uid, gathered.now, context.limits().poll);
+    for pod in runs.into_iter().filter(|_| due) {
         if let Some(progress) = mover_pod::so_far(client, pod).await {
             so_far.insert(key(pod), progress);
         }
@@ -301,4 +312,25 @@ async fn storing(context: &Context, gathered: &Gathered) -> Result<Storing, Erro
         Err(error) if error.kind() == ErrorKind::NotFound => Storing { location: Ok(opened), published: None, draft },
         Err(error) => Storing { location: Err(error.into()), published: None, draft },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_claim_that_goes_with_its_pod_is_left_out() {
+        let check = |owner: Value, expected: bool| {
+            let claim = json!({"metadata": {"name": "scratch", "ownerReferences": [owner.clone()]}});
+            let claim: PersistentVolumeClaim = serde_json::from_value(claim).expect("the test's claim is a claim");
+            assert_eq!(is_of_a_pod(&claim), expected, "{owner}");
+        };
+        let owner = |version: &str, kind: &str, controller: bool| json!({"apiVersion": version, "kind": kind, "name": "o", "uid": "u", "controller": controller});
+        check(owner("v1", "Pod", true), true);
+        check(owner("v1", "Pod", false), false);
+        check(owner("apps/v1", "StatefulSet", true), false);
+        check(owner("example.com/v1", "Pod", true), false);
+    }
 }

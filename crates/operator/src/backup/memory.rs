@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::parents::Parents;
 use super::store::Draft;
@@ -13,6 +16,8 @@ const KEPT: usize = 256;
 struct Run {
     draft: Option<Arc<Draft>>,
     parents: Option<Arc<Parents>>,
+    /// When it was last looked how far its movers are.
+    looked: Option<Timestamp>,
 }
 
 /// What is remembered, by the uid of the run.
@@ -50,13 +55,39 @@ impl Memory {
         self.change(uid, |run| run.parents = Some(parents));
     }
 
-    /// The draft turned out to be of no use.
-    pub(super) fn drop_draft(&self, uid: &str) {
-        self.change(uid, |run| run.draft = None);
+    /// Whether it is time to look how far the movers of the run are; if so, the next time is `interval` later. How far they are is written
+    /// down, and what is written wakes the run, so without this one look would follow the other at once.
+    pub(super) fn is_time_to_look(&self, uid: &str, now: Timestamp, interval: Duration) -> bool {
+        let looked = self.runs().get(uid).and_then(|run| run.looked);
+        let due = looked.is_none_or(|looked| now < looked || now.duration_since(looked).unsigned_abs() >= interval);
+        if due {
+            self.change(uid, |run| run.looked = Some(now));
+        }
+        due
     }
 
     /// The run is over.
     pub(super) fn forget(&self, uid: &str) {
         self.runs().remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn movers_are_asked_how_far_they_are_now_and_then() {
+        let memory = Memory::default();
+        let look = |uid, milliseconds| {
+            let now = Timestamp::from_millisecond(milliseconds).expect("a small number of milliseconds is a timestamp");
+            memory.is_time_to_look(uid, now, Duration::from_secs(2))
+        };
+        assert!(look("a", 1_000));
+        assert!(!look("a", 1_100), "what was written wakes the run at once");
+        assert!(look("b", 1_100), "each run has its own time");
+        assert!(!look("a", 2_999));
+        assert!(look("a", 3_000));
+        assert!(look("a", 500), "a clock that was set back does not stop it");
     }
 }

@@ -110,7 +110,8 @@ fn block_or_fail(gathered: &Gathered, problem: &LocationProblem, limits: &Limits
     }
 }
 
-fn patience_is_over(gathered: &Gathered, limits: &Limits) -> Option<String> {
+/// Whether the run has been blocked for too long, in words.
+pub(super) fn patience_is_over(gathered: &Gathered, limits: &Limits) -> Option<String> {
     let since = yes_since(&gathered.run.status.as_ref()?.conditions, BLOCKED)?;
     let waited = gathered.now.duration_since(since);
     let over = !waited.is_negative() && waited.unsigned_abs() >= limits.location_patience;
@@ -135,7 +136,10 @@ fn listed(claim: &ClaimFacts) -> VolumeBackup {
     let (stage, reason) = if claim.deleting {
         (VolumeStage::Missed, Some("the claim is being deleted"))
     } else if claim.lost {
-        (VolumeStage::Missed, Some("the claim's volume is gone (phase Lost); if its data is not needed, delete the claim"))
+        (
+            VolumeStage::Missed,
+            Some("the claim's volume is gone (phase Lost); if its data is not needed, delete the claim"),
+        )
     } else if !claim.bound {
         (VolumeStage::Skipped, Some(RULE_NO_VOLUME))
     } else if claim.block {
@@ -212,10 +216,6 @@ fn storing(gathered: &Gathered, facts: &Storing, limits: &Limits) -> Plan {
     };
     if let Some(point) = &facts.published {
         return Plan::Adopt(opened, Box::new(point.clone()));
-    }
-    if let Some(over) = patience_is_over(gathered, limits) {
-        let said = gathered.run.status.as_ref().and_then(|s| s.message.clone()).unwrap_or_default();
-        return Plan::Fail(Reason::new("Unreachable", format!("{said}; {over}")));
     }
     match (gathered.stage(), &facts.draft) {
         (BackupStage::Publishing, Some(draft)) => Plan::Publish(opened, draft.clone()),

@@ -12,7 +12,9 @@ use super::gather::Gathered;
 use super::plan::Reason;
 use super::store::Report;
 use super::volume::advance;
-use crate::conditions::{Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, set, shorten, yes_since};
+use crate::conditions::{
+    Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, said, set, set_once, shorten, yes_since,
+};
 use crate::config::Limits;
 use crate::context::Context;
 use crate::error::Error;
@@ -52,16 +54,19 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
     };
     let old = run.status.clone().unwrap_or_default();
     let (new, next) = advanced(&run, &applied, now, context.limits());
-    if new == old {
-        return Ok(next.into());
+    if new != old {
+        let run = ApplicationBackup { status: Some(new.clone()), ..run };
+        let run = objects::write_status(&context.client, &run).await?;
+        tell(context, &run, &old, &new).await;
     }
-    let run = objects::write_status(&context.client, &ApplicationBackup { status: Some(new.clone()), ..run }).await?;
-    tell(context, &run, &old, &new).await;
     if new.stage == BackupStage::Done && old.stage != BackupStage::Done {
         count(context, &new, &applied);
         context.backups.forget(&uid);
     }
-    Ok(next.into())
+    match applied {
+        Applied::Moved { error: Some(error), .. } => Err(error),
+        _ => Ok(next.into()),
+    }
 }
 
 /// The status after what was done.
@@ -76,7 +81,7 @@ fn advanced(
     new.observed_generation = new.observed_generation.or(run.metadata.generation);
     let next = match applied {
         Applied::Rested => return (run.status.clone().unwrap_or_default(), Next::Change),
-        Applied::Left(left) => return (leave(run, left, now), after_leaving(left, limits)),
+        Applied::Left(left) => return (leave(run, left, now, limits), after_leaving(left, limits)),
         Applied::Begun => {
             new.phase = Phase::Running;
             enter(&mut new, BackupStage::Preparing, now)
@@ -87,7 +92,7 @@ fn advanced(
             new.volumes.clone_from(volumes);
             enter(&mut new, BackupStage::Volumes, now)
         }
-        Applied::Moved { done, blocked } => {
+        Applied::Moved { done, blocked, .. } => {
             for (index, done) in done {
                 if let Some(volume) = new.volumes.get_mut(*index) {
                     advance(volume, done.clone(), now, limits.reason_chars);
@@ -101,7 +106,12 @@ fn advanced(
                 }
             }
         }
-        Applied::Stored => enter(&mut new, BackupStage::Publishing, now),
+        Applied::Stored => {
+            // A run that is blocked stays so until it is published: storing what was stored before is no progress.
+            new.stage = BackupStage::Publishing;
+            enter_stage(&mut new.stages, &stage_name(BackupStage::Publishing), now);
+            Next::Now
+        }
         Applied::Again => Next::Now,
         Applied::Ending { left } => {
             new.message = Some(shorten(&format!("ends when these are gone: {}", left.join(", ")), limits.reason_chars));
@@ -127,9 +137,9 @@ fn enter(new: &mut ApplicationBackupStatus, stage: BackupStage, now: Timestamp) 
 
 fn block(new: &mut ApplicationBackupStatus, reason: &Reason, now: Timestamp, limits: &Limits) -> Next {
     let message = shorten(&reason.message, limits.reason_chars);
-    new.message = Some(message.clone());
     let says = Says { type_: BLOCKED, answer: Answer::Yes, reason: reason.reason.clone(), message };
-    set(&mut new.conditions, says, new.observed_generation, now);
+    set_once(&mut new.conditions, says, new.observed_generation, now);
+    new.message = said(&new.conditions, BLOCKED).map(Into::into);
     Next::Later(limits.retry)
 }
 
@@ -189,7 +199,12 @@ fn finish(new: &mut ApplicationBackupStatus, report: &Report, now: Timestamp) ->
 }
 
 /// The status of a run that is being deleted: only why it is still there.
-fn leave(run: &ApplicationBackup, left: &deletion::Applied, now: Timestamp) -> ApplicationBackupStatus {
+fn leave(
+    run: &ApplicationBackup,
+    left: &deletion::Applied,
+    now: Timestamp,
+    limits: &Limits,
+) -> ApplicationBackupStatus {
     let mut new = run.status.clone().unwrap_or_default();
     let (reason, message) = match left {
         deletion::Applied::Rested | deletion::Applied::Released => return new,
@@ -198,8 +213,9 @@ fn leave(run: &ApplicationBackup, left: &deletion::Applied, now: Timestamp) -> A
             (problem.reason(), format!("the recovery point is not removed yet: {problem}"))
         }
     };
+    let message = shorten(&message, limits.reason_chars);
     let says = Says { type_: RELEASED, answer: Answer::No, reason: reason.into(), message };
-    set(&mut new.conditions, says, run.metadata.generation, now);
+    set_once(&mut new.conditions, says, run.metadata.generation, now);
     new
 }
 

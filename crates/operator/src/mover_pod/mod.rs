@@ -4,6 +4,7 @@
 //! whoever tries to make it. The job with its credentials is in a Secret beside the pod and goes with it; the pod has no token of the
 //! cluster.
 
+mod placement;
 mod state;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,8 @@ use api::RUN_LABEL;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    PersistentVolumeClaimVolumeSource, Pod, PodSpec, ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource,
-    SecurityContext, Toleration, Volume, VolumeMount,
+    Capabilities, Container, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSpec,
+    ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
@@ -25,6 +25,7 @@ use kube::{Client, Resource, ResourceExt};
 use crate::error::Error;
 use crate::objects;
 
+pub use placement::Placement;
 pub use state::{MoverState, SoFar, is_overdue, so_far, state};
 
 /// On a mover: kind, namespace and name of its run, so that a change of the mover wakes the run.
@@ -37,14 +38,23 @@ pub const JOB_PATH: &str = "/job/job.json";
 const JOB_ENTRY: &str = "job.json";
 /// Name of the only container.
 pub const CONTAINER: &str = "mover";
-/// What a mover may use: it holds to 128 MiB of its own; the rest is for the pages of what it reads and writes.
+/// What a mover may use of memory: it holds to 128 MiB of its own; the rest is for the pages of what it reads and writes.
 const MEMORY_LIMIT: &str = "512Mi";
+/// What a mover may use of processors: enough to hash and compress some 100 MiB/s. There is a limit at all because a quota of limits
+/// refuses pods without one; it is no larger because a limit range refuses pods with a large one.
+const CPU_LIMIT: &str = "1";
 /// What a mover asks for: little, since a volume must be moved on a full node too.
 const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
-/// Seconds for which a mover stays on a node that is not ready or cannot be reached; then another attempt is better.
-const LOST_NODE_SECONDS: i64 = 60;
 /// Seconds a mover that is asked to end gets for it.
 const GRACE_SECONDS: i64 = 15;
+/// Ask service meshes to put no container of their own into a mover: it would go on when the mover has ended, and what a mover sends is
+/// encrypted anyway. Some versions of each look at labels, others at annotations.
+const NO_SIDECARS: [(&str, &str); 2] =
+    [("sidecar.istio.io/inject", "false"), ("kuma.io/sidecar-injection", "disabled")];
+/// Likewise, for those that look at annotations alone.
+const NO_SIDECARS_ANNOTATED: [(&str, &str); 1] = [("linkerd.io/inject", "disabled")];
+/// What an API server says of a pod that the Pod Security standard of its namespace refuses.
+const POD_SECURITY: &str = "violates PodSecurity";
 
 /// Which way the data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +102,12 @@ pub struct Mover<'a> {
     pub namespace: &'a str,
     /// The claim.
     pub claim: &'a str,
-    /// The node that has the volume, if a pod there uses it; else the scheduler chooses.
-    pub node: Option<&'a str>,
+    /// Where it may run.
+    pub placement: &'a Placement,
     /// The image, whose entry point is `orlop`.
     pub image: &'a str,
+    /// Names of Secrets in its namespace with which the image is pulled.
+    pub pull_secrets: &'a [String],
     /// How long it may work.
     pub deadline: Duration,
     /// `mover::Job` as JSON.
@@ -162,7 +174,7 @@ impl Mover<'_> {
     /// The pod.
     #[must_use]
     pub fn pod(&self) -> Pod {
-        let spec = PodSpec {
+        let mut spec = PodSpec {
             containers: vec![self.container()],
             volumes: Some(self.volumes()),
             restart_policy: Some("Never".into()),
@@ -170,11 +182,23 @@ impl Mover<'_> {
             enable_service_links: Some(false),
             active_deadline_seconds: i64::try_from(self.deadline.as_secs()).ok(),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
-            tolerations: Some(tolerations()),
-            affinity: self.node.map(on_node),
+            image_pull_secrets: self.pull_secrets(),
             ..PodSpec::default()
         };
-        Pod { metadata: self.metadata(), spec: Some(spec), status: None }
+        self.placement.write(&mut spec);
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let mut metadata = self.metadata();
+        metadata.labels.get_or_insert_default().extend(NO_SIDECARS.map(owned));
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.extend(NO_SIDECARS.map(owned));
+        annotations.extend(NO_SIDECARS_ANNOTATED.map(owned));
+        Pod { metadata, spec: Some(spec), status: None }
+    }
+
+    fn pull_secrets(&self) -> Option<Vec<LocalObjectReference>> {
+        let secrets: Vec<_> =
+            self.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect();
+        (!secrets.is_empty()).then_some(secrets)
     }
 
     fn container(&self) -> Container {
@@ -196,7 +220,7 @@ impl Mover<'_> {
                 mount("job", "/job", true),
             ]),
             resources: Some(ResourceRequirements {
-                limits: Some(quantities(&[("memory", MEMORY_LIMIT)])),
+                limits: Some(quantities(&[("cpu", CPU_LIMIT), ("memory", MEMORY_LIMIT)])),
                 requests: Some(quantities(&REQUESTS)),
                 ..ResourceRequirements::default()
             }),
@@ -246,32 +270,17 @@ impl Mover<'_> {
     }
 }
 
-/// Everything is tolerated, as the volume may be on any node; but a node that is lost only for a while. The first toleration that fits
-/// a taint counts, so the narrow ones come first.
-fn tolerations() -> Vec<Toleration> {
-    let lost = |key: &str| Toleration {
-        key: Some(key.into()),
-        operator: Some("Exists".into()),
-        effect: Some("NoExecute".into()),
-        toleration_seconds: Some(LOST_NODE_SECONDS),
-        ..Toleration::default()
-    };
-    let all = Toleration { operator: Some("Exists".into()), ..Toleration::default() };
-    vec![lost("node.kubernetes.io/not-ready"), lost("node.kubernetes.io/unreachable"), all]
-}
-
-/// By affinity and not by `nodeName`: the scheduler then counts the pod, and says why it does not fit.
-fn on_node(node: &str) -> Affinity {
-    let field = NodeSelectorRequirement {
-        key: "metadata.name".into(),
-        operator: "In".into(),
-        values: Some(vec![node.to_owned()]),
-    };
-    let term = NodeSelectorTerm { match_fields: Some(vec![field]), ..NodeSelectorTerm::default() };
-    let required = Some(NodeSelector { node_selector_terms: vec![term] });
-    let node_affinity =
-        NodeAffinity { required_during_scheduling_ignored_during_execution: required, ..NodeAffinity::default() };
-    Affinity { node_affinity: Some(node_affinity), ..Affinity::default() }
+/// What an API server says of a mover that it refuses, with what to do about it where that does not follow from its words.
+#[must_use]
+pub fn explain(refusal: String) -> String {
+    if !refusal.contains(POD_SECURITY) {
+        return refusal;
+    }
+    format!(
+        "the namespace enforces a Pod Security standard that movers do not meet, since they handle files of every owner: they need \
+         `baseline`, so label the namespace pod-security.kubernetes.io/enforce=baseline, at least while a backup or a restore runs \
+         ({refusal})"
+    )
 }
 
 /// Whether a pod that is not over uses a claim, and has a node.
@@ -314,7 +323,12 @@ pub async fn end(client: &Client, pod: &Pod) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+
+    static ANYWHERE: LazyLock<Placement> = LazyLock::new(Placement::anywhere);
+    static SECRETS: LazyLock<Vec<String>> = LazyLock::new(|| vec!["registry".to_owned()]);
 
     fn mover(direction: Direction) -> Mover<'static> {
         Mover {
@@ -325,8 +339,9 @@ mod tests {
             attempt: 2,
             namespace: "shop",
             claim: "data",
-            node: Some("node-1"),
+            placement: &ANYWHERE,
             image: "orlop:test",
+            pull_secrets: &SECRETS,
             deadline: Duration::from_secs(60),
             job: b"{}",
         }
@@ -355,11 +370,40 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_node_is_tolerated_for_a_while_and_everything_else_for_ever() {
-        let tolerations = tolerations();
-        let (all, lost) = tolerations.split_last().expect("there are some");
-        assert_eq!((all.key.as_deref(), all.toleration_seconds), (None, None));
-        assert!(lost.iter().all(|t| t.toleration_seconds == Some(LOST_NODE_SECONDS)));
+    fn service_meshes_are_asked_to_leave_a_mover_alone() {
+        let pod = mover(Direction::Backup).pod();
+        for (map, key, value) in [
+            (pod.labels(), "sidecar.istio.io/inject", "false"),
+            (pod.annotations(), "sidecar.istio.io/inject", "false"),
+            (pod.annotations(), "linkerd.io/inject", "disabled"),
+            (pod.annotations(), "kuma.io/sidecar-injection", "disabled"),
+        ] {
+            assert_eq!(map.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        assert_eq!(pod.labels()[RUN_LABEL], mover(Direction::Backup).run_uid);
+    }
+
+    #[test]
+    fn a_mover_has_limits_that_a_quota_asks_for_and_pulls_with_the_secrets_it_is_given() {
+        let spec = mover(Direction::Backup).pod().spec.expect("a mover has a spec");
+        let resources = spec.containers[0].resources.clone().expect("a mover has limits");
+        for list in [resources.limits, resources.requests] {
+            let names: Vec<String> = list.expect("both are given").into_keys().collect();
+            assert_eq!(names, ["cpu", "memory"]);
+        }
+        let secrets: Vec<String> = spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect();
+        assert_eq!(secrets, ["registry"]);
+    }
+
+    #[test]
+    fn a_refusal_by_pod_security_says_what_to_do() {
+        let said = "pods \"m\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true";
+        let explained = explain(said.into());
+        assert!(
+            explained.contains("pod-security.kubernetes.io/enforce=baseline") && explained.contains(said),
+            "{explained}"
+        );
+        assert_eq!(explain("exceeded quota".into()), "exceeded quota");
     }
 
     #[test]

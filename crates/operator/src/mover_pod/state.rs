@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod};
 use kube::api::LogParams;
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
@@ -51,26 +51,38 @@ pub enum MoverState {
     },
 }
 
-/// Reads the state of a mover off its pod.
+/// Reads the state of a mover off its pod. The end of the container of the mover decides, whatever the pod as a whole is said to be: a
+/// container that somebody else has put into the pod may go on for ever, or fail.
 #[must_use]
 pub fn state(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState {
     let status = pod.status.clone().unwrap_or_default();
-    let container = status.container_statuses.as_deref().unwrap_or_default().iter().find(|c| c.name == CONTAINER);
-    let container = container.and_then(|c| c.state.clone()).unwrap_or_default();
+    let container = container(pod).cloned().unwrap_or_default();
     match (status.phase.as_deref(), container.terminated) {
-        (Some("Succeeded"), Some(ended)) => MoverState::Succeeded { message: ended.message.unwrap_or_default() },
+        (_, Some(ended)) if ended.exit_code == 0 => {
+            MoverState::Succeeded { message: ended.message.unwrap_or_default() }
+        }
         (Some("Succeeded"), None) => {
             let reason = "the mover ended, but its node did not report what it left".to_owned();
             MoverState::Failed { reason, message: None }
         }
-        (Some("Failed"), ended) => MoverState::Failed {
-            reason: failure(status.reason.as_deref(), status.message.as_deref(), ended.as_ref()),
-            message: ended.and_then(|e| e.message).filter(|m| !m.is_empty()),
+        (Some("Failed"), None) => MoverState::Failed {
+            reason: failure(status.reason.as_deref(), status.message.as_deref(), None),
+            message: None,
+        },
+        (_, Some(ended)) => MoverState::Failed {
+            reason: failure(status.reason.as_deref(), status.message.as_deref(), Some(&ended)),
+            message: ended.message.filter(|m| !m.is_empty()),
         },
         _ if pod.metadata.deletion_timestamp.is_some() => MoverState::Ending { overdue: is_overdue(pod, now) },
-        (Some("Running" | "Unknown"), _) => MoverState::Running,
+        (Some("Running" | "Unknown"), _) if container.waiting.is_none() => MoverState::Running,
         _ => waiting(pod, now, start_deadline),
     }
+}
+
+/// The state of the container of the mover; others may be in the pod.
+fn container(pod: &Pod) -> Option<&ContainerState> {
+    let containers = pod.status.as_ref()?.container_statuses.as_deref()?;
+    containers.iter().find(|container| container.name == CONTAINER)?.state.as_ref()
 }
 
 /// Whether a pod should have ended long ago: its node is lost, and nobody else will say that it is gone.
@@ -119,8 +131,8 @@ fn waits_for(pod: &Pod) -> String {
         .and_then(|s| s.conditions.as_ref())
         .and_then(|c| c.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False"))
         .map(|c| c.message.clone().or_else(|| c.reason.clone()).unwrap_or_default());
-    let container = status
-        .and_then(|s| s.container_statuses.as_ref()?.first()?.state.as_ref()?.waiting.clone())
+    let container = container(pod)
+        .and_then(|state| state.waiting.clone())
         .map(|w| [w.reason, w.message].into_iter().flatten().collect::<Vec<_>>().join(": "));
     let placed = pod.spec.as_ref().and_then(|s| s.node_name.as_ref());
     let default = match placed {
@@ -218,6 +230,28 @@ mod tests {
             EARLY,
             failed("Evicted: The node was low on memory", None),
         );
+    }
+
+    /// A pod with a container that was injected, and goes on.
+    fn beside_a_sidecar(phase: &str, mover: Value) -> Value {
+        let container = |name: &str, state: Value| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let sidecar = container("istio-proxy", json!({"running": {}}));
+        json!({"phase": phase, "containerStatuses": [sidecar, container(CONTAINER, mover)]})
+    }
+
+    #[test]
+    fn the_end_of_the_mover_counts_and_not_that_of_its_pod() {
+        let said = || MoverState::Succeeded { message: "{}".into() };
+        let good = json!({"terminated": {"exitCode": 0, "message": "{}"}});
+        check(beside_a_sidecar("Running", good.clone()), None, EARLY, said());
+        check(beside_a_sidecar("Running", good.clone()), Some(EARLY), EARLY, said());
+        check(beside_a_sidecar("Failed", good), None, EARLY, said());
+        let bad = json!({"terminated": {"exitCode": 2, "reason": "Error"}});
+        check(beside_a_sidecar("Running", bad), None, EARLY, failed("Error, exit code 2", None));
+        check(beside_a_sidecar("Running", json!({"running": {}})), None, LATE, MoverState::Running);
+        let pulling = json!({"waiting": {"reason": "ImagePullBackOff"}});
+        let never = MoverState::NeverStarted { why: "ImagePullBackOff".into() };
+        check(beside_a_sidecar("Running", pulling), None, LATE, never);
     }
 
     #[test]

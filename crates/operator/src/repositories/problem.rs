@@ -4,6 +4,8 @@ use api::FieldError;
 use repository::ErrorKind;
 use repository::store::StoreError;
 
+use crate::conditions::shorten;
+
 /// Why a location cannot be used; all of these are the location's, not the operator's.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LocationProblem {
@@ -110,8 +112,40 @@ impl LocationProblem {
     }
 }
 
-/// An error with what lies below it, since a person needs to know that it was a refused connection, or an unknown authority.
+/// What an object store says of a request that failed, up to how it ended: how long that took and how often it was tried differ each time.
+const TRIED: [&str; 2] = [" in ", " - "];
+/// Parts of an answer of an object store that differ each time and tell nobody anything: the names of requests and hosts.
+const NAMES: [&str; 3] = ["RequestId", "HostId", "RequestID"];
+/// Longest text of one problem, in characters: an answer of a store may be a page.
+const PROBLEM_CHARS: usize = 600;
+
+/// An error with what lies below it, since a person needs to know that it was a refused connection, or an unknown authority. The same
+/// problem gives the same text each time.
 fn with_causes(error: &repository::Error) -> String {
+    shorten(&steady(&all_causes(error)), PROBLEM_CHARS)
+}
+
+/// A text without what differs each time that the same thing happens.
+fn steady(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(begin) = text.find("Error performing ") {
+        let tried = text[begin..].find(TRIED[0]).map(|at| begin + at);
+        let end = tried.and_then(|tried| text[tried..].find(TRIED[1]).map(|at| tried + at));
+        if let (Some(tried), Some(end)) = (tried, end) {
+            text.replace_range(tried..end, "");
+        }
+    }
+    for name in NAMES {
+        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+        while let Some(begin) = text.find(&open) {
+            let Some(end) = text[begin..].find(&close) else { break };
+            text.replace_range(begin..begin + end + close.len(), "");
+        }
+    }
+    text
+}
+
+fn all_causes(error: &repository::Error) -> String {
     let mut text = error.to_string();
     let mut below = std::error::Error::source(error);
     while let Some(cause) = below {
@@ -122,4 +156,30 @@ fn with_causes(error: &repository::Error) -> String {
         below = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_problem_has_the_same_words_each_time() {
+        let said = |seconds: &str, id: &str| {
+            format!(
+                "list points: access is denied: Error performing GET http://s3/b?list in {seconds}, after 3 retries, max_retries: 3, \
+                 retry_timeout: 30s  - Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code>\
+                 <RequestId>{id}</RequestId><HostId>{id}</HostId></Error>"
+            )
+        };
+        let steady_text = steady(&said("1.2s", "A"));
+        assert_eq!(steady_text, steady(&said("31.75ms", "B")));
+        assert_eq!(
+            steady_text,
+            "list points: access is denied: Error performing GET http://s3/b?list - Server returned non-2xx status code: 403 Forbidden: \
+             <Error><Code>AccessDenied</Code></Error>"
+        );
+        for plain in ["the store is full", "Error performing GET without an end", "<RequestId>cut o"] {
+            assert_eq!(steady(plain), plain);
+        }
+    }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApplicationRestore, ApplicationRestoreSpec, Missed, ObjectOutcomes, ReplacePolicy};
+use api::{ApplicationRestore, ApplicationRestoreSpec, BackupLocation, Missed, ObjectOutcomes, ReplacePolicy};
 use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, RestoreOptions, Wave, clean, discover};
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::ResourceExt;
+use kube::{Client, ResourceExt};
 use repository::table::Reader;
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ use super::gather::{Begun, Gathered, Scene};
 use super::inventory::{Part, stands_on_volumes};
 use super::plan::{Move, Plan};
 use super::point::{self, Point};
-use super::validate::Refusal;
+use super::validate::{self, Refusal};
 use super::volume::act::{Acted, Run};
 use super::volume::observe::Seen;
-use super::volume::step::Step;
+use super::volume::step::{Step, naming_what_is_kept};
 use super::volume::view::Filled;
 use super::{Restores, Trouble};
 use crate::cleanup;
@@ -26,10 +26,13 @@ use crate::conditions::shorten;
 use crate::error::{During, Error};
 use crate::mover_pod;
 use crate::objects;
-use crate::repositories::LocationProblem;
+use crate::repositories::{LocationProblem, secret_names};
 
 /// Objects in memory at a time. Each may have 1.5 MiB, so this is 48 MiB at the worst.
 const OBJECTS_AT_ONCE: usize = 32;
+
+/// Why an object is kept that the restore needs itself.
+const LIVES_ON: &str = "the restore reads the recovery point with it, so it stays as it is, whatever the policy";
 
 /// Why objects are not made when volumes were missed.
 const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
@@ -50,7 +53,11 @@ pub(super) enum Applied {
     /// Some objects of a part could not be made for the moment.
     MadeInPart(String),
     /// Steps were taken for volumes.
-    Moved(Vec<Moved>),
+    Moved {
+        moved: Vec<Moved>,
+        /// Why others were not: the first of the reasons. What was done is noted all the same.
+        error: Option<Error>,
+    },
     /// Nothing temporary is left of the volumes.
     Left,
     /// Nothing is left of a run that is deleted.
@@ -84,10 +91,10 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
             Ok(Applied::Begun)
         }
         Plan::Make { part, held_back } => make(restores, gathered, part, held_back).await,
-        Plan::Move(moves) => take_steps(restores, gathered, moves).await.map(Applied::Moved),
+        Plan::Move(moves) => Ok(take_steps(restores, gathered, moves).await),
         Plan::Leave => Ok(still_there(restores, gathered).await?.unwrap_or(Applied::Left)),
         Plan::Undo(moves) if moves.is_empty() => undo(restores, gathered).await,
-        Plan::Undo(moves) => take_steps(restores, gathered, moves).await.map(Applied::Moved),
+        Plan::Undo(moves) => Ok(take_steps(restores, gathered, moves).await),
     }
 }
 
@@ -105,21 +112,50 @@ async fn undo(restores: &Restores, gathered: &mut Gathered) -> Result<Applied, E
     Ok(Applied::Undone)
 }
 
-async fn take_steps(restores: &Restores, gathered: &Gathered, moves: Vec<Move>) -> Result<Vec<Moved>, Error> {
+/// Takes the steps of all volumes: trouble with one keeps no other from its own.
+async fn take_steps(restores: &Restores, gathered: &Gathered, moves: Vec<Move>) -> Applied {
     let none = Vec::new();
     let (seen, point) = match &gathered.scene {
-        Scene::Begun(Begun { seen, point, .. }) => (seen, point.as_ref().ok()),
+        Scene::Begun(Begun { seen, point, .. }) => (seen, point.as_ref().and_then(|p| p.as_ref().ok())),
         Scene::Ending(seen) => (seen, None),
         Scene::Fresh(_) | Scene::Over => (&none, None),
     };
     let annotation = mover_pod::run_annotation(&gathered.restore);
-    let run = Run { context: &restores.context, uid: &gathered.uid, annotation: &annotation };
-    let mut moved = Vec::with_capacity(moves.len());
+    let replaces = gathered.restore.spec.replace_policy == ReplacePolicy::Delete;
+    let run = Run { context: &restores.context, uid: &gathered.uid, annotation: &annotation, replaces };
+    let (mut moved, mut error) = (Vec::with_capacity(moves.len()), None);
     for planned in moves {
         let Some(seen) = seen.get(planned.index) else { continue };
-        moved.push(take_step(&run, seen, point, planned).await?);
+        match take_step(&run, seen, point, planned).await {
+            Ok(mut one) => {
+                one.acted = in_patience(restores, gathered, &one, seen);
+                moved.push(one);
+            }
+            Err(trouble) => drop(error.get_or_insert(trouble)),
+        }
     }
-    Ok(moved)
+    Applied::Moved { moved, error }
+}
+
+/// What the API server answers with an error of its own may pass: it is asked again for as long as a mover may take to start.
+fn in_patience(restores: &Restores, gathered: &Gathered, moved: &Moved, seen: &Seen) -> Acted {
+    let trouble = Trouble::Making(seen.index);
+    match &moved.acted {
+        Acted::PutOff(why) => {
+            let waited = restores.troubled_for(&gathered.uid, trouble, gathered.now);
+            if waited < restores.context.limits().mover_start_deadline {
+                return Acted::PutOff(why.clone());
+            }
+            Acted::Refused(naming_what_is_kept(&seen.view, why.clone()))
+        }
+        Acted::Refused(why) => Acted::Refused(naming_what_is_kept(&seen.view, why.clone())),
+        Acted::Done => {
+            if moved.planned.step.makes() {
+                restores.recovered(&gathered.uid, trouble);
+            }
+            Acted::Done
+        }
+    }
 }
 
 async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, planned: Move) -> Result<Moved, Error> {
@@ -138,7 +174,7 @@ async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, plann
 
 /// Makes the objects of a part.
 async fn make(restores: &Restores, gathered: &Gathered, part: Part, held_back: bool) -> Result<Applied, Error> {
-    let Scene::Begun(Begun { point: Ok(point), .. }) = &gathered.scene else {
+    let Scene::Begun(Begun { point: Some(Ok(point)), .. }) = &gathered.scene else {
         return Ok(Applied::Waited("looks for the recovery point".into()));
     };
     let mut maker = Maker::new(restores, gathered, point).await?;
@@ -188,12 +224,33 @@ fn options(spec: &ApplicationRestoreSpec) -> RestoreOptions {
     RestoreOptions { keep_cluster_ips: spec.preserve_cluster_ips, keep_node_ports: spec.preserve_node_ports }
 }
 
+/// The location that a restore reads from, and the Secrets that the location names. They stay as they are whatever the policy: the recovery
+/// point may have them as they were, with keys that were exchanged since, and nothing more could be read with these.
+async fn livelihood(client: &Client, restore: &ApplicationRestore) -> Result<BTreeSet<ObjectKey>, Error> {
+    let namespace = restore.namespace().unwrap_or_default();
+    let key = |group: &str, kind: &str, name: &str| ObjectKey {
+        group: group.into(),
+        version: String::new(),
+        kind: kind.into(),
+        namespace: Some(namespace.clone()),
+        name: name.into(),
+    };
+    let name = &restore.spec.backup_location;
+    let location: Option<BackupLocation> = objects::read(client, &namespace, name).await?;
+    let secrets = location.iter().flat_map(secret_names).map(|(secret, _)| key("", "Secret", secret));
+    Ok(secrets.chain([key(api::GROUP, "BackupLocation", name)]).collect())
+}
+
 /// Makes objects, and counts.
 struct Maker<'a> {
     restores: &'a Restores,
     restore: &'a ApplicationRestore,
     point: &'a Point,
+    /// The namespaces that the restore goes to, by its spec as it is now.
+    namespaces: BTreeSet<String>,
     applier: Applier,
+    /// What the restore itself lives on.
+    livelihood: BTreeSet<ObjectKey>,
     outcomes: ObjectOutcomes,
     /// A failure that may pass.
     passing: Option<String>,
@@ -216,7 +273,9 @@ impl<'a> Maker<'a> {
             restores,
             restore: &gathered.restore,
             point,
+            namespaces: validate::namespaces(&gathered.restore.spec, &point.facts.sources),
             applier: Applier::new(client, Arc::new(catalog), gathered.uid.clone(), policy, patience),
+            livelihood: livelihood(&restores.context.client, &gathered.restore).await?,
             outcomes: ObjectOutcomes::default(),
             passing: None,
         })
@@ -279,6 +338,10 @@ impl<'a> Maker<'a> {
             found += chunk.len();
             let objects = chunk.iter().map(|(key, value)| self.prepare(key, value)).collect::<Result<Vec<_>, _>>();
             let objects = objects.during(|| "read objects of the recovery point".into())?;
+            let (lives_on, objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(|one| self.lives_on(&one.key));
+            for one in lives_on {
+                self.count(&one.key, Outcome::Kept { why: LIVES_ON.into() }, None);
+            }
             let (left, made): (Vec<_>, Vec<_>) =
                 objects.into_iter().partition(|one| one.loss.is_some_and(|l| l.is_whole));
             left.into_iter().for_each(|one| self.leave_out(&one));
@@ -303,7 +366,14 @@ impl<'a> Maker<'a> {
         clean::for_restore(&key, &mut object, options(&self.restore.spec));
         let loss = self.point.mapping.loss(&key, &object);
         let name = point::named(self.point.mapping.apply(&mut object))?;
+        point::check_target(&self.namespaces, &name)?;
         Ok(Prepared { key: name, object, loss })
+    }
+
+    fn lives_on(&self, key: &ObjectKey) -> bool {
+        self.livelihood
+            .iter()
+            .any(|own| own.is(&key.group, &key.kind) && own.namespace == key.namespace && own.name == key.name)
     }
 
     fn leave_out(&mut self, left: &Prepared) {

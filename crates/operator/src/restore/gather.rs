@@ -1,13 +1,13 @@
 //! What is known of a restore before anything is done about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApplicationRestore, ApplicationRestoreStatus, ReplacePolicy, RestoreStage};
 use application::{Patience, discover};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -16,6 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::point::{self, Point};
 use super::validate::{self, NamespaceState, PointFacts, Source, TargetFacts, Verdict};
 use super::volume::observe::{Seen, claim_users, observe};
+use super::volume::step::is_control_planes_turn;
 use super::{Restores, Trouble};
 use crate::context::Context;
 use crate::error::{During, Error};
@@ -57,7 +58,8 @@ pub(super) struct Fresh {
 /// What is known of a restore that has begun.
 pub(super) struct Begun {
     pub(super) spec: Verdict,
-    pub(super) point: Result<Arc<Point>, Source>,
+    /// Not looked for when the spec is not the one that the run began with.
+    pub(super) point: Option<Result<Arc<Point>, Source>>,
     pub(super) seen: Vec<Seen>,
 }
 
@@ -65,7 +67,7 @@ impl Scene {
     fn lacks_point(&self) -> bool {
         match self {
             Self::Fresh(fresh) => matches!(&fresh.source, Some(Err(_))),
-            Self::Begun(begun) => begun.point.is_err(),
+            Self::Begun(begun) => matches!(&begun.point, Some(Err(_))),
             Self::Over | Self::Ending(_) => false,
         }
     }
@@ -97,9 +99,11 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     } else if status.stage < RestoreStage::Foundations {
         Scene::Fresh(Box::new(fresh(restores, &restore, &uid).await?))
     } else {
-        let point = restores.point(&restore, &uid).await?;
-        let seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
-        Scene::Begun(Begun { spec: validate::spec(&restore), point, seen })
+        let spec = validate::spec(&restore);
+        let point = if spec == Verdict::Go { Some(restores.point(&restore, &uid).await?) } else { None };
+        let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
+        seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
+        Scene::Begun(Begun { spec, point, seen })
     };
     let without_point = if scene.lacks_point() {
         restores.troubled_for(&uid, Trouble::Point, now)
@@ -125,14 +129,25 @@ async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> 
 }
 
 impl Restores {
-    /// The recovery point of a restore. It cannot change, so it is kept while the restore runs.
+    /// For how long it has been seen that the control plane has something to do for a volume.
+    fn waited(&self, uid: &str, seen: &Seen, now: Timestamp) -> Duration {
+        let trouble = Trouble::ControlPlane(seen.index);
+        if is_control_planes_turn(&seen.view) {
+            return self.troubled_for(uid, trouble, now);
+        }
+        self.recovered(uid, trouble);
+        Duration::ZERO
+    }
+
+    /// The recovery point of a restore. It cannot change, so it is kept for as long as the spec that it was read for stays the same.
     async fn point(&self, restore: &ApplicationRestore, uid: &str) -> Result<Result<Arc<Point>, Source>, Error> {
-        if let Some(point) = self.kept(uid) {
+        let generation = restore.metadata.generation;
+        if let Some(point) = self.points.get(uid, generation) {
             return Ok(Ok(point));
         }
         let found = point::find(&self.context, restore).await?.map(Arc::new);
         if let Ok(point) = &found {
-            self.keep(uid, point);
+            self.points.keep(uid, generation, point.clone());
         }
         Ok(found)
     }
@@ -153,16 +168,16 @@ async fn look_at_target(
     if validate::waits(&restore.spec, &validate::age(restore), point, &target).is_some() {
         return Ok(target);
     }
-    let catalog = discover(client, &Patience::default()).await.map_err(|failure| Error::Application {
+    target.catalog = discover(client, &Patience::default()).await.map_err(|failure| Error::Application {
         doing: "ask what kinds the cluster has".into(),
         source: failure.into(),
     })?;
-    target.kinds = catalog.kinds().map(|kind| (kind.group.clone(), kind.kind.clone())).collect();
-    target.broken_groups = catalog.broken().iter().map(|b| (b.group.clone(), b.reason.clone())).collect();
     let classes = Api::<StorageClass>::all(client.clone()).list(&ListParams::default()).await;
     target.classes = classes.during(|| "list the storage classes".into())?.iter().map(ResourceExt::name_any).collect();
     if restore.spec.replace_policy == ReplacePolicy::Delete {
         target.users = users(client, target.namespaces.keys()).await?;
+    } else {
+        target.claims = claims(client, target.namespaces.keys()).await?;
     }
     Ok(target)
 }
@@ -180,6 +195,20 @@ async fn others(client: &Client, restore: &ApplicationRestore) -> Result<Vec<val
     let all = Api::<ApplicationRestore>::all(client.clone()).list(&ListParams::default()).await;
     let all = all.during(|| "list the restores".into())?;
     Ok(all.iter().filter(|other| other.uid() != restore.uid()).filter_map(validate::other).collect())
+}
+
+/// The claims of some namespaces that are there to stay.
+async fn claims(
+    client: &Client,
+    namespaces: impl Iterator<Item = &String>,
+) -> Result<BTreeSet<(String, String)>, Error> {
+    let mut claims = BTreeSet::new();
+    for namespace in namespaces {
+        let of_namespace = objects::list::<PersistentVolumeClaim>(client, namespace).await?;
+        let stay = of_namespace.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none());
+        claims.extend(stay.map(|claim| (namespace.clone(), claim.name_any())));
+    }
+    Ok(claims)
 }
 
 async fn users(

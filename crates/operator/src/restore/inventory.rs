@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use api::ObjectFilter;
 use application::order::order;
 use application::{ObjectKey, Wave};
+use kube::core::{ApiResource, GroupVersionKind};
 
 /// Group name by which a filter picks the group that has none.
 const CORE: &str = "core";
@@ -142,9 +143,16 @@ fn matches(filter: &ObjectFilter, key: &ObjectKey) -> bool {
     let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
     let group = filter.group.as_ref().map(|g| if g == CORE { String::new() } else { g.clone() });
     same(&group, &key.group)
-        && same(&filter.kind, &key.kind)
+        && filter.kind.as_ref().is_none_or(|wanted| is_kind(wanted, key))
         && same(&filter.name, &key.name)
         && (filter.namespace.is_none() || filter.namespace == key.namespace)
+}
+
+/// Whether a text names the kind of an object: by kind or plural, in any case, as in backups. The plural is the one that the rules of
+/// Kubernetes' own tools give, since a recovery point does not have those that a cluster serves.
+fn is_kind(text: &str, key: &ObjectKey) -> bool {
+    let plural = || ApiResource::from_gvk(&GroupVersionKind::gvk(&key.group, &key.version, &key.kind)).plural;
+    text.eq_ignore_ascii_case(&key.kind) || text.eq_ignore_ascii_case(&plural())
 }
 
 #[cfg(test)]
@@ -238,6 +246,18 @@ mod tests {
         );
         let bank = ObjectFilter { namespace: Some("bank".into()), ..kind("ConfigMap") };
         check(&[bank], false, &["Namespace bank", shop, "ConfigMap bank/settings"], &[], 0);
+    }
+
+    #[test]
+    fn a_kind_is_named_as_in_backups() {
+        let check = |kind: &str, text: &str, expected: bool| assert_eq!(is_kind(text, &key(kind)), expected, "{text}");
+        for text in ["ConfigMap", "configmap", "configmaps", "ConfigMaps"] {
+            check("ConfigMap shop/a", text, true);
+        }
+        check("networking.k8s.io/NetworkPolicy shop/a", "networkpolicies", true);
+        check("networking.k8s.io/Ingress shop/a", "ingresses", true);
+        check("ConfigMap shop/a", "configmapz", false);
+        check("Secret shop/a", "configmaps", false);
     }
 
     #[test]

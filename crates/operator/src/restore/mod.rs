@@ -18,6 +18,7 @@ mod point;
 mod status;
 mod validate;
 mod volume;
+mod workloads;
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -40,8 +41,8 @@ use point::Point;
 /// What reconciles of restores share. All of it can be lost: it is read again, or waited for again.
 struct Restores {
     context: Arc<Context>,
-    /// Recovery points of restores that are under way, by the uid of the restore.
-    points: Mutex<HashMap<String, Arc<Point>>>,
+    /// Recovery points of restores that are under way.
+    points: Kept<Arc<Point>>,
     /// Since when a restore meets trouble that may pass.
     troubled: Mutex<HashMap<(String, Trouble), Timestamp>>,
     /// Held from looking at the other restores to having begun, so that two that share a namespace cannot both begin.
@@ -55,17 +56,38 @@ enum Trouble {
     Point,
     /// Objects of the recovery point cannot be read or made for the moment.
     Objects,
+    /// What a volume needs, by its index, cannot be made for the moment.
+    Making(usize),
+    /// The control plane has something to do for a volume, by its index.
+    ControlPlane(usize),
+}
+
+/// What was read for restores, by their uids; each with the generation of the spec that it was read for. What is picked of a recovery
+/// point, and where that goes, follow from the spec: what was read for an older one must not be used for a newer one.
+#[derive(Debug)]
+struct Kept<T>(Mutex<HashMap<String, (Option<i64>, T)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    fn get(&self, uid: &str, generation: Option<i64>) -> Option<T> {
+        lock(&self.0).get(uid).filter(|(of, _)| *of == generation).map(|(_, kept)| kept.clone())
+    }
+
+    fn keep(&self, uid: &str, generation: Option<i64>, what: T) {
+        lock(&self.0).insert(uid.to_owned(), (generation, what));
+    }
+
+    fn drop(&self, uid: &str) {
+        lock(&self.0).remove(uid);
+    }
 }
 
 impl Restores {
-    fn kept(&self, uid: &str) -> Option<Arc<Point>> {
-        lock(&self.points).get(uid).cloned()
-    }
-
-    fn keep(&self, uid: &str, point: &Arc<Point>) {
-        lock(&self.points).insert(uid.to_owned(), point.clone());
-    }
-
     /// For how long a restore has met this trouble, this time included.
     fn troubled_for(&self, uid: &str, trouble: Trouble, now: Timestamp) -> Duration {
         let since = *lock(&self.troubled).entry((uid.to_owned(), trouble)).or_insert(now);
@@ -79,7 +101,7 @@ impl Restores {
 
     /// Drops the recovery point of a restore, so that it is looked for anew.
     fn drop_point(&self, uid: &str) {
-        lock(&self.points).remove(uid);
+        self.points.drop(uid);
     }
 
     /// Drops what is kept for a restore.
@@ -99,7 +121,7 @@ pub(crate) async fn controller(context: Arc<Context>) {
     let movers = watcher::Config::default().labels(RUN_LABEL);
     let config = context.controller_config();
     let restores =
-        Arc::new(Restores { context, points: Mutex::default(), troubled: Mutex::default(), admission: Arc::default() });
+        Arc::new(Restores { context, points: Kept::default(), troubled: Mutex::default(), admission: Arc::default() });
     Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
         .with_config(config)
         .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationRestore>(&pod))
@@ -124,4 +146,21 @@ async fn reconcile(cached: Arc<ApplicationRestore>, restores: Arc<Restores>) -> 
         restores.forget(&uid);
     }
     status::write(&restores, gathered, applied).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_for_an_older_spec_is_read_again() {
+        let kept = Kept::default();
+        kept.keep("a", Some(1), "into shop");
+        assert_eq!(kept.get("a", Some(1)), Some("into shop"));
+        assert_eq!(kept.get("a", Some(2)), None);
+        kept.keep("a", Some(2), "into bank");
+        assert_eq!((kept.get("a", Some(1)), kept.get("a", Some(2))), (None, Some("into bank")));
+        kept.drop("a");
+        assert_eq!(kept.get("a", Some(2)), None);
+    }
 }

@@ -6,8 +6,8 @@ use super::gather::{Begun, Fresh, Gathered, Scene};
 use super::inventory::Part;
 use super::validate::{self, Refusal, Source, Verdict};
 use super::volume::observe::Seen;
-use super::volume::step::{Step, discard, next};
-use super::volume::view::{MoverState, Terms};
+use super::volume::step::{Step, discard, miss, next};
+use super::volume::view::{MoverState, Terms, WantedVolume};
 use crate::config::Limits;
 
 /// What is to be done next.
@@ -79,8 +79,9 @@ fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
 /// What makes it impossible to go on with a restore that has begun.
 fn trouble(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Verdict {
     match (&begun.spec, &begun.point) {
-        (Verdict::Go, Ok(_)) => Verdict::Go,
-        (Verdict::Go, Err(source)) => {
+        (Verdict::Go, Some(Ok(_))) => Verdict::Go,
+        (Verdict::Go, None) => Verdict::Wait("looks for the recovery point".into()),
+        (Verdict::Go, Some(Err(source))) => {
             let spec = &gathered.restore.spec;
             validate::source(spec, source, gathered.without_point, limits.location_patience)
         }
@@ -96,7 +97,10 @@ fn go_on(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Plan {
     };
     let status = gathered.status();
     match (status.stage, refusal) {
-        (RestoreStage::Volumes, refusal) => volumes(gathered, &status, &begun.seen, limits, refusal),
+        (RestoreStage::Volumes, refusal) => {
+            let wanted = begun.point.as_ref().and_then(|point| point.as_ref().ok()).map(|point| &point.volumes[..]);
+            volumes(gathered, &status, &begun.seen, wanted.unwrap_or_default(), limits, refusal)
+        }
         (_, Some(refusal)) => Plan::Fail(refusal),
         (RestoreStage::Foundations, None) => Plan::Make { part: Part::Foundations, held_back: false },
         (_, None) => Plan::Make { part: Part::Resources, held_back: any_missed(&status) },
@@ -112,6 +116,7 @@ fn volumes(
     gathered: &Gathered,
     status: &ApplicationRestoreStatus,
     seen: &[Seen],
+    wanted: &[WantedVolume],
     limits: &Limits,
     refusal: Option<Refusal>,
 ) -> Plan {
@@ -122,10 +127,11 @@ fn volumes(
         .filter_map(|(seen, volume)| match (volume.stage, &refusal) {
             (VolumeStage::Done, _) => None,
             (VolumeStage::Skipped | VolumeStage::Missed, _) => undo(seen),
-            (_, Some(refusal)) => Some(with(seen, volume, Step::Miss(refusal.message.clone()))),
-            (_, None) => Some(step(seen, volume, policy, gathered, limits)),
+            (_, Some(refusal)) => Some(with(seen, volume, miss(&seen.view, refusal.message.clone()))),
+            (_, None) => Some(step(seen, volume, policy, limits)),
         })
         .collect();
+    in_order(&mut moves, seen, status, wanted);
     queue(&mut moves, seen, limits);
     match refusal {
         _ if !moves.is_empty() => Plan::Move(moves),
@@ -151,15 +157,32 @@ fn with(seen: &Seen, volume: &VolumeRestore, step: Step) -> Move {
     Move { index: seen.index, step, attempts: attempts(seen, volume.attempts), failure }
 }
 
-fn step(seen: &Seen, volume: &VolumeRestore, policy: ReplacePolicy, gathered: &Gathered, limits: &Limits) -> Move {
+fn step(seen: &Seen, volume: &VolumeRestore, policy: ReplacePolicy, limits: &Limits) -> Move {
     let terms = Terms {
         policy,
-        now: gathered.now,
         attempts: attempts(seen, volume.attempts),
         max_attempts: limits.mover_attempts,
         claim_deadline: limits.claim_patience,
     };
     with(seen, volume, next(&seen.view, &terms))
+}
+
+/// Lets a mover wait for the volumes before its own that the same pod mounts, until it is decided where they are: where it is started may
+/// decide where its volume is made, and one node must reach all of them.
+fn in_order(moves: &mut [Move], seen: &[Seen], status: &ApplicationRestoreStatus, wanted: &[WantedVolume]) {
+    let decided = |index: usize| {
+        let over =
+            |v: &VolumeRestore| matches!(v.stage, VolumeStage::Done | VolumeStage::Skipped | VolumeStage::Missed);
+        status.volumes.get(index).is_none_or(over) || seen.get(index).is_none_or(|seen| seen.view.disk.is_some())
+    };
+    for planned in moves.iter_mut().filter(|planned| matches!(planned.step, Step::StartMover { .. })) {
+        let beside = wanted.get(planned.index).map(|wanted| &wanted.beside[..]).unwrap_or_default();
+        let before = beside.iter().find(|beside| beside.index < planned.index && !decided(beside.index));
+        if let Some(before) = before {
+            let why = format!("waits until the volume of {}, which the same pod mounts, is made", before.claim);
+            planned.step = Step::Wait(why);
+        }
+    }
 }
 
 /// Lets a bounded number of movers work at a time; the other volumes wait for their turn.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::{ApplicationRestore, ApplicationRestoreSpec};
 use jiff::Timestamp;
 
-use super::super::volume::view::{Filling, Mover, Target, View};
+use super::super::volume::view::{Beside, Disk, Filling, Mover, Target, View};
 use super::*;
 
 fn gathered() -> Gathered {
@@ -24,13 +24,23 @@ fn limits(movers_at_once: usize) -> Limits {
 
 /// The plan for volumes, each with its stage and what is seen of it.
 fn plan_of(volumes: Vec<(VolumeStage, View)>, refusal: Option<Refusal>, limits: &Limits) -> Plan {
+    plan_together(volumes, &[], refusal, limits)
+}
+
+/// The same, with what is wanted of the volumes.
+fn plan_together(
+    volumes: Vec<(VolumeStage, View)>,
+    wanted: &[WantedVolume],
+    refusal: Option<Refusal>,
+    limits: &Limits,
+) -> Plan {
     let status = ApplicationRestoreStatus {
         volumes: volumes.iter().map(|(stage, _)| VolumeRestore { stage: *stage, ..Default::default() }).collect(),
         ..Default::default()
     };
     let seen = |(index, (_, view)): (usize, (VolumeStage, View))| Seen { index, view, ..Seen::default() };
     let seen: Vec<Seen> = volumes.into_iter().enumerate().map(seen).collect();
-    super::volumes(&gathered(), &status, &seen, limits, refusal)
+    super::volumes(&gathered(), &status, &seen, wanted, limits, refusal)
 }
 
 fn steps(plan: Plan) -> Vec<(usize, Step)> {
@@ -47,7 +57,7 @@ fn filling() -> View {
 }
 
 fn running() -> View {
-    View { mover: Some(Mover { attempt: 1, state: MoverState::Running }), ..filling() }
+    View { mover: Some(Mover { attempt: 1, state: MoverState::Running, goes: false }), ..filling() }
 }
 
 #[test]
@@ -61,6 +71,41 @@ fn movers_work_a_few_at_a_time() {
     assert_eq!(two, [(0, filled.clone()), (1, Step::StartMover { attempt: 1 }), (2, turn())]);
     let three = steps(plan_of(volumes(), None, &limits(3)));
     assert_eq!(three, [(0, filled), (1, Step::StartMover { attempt: 1 }), (2, Step::MakeFilling)]);
+}
+
+#[test]
+fn volumes_of_one_pod_are_placed_one_after_another() {
+    use VolumeStage::{Done, Missed, Pending};
+    let volume = |others: &[usize]| WantedVolume {
+        source_name: Default::default(),
+        namespace: "shop".into(),
+        claim: "c".into(),
+        stored: serde_json::Value::Null,
+        manifest: serde_json::Value::Null,
+        source: Err(String::new()),
+        placement: Default::default(),
+        beside: others.iter().map(|index| Beside { index: *index, claim: format!("c{index}") }).collect(),
+    };
+    let wanted = [volume(&[1, 2]), volume(&[0, 2]), volume(&[0, 1]), volume(&[])];
+    let start = || Step::StartMover { attempt: 1 };
+    let wait =
+        |claim: &str| Step::Wait(format!("waits until the volume of {claim}, which the same pod mounts, is made"));
+    let check = |volumes: Vec<(VolumeStage, View)>, expected: &[(usize, Step)]| {
+        assert_eq!(steps(plan_together(volumes, &wanted, None, &limits(2))), expected);
+    };
+    let others = || [(Pending, filling()), (Pending, filling()), (Pending, filling())];
+    let all = |first| std::iter::once(first).chain(others()).collect::<Vec<_>>();
+    // One that waits for another takes nobody's place.
+    check(all((Pending, filling())), &[(0, start()), (1, wait("c0")), (2, wait("c0")), (3, start())]);
+    let placed = View { disk: Some(Disk::default()), ..running() };
+    let filled = Step::Wait("is being filled".into());
+    check(
+        all((VolumeStage::Moving, placed)),
+        &[(0, filled), (1, start()), (2, wait("c1")), (3, Step::Wait("waits for its turn".into()))],
+    );
+    for over in [Done, Missed] {
+        check(all((over, nothing())), &[(1, start()), (2, wait("c1")), (3, start())]);
+    }
 }
 
 #[test]

@@ -10,15 +10,17 @@ use application::{LedgerEntry, Mapping, Nameless, ObjectKey, Outcome};
 use futures::TryStreamExt;
 use kube::{Client, ResourceExt};
 use repository::table::Reader;
-use repository::{PointId, RecoveryPoint};
+use repository::{PointId, RecoveryPoint, RootKind};
 use serde_json::Value;
 
 use super::inventory::{Inventory, Picking};
-use super::validate::{PointFacts, Source};
+use super::validate::{Definitions, PointFacts, Source};
 use super::volume::act::manifest;
 use super::volume::view::WantedVolume;
+use super::workloads::Workloads;
 use crate::context::Context;
 use crate::error::Error;
+use crate::mover_pod::Placement;
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
 
@@ -129,12 +131,13 @@ async fn contents(
         filled: BTreeSet::new(),
         own_namespace_only: restore.namespace().as_deref() != Some(api::ADMIN_NAMESPACE),
     };
-    let volumes = volumes(document, &holes, &picking, &mapping);
+    let mut volumes = volumes(document, &holes, &picking, &mapping);
     picking.filled = volumes.iter().map(|v| v.source_name.clone()).collect();
     for (namespace, claim) in &picking.filled {
         check_namespace(document, Some(namespace), claim)?;
     }
     let mut survey = survey(opened, document, &picking).await?;
+    survey.workloads.place(&mut volumes);
     survey.classes.extend(volumes.iter().filter(|v| v.source.is_ok()).filter_map(|v| class_of(&v.stored)));
     let facts = PointFacts {
         id: document.id.to_string(),
@@ -186,7 +189,15 @@ fn wrong(part: &str, what: String) -> repository::Error {
 fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mapping: &Mapping) -> Vec<WantedVolume> {
     let there = document.roots.iter().filter_map(|root| {
         let claim = root.claim.as_ref()?;
-        Some((claim.namespace.clone(), claim.name.clone(), claim.object.clone(), Ok(root.clone())))
+        let source = match root.kind {
+            RootKind::Tree => Ok(root.clone()),
+            // A mover fills a volume with files; `orlop repo` writes an image.
+            RootKind::Volume | RootKind::Stream => {
+                let why = "it is stored as an image, and not as files: orlop repo restore writes it into a file or onto a device";
+                Err(why.to_owned())
+            }
+        };
+        Some((claim.namespace.clone(), claim.name.clone(), claim.object.clone(), source))
     });
     let missed = holes.volumes.iter().map(|(namespace, claim, reason)| {
         let why = format!(
@@ -211,6 +222,8 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
             manifest,
             stored,
             source,
+            placement: Placement::default(),
+            beside: Vec::new(),
         }
     });
     wanted.collect()
@@ -220,8 +233,9 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
 #[derive(Default)]
 struct Survey {
     keys: Vec<ObjectKey>,
-    defines: BTreeSet<(String, String)>,
+    defines: Definitions,
     classes: BTreeSet<String>,
+    workloads: Workloads,
 }
 
 /// Reads every object once.
@@ -270,12 +284,32 @@ fn check_namespace(
     }
 }
 
+/// Refuses an object that would be made in a namespace, or as one, that the restore does not go to. Nothing should come this far: whoever
+/// may restore into a namespace was decided by the spec, so what does not follow from it must not be made.
+pub(super) fn check_target(namespaces: &BTreeSet<String>, key: &ObjectKey) -> Result<(), repository::Error> {
+    let namespace = if key.is("", "Namespace") { Some(&key.name) } else { key.namespace.as_ref() };
+    match namespace.filter(|namespace| !namespaces.contains(*namespace)) {
+        None => Ok(()),
+        Some(namespace) => {
+            let goes: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+            let goes = goes.join(", ");
+            Err(wrong(
+                "table of objects",
+                format!("{key} would be made in {namespace}, and the restore goes to {goes}"),
+            ))
+        }
+    }
+}
+
 impl Survey {
     fn note(&mut self, key: ObjectKey, object: &Value, picking: &Picking<'_>) {
         if key.is("apiextensions.k8s.io", "CustomResourceDefinition") && !picking.own_namespace_only {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            self.defines.insert((text(&object["spec"]["group"]), text(&object["spec"]["names"]["kind"])));
+            let kind = (text(&object["spec"]["group"]), text(&object["spec"]["names"]["kind"]));
+            self.defines.entry(kind).or_default().extend(served_versions(object));
         }
+        // Whether it is picked or not: what is restored today may be mounted by what is restored tomorrow.
+        self.workloads.note(&key, object);
         if picking.takes(&key) {
             let templates = object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
             self.classes.extend(templates.filter_map(class_of));
@@ -285,6 +319,14 @@ impl Survey {
         }
         self.keys.push(key);
     }
+}
+
+/// The versions that a definition serves. Old ones may name a single version, in a field of its own.
+fn served_versions(definition: &Value) -> Vec<String> {
+    let spec = &definition["spec"];
+    let listed = spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] != false);
+    let listed = listed.filter_map(|version| version["name"].as_str());
+    listed.chain(spec["version"].as_str()).map(Into::into).collect()
 }
 
 /// The class that a claim names: the empty one where it says that it has none, which can be mapped to another.
@@ -336,6 +378,26 @@ mod tests {
         assert!(check_namespace(&document, None, &"x").is_ok());
         let error = check_namespace(&document, Some("kube-system"), &"x").expect_err("another namespace");
         assert!(error.to_string().contains("kube-system"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_made_where_the_restore_does_not_go() {
+        let goes = BTreeSet::from(["shop2".to_owned()]);
+        let check = |kind: &str, namespace: Option<&str>, name: &str, good: bool| {
+            let key = ObjectKey {
+                group: String::new(),
+                version: "v1".into(),
+                kind: kind.into(),
+                namespace: namespace.map(Into::into),
+                name: name.into(),
+            };
+            assert_eq!(check_target(&goes, &key).is_ok(), good, "{key}");
+        };
+        check("ConfigMap", Some("shop2"), "a", true);
+        check("ConfigMap", Some("kube-system"), "a", false);
+        check("Namespace", None, "shop2", true);
+        check("Namespace", None, "kube-system", false);
+        check("PersistentVolume", None, "a", true);
     }
 
     #[test]

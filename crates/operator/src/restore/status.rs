@@ -1,7 +1,10 @@
 //! Writing down what was done, and saying when to look again.
 
+use std::collections::BTreeSet;
+
 use api::{
-    ApplicationRestore, ApplicationRestoreStatus, ObjectOutcomes, Phase, RestoreStage, VolumeRestore, VolumeStage,
+    ApplicationRestore, ApplicationRestoreStatus, ObjectOutcomes, Phase, ReplacePolicy, RestoreStage, VolumeRestore,
+    VolumeStage,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -21,6 +24,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::objects;
 
+/// Name of the rule by which a volume is left alone because its claim exists.
+const CLAIM_EXISTS: &str = "claim-exists";
 /// The kind, as metrics have it.
 const KIND: &str = "ApplicationRestore";
 
@@ -29,26 +34,39 @@ pub(super) async fn write(restores: &Restores, gathered: Gathered, applied: Appl
     let context = &restores.context;
     let limits = context.limits();
     let again = again(&applied, limits);
-    if matches!(applied, Applied::Rested | Applied::Undone) || matches!(gathered.scene, Scene::Ending(_)) {
+    if matches!(gathered.scene, Scene::Ending(_)) {
+        return match applied {
+            Applied::Moved { error: Some(error), .. } => Err(error),
+            _ => Ok(again),
+        };
+    }
+    if matches!(applied, Applied::Rested | Applied::Undone) {
         return Ok(again);
     }
     let old = gathered.status();
     let point = match &gathered.scene {
         Scene::Fresh(fresh) => fresh.source.as_ref().and_then(|s| s.as_ref().ok()),
-        Scene::Begun(Begun { point, .. }) => point.as_ref().ok(),
+        Scene::Begun(Begun { point, .. }) => point.as_ref().and_then(|p| p.as_ref().ok()),
         Scene::Over | Scene::Ending(_) => None,
     };
-    let facts = Facts { restore: &gathered.restore, point: point.map(|p| &**p), limits, now: gathered.now };
+    let none = BTreeSet::new();
+    let claims = match &gathered.scene {
+        Scene::Fresh(fresh) => &fresh.target.claims,
+        _ => &none,
+    };
+    let facts = Facts { restore: &gathered.restore, point: point.map(|p| &**p), claims, limits, now: gathered.now };
     let new = next(&old, &applied, &facts);
-    if new == old {
-        return Ok(again);
+    if new != old {
+        let mut restore = gathered.restore.clone();
+        restore.status = Some(new.clone());
+        let written = objects::write_status(&context.client, &restore).await?;
+        tell(context, &written, &old, &new).await;
     }
-    let mut restore = gathered.restore.clone();
-    restore.status = Some(new.clone());
-    let written = objects::write_status(&context.client, &restore).await?;
-    tell(context, &written, &old, &new).await;
     // What was kept for the run goes when its finalizer does, at the next look.
-    Ok(again)
+    match applied {
+        Applied::Moved { error: Some(error), .. } => Err(error),
+        _ => Ok(again),
+    }
 }
 
 fn again(applied: &Applied, limits: &Limits) -> Action {
@@ -56,11 +74,11 @@ fn again(applied: &Applied, limits: &Limits) -> Action {
         Applied::Rested | Applied::Undone => Action::await_change(),
         Applied::Waited(_) => Action::requeue(limits.poll),
         Applied::MadeInPart(_) => Action::requeue(limits.retry),
-        Applied::Moved(moved) if moved.iter().all(|m| matches!(m.planned.step, Step::Wait(_))) => {
+        Applied::Moved { moved, .. } if moved.iter().all(|m| matches!(m.planned.step, Step::Wait(_))) => {
             Action::requeue(limits.poll)
         }
-        Applied::Moved(moved) if moved.iter().any(|m| m.is_refused_undoing()) => Action::requeue(limits.retry),
-        Applied::Moved(_) | Applied::Failed(_) | Applied::Begun | Applied::Made { .. } | Applied::Left => {
+        Applied::Moved { moved, .. } if moved.iter().any(Moved::is_to_be_tried_again) => Action::requeue(limits.retry),
+        Applied::Moved { .. } | Applied::Failed(_) | Applied::Begun | Applied::Made { .. } | Applied::Left => {
             Action::requeue(limits.step_pause)
         }
     }
@@ -70,6 +88,8 @@ fn again(applied: &Applied, limits: &Limits) -> Action {
 struct Facts<'a> {
     restore: &'a ApplicationRestore,
     point: Option<&'a Point>,
+    /// Claims that exist at the target, if that was looked at.
+    claims: &'a BTreeSet<(String, String)>,
     limits: &'a Limits,
     now: Timestamp,
 }
@@ -95,7 +115,7 @@ fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) ->
             new.objects = Some(add(foundations, outcomes, facts.limits.missed_items));
             finish(&mut new, facts);
         }
-        Applied::Moved(moved) => {
+        Applied::Moved { moved, .. } => {
             new.message = None;
             for one in moved {
                 if let Some(volume) = new.volumes.get_mut(one.planned.index) {
@@ -129,14 +149,23 @@ fn begin(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
     }
     enter(new, RestoreStage::Foundations, facts);
     let volumes = facts.point.map(|p| p.volumes.as_slice()).unwrap_or_default();
-    let entry = |wanted: &super::volume::view::WantedVolume| VolumeRestore {
-        namespace: wanted.namespace.clone(),
-        claim: wanted.claim.clone(),
-        ..VolumeRestore::default()
-    };
-    new.volumes = volumes.iter().map(entry).collect();
+    new.volumes = volumes.iter().map(|wanted| listed(&wanted.namespace, &wanted.claim, facts)).collect();
     let message = "under way".to_owned();
     say(new, Answer::Unknown, "Running", message, facts);
+}
+
+/// A volume as it is when the run begins. That is when it is decided whether its claim exists: nothing is made yet, so it is surely
+/// somebody else's. One that comes up later is in the way of the data, and cannot stand for it.
+fn listed(namespace: &str, claim: &str, facts: &Facts<'_>) -> VolumeRestore {
+    let keeps = facts.restore.spec.replace_policy != ReplacePolicy::Delete;
+    let left_alone = keeps && facts.claims.contains(&(namespace.to_owned(), claim.to_owned()));
+    VolumeRestore {
+        namespace: namespace.to_owned(),
+        claim: claim.to_owned(),
+        stage: if left_alone { VolumeStage::Skipped } else { VolumeStage::Pending },
+        reason: left_alone.then(|| CLAIM_EXISTS.to_owned()),
+        ..VolumeRestore::default()
+    }
 }
 
 fn note(volume: &mut VolumeRestore, moved: &Moved, facts: &Facts<'_>) {
@@ -151,9 +180,9 @@ fn note(volume: &mut VolumeRestore, moved: &Moved, facts: &Facts<'_>) {
     }
     let cut = |text: &str| Some(shorten(text, facts.limits.reason_chars));
     match (&planned.step, &moved.acted) {
+        (_, Acted::PutOff(why)) => volume.reason = cut(why),
         (_, Acted::Refused(why)) => (volume.stage, volume.reason) = (VolumeStage::Missed, cut(why)),
         (Step::Miss(why), _) => (volume.stage, volume.reason) = (VolumeStage::Missed, cut(why)),
-        (Step::Skip(rule), _) => (volume.stage, volume.reason) = (VolumeStage::Skipped, cut(rule)),
         (Step::Done, _) => {
             (volume.stage, volume.reason) = (VolumeStage::Done, None);
             volume.finished_at = Some(Time(facts.now));
@@ -172,9 +201,9 @@ fn note(volume: &mut VolumeRestore, moved: &Moved, facts: &Facts<'_>) {
 }
 
 impl Moved {
-    /// A step that undoes something was refused: nothing to note, but no use in hurrying either.
-    fn is_refused_undoing(&self) -> bool {
-        matches!(self.acted, Acted::Refused(_))
+    /// A step was refused: there may be nothing to note, as when something is undone, but there is no use in hurrying either.
+    fn is_to_be_tried_again(&self) -> bool {
+        matches!(self.acted, Acted::Refused(_) | Acted::PutOff(_))
     }
 }
 
@@ -200,7 +229,7 @@ fn finish(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
     let (done, skipped, missed) = (count(VolumeStage::Done), count(VolumeStage::Skipped), count(VolumeStage::Missed));
     let there = objects.created + objects.updated + objects.kept + objects.replaced;
     let holes = objects.failed > 0 || missed > 0;
-    let nothing = there == 0 && done + skipped == 0;
+    let nothing = there == 0 && done == 0;
     new.phase = match (holes, nothing) {
         (false, _) => Phase::Succeeded,
         (true, false) => Phase::Incomplete,
@@ -210,9 +239,12 @@ fn finish(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
         "{there} of {} objects are there ({} were before), {} of {} volumes",
         objects.wanted,
         objects.kept + objects.updated,
-        done + skipped,
+        done,
         new.volumes.len()
     );
+    if skipped > 0 {
+        message.push_str(&format!(", {skipped} left as they were because their claims existed"));
+    }
     if objects.skipped > 0 {
         message.push_str(&format!(", {} are left out by a rule", objects.skipped));
     }

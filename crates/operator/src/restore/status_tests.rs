@@ -19,7 +19,8 @@ fn from(mut status: ApplicationRestoreStatus, applied: &[Applied]) -> Applicatio
     let mut restore = ApplicationRestore::new("r", ApplicationRestoreSpec::default());
     restore.metadata.generation = Some(1);
     for (second, applied) in (1..).zip(applied) {
-        let facts = Facts { restore: &restore, point: None, limits: &Limits::default(), now: at(second) };
+        let (limits, claims) = (Limits::default(), BTreeSet::new());
+        let facts = Facts { restore: &restore, point: None, claims: &claims, limits: &limits, now: at(second) };
         status = next(&status, applied, &facts);
     }
     status
@@ -37,9 +38,13 @@ fn with_volume(stage: VolumeStage) -> ApplicationRestoreStatus {
     ApplicationRestoreStatus { phase: Phase::Running, volumes: vec![volume], ..Default::default() }
 }
 
+fn steps(moved: Moved) -> Applied {
+    Applied::Moved { moved: vec![moved], error: None }
+}
+
 fn moved(step: Step, acted: Acted) -> Applied {
     let planned = Move { index: 0, step, attempts: 1, failure: None };
-    Applied::Moved(vec![Moved { planned, acted, filled: None }])
+    steps(Moved { planned, acted, filled: None })
 }
 
 #[test]
@@ -80,6 +85,28 @@ fn only_a_run_without_a_hole_is_green() {
 }
 
 #[test]
+fn only_a_claim_that_is_there_when_the_run_begins_is_skipped_and_it_does_not_count_as_restored() {
+    let check = |policy, claims: &[(&str, &str)], expected| {
+        let mut restore = ApplicationRestore::new("r", ApplicationRestoreSpec::default());
+        restore.spec.replace_policy = policy;
+        let claims = claims.iter().map(|(namespace, name)| ((*namespace).to_owned(), (*name).to_owned())).collect();
+        let limits = Limits::default();
+        let facts = Facts { restore: &restore, point: None, claims: &claims, limits: &limits, now: at(1) };
+        assert_eq!(listed("shop", "data", &facts).stage, expected, "{policy:?} {claims:?}");
+    };
+    let there = [("shop", "data")];
+    check(ReplacePolicy::Retain, &there, VolumeStage::Skipped);
+    check(ReplacePolicy::Update, &there, VolumeStage::Skipped);
+    check(ReplacePolicy::Delete, &there, VolumeStage::Pending);
+    check(ReplacePolicy::Retain, &[("shop", "other"), ("bank", "data")], VolumeStage::Pending);
+    let status = from(with_volume(VolumeStage::Skipped), &[made(Part::Foundations, 1, 0), made(Part::Resources, 0, 0)]);
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("0 of 1 volumes, 1 left as they were"), "{message}");
+    let hole = from(with_volume(VolumeStage::Skipped), &[made(Part::Foundations, 0, 0), made(Part::Resources, 0, 1)]);
+    assert_eq!(hole.phase, Phase::Failed, "nothing is there");
+}
+
+#[test]
 fn a_refusal_says_whether_anything_was_changed() {
     let refusal = || Applied::Failed(Refusal { reason: "KindMissing", message: "no such kind".into() });
     let message = |applied: &[Applied]| {
@@ -101,7 +128,8 @@ fn what_was_decided_about_a_volume_stays() {
     check(VolumeStage::Pending, Step::MakeFilling, &Acted::Done, VolumeStage::Pending, None);
     check(VolumeStage::Pending, Step::MakeFilling, &refused, VolumeStage::Missed, Some("exceeded quota"));
     check(VolumeStage::Moving, Step::Miss("evicted".into()), &Acted::Done, VolumeStage::Missed, Some("evicted"));
-    check(VolumeStage::Pending, Step::Skip("claim-exists"), &Acted::Done, VolumeStage::Skipped, Some("claim-exists"));
+    let later = Acted::PutOff("failed calling webhook".into());
+    check(VolumeStage::Pending, Step::MakeFilling, &later, VolumeStage::Pending, Some("failed calling webhook"));
     check(VolumeStage::Moving, Step::Done, &Acted::Done, VolumeStage::Done, None);
     // Undoing after the decision tells nothing new.
     check(VolumeStage::Missed, Step::RemoveMovers, &Acted::Done, VolumeStage::Missed, None);
@@ -112,9 +140,9 @@ fn what_was_decided_about_a_volume_stays() {
 fn what_a_volume_was_filled_with_is_kept_when_its_temporary_claim_is_gone() {
     let planned = |step| Move { index: 0, step, attempts: 2, failure: None };
     let filled = Some(Filled { files: 3, bytes: 9 });
-    let hold = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true };
-    let held = Applied::Moved(vec![Moved { planned: planned(hold), acted: Acted::Done, filled }]);
-    let done = Applied::Moved(vec![Moved { planned: planned(Step::Done), acted: Acted::Done, filled: None }]);
+    let hold = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true, replaces: None };
+    let held = steps(Moved { planned: planned(hold), acted: Acted::Done, filled });
+    let done = steps(Moved { planned: planned(Step::Done), acted: Acted::Done, filled: None });
     let volume = from(with_volume(VolumeStage::Moving), &[held, done]).volumes.remove(0);
     assert_eq!((volume.stage, volume.files, volume.bytes, volume.attempts), (VolumeStage::Done, Some(3), Some(9), 2));
     assert_eq!(volume.finished_at.map(|t| t.0), Some(at(2)));

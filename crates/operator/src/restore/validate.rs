@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::{ApplicationRestore, ApplicationRestoreSpec, FieldError, Missed, Phase, ReplacePolicy, RestoreStage};
+use application::{ApiCatalog, ObjectKey};
 use jiff::Timestamp;
 
 use super::inventory::Inventory;
@@ -36,6 +37,9 @@ pub(crate) fn refuse(reason: &'static str, message: impl Into<String>) -> Verdic
     Verdict::Refuse(Refusal { reason, message: message.into() })
 }
 
+/// Groups and kinds, with versions.
+pub(crate) type Definitions = BTreeMap<(String, String), BTreeSet<String>>;
+
 /// What is known of the recovery point.
 #[derive(Clone, Debug)]
 pub(crate) struct PointFacts {
@@ -45,8 +49,8 @@ pub(crate) struct PointFacts {
     pub(crate) sources: Vec<String>,
     /// What it lacks; the first of it.
     pub(crate) missed: Vec<Missed>,
-    /// Groups and kinds that definitions in it, among the picked ones, define.
-    pub(crate) defines: BTreeSet<(String, String)>,
+    /// Groups and kinds that definitions in it, among the picked ones, define, with the versions in which they serve them.
+    pub(crate) defines: Definitions,
     /// Storage classes that picked claims and templates name, at the source.
     pub(crate) classes: BTreeSet<String>,
     pub(crate) inventory: Inventory,
@@ -96,13 +100,13 @@ pub(crate) struct Other {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TargetFacts {
     pub(crate) namespaces: BTreeMap<String, NamespaceState>,
-    /// Groups and kinds that it serves.
-    pub(crate) kinds: BTreeSet<(String, String)>,
-    /// Groups whose kinds cannot be told, with the reason.
-    pub(crate) broken_groups: BTreeMap<String, String>,
+    /// What it serves.
+    pub(crate) catalog: ApiCatalog,
     pub(crate) classes: BTreeSet<String>,
     /// Pods that are not over, by the claims they use.
     pub(crate) users: BTreeMap<(String, String), Vec<String>>,
+    /// Claims that are there to stay, unless they are to be replaced.
+    pub(crate) claims: BTreeSet<(String, String)>,
     pub(crate) others: Vec<Other>,
 }
 
@@ -182,10 +186,14 @@ pub(crate) fn target(
     if !wrong.is_empty() {
         return refuse("InvalidSpec", join(&wrong));
     }
+    if let Some(stray) = stray_claim(&restore.spec, point) {
+        return Verdict::Refuse(stray);
+    }
     if let Some(why) = waits(&restore.spec, age, point, target) {
         return Verdict::Wait(why);
     }
     let findings = [
+        nothing_picked(&restore.spec, point),
         missing_namespaces(&restore.spec, point, target),
         missing_kinds(point, target),
         missing_classes(&restore.spec, point, target),
@@ -199,6 +207,17 @@ pub(crate) fn target(
         Some(refusal) => Verdict::Refuse(refusal),
         None => Verdict::Go,
     }
+}
+
+/// A claim that would be filled in a namespace that the restore does not go to. It cannot be, unless the recovery point was read for
+/// another spec; then nothing is begun.
+fn stray_claim(restore: &ApplicationRestoreSpec, point: &PointFacts) -> Option<Refusal> {
+    let goes = namespaces(restore, &point.sources);
+    let (namespace, claim) = point.claims.iter().find(|(namespace, _)| !goes.contains(namespace))?;
+    let goes: Vec<&str> = goes.iter().map(String::as_str).collect();
+    let message =
+        format!("the claim {claim} would be made in {namespace}, and the restore goes to {}", goes.join(", "));
+    Some(Refusal { reason: "InvalidSpec", message })
 }
 
 /// Namespaces that a restore goes to.
@@ -236,23 +255,62 @@ fn missing_namespaces(restore: &ApplicationRestoreSpec, point: &PointFacts, targ
     (!missing.is_empty()).then_some(Refusal { reason: "NamespaceMissing", message })
 }
 
+/// Filters that pick nothing: a restore that does nothing must not look like one that did what was wanted.
+fn nothing_picked(restore: &ApplicationRestoreSpec, point: &PointFacts) -> Option<Refusal> {
+    let nothing = point.inventory.keys().next().is_none() && point.claims.is_empty();
+    if restore.include_resources.is_empty() || !nothing {
+        return None;
+    }
+    let message = match point.inventory.left_alone {
+        0 => format!(
+            "includeResources picks nothing of the recovery point {}; give kinds, names and namespaces as they were where the backup was made",
+            point.id
+        ),
+        count => format!(
+            "includeResources picks only objects of cluster scope of the recovery point {} ({count}), which a restore outside of {} leaves \
+             alone",
+            point.id,
+            api::ADMIN_NAMESPACE
+        ),
+    };
+    Some(Refusal { reason: "NothingPicked", message })
+}
+
 fn missing_kinds(point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {
-    let kinds: BTreeSet<(String, String)> =
-        point.inventory.keys().map(|key| (key.group.clone(), key.kind.clone())).collect();
-    let known = |kind: &&(String, String)| target.kinds.contains(kind) || point.defines.contains(kind);
-    let missing: Vec<String> = kinds.iter().filter(|kind| !known(kind)).map(|kind| unknown(kind, target)).collect();
+    let kinds: BTreeMap<(&str, &str, &str), &ObjectKey> =
+        point.inventory.keys().map(|key| ((&*key.group, &*key.kind, &*key.version), key)).collect();
+    let missing: Vec<String> = kinds.values().filter_map(|key| lacks(key, point, &target.catalog)).collect();
     (!missing.is_empty()).then(|| Refusal { reason: "KindMissing", message: missing.join("; ") })
 }
 
-fn unknown((group, kind): &(String, String), target: &TargetFacts) -> String {
-    match target.broken_groups.get(group) {
-        Some(reason) => {
-            format!("the kind {kind} of {group} cannot be restored: its API does not answer ({reason}); repair it")
-        }
-        None => format!(
-            "this cluster does not know the kind {kind} of {group}, and no definition of it is restored; install what defines it, or leave it out with includeResources"
-        ),
+/// What the cluster lacks to take objects of that kind at that version; nothing if it does. A definition that comes along helps only
+/// where there is none: one that is there is never changed.
+fn lacks(
+    ObjectKey { group, kind, version, .. }: &ObjectKey,
+    point: &PointFacts,
+    catalog: &ApiCatalog,
+) -> Option<String> {
+    if let Some(served) = catalog.get(group, kind) {
+        let versions = served.versions.join(", ");
+        return (!served.versions.contains(version)).then(|| {
+            format!(
+                "this cluster serves the kind {kind} of {group} in {versions} only, and the recovery point has it in {version}; install a \
+                 release that serves both, or leave it out with includeResources"
+            )
+        });
     }
+    if point.defines.get(&(group.clone(), kind.clone())).is_some_and(|versions| versions.contains(version)) {
+        return None;
+    }
+    Some(match catalog.broken().iter().find(|broken| broken.group == *group) {
+        Some(broken) => format!(
+            "the kind {kind} of {group} cannot be restored: its API does not answer ({}); repair it",
+            broken.reason
+        ),
+        None => format!(
+            "this cluster does not know the kind {kind} of {group} in {version}, and no definition of it is restored; install what defines it, or leave it out with includeResources"
+        ),
+    })
 }
 
 fn missing_classes(restore: &ApplicationRestoreSpec, point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {

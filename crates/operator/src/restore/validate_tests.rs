@@ -1,6 +1,8 @@
 //! What is refused, what waits and what goes, in tables.
 
 use application::ObjectKey;
+use application::catalog::GroupVersion;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceList};
 
 use super::*;
 use crate::restore::inventory::Picking;
@@ -35,9 +37,31 @@ fn key(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> ObjectKe
     }
 }
 
-fn kind(group: &str, kind: &str) -> (String, String) {
-    (group.into(), kind.into())
+/// A cluster that serves these groups, each with one version and its kinds; a group of none does not answer.
+fn serving(groups: &[(&str, &str, &[&str])]) -> ApiCatalog {
+    let resource = |kind: &&str| APIResource {
+        kind: (*kind).into(),
+        name: kind.to_lowercase(),
+        verbs: ["create", "get", "list"].map(Into::into).into(),
+        ..APIResource::default()
+    };
+    let group = |(group, version, kinds): &(&str, &str, &[&str])| GroupVersion {
+        group: (*group).into(),
+        version: (*version).into(),
+        preferred: true,
+        resources: match kinds {
+            [] => Err("503".into()),
+            kinds => {
+                let resources = kinds.iter().map(resource).collect();
+                Ok(APIResourceList { group_version: String::new(), resources })
+            }
+        },
+    };
+    ApiCatalog::build(groups.iter().map(group).collect())
 }
+
+const CORE: (&str, &str, &[&str]) = ("", "v1", &["Namespace", "ConfigMap"]);
+const DB: &str = "db.example.com";
 
 /// A recovery point with a namespace, a config map, a custom object and a claim with data.
 fn point() -> PointFacts {
@@ -51,7 +75,7 @@ fn point() -> PointFacts {
         complete: true,
         sources: vec!["shop".into()],
         missed: Vec::new(),
-        defines: BTreeSet::new(),
+        defines: Definitions::new(),
         classes: BTreeSet::from(["gold".into()]),
         inventory: Inventory::pick(keys, &Picking::default()),
         claims: vec![("shop2".into(), "data".into())],
@@ -61,7 +85,7 @@ fn point() -> PointFacts {
 /// A cluster that has everything that [`point`] needs.
 fn cluster() -> TargetFacts {
     TargetFacts {
-        kinds: BTreeSet::from([kind("", "Namespace"), kind("", "ConfigMap"), kind("db.example.com", "Cluster")]),
+        catalog: serving(&[CORE, (DB, "v1", &["Cluster"])]),
         classes: BTreeSet::from(["gold".into(), "slow".into()]),
         ..TargetFacts::default()
     }
@@ -132,21 +156,27 @@ fn an_ordinary_namespace_is_restored_into_itself_only() {
 }
 
 #[test]
+fn a_point_that_was_read_for_another_spec_is_not_begun() {
+    let stale = PointFacts { claims: vec![("kube-system".into(), "data".into())], ..point() };
+    assert_refused(&judge(&restore(|_| {}), &stale, &cluster()), "InvalidSpec", &["kube-system", "goes to shop2"]);
+}
+
+#[test]
 fn what_the_target_lacks_is_named_before_anything_is_made() {
     let check = |change: &dyn Fn(&mut PointFacts, &mut TargetFacts), reason, parts: &[&str]| {
         let (mut point, mut cluster) = (point(), cluster());
         change(&mut point, &mut cluster);
         assert_refused(&judge(&restore(|_| {}), &point, &cluster), reason, parts);
     };
-    let custom = kind("db.example.com", "Cluster");
-    check(&|_, c| assert!(c.kinds.remove(&custom)), "KindMissing", &["Cluster", "db.example.com", "includeResources"]);
+    check(&|_, c| c.catalog = serving(&[CORE]), "KindMissing", &["Cluster", DB, "includeResources"]);
+    check(&|_, c| c.catalog = serving(&[CORE, (DB, "v1", &[])]), "KindMissing", &["does not answer (503)"]);
+    let newer = serving(&[CORE, (DB, "v2", &["Cluster"])]);
+    check(&|_, c| c.catalog = newer.clone(), "KindMissing", &["Cluster", "in v2 only", "has it in v1"]);
+    // A definition that is there is not changed, so the one of the recovery point does not help.
     check(
-        &|_, c| {
-            c.kinds.remove(&custom);
-            c.broken_groups.insert("db.example.com".into(), "503".into());
-        },
+        &|p, c| (p.defines, c.catalog) = (defines("v1"), newer.clone()),
         "KindMissing",
-        &["does not answer (503)"],
+        &["Cluster", "in v2 only", "has it in v1"],
     );
     check(&|_, c| assert!(c.classes.remove("gold")), "StorageClassMissing", &["gold", "one of: slow"]);
     let no_namespace = |p: &mut PointFacts, _: &mut TargetFacts| {
@@ -156,7 +186,7 @@ fn what_the_target_lacks_is_named_before_anything_is_made() {
     check(&no_namespace, "NamespaceMissing", &["shop2", "create it"]);
     check(
         &|_, c| {
-            c.kinds.clear();
+            c.catalog = ApiCatalog::default();
             c.classes.clear();
         },
         "KindMissing",
@@ -166,10 +196,30 @@ fn what_the_target_lacks_is_named_before_anything_is_made() {
 
 #[test]
 fn a_definition_that_comes_along_makes_its_kind_known() {
-    let mut cluster = cluster();
-    cluster.kinds.remove(&kind("db.example.com", "Cluster"));
-    let point = PointFacts { defines: BTreeSet::from([kind("db.example.com", "Cluster")]), ..point() };
-    assert_eq!(judge(&restore(|_| {}), &point, &cluster), Verdict::Go);
+    let cluster = TargetFacts { catalog: serving(&[CORE]), ..cluster() };
+    let with = |version| PointFacts { defines: defines(version), ..point() };
+    assert_eq!(judge(&restore(|_| {}), &with("v1"), &cluster), Verdict::Go);
+    assert_refused(&judge(&restore(|_| {}), &with("v2"), &cluster), "KindMissing", &["Cluster", "in v1"]);
+}
+
+fn defines(version: &str) -> Definitions {
+    Definitions::from([((DB.to_owned(), "Cluster".to_owned()), BTreeSet::from([version.to_owned()]))])
+}
+
+#[test]
+fn filters_that_pick_nothing_are_refused() {
+    let filter = || api::ObjectFilter { name: Some("no-such".into()), ..Default::default() };
+    let role = |name: &str| key("rbac.authorization.k8s.io", "ClusterRole", None, name);
+    let nothing = |roles: &[&str]| {
+        let picking = Picking { own_namespace_only: true, ..Picking::default() };
+        let inventory = Inventory::pick(roles.iter().map(|name| role(name)).collect(), &picking);
+        PointFacts { inventory, claims: Vec::new(), ..point() }
+    };
+    let filtered = restore(|r| r.spec.include_resources = vec![filter()]);
+    assert_refused(&judge(&filtered, &nothing(&[]), &cluster()), "NothingPicked", &["includeResources", "p1"]);
+    assert_refused(&judge(&filtered, &nothing(&["a", "b"]), &cluster()), "NothingPicked", &["cluster scope", "(2)"]);
+    assert_eq!(judge(&filtered, &point(), &cluster()), Verdict::Go);
+    assert_eq!(judge(&restore(|_| {}), &nothing(&[]), &cluster()), Verdict::Go, "an empty recovery point is all there");
 }
 
 #[test]

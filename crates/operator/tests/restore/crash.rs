@@ -39,16 +39,16 @@ async fn a_restore_survives_the_death_of_its_operator_at_every_write() {
     publish(&world, "p1", shop()).await;
     let crashes = Crashes::new(&world).await;
     let begin = async |name: &str| drop(restore(&world, name, "p1", name).await);
-    let writes = crashes.count(begin("calm"), let_go(&world, "calm")).await;
+    let end = async |name: &str| let_go(&world, name).await;
+    let writes = crashes.calm(begin("calm"), end("calm")).await;
     check(&world, "calm", "without a fault").await;
-    println!("a restore makes {writes} writes");
-    assert!(writes > 30, "a restore makes more than {writes} writes");
-    let mut reached = 0;
-    for n in crashes.chosen(writes) {
+    println!("a restore makes {} writes", writes.len());
+    assert!(writes.len() > 30, "a restore makes more writes than {writes:#?}");
+    let chosen = crashes.chosen(&writes);
+    assert!(chosen.len() >= 4, "each of the four stages has a write: {chosen:?} of {writes:#?}");
+    for n in chosen {
         let fault = if n % 2 == 0 { Fault::LoseAnswer } else { Fault::Reset };
-        let (name, how) = (format!("crash-{n}"), format!("write {n} of {writes}, {fault}"));
-        reached += u32::from(crashes.at(n, fault, begin(&name), async || let_go(&world, &name).await).await);
-        check(&world, &name, &how).await;
+        let name = crashes.kill_at(n, &fault, begin, end).await;
+        check(&world, &name, &format!("write {n} of {}, {fault}", writes.len())).await;
     }
-    assert!(reached > 0, "no fault was reached");
 }

@@ -5,10 +5,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
+use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
+use serde_json::json;
 
 use crate::point::{Wanted, pack_file, publish, shop, shop_files};
 use crate::support::kubelet::Behaviour;
-use crate::support::{ADMIN, World, until};
+use crate::support::{ADMIN, World, claim_manifest, start, until};
 use crate::whole::assert_data;
 use crate::{assert_nothing_left, over, ready, reason, restore, volumes_of};
 
@@ -135,5 +137,78 @@ async fn deleting_a_running_restore_ends_its_movers_and_claims() {
     assert_nothing_left(&world).await;
     let claims = world.api::<PersistentVolumeClaim>("shop2").list(&Default::default()).await.unwrap();
     assert!(claims.items.is_empty(), "{:?}", claims.items);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_comes_up_while_its_volume_is_filled_does_not_stand_for_it() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    publish(&world, "p1", shop()).await;
+    let operator = world.operator();
+    world.kubelet.script(|_| Behaviour::Hang);
+    restore(&world, "r", "p1", "shop2").await;
+    until("a mover", || async { (!world.kubelet.started().is_empty()).then_some(()) }).await;
+    world.create::<PersistentVolumeClaim>("shop2", claim_manifest("data")).await;
+    let status = over(&world, "r").await;
+    assert_eq!((status.phase, reason(&status)), (Phase::Incomplete, "VolumesMissed"), "{status:#?}");
+    assert_eq!(status.volumes[0].stage, VolumeStage::Missed);
+    assert!(status.volumes[0].reason.as_ref().unwrap().contains("somebody made the claim"), "{status:#?}");
+    assert!(world.api::<Deployment>("shop2").get_opt("web").await.unwrap().is_none(), "a workload was made");
+    world.api::<PersistentVolumeClaim>("shop2").get("data").await.unwrap();
+    assert_nothing_left(&world).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_whose_movers_the_api_server_cannot_make_are_missed_and_not_waited_for_for_ever() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let objects = shop().objects.into_iter().filter(|o| o["kind"] != "ResourceQuota").collect();
+    let volumes = vec![("data", shop_files()), ("other", vec![("file", b"kept".to_vec())])];
+    publish(&world, "p1", Wanted { objects, volumes, ..Wanted::default() }).await;
+    // What an API server answers when a webhook that it must ask is down.
+    let refused = Rule::on(Verb::Create, Fault::INTERNAL_ERROR).path("/namespaces/shop2/pods");
+    let proxy = FaultProxy::start(world.plane.kubeconfig(), Plan::none().with(refused)).await.unwrap();
+    let operator = start(proxy.client().await.unwrap(), world.config());
+    restore(&world, "r", "p1", "shop2").await;
+    let status = over(&world, "r").await;
+    assert_eq!((status.phase, reason(&status)), (Phase::Incomplete, "VolumesMissed"), "{status:#?}");
+    for volume in &status.volumes {
+        assert!(volume.reason.as_ref().unwrap().contains("injected by the fault proxy"), "{volume:?}");
+    }
+    assert_nothing_left(&world).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_volumes_of_one_pod_are_made_where_it_may_run() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let mut objects: Vec<_> = shop().objects.into_iter().filter(|o| o["kind"] != "ResourceQuota").collect();
+    let web = objects.iter_mut().find(|o| o["kind"] == "Deployment").unwrap();
+    let spec = &mut web["spec"]["template"]["spec"];
+    spec["nodeSelector"] = json!({"disk": "ssd"});
+    spec["tolerations"] = json!([{"key": "db", "operator": "Exists", "effect": "NoSchedule"}]);
+    spec["volumes"] = json!([
+        {"name": "d", "persistentVolumeClaim": {"claimName": "data"}},
+        {"name": "o", "persistentVolumeClaim": {"claimName": "other"}},
+    ]);
+    let volumes = vec![("data", shop_files()), ("other", vec![("file", b"kept".to_vec())])];
+    publish(&world, "p1", Wanted { objects, volumes, ..Wanted::default() }).await;
+    let operator = world.operator();
+    restore(&world, "r", "p1", "shop2").await;
+    assert_eq!(over(&world, "r").await.phase, Phase::Succeeded);
+    let movers = world.kubelet.started();
+    assert_eq!(movers.len(), 2);
+    for mover in &movers {
+        let spec = mover.spec.as_ref().unwrap();
+        assert_eq!(spec.node_selector.as_ref().unwrap()["disk"], "ssd");
+        let keys: Vec<_> = spec.tolerations.iter().flatten().map(|t| t.key.as_deref()).collect();
+        assert!(keys.contains(&Some("db")) && !keys.contains(&None), "{keys:?}");
+    }
+    let second = movers.iter().find(|mover| mover.name_any().contains("-r1-")).unwrap().spec.as_ref().unwrap();
+    let affinity = serde_json::to_string(&second.affinity).unwrap();
+    assert!(affinity.contains("kubernetes.io/hostname"), "within reach of the first volume: {affinity}");
     operator.stop().await;
 }

@@ -8,9 +8,9 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::point::{Wanted, namespace, object, publish, shop};
+use crate::point::{Wanted, config_map, namespace, object, publish, shop};
 use crate::support::kubelet::volume_dir;
-use crate::support::{ADMIN, SHOP, World, claim_manifest};
+use crate::support::{ADMIN, PASSPHRASE, SHOP, World, claim_manifest, location_manifest};
 use crate::{assert_nothing_left, over, ready, reason, restore, restore_with, status, volumes_of};
 
 /// Asserts that the data of `shop` is in the claim `data` of a namespace, and that nothing shows how it came there.
@@ -268,7 +268,7 @@ async fn filters_pick_objects_and_their_volumes() {
     publish(&world, "p1", shop()).await;
     let operator = world.operator();
     let kind = |kind: &str| vec![api::ObjectFilter { kind: Some(kind.into()), ..Default::default() }];
-    for (name, filter, objects, volumes) in [("maps", "ConfigMap", 2, 0), ("data", "PersistentVolumeClaim", 1, 1)] {
+    for (name, filter, objects, volumes) in [("maps", "configmaps", 2, 0), ("data", "PersistentVolumeClaim", 1, 1)] {
         restore_with(&world, name, |spec| {
             spec.recovery_point = Some("p1".into());
             spec.namespace_mapping = [(SHOP.to_owned(), format!("only-{name}"))].into();
@@ -279,11 +279,57 @@ async fn filters_pick_objects_and_their_volumes() {
         assert_eq!(status.phase, Phase::Succeeded, "{name}: {status:#?}");
         assert_eq!((status.objects.unwrap().created, status.volumes.len()), (objects, volumes), "{name}");
     }
+    restore_with(&world, "none", |spec| {
+        spec.recovery_point = Some("p1".into());
+        spec.namespace_mapping = [(SHOP.to_owned(), "only-none".to_owned())].into();
+        spec.include_resources = kind("Gadget");
+    })
+    .await;
+    let nothing = over(&world, "none").await;
+    assert_eq!((nothing.phase, reason(&nothing)), (Phase::Failed, "NothingPicked"), "{nothing:#?}");
     assert_data(&world, "only-data").await;
     let claims = world.api::<PersistentVolumeClaim>("only-maps").list(&Default::default()).await.unwrap();
     assert!(claims.items.is_empty());
     // A claim made by hand, of another size, is as good as any that exists.
     world.create::<PersistentVolumeClaim>("only-maps", claim_manifest("data")).await;
     assert_eq!(status(&world, "maps").await.phase, Phase::Succeeded, "what is over stays so");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_keeps_the_location_and_the_secrets_that_it_lives_on() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    world.location(SHOP).await;
+    // As they were before the keys were exchanged.
+    let keys = object("Secret", "v1", "keys", json!({"data": {"passphrase": "b2xk"}, "type": "Opaque"}));
+    let mut location = object("BackupLocation", "orlop.io/v1alpha1", "main", location_manifest("main"));
+    location["spec"]["path"] = "elsewhere".into();
+    let objects = vec![namespace(), keys, location, config_map("settings", json!({"color": "blue"}))];
+    publish(&world, "p1", Wanted { objects, ..Wanted::default() }).await;
+    let api: Api<api::ApplicationRestore> = world.api(SHOP);
+    let operator = world.operator();
+    for policy in [ReplacePolicy::Update, ReplacePolicy::Delete] {
+        let name = format!("{policy:?}").to_lowercase();
+        let spec = api::ApplicationRestoreSpec {
+            backup_location: "main".into(),
+            recovery_point: Some("p1".into()),
+            replace_policy: policy,
+            ..Default::default()
+        };
+        api.create(&Default::default(), &api::ApplicationRestore::new(&name, spec)).await.unwrap();
+        let status = crate::until("the end of the restore", || async {
+            let status = api.get(&name).await.unwrap().status?;
+            status.phase.is_final().then_some(status)
+        })
+        .await;
+        assert_eq!(status.phase, Phase::Succeeded, "{policy:?}: {status:#?}");
+        assert_eq!(status.objects.unwrap().kept, 3, "{policy:?}: the namespace, the location and its Secret");
+        let keys = world.api::<Secret>(SHOP).get("keys").await.unwrap();
+        assert_eq!(keys.data.unwrap()["passphrase"].0, PASSPHRASE.as_bytes(), "{policy:?}");
+        let location = world.api::<api::BackupLocation>(SHOP).get("main").await.unwrap();
+        assert_eq!(location.spec.path, "bucket", "{policy:?}");
+        assert_eq!(color(&world, SHOP).await, "blue", "{policy:?}");
+    }
     operator.stop().await;
 }

@@ -70,7 +70,9 @@ impl Drop for Kubelet {
 impl Kubelet {
     /// Starts it; folders of volumes are made below `root`.
     pub async fn start(client: Client, root: &Path) -> anyhow::Result<Self> {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": NODE}}))?;
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": NODE}, "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }))?;
         Api::all(client.clone()).create(&PostParams::default(), &node).await?;
         let class: StorageClass = serde_json::from_value(json!({
             "metadata": {"name": CLASS}, "provisioner": "orlop.test/disk", "reclaimPolicy": "Delete",
@@ -170,6 +172,9 @@ impl Shared {
                 "persistentVolumeReclaimPolicy": "Delete",
                 "claimRef": {"namespace": claim.namespace(), "name": claim.name_any(), "uid": uid},
                 "hostPath": {"path": path},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]},
+                ]}]}},
             },
         }))?;
         match volumes.create(&PostParams::default(), &volume).await {

@@ -146,6 +146,7 @@ impl World {
             namespace: ADMIN.into(),
             identity: "operator-1".into(),
             image: "orlop:test".into(),
+            pull_secrets: Vec::new(),
             listen: ([127, 0, 0, 1], 0).into(),
             leader_election: false,
             limits: short_limits(),
@@ -248,6 +249,15 @@ impl World {
             run.status.as_ref()?.phase.is_final().then_some(run)
         })
         .await
+    }
+
+    /// Waits until a backup that is over is let go.
+    pub async fn let_go(&self, name: &str) {
+        let api: Api<ApplicationBackup> = self.api(ADMIN);
+        until(&format!("the finalizer of the backup {name} to go"), || async {
+            api.get(name).await.unwrap().metadata.finalizers.unwrap_or_default().is_empty().then_some(())
+        })
+        .await;
     }
 
     /// What runs have left for their own use, by kind and name.

@@ -9,11 +9,13 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use repository::tree::entry::{Entry, Kind};
 use repository::tree::{self, TreePath};
-use repository::{Repository, Root};
+use repository::{Repository, Root, volume};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
-use super::open::{explain_tree, point, root};
+use super::open::{explain_tree, explain_volume, has_files, map, point, root};
+use super::progress::Show;
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -36,8 +38,8 @@ pub(super) struct LsArgs {
 pub(super) struct DumpArgs {
     /// The recovery point, or `latest`
     id: String,
-    /// The file
-    path: PathBuf,
+    /// The file; left out for a volume that was stored as an image, or a stream, of which all is written
+    path: Option<PathBuf>,
     /// Which volume (namespace/claim) or folder, if there are several
     #[arg(long, value_name = "NAME")]
     volume: Option<String>,
@@ -120,6 +122,7 @@ pub(super) async fn ls(place: &PlaceArgs, args: &LsArgs, format: Format) -> Resu
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
     let root = root(&point, args.volume.as_deref())?;
+    has_files(root)?;
     let what = format!("list {top} of {}", root.name);
     let lines = lines(&repository, root, &top, args.recursive).await.map_err(|e| explain_tree(&what, e))?;
     if lines.is_empty() && top != TreePath::root() {
@@ -166,16 +169,41 @@ pub(super) async fn count(repository: &Repository, root: &Root, path: &TreePath)
     entries.try_fold((0, 0), sum).await.map_err(|e| explain_tree(format!("look at {path} of {}", root.name), e))
 }
 
-pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs) -> Result<Exit> {
-    let path = tree_path(&args.path)?;
+pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs, format: Format) -> Result<Exit> {
+    if format != Format::Table {
+        return Err(Error::usage("dump: the file itself is written, so there is no other format of it")
+            .next("leave --output out; orlop repo ls tells of the file, also as JSON or YAML"));
+    }
+    let path = args.path.as_deref().map(tree_path).transpose()?;
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
     let root = root(&point, args.volume.as_deref())?;
+    let path = match (map(&repository, root), path) {
+        (Some(map), None) => return dump_map(&map, &root.name).await,
+        (Some(_), Some(_)) => return has_files(root).map(|()| Exit::Succeeded),
+        (None, Some(path)) => path,
+        (None, None) => {
+            return Err(Error::usage(format!("{} is a folder, and no file in it is named", root.name))
+                .next("orlop repo ls shows what is there"));
+        }
+    };
     match tree::dump(&repository, &root.table, &path, std::io::stdout()).await {
         // A reader that has gone away, such as `head`, is no failure.
         Err(tree::Error::FileSystem { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(Exit::Succeeded),
         Err(e) => Err(explain_tree(format!("dump {path} of {}", root.name), e)),
         Ok(_) => Ok(Exit::Succeeded),
+    }
+}
+
+/// Writes all of a volume or a stream to standard output.
+async fn dump_map(map: &volume::Map, name: &str) -> Result<Exit> {
+    let show = Show::start(format!("dump {name}"));
+    let dumped = volume::read_stream(map, tokio::io::stdout(), &CancellationToken::new(), show.progress()).await;
+    drop(show);
+    match dumped {
+        Err(volume::Error::Stream { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(Exit::Succeeded),
+        Err(e) => Err(explain_volume(format!("dump {name}"), e)),
+        Ok(()) => Ok(Exit::Succeeded),
     }
 }
 

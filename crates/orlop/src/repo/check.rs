@@ -1,14 +1,16 @@
 //! `orlop repo check`: what is wrong with a repository, and which recovery points it hits.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use repository::check::{self, CheckOptions, Finding, Report};
-use repository::{ErrorKind, Repository};
+use repository::{ErrorKind, NoProgress, Progress, Repository};
 use serde::Serialize;
 
 use super::PlaceArgs;
 use super::open::explain;
+use super::progress::Show;
 use crate::error::{Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -73,7 +75,11 @@ pub(super) async fn run(place: &PlaceArgs, args: &CheckArgs, format: Format) -> 
     let report = match Repository::open(store, &passphrase).await {
         Ok(repository) => {
             let options = CheckOptions { read_data: args.read_data };
-            let checked = check::check(&repository, options, &mut |finding| findings.push(Found::new(finding))).await;
+            let show = args.read_data.then(|| Show::start_of_packs(format!("check {at}")));
+            let progress = show.as_ref().map_or_else(|| Arc::new(NoProgress) as Arc<dyn Progress>, Show::progress);
+            let mut note = |finding| findings.push(Found::new(finding));
+            let checked = check::check(&repository, options, progress.as_ref(), &mut note).await;
+            drop(show);
             Some(checked.map_err(|e| explain(format!("check {at}"), e))?)
         }
         Err(e) if e.kind() == ErrorKind::Damaged => {

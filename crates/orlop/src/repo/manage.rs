@@ -167,7 +167,7 @@ fn source(source: &Source) -> String {
             let cluster = cluster_name.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
             format!("{} by {backup}{cluster}", namespaces.join(","))
         }
-        Source::Paths { host } => format!("folders of {host}"),
+        Source::Paths { host } => format!("host {host}"),
     }
 }
 

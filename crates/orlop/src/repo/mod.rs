@@ -9,6 +9,7 @@ mod manage;
 mod open;
 mod progress;
 mod restore;
+mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};
 pub(crate) use open::explain;
@@ -48,7 +49,7 @@ pub(crate) struct PlaceArgs {
 enum Verb {
     /// Make a repository
     Init(manage::InitArgs),
-    /// Back up folders of this machine as one recovery point
+    /// Back up folders of this machine, an image or device, or standard input, as one recovery point
     Backup(backup::BackupArgs),
     /// List the recovery points
     List,
@@ -56,12 +57,14 @@ enum Verb {
     Show(manage::ShowArgs),
     /// List files in a recovery point
     Ls(browse::LsArgs),
-    /// Write files of a recovery point into a folder
+    /// Write files of a recovery point into a folder, or a volume into an image or a device
     Restore(restore::RestoreArgs),
-    /// Write one file of a recovery point to standard output
+    /// Write one file of a recovery point, or a volume, to standard output
     Dump(browse::DumpArgs),
     /// Check the repository; ends with 1 when anything is wrong
     Check(check::CheckArgs),
+    /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
+    Verify(verify::VerifyArgs),
     /// Delete recovery points; the space that only they used is not freed yet
     Forget(manage::ForgetArgs),
 }
@@ -76,8 +79,9 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Show(args) => manage::show(&place, &args, format).await,
         Verb::Ls(args) => browse::ls(&place, &args, format).await,
         Verb::Restore(args) => restore::run(&place, &args, format).await,
-        Verb::Dump(args) => browse::dump(&place, &args).await,
+        Verb::Dump(args) => browse::dump(&place, &args, format).await,
         Verb::Check(args) => check::run(&place, &args, format).await,
+        Verb::Verify(args) => verify::run(&place, &args, format).await,
         Verb::Forget(args) => manage::forget(&place, &args, format).await,
     }
 }

@@ -1,7 +1,14 @@
 //! Opening a repository, finding a recovery point and a content in it, and what errors mean.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use repository::{Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, Store, StoreConfig};
+use repository::tree::{self, VerifyOptions};
+use repository::volume::{self, Map};
+use repository::{
+    NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
 use crate::error::{Error, Result};
@@ -59,6 +66,14 @@ pub(super) fn explain_tree(what: impl Into<String>, error: repository::tree::Err
     }
 }
 
+/// The same for an error of a volume or a stream.
+pub(super) fn explain_volume(what: impl Into<String>, error: volume::Error) -> Error {
+    match error {
+        volume::Error::Repository(error) => explain(what, error),
+        other => Error::new(what).because(other),
+    }
+}
+
 /// Reads a recovery point by its name, or the newest one.
 pub(super) async fn point(repository: &Repository, name: &str) -> Result<RecoveryPoint> {
     let what = format!("read the recovery point {name}");
@@ -97,6 +112,51 @@ pub(super) fn root<'a>(point: &'a RecoveryPoint, name: Option<&str>) -> Result<&
         _ => Err(Error::usage(format!("the recovery point {} has more than one volume or folder", point.id))
             .next(format!("name one with --volume; {}", names(point)))),
     }
+}
+
+/// The map of a volume or a stream; nothing for a folder.
+pub(super) fn map(repository: &Repository, root: &Root) -> Option<Map> {
+    match root.kind {
+        RootKind::Tree => None,
+        RootKind::Volume => Some(Map::volume(repository, root.table, root.bytes)),
+        RootKind::Stream => Some(Map::stream(repository, root.table, root.bytes)),
+    }
+}
+
+/// Why a content cannot be relied on.
+pub(super) struct Broken {
+    /// Bytes in the repository are lost or changed.
+    pub(super) damage: bool,
+    pub(super) error: Error,
+}
+
+/// Looks that everything is there that a content refers to, without reading its data.
+pub(super) async fn check_content(
+    repository: &Repository,
+    root: &Root,
+    cancel: &CancellationToken,
+) -> Result<(), Broken> {
+    let what = format!("read back what was stored of {}", root.name);
+    if let Some(map) = map(repository, root) {
+        let checked = volume::check(&map, true, cancel).await;
+        return checked.map_err(|e| Broken { damage: e.is_damage(), error: explain_volume(what, e) });
+    }
+    let options = VerifyOptions { references: true, cancel: cancel.clone(), ..VerifyOptions::default() };
+    match tree::verify(repository, &root.table, None, &options, Arc::new(NoProgress)).await {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Broken { damage: e.is_damage(), error: explain_tree(what, e) }),
+    }
+}
+
+/// Refuses what is no folder, where files of it are meant.
+pub(super) fn has_files(root: &Root) -> Result<()> {
+    let kind = match root.kind {
+        RootKind::Tree => return Ok(()),
+        RootKind::Volume => "a volume that was stored as an image",
+        RootKind::Stream => "a stream",
+    };
+    Err(Error::usage(format!("{} is {kind}, and has no files that could be named", root.name))
+        .next("orlop repo restore writes all of it into a file, orlop repo dump to standard output"))
 }
 
 fn names(point: &RecoveryPoint) -> String {

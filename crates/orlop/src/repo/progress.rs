@@ -15,9 +15,14 @@ const TICK: Duration = Duration::from_millis(200);
 /// How often a line is written where there is no terminal: often enough to see that it lives, seldom enough for a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// The word for one thing, and for several.
+type Units = (&'static str, &'static str);
+
 /// What has been done so far, and how it is shown.
 pub(super) struct Shown {
     what: String,
+    /// What is counted beside bytes: one of them, several of them.
+    units: Units,
     files: AtomicU64,
     bytes: AtomicU64,
     started: Instant,
@@ -30,7 +35,7 @@ impl Progress for Shown {
         let bytes = self.bytes.fetch_add(done.bytes, Ordering::Relaxed) + done.bytes;
         if let Some(bar) = &self.bar {
             bar.set_position(bytes);
-            bar.set_message(human::count(files, "file", "files"));
+            bar.set_message(human::count(files, self.units.0, self.units.1));
         }
     }
 
@@ -52,7 +57,7 @@ impl Shown {
         format!(
             "{}: {}, {}, {}/s, {}",
             self.what,
-            human::count(files, "file", "files"),
+            human::count(files, self.units.0, self.units.1),
             human::bytes(bytes),
             human::bytes(u64::try_from(rate).unwrap_or(u64::MAX)),
             human::took(elapsed)
@@ -71,8 +76,17 @@ pub(super) struct Show {
 }
 
 impl Show {
-    /// Begins to show.
+    /// Begins to show work on files.
     pub(super) fn start(what: impl Into<String>) -> Self {
+        Self::start_of(what, ("file", "files"))
+    }
+
+    /// Begins to show work on packs.
+    pub(super) fn start_of_packs(what: impl Into<String>) -> Self {
+        Self::start_of(what, ("pack", "packs"))
+    }
+
+    fn start_of(what: impl Into<String>, units: Units) -> Self {
         let what = what.into();
         let terminal = std::io::stderr().is_terminal();
         let bar = terminal.then(|| {
@@ -82,7 +96,7 @@ impl Show {
             bar
         });
         let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shown = Arc::new(Shown { what, files, bytes, started: Instant::now(), bar });
+        let shown = Arc::new(Shown { what, units, files, bytes, started: Instant::now(), bar });
         let lines = (!terminal).then(|| tokio::spawn(write_lines(shown.clone())));
         Self { shown, lines }
     }
@@ -122,6 +136,8 @@ mod tests {
         show.progress().total(Counters { files: 2, bytes: 4096, new_bytes: 0 });
         show.progress().add(Counters { files: 1, bytes: 2048, new_bytes: 0 });
         assert!(show.shown.line().starts_with("backup /data: 1 file, 2.0 KiB, "), "{}", show.shown.line());
+        let show = Show::start_of_packs("check");
+        assert!(show.shown.line().starts_with("check: 0 packs, 0 B, "), "{}", show.shown.line());
     }
 
     #[test]

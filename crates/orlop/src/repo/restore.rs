@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use clap::Args;
 use repository::tree::{self, ExpectedCounts, Incidents, RestoreOptions, TreePath};
-use repository::{Counters, RecoveryPoint, Repository, Root};
+use repository::{Counters, RecoveryPoint, Repository, Root, volume};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
 use super::browse::tree_path;
-use super::open::{explain_tree, point, roots};
+use super::open::{explain_tree, explain_volume, has_files, map, point, roots};
 use super::progress::Show;
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -22,7 +22,8 @@ use crate::output::{self, Format};
 pub(super) struct RestoreArgs {
     /// The recovery point, or `latest`
     id: String,
-    /// The folder to write into; made if it is missing, else it must be empty
+    /// The folder to write into; made if it is missing, else it must be empty. For a volume that was stored as an image, or a stream: the
+    /// file to make, or a block device
     target: PathBuf,
     /// Only this volume (namespace/claim) or folder. Without it all are restored; if there are several, each below its own name
     #[arg(long, value_name = "NAME")]
@@ -30,7 +31,7 @@ pub(super) struct RestoreArgs {
     /// Only this file or folder, and what is in it
     #[arg(long, value_name = "PATH")]
     path: Option<PathBuf>,
-    /// Write into a folder that is not empty: files of the same name are replaced, others stay
+    /// Write into a folder that is not empty: files of the same name are replaced, others stay. A file that is there is replaced
     #[arg(long)]
     replace: bool,
     /// Only say what would happen
@@ -64,6 +65,9 @@ pub(super) async fn run(place: &PlaceArgs, args: &RestoreArgs, format: Format) -
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
     let targets = targets(&point, args)?;
+    if only.is_some() {
+        targets.iter().try_for_each(|(root, _)| has_files(root))?;
+    }
     let cancel = CancellationToken::new();
     let clock = Instant::now();
     let contents = if args.dry_run {
@@ -118,6 +122,10 @@ async fn restore_all(
 ) -> Result<Vec<Content>> {
     let mut contents = Vec::new();
     for (root, target) in targets {
+        if let Some(map) = map(repository, root) {
+            contents.push(restore_map(&map, root, target, args, cancel).await?);
+            continue;
+        }
         if let Some(path) = &only {
             exists(repository, root, path).await?;
         }
@@ -145,6 +153,30 @@ async fn restore_all(
         });
     }
     Ok(contents)
+}
+
+/// Restores a volume or a stream into a file or a device.
+async fn restore_map(
+    map: &volume::Map,
+    root: &Root,
+    target: &Path,
+    args: &RestoreArgs,
+    cancel: &CancellationToken,
+) -> Result<Content> {
+    let what = || format!("restore {} into {}", root.name, target.display());
+    // Several contents go below a folder, which is made; one alone goes where it was said.
+    if target != args.target
+        && let Some(folder) = target.parent()
+    {
+        std::fs::create_dir_all(folder).map_err(|e| Error::new(what()).because(e))?;
+    }
+    let options = volume::RestoreOptions { replace: args.replace, cancel: cancel.clone() };
+    let show = Show::start(format!("restore {}", root.name));
+    let restored = volume::restore(map, target, &options, show.progress()).await;
+    drop(show);
+    let summary = restored.map_err(|e| explain_volume(what(), e))?;
+    let (name, target) = (root.name.clone(), target.to_owned());
+    Ok(Content { name, target, files: 0, bytes: summary.bytes, failed: Incidents::default() })
 }
 
 async fn exists(repository: &Repository, root: &Root, path: &TreePath) -> Result<()> {

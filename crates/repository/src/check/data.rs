@@ -2,6 +2,7 @@
 
 use super::findings::Findings;
 use super::survey::Survey;
+use super::told;
 use crate::background;
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
@@ -9,6 +10,7 @@ use crate::ids::PackId;
 use crate::index::{self, MAX_RUN_LEN};
 use crate::layout::{self, RunId};
 use crate::pack::{self, MAX_PACK_LEN, PackDamage};
+use crate::progress::{Counters, Progress};
 use crate::repository::Repository;
 use crate::store::{StoreError, StoreErrorKind};
 use bytes::Bytes;
@@ -18,11 +20,23 @@ use futures::{StreamExt, TryStreamExt, stream};
 const READS: usize = 2;
 
 /// Reads all packs; gives how many bytes they have.
-pub(super) async fn read_packs(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<u64> {
+pub(super) async fn read_packs(
+    repo: &Repository,
+    survey: &Survey,
+    progress: &dyn Progress,
+    findings: &mut Findings,
+) -> Result<u64> {
+    let packs = survey.packs().map(|id| survey.pack_len(&id).unwrap_or_default());
+    progress.total(packs.fold(Counters::default(), |sum, bytes| Counters {
+        files: sum.files + 1,
+        bytes: sum.bytes + bytes,
+        ..sum
+    }));
     let mut reads = stream::iter(survey.packs().map(|id| read_pack(repo, id))).buffer_unordered(READS);
     let mut total = 0;
     while let Some((id, len, damage)) = reads.try_next().await? {
         total += len;
+        progress.add(Counters { files: 1, bytes: len, new_bytes: 0 });
         findings.add_pack_damage(id, damage);
     }
     Ok(total)
@@ -74,7 +88,7 @@ async fn read_run(repo: &Repository, id: RunId) -> Result<Result<(u64, Vec<PackI
     .await
 }
 
-/// Reads an object; that it is gone or too long is damage, and other errors end the check.
+/// Reads an object; that it is gone, too long or cannot be read is damage, and other errors end the check.
 async fn get(repo: &Repository, name: &str, limit: u64) -> Result<Result<Bytes, Malformed>> {
     match repo.store().get(name, limit).await {
         Ok(bytes) => Ok(Ok(bytes)),
@@ -82,6 +96,9 @@ async fn get(repo: &Repository, name: &str, limit: u64) -> Result<Result<Bytes, 
         Err(StoreError { kind: StoreErrorKind::TooLarge, .. }) => {
             Ok(Err(Malformed::new(format!("it has more than {limit} bytes"))))
         }
-        Err(error) => Err(Error::from(error)),
+        Err(error) => match told(repo, error.into()).await {
+            Error::Damaged { what, .. } => Ok(Err(Malformed::new(what))),
+            error => Err(error),
+        },
     }
 }

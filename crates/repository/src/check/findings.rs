@@ -1,6 +1,7 @@
 //! Findings as they come together: what is wrong first, whom it hits later.
 
 use super::Finding;
+use crate::codec::Malformed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{BlobRef, PackId, PointId};
 use crate::layout;
@@ -62,6 +63,18 @@ impl Findings {
                 _ => return Err(error),
             },
         }
+        Ok(())
+    }
+
+    /// Adds that a pack cannot say what it has, which is damage of its structure; an error that is not damage is given back.
+    pub(super) fn add_lost_directory(&mut self, id: PackId, error: Error) -> Result<()> {
+        let what = match error {
+            Error::Damaged { what, .. } => what,
+            Error::Missing { .. } => "it is missing".to_owned(),
+            Error::Store(error) if Error::from(error.clone()).kind() == ErrorKind::Damaged => error.what(),
+            error => return Err(error),
+        };
+        self.add_pack_damage(id, vec![PackDamage { what: Malformed::new(what), blob: None }]);
         Ok(())
     }
 

@@ -3,21 +3,26 @@
 //! 1. All objects are listed and told apart by their names ([`survey`]).
 //! 2. The small ones are read: configuration, epochs, keys, recovery points.
 //! 3. If the data is to be read, every pack and every index run is read as a whole ([`data`]).
-//! 4. From each recovery point everything it refers to is followed ([`walk`]); that tells which damage hits which point.
+//! 4. From each recovery point everything it refers to is followed ([`walk`]), and its trees are checked against the rules that a
+//!    restore depends on; that tells which damage hits which point.
 //!
-//! Damage is a finding; a store that cannot be reached ends the check with an error, because then nothing is known.
+//! Damage is a finding, and so is an object that the store does not give although it gives others; a store that cannot be reached
+//! ends the check with an error, because then nothing is known.
 
 mod data;
 mod findings;
 mod survey;
 mod walk;
 
+use crate::codec::Malformed;
 use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
 use crate::error::{Error, Result};
 use crate::ids::{KeyId, PointId};
 use crate::layout::{self, ObjectName};
 use crate::point::RecoveryPoint;
+use crate::progress::Progress;
 use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
+use crate::store::StoreErrorKind;
 use findings::Findings;
 use survey::Survey;
 
@@ -72,7 +77,14 @@ impl Report {
 }
 
 /// Checks a repository; tells each finding once, at the end, when it is known which recovery points it hits.
-pub async fn check(repo: &Repository, options: CheckOptions, on_finding: &mut dyn FnMut(Finding)) -> Result<Report> {
+///
+/// `progress` is told of the packs that are read as a whole, and their bytes; it hears of nothing else.
+pub async fn check(
+    repo: &Repository,
+    options: CheckOptions,
+    progress: &dyn Progress,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<Report> {
     let survey = survey::survey(repo.store()).await?;
     let mut report = survey.report();
     let mut findings = Findings::default();
@@ -80,7 +92,7 @@ pub async fn check(repo: &Repository, options: CheckOptions, on_finding: &mut dy
     report.points = points.len() as u64;
     check_small_objects(repo, &survey, &mut findings).await?;
     if options.read_data {
-        report.bytes_read += data::read_packs(repo, &survey, &mut findings).await?;
+        report.bytes_read += data::read_packs(repo, &survey, progress, &mut findings).await?;
         report.bytes_read += data::read_runs(repo, &survey, &mut findings).await?;
     }
     let mut walk = walk::Walk::new(repo, &survey, &mut findings);
@@ -100,10 +112,26 @@ async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings
             Ok(point) => points.push(point),
             // Forgotten since it was listed.
             Err(Error::NoSuchPoint { .. }) => {}
-            Err(error) => findings.add_error(&layout::point(id), error, Some(id))?,
+            Err(error) => findings.add_error(&layout::point(id), told(repo, error).await, Some(id))?,
         }
     }
     Ok(points)
+}
+
+/// Takes an object for a damaged one that its medium does not give, or that the store persistently does not give although it gives
+/// the configuration.
+async fn told(repo: &Repository, error: Error) -> Error {
+    let Error::Store(refused) = error else { return error };
+    let is_damage = match refused.kind {
+        StoreErrorKind::Unreadable => true,
+        StoreErrorKind::Unreachable => repo.store().get(layout::CONFIG, MAX_PLAIN_OBJECT_LEN).await.is_ok(),
+        _ => false,
+    };
+    if is_damage && !refused.object.is_empty() {
+        Malformed::new(refused.what()).in_object(refused.object)
+    } else {
+        Error::Store(refused)
+    }
 }
 
 /// Reads what is needed to open the repository at all; damage there hits every recovery point.
@@ -120,7 +148,7 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
         let bytes = match repo.store().get(name, limit).await {
             Ok(bytes) => bytes,
             Err(error) => {
-                findings.add_error(name, error.into(), None)?;
+                findings.add_error(name, told(repo, error.into()).await, None)?;
                 continue;
             }
         };

@@ -2,31 +2,28 @@
 
 use super::findings::Findings;
 use super::survey::Survey;
+use super::told;
 use crate::codec::Malformed;
+use crate::directories::{Directories, Wrong};
 use crate::error::{Error, Result};
 use crate::ids::{BlobRef, PackId, PointId, TableRef};
 use crate::layout;
-use crate::pack;
-use crate::point::RecoveryPoint;
+use crate::point::{RecoveryPoint, Root, RootKind};
+use crate::progress::NoProgress;
 use crate::references::{self, Values};
 use crate::repository::Repository;
-use crate::table::{self, Page};
-use std::collections::HashMap;
+use crate::table::{self, Bounds, Page};
+use crate::tree::{self, VerifyOptions};
+use crate::volume;
 use std::sync::Arc;
-
-/// How many entries of pack directories are kept in memory, at about 80 bytes each.
-const MAX_KEPT_ENTRIES: usize = 1 << 18;
-
-/// The blobs of a pack by their offsets; none if the pack cannot say.
-type Directory = Option<HashMap<u32, BlobRef>>;
+use tokio_util::sync::CancellationToken;
 
 /// A walk over recovery points.
 pub(super) struct Walk<'a> {
     repo: &'a Repository,
     survey: &'a Survey,
     findings: &'a mut Findings,
-    directories: HashMap<PackId, Arc<Directory>>,
-    kept_entries: usize,
+    directories: Directories,
     pages: u64,
     references: u64,
 }
@@ -35,6 +32,8 @@ pub(super) struct Walk<'a> {
 struct Visit {
     blob: BlobRef,
     level: u8,
+    /// The keys that it may hold.
+    bounds: Bounds,
     values: Values,
     /// Counts the entries of the table that the page belongs to.
     table: usize,
@@ -44,13 +43,16 @@ struct Visit {
 struct Counted {
     expected: u64,
     seen: u64,
+    /// Pages that may still be read: as many as a table with so many entries can have at most. A hostile one may refer to
+    /// the same pages again and again.
+    pages_left: u64,
     /// Whether all pages could be read, so that the count means something.
     whole: bool,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(repo: &'a Repository, survey: &'a Survey, findings: &'a mut Findings) -> Self {
-        Self { repo, survey, findings, directories: HashMap::new(), kept_entries: 0, pages: 0, references: 0 }
+        Self { repo, survey, findings, directories: Directories::new(repo), pages: 0, references: 0 }
     }
 
     /// How many pages were read and references followed.
@@ -68,11 +70,20 @@ impl<'a> Walk<'a> {
             begin(table, values, &mut visits, &mut tables);
         }
         while let Some(visit) = visits.pop() {
-            self.check_reference(&visit.blob, &point.id).await?;
-            match table::read_page(self.repo, &visit.blob, visit.level).await {
+            let table = &mut tables[visit.table];
+            let Some(left) = table.pages_left.checked_sub(1) else {
+                table.whole = false;
+                let what = "a table has more pages than its entries need";
+                self.findings.add(&layout::point(&point.id), what, Some(&point.id));
+                continue;
+            };
+            table.pages_left = left;
+            self.check_references(vec![visit.blob], &point.id).await?;
+            match self.read_page(&visit).await {
                 Ok(page) => self.follow_page(&page, &visit, &point.id, &mut visits, &mut tables).await?,
                 Err(error) => {
                     tables[visit.table].whole = false;
+                    let error = told(self.repo, error).await;
                     self.findings.add_error(&layout::pack(&visit.blob.pack), error, Some(&point.id))?;
                 }
             }
@@ -81,7 +92,16 @@ impl<'a> Walk<'a> {
             let what = format!("a table has {} entries instead of {}", table.seen, table.expected);
             self.findings.add(&layout::point(&point.id), &what, Some(&point.id));
         }
+        for root in &point.roots {
+            self.check_rules(root, &point.id).await?;
+        }
         Ok(())
+    }
+
+    async fn read_page(&self, visit: &Visit) -> Result<Page> {
+        let page = table::read_page(self.repo, &visit.blob, visit.level).await?;
+        visit.bounds.check(&page, &visit.blob)?;
+        Ok(page)
     }
 
     async fn follow_page(
@@ -96,20 +116,20 @@ impl<'a> Walk<'a> {
         let malformed = |what: Malformed| what.in_object(layout::pack(&visit.blob.pack));
         if let Some(level) = visit.level.checked_sub(1) {
             for index in 0..page.len() {
+                let bounds = visit.bounds.of_child(page, index);
                 match page.child(index).map_err(malformed) {
-                    Ok(blob) => visits.push(Visit { blob, level, values: visit.values, table: visit.table }),
+                    Ok(blob) => visits.push(Visit { blob, level, bounds, values: visit.values, table: visit.table }),
                     Err(error) => self.findings.add_error("", error, Some(point))?,
                 }
             }
             return Ok(());
         }
         tables[visit.table].seen += page.len() as u64;
+        let mut blobs = Vec::new();
         for index in 0..page.len() {
             match references::of(visit.values, page.key(index), page.value(index)).map_err(malformed) {
                 Ok(found) => {
-                    for blob in &found.blobs {
-                        self.check_reference(blob, point).await?;
-                    }
+                    blobs.extend(found.blobs);
                     for (table, values) in found.tables {
                         begin(table, values, visits, tables);
                     }
@@ -117,21 +137,62 @@ impl<'a> Walk<'a> {
                 Err(error) => self.findings.add_error("", error, Some(point))?,
             }
         }
+        self.check_references(blobs, point).await
+    }
+
+    /// Checks that packs are there and that their directories have the blobs.
+    async fn check_references(&mut self, blobs: Vec<BlobRef>, point: &PointId) -> Result<()> {
+        self.references += blobs.len() as u64;
+        for (blob, wrong) in self.directories.check(blobs.clone()).await {
+            match wrong {
+                Wrong::Pack(error) => {
+                    let error = told(self.repo, error).await;
+                    self.findings.add_lost_directory(blob.pack, error)?;
+                }
+                Wrong::Blob(what) => self.findings.add(&layout::pack(&blob.pack), &what.to_string(), Some(point)),
+            }
+        }
+        for blob in &blobs {
+            self.findings.hit(blob, point);
+        }
         Ok(())
     }
 
-    /// Checks that the pack is there and that its directory has the blob.
-    async fn check_reference(&mut self, blob: &BlobRef, point: &PointId) -> Result<()> {
-        self.references += 1;
-        let directory = self.directory(&blob.pack).await?;
-        self.findings.hit(blob, point);
-        if let Some(blobs) = directory.as_ref()
-            && blobs.get(&blob.offset) != Some(blob)
-        {
-            let what = format!("its directory does not have the blob at {} that is referred to", blob.offset);
-            self.findings.add(&layout::pack(&blob.pack), &what, Some(point));
+    /// Checks that the entries of a content keep the rules that a restore depends on.
+    async fn check_rules(&mut self, root: &Root, point: &PointId) -> Result<()> {
+        match self.broken_rule(root).await? {
+            None => Ok(()),
+            Some(Broken::Object(error)) => {
+                let error = told(self.repo, error).await;
+                self.findings.add_error(&layout::point(point), error, Some(point))
+            }
+            Some(Broken::Rule(what)) => {
+                self.findings.add(&layout::point(point), &format!("{}: {what}", root.name), Some(point));
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    async fn broken_rule(&self, root: &Root) -> Result<Option<Broken>> {
+        let map = match root.kind {
+            RootKind::Tree => {
+                let options = VerifyOptions::default();
+                return match tree::verify(self.repo, &root.table, None, &options, Arc::new(NoProgress)).await {
+                    Ok(_) => Ok(None),
+                    Err(tree::Error::Repository(error)) => Ok(Some(Broken::Object(error))),
+                    Err(error @ tree::Error::Damaged { .. }) => Ok(Some(Broken::Rule(error.to_string()))),
+                    Err(error) => Err(Error::Interrupted(error.to_string())),
+                };
+            }
+            RootKind::Volume => volume::Map::volume(self.repo, root.table, root.bytes),
+            RootKind::Stream => volume::Map::stream(self.repo, root.table, root.bytes),
+        };
+        match volume::check(&map, false, &CancellationToken::new()).await {
+            Ok(()) => Ok(None),
+            Err(volume::Error::Repository(error)) => Ok(Some(Broken::Object(error))),
+            Err(error @ volume::Error::Damaged { .. }) => Ok(Some(Broken::Rule(error.to_string()))),
+            Err(error) => Err(Error::Interrupted(error.to_string())),
+        }
     }
 
     fn check_pack_len(&mut self, id: &PackId, expected: u64, point: &PointId) {
@@ -142,45 +203,21 @@ impl<'a> Walk<'a> {
         };
         self.findings.add(&layout::pack(id), &what, Some(point));
     }
-
-    /// The directory of a pack; damage that is met on the way is damage of the pack's structure.
-    async fn directory(&mut self, id: &PackId) -> Result<Arc<Directory>> {
-        if let Some(known) = self.directories.get(id) {
-            return Ok(Arc::clone(known));
-        }
-        let directory = match self.read_directory(id).await {
-            Ok(entries) => Some(entries.iter().map(|entry| (entry.blob.offset, entry.blob)).collect::<HashMap<_, _>>()),
-            Err(what) => {
-                self.findings.add_pack_damage(*id, vec![pack::PackDamage { what: what?, blob: None }]);
-                None
-            }
-        };
-        self.kept_entries += directory.as_ref().map_or(1, HashMap::len);
-        if self.kept_entries > MAX_KEPT_ENTRIES {
-            self.directories.clear();
-            self.kept_entries = 0;
-        }
-        let directory = Arc::new(directory);
-        self.directories.insert(*id, Arc::clone(&directory));
-        Ok(directory)
-    }
-
-    /// Reads a directory; the inner result of the error tells damage from what ends the check.
-    async fn read_directory(&self, id: &PackId) -> Result<Vec<pack::Entry>, Result<Malformed>> {
-        let missing = || Ok(Malformed::new("it is missing"));
-        let len = self.survey.pack_len(id).ok_or_else(missing)?;
-        pack::read_directory(self.repo.store(), *id, len, self.repo.keys()).await.map_err(|error| match error {
-            Error::Damaged { what, .. } => Ok(Malformed::new(what)),
-            error => match error.kind() {
-                crate::ErrorKind::NotFound => missing(),
-                crate::ErrorKind::Damaged => Ok(Malformed::new(error.to_string())),
-                _ => Err(error),
-            },
-        })
-    }
 }
 
+/// Why a content cannot be used.
+enum Broken {
+    /// An object of the repository is damaged or gone.
+    Object(Error),
+    /// What it holds breaks a rule of the format.
+    Rule(String),
+}
+
+/// A page has at least one entry, except the root of an empty table; so each level has at most as many pages as there are
+/// entries.
 fn begin(table: TableRef, values: Values, visits: &mut Vec<Visit>, tables: &mut Vec<Counted>) {
-    tables.push(Counted { expected: table.entries, seen: 0, whole: true });
-    visits.push(Visit { blob: table.root, level: table.height, values, table: tables.len() - 1 });
+    let pages_left = table.entries.max(1).saturating_mul(u64::from(table.height) + 1);
+    tables.push(Counted { expected: table.entries, seen: 0, pages_left, whole: true });
+    let bounds = Bounds::of_root();
+    visits.push(Visit { blob: table.root, level: table.height, bounds, values, table: tables.len() - 1 });
 }

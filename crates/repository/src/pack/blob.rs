@@ -2,17 +2,27 @@
 
 use super::MAX_BLOB_LEN;
 use crate::codec::Malformed;
+use std::cell::RefCell;
+use zstd::bulk::{Compressor, Decompressor};
 
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 /// Level 1: on database pages 1 % larger than level 3 at 1.5 to 1.9 times the speed, and compression is most of the work.
 const LEVEL: i32 = 1;
 
+thread_local! {
+    // Making a context costs as much as compressing some KiB, and an extent of a volume has only 64.
+    static COMPRESSOR: RefCell<Compressor<'static>> =
+        RefCell::new(Compressor::new(LEVEL).expect("there is a level 1, and memory for its tables"));
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> =
+        RefCell::new(Decompressor::new().expect("there is memory for the tables of a decompressor"));
+}
+
 /// Compresses, unless that does not make it smaller.
 pub(crate) fn encode(plain: &[u8]) -> Vec<u8> {
     let mut encoded = vec![0; plain.len() + 1];
     // A result that does not fit is one that is not smaller; then the bytes stay as they are.
-    match zstd::bulk::compress_to_buffer(plain, &mut encoded[1..], LEVEL) {
+    match COMPRESSOR.with_borrow_mut(|zstd| zstd.compress_to_buffer(plain, &mut encoded[1..])) {
         Ok(len) if len < plain.len() => {
             encoded[0] = ZSTD;
             encoded.truncate(len + 1);
@@ -37,7 +47,8 @@ pub(crate) fn decode(encoded: Vec<u8>, plain_len: u32) -> Result<Vec<u8>, Malfor
             plain.remove(0);
             plain
         }
-        Some((&ZSTD, compressed)) => zstd::bulk::decompress(compressed, plain_len)
+        Some((&ZSTD, compressed)) => DECOMPRESSOR
+            .with_borrow_mut(|zstd| zstd.decompress(compressed, plain_len))
             .map_err(|error| Malformed::new(format!("a blob does not decompress to {plain_len} bytes: {error}")))?,
         Some((codec, _)) => return Err(Malformed::new(format!("{codec} is no codec"))),
         None => return Err(Malformed::new("a blob is empty")),

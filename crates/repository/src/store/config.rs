@@ -155,9 +155,12 @@ impl StoreConfig {
             .with_access_key_id(access_key_id)
             .with_secret_access_key(secret_access_key.expose())
             .with_conditional_put(S3ConditionalPut::ETagMatch)
+            // Each deletion by itself: in an answer to many, a refusal is hidden in a success.
+            .with_disable_bulk_delete(true)
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .with_client_options(client);
         if let Some(endpoint) = endpoint {
+            let endpoint = if *path_style { endpoint.clone() } else { with_bucket(endpoint, bucket)? };
             builder = builder.with_endpoint(endpoint);
         }
         if let Some(token) = session_token {
@@ -165,6 +168,24 @@ impl StoreConfig {
         }
         Ok(builder)
     }
+}
+
+/// Puts the bucket in front of the host, where servers look for it that have virtual hosts: the crate takes an endpoint as it is.
+fn with_bucket(endpoint: &str, bucket: &str) -> Result<String, StoreError> {
+    let (scheme, rest) = endpoint
+        .split_once("://")
+        .ok_or_else(|| StoreError::configuration(format!("the endpoint {endpoint:?} has no https:// or http://")))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Err(StoreError::configuration(format!(
+            "the endpoint {endpoint:?} is an address, so the bucket cannot be part of its host name; use path-style requests"
+        )));
+    }
+    if host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.')) {
+        return Ok(endpoint.to_owned());
+    }
+    Ok(format!("{scheme}://{bucket}.{rest}"))
 }
 
 #[cfg(test)]
@@ -216,5 +237,33 @@ mod tests {
         assert!(json.contains("\"type\":\"s3\"") && json.contains("\"secretAccessKey\":\"key\""), "{json}");
         assert_eq!(serde_json::from_str::<StoreConfig>(&json).unwrap(), config);
         assert!(!format!("{config:?}").contains("\"key\""));
+    }
+
+    #[test]
+    fn the_bucket_becomes_a_part_of_the_host() {
+        let cases = [
+            ("https://s3.example.com", Some("https://b.s3.example.com")),
+            ("https://s3.example.com:9000/", Some("https://b.s3.example.com:9000/")),
+            ("https://b.s3.example.com", Some("https://b.s3.example.com")),
+            ("https://bb.example.com", Some("https://b.bb.example.com")),
+            ("http://127.0.0.1:9000", None),
+            ("http://[::1]:9000", None),
+            ("s3.example.com", None),
+        ];
+        for (endpoint, expected) in cases {
+            assert_eq!(with_bucket(endpoint, "b").ok().as_deref(), expected, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_told_where_the_bucket_is() {
+        use object_store::aws::AmazonS3ConfigKey;
+        for (style, expected) in [(false, "https://b.s3.example.com"), (true, "https://s3.example.com")] {
+            let mut config = StoreConfig::from_url("s3://b/p", &env).unwrap();
+            let StoreConfig::S3 { path_style, endpoint, .. } = &mut config else { panic!("not S3") };
+            (*path_style, *endpoint) = (style, Some("https://s3.example.com".to_owned()));
+            let builder = config.s3_builder().unwrap();
+            assert_eq!(builder.get_config_value(&AmazonS3ConfigKey::Endpoint).as_deref(), Some(expected));
+        }
     }
 }

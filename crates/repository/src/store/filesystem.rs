@@ -4,27 +4,46 @@
 //! 1. a file under `unfinished/` is written: a leftover there, which `check` lists as foreign;
 //! 2. the file is synced: the same;
 //! 3. it is moved to its name, which fails if the name is taken: the object is there, whole, or not there;
-//! 4. the folder is synced: from here on the object survives a power failure. Only now is the creation reported.
+//! 4. the folder is synced: from here on the object survives a power failure. Only now is the creation reported, or that the name
+//!    is taken.
 
+use super::disk::{Disk, RealDisk};
 use super::{ObjectAccess, ObjectInfo, StoreError, StoreErrorKind};
 use crate::codec::to_hex;
 use crate::layout::UNFINISHED;
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug)]
 pub(super) struct FileSystem {
     root: PathBuf,
+    creator: Arc<Creator>,
+}
+
+/// What creates objects.
+#[derive(Debug)]
+struct Creator {
+    root: PathBuf,
+    disk: Box<dyn Disk>,
+    /// Folders that are known to be durable in the ones above: as many as a repository has, some 260.
+    durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl FileSystem {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self::on(RealDisk, root)
+    }
+
+    pub(super) fn on(disk: impl Disk, root: PathBuf) -> Self {
+        let creator = Creator { root: root.clone(), disk: Box::new(disk), durable: Mutex::default() };
+        Self { root, creator: Arc::new(creator) }
     }
 
     /// Refuses names that would leave the root.
@@ -37,16 +56,17 @@ impl FileSystem {
         }
     }
 
-    /// Runs file work on a thread where it may block.
-    async fn blocking<T: Send + 'static>(
+    /// Runs file work on a thread where it may block; `sort` tells what its error is.
+    async fn blocking<T: Send + 'static, E: Send + 'static>(
         &self,
         operation: &'static str,
         name: &str,
-        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+        sort: fn(&'static str, &str, E) -> StoreError,
+        work: impl FnOnce(&Path) -> Result<T, E> + Send + 'static,
     ) -> Result<T, StoreError> {
         let path = self.path(operation, name)?;
         match tokio::task::spawn_blocking(move || work(&path)).await {
-            Ok(result) => result.map_err(|error| StoreError::io(operation, name, error)),
+            Ok(result) => result.map_err(|error| sort(operation, name, error)),
             Err(error) => Err(StoreError::new(StoreErrorKind::Unreachable, operation, name).because(error)),
         }
     }
@@ -55,16 +75,20 @@ impl FileSystem {
 #[async_trait]
 impl ObjectAccess for FileSystem {
     async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let root = self.root.clone();
-        self.blocking("create", name, move |path| create(&root, path, &bytes)).await
+        let creator = Arc::clone(&self.creator);
+        let sort = |operation, name: &str, failed| match failed {
+            Failed::Call(error) => StoreError::io(operation, name, error),
+            Failed::Sync(error) => StoreError::io_of_sync(operation, name, error),
+        };
+        self.blocking("create", name, sort, move |path| creator.create(path, &bytes)).await
     }
 
     async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError> {
-        let read = self.blocking("read", name, move |path| {
+        let read = self.blocking("read", name, StoreError::io_of_read, move |path| {
             let mut file = File::open(path)?;
             let size = file.metadata()?.len();
             if size > limit {
-                return Ok(None);
+                return Ok::<_, io::Error>(None);
             }
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
             Read::take(&mut file, limit).read_to_end(&mut bytes)?;
@@ -82,11 +106,12 @@ impl ObjectAccess for FileSystem {
             file.take(there).read_to_end(&mut bytes)?;
             Ok(Bytes::from(bytes))
         };
-        self.blocking("read", name, read).await
+        self.blocking("read", name, StoreError::io_of_read, read).await
     }
 
     async fn head(&self, name: &str) -> Result<u64, StoreError> {
-        self.blocking("look at", name, |path| fs::metadata(path).map(|metadata| metadata.len())).await
+        let look = |path: &Path| fs::metadata(path).map(|metadata| metadata.len());
+        self.blocking("look at", name, StoreError::io_of_read, look).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -99,7 +124,7 @@ impl ObjectAccess for FileSystem {
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.blocking("delete", name, |path| {
+        self.blocking("delete", name, StoreError::io, |path| {
             fs::remove_file(path)?;
             path.parent().map_or(Ok(()), sync_folder)
         })
@@ -107,65 +132,126 @@ impl ObjectAccess for FileSystem {
     }
 }
 
-fn create(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(root);
-    create_folder(folder)?;
-    let unfinished = root.join(UNFINISHED);
-    create_folder(&unfinished)?;
-    let token = crate::crypto::random::<16>().map_err(io::Error::other)?;
-    let temporary = unfinished.join(to_hex(&token));
-    let written = write_synced(&temporary, bytes).and_then(|()| move_to_free_name(&temporary, path));
-    if let Err(error) = written {
-        // The first error is the one to report; a leftover under `unfinished/` harms nobody.
-        if let Err(leftover) = fs::remove_file(&temporary)
-            && leftover.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %temporary.display(), error = %leftover, "an unfinished file stays behind");
-        }
-        return Err(error);
-    }
-    sync_folder(folder)
+/// Why an object was not created.
+enum Failed {
+    Call(io::Error),
+    /// A sync: whoever repeats it may be told that all is well, although the bytes are lost.
+    Sync(io::Error),
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Moves a file to a name that must be free, in one step.
-///
-/// Not every file system can rename without replacing (NFS cannot); those can make a hard link.
-fn move_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(error) => Err(error.into()),
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Call(error)
     }
 }
 
-/// Creates a folder with those above it, each made durable in the one above.
-fn create_folder(folder: &Path) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).ok_or(error)?;
-            create_folder(above)?;
-            match fs::create_dir(folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
+impl Creator {
+    /// Creates an object. That its name is taken is told only when whatever is there is durable, because the caller may find that
+    /// it is what he wants: an earlier process may have ended between the move and the sync.
+    fn create(&self, path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+        let folder = path.parent().unwrap_or(&self.root);
+        self.make_folder(folder)?;
+        let unfinished = self.root.join(UNFINISHED.trim_end_matches('/'));
+        self.make_folder(&unfinished)?;
+        let token = crate::crypto::random::<16>().map_err(io::Error::other)?;
+        let temporary = unfinished.join(to_hex(&token));
+        let written = self.write_synced(&temporary, bytes).and_then(|()| Ok(self.move_to_free_name(&temporary, path)?));
+        match &written {
+            Ok(()) => {}
+            Err(Failed::Call(error)) if error.kind() == io::ErrorKind::AlreadyExists => self.clean_up(&temporary),
+            Err(_) => {
+                self.clean_up(&temporary);
+                return written;
             }
         }
-        Err(error) => return Err(error),
+        self.disk.sync_folder(folder).map_err(Failed::Sync)?;
+        written
     }
-    match folder.parent() {
-        Some(above) if !above.as_os_str().is_empty() => sync_folder(above),
-        _ => Ok(()),
+
+    fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+        let file = self.disk.write_new(path, bytes)?;
+        self.disk.sync_file(path, &file).map_err(Failed::Sync)
     }
+
+    /// Moves a file to a name that must be free. Where that is not one step, it is given a second name, and loses the first.
+    fn move_to_free_name(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let unknown = |error: &io::Error| {
+            matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP))
+        };
+        match self.disk.move_to_free_name(from, to) {
+            Err(error) if unknown(&error) => {}
+            moved => return moved,
+        }
+        match self.disk.link(from, to) {
+            // NFS repeats a request whose answer was lost, and then refuses what it has done itself.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_same_file(from, to) => {}
+            linked => linked?,
+        }
+        self.clean_up(from);
+        Ok(())
+    }
+
+    fn is_same_file(&self, one: &Path, other: &Path) -> bool {
+        self.disk.is_same_file(one, other).unwrap_or(false)
+    }
+
+    /// Takes an unfinished file away; one that stays harms nobody.
+    fn clean_up(&self, temporary: &Path) {
+        if let Err(error) = self.disk.remove(temporary)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %temporary.display(), %error, "an unfinished file stays behind");
+        }
+    }
+
+    /// Makes a folder of the store with those above it, each durable in the one above before there is anything in it.
+    ///
+    /// A folder that is there already may have been made by a process that ended before it synced, or by one that is about to:
+    /// it is made durable once by each process.
+    fn make_folder(&self, folder: &Path) -> Result<(), Failed> {
+        let Some(above) = above(folder) else { return Ok(()) };
+        if folder != self.root {
+            self.make_folder(above)?;
+        }
+        let made = match self.disk.make_folder(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder == self.root => {
+                self.make_above_root(above)?;
+                self.disk.make_folder(folder)
+            }
+            made => made,
+        };
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_durable(folder) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        self.disk.sync_folder(above).map_err(Failed::Sync)?;
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        Ok(())
+    }
+
+    /// Makes the folders that lead to the store.
+    fn make_above_root(&self, folder: &Path) -> Result<(), Failed> {
+        let Some(above) = above(folder) else { return Ok(()) };
+        match self.disk.make_folder(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_above_root(above)?;
+                self.disk.make_folder(folder)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made?,
+        }
+        self.disk.sync_folder(above).map_err(Failed::Sync)
+    }
+
+    fn is_durable(&self, folder: &Path) -> bool {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(folder)
+    }
+}
+
+/// The folder that holds a folder; none above the root of all.
+fn above(folder: &Path) -> Option<&Path> {
+    folder.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above })
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

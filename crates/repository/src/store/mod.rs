@@ -5,6 +5,9 @@
 //! retries, the treatment of lost answers, and lengths that are checked.
 
 mod config;
+mod disk;
+#[cfg(test)]
+mod durability;
 mod error;
 mod filesystem;
 mod object;
@@ -43,6 +46,11 @@ pub struct ObjectInfo {
 pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
     /// Creates an object, whole and durable, unless one of this name exists ([`StoreErrorKind::AlreadyExists`]).
     async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Creates an object of a name that the caller found to be free, in a store that cannot refuse what exists.
+    async fn put_where_nothing_is(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.put_new(name, bytes).await
+    }
 
     /// Reads an object that is at most `limit` bytes long ([`StoreErrorKind::TooLarge`] if longer, without reading it).
     async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError>;
@@ -105,7 +113,11 @@ impl Store {
         let mut attempts = self.retry.attempts();
         let mut maybe_created = false;
         loop {
-            let error = match self.access.put_new(name, bytes.clone()).await {
+            let put = match self.conditional_create {
+                true => self.access.put_new(name, bytes.clone()),
+                false => self.access.put_where_nothing_is(name, bytes.clone()),
+            };
+            let error = match put.await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -202,21 +214,21 @@ impl Store {
     }
 
     /// Finds out what the store can do, by creating an object twice, reading it and deleting it.
-    ///
-    /// The second creation goes past the retries, because there a refusal would look like a lost answer.
     pub async fn probe(&self) -> Result<StoreFeatures, StoreError> {
         let token = to_hex(&crate::crypto::random::<16>().map_err(|error| {
             StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe").because(error)
         })?);
         let name = format!("{}{token}", crate::layout::PROBES);
         let first = Bytes::from(token);
-        self.put_new(&name, first.clone()).await?;
-        let mut attempts = self.retry.attempts();
-        let conditional_create = loop {
-            match self.access.put_new(&name, Bytes::from_static(b"overwritten")).await {
-                Ok(()) => break false,
-                Err(error) if error.kind == StoreErrorKind::AlreadyExists => break true,
-                Err(error) => attempts.wait_after(error).await?,
+        let conditional_create = match self.put_new(&name, first.clone()).await {
+            // The store does not know the condition, so nothing is lost by doing without.
+            Err(error) if error.kind == StoreErrorKind::NotSupported && self.conditional_create => {
+                self.clone().with_conditional_create(false).put_new(&name, first.clone()).await?;
+                false
+            }
+            created => {
+                created?;
+                self.refuses_to_overwrite(&name).await?
             }
         };
         let read = self.get(&name, COMPARED_LEN).await?;
@@ -229,5 +241,18 @@ impl Store {
             Err(error) => return Err(error),
         };
         Ok(StoreFeatures { conditional_create, delete })
+    }
+
+    /// Creates an object that exists. It goes past the retries of a creation, because there a refusal would look like a lost
+    /// answer.
+    async fn refuses_to_overwrite(&self, name: &str) -> Result<bool, StoreError> {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.put_new(name, Bytes::from_static(b"overwritten")).await {
+                Ok(()) => return Ok(false),
+                Err(error) if error.kind == StoreErrorKind::AlreadyExists => return Ok(true),
+                Err(error) => attempts.wait_after(error).await?,
+            }
+        }
     }
 }

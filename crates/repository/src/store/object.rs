@@ -37,6 +37,12 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
         Ok(())
     }
 
+    async fn put_where_nothing_is(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path("create", name)?;
+        self.store.put(&path, PutPayload::from(bytes)).await.map_err(sort("create", name))?;
+        Ok(())
+    }
+
     async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError> {
         let path = self.path("read", name)?;
         let found = self.store.get(&path).await.map_err(sort("read", name))?;
@@ -92,10 +98,8 @@ fn sort(operation: &'static str, name: &str) -> impl FnOnce(object_store::Error)
             E::NotFound { .. } => StoreErrorKind::NotFound,
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreErrorKind::AlreadyExists,
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreErrorKind::AccessDenied,
-            E::InvalidPath { .. }
-            | E::NotSupported { .. }
-            | E::NotImplemented { .. }
-            | E::UnknownConfigurationKey { .. } => StoreErrorKind::Invalid,
+            E::NotSupported { .. } | E::NotImplemented { .. } => StoreErrorKind::NotSupported,
+            E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => StoreErrorKind::Invalid,
             _ => StoreErrorKind::Unreachable,
         });
         StoreError::new(kind, operation, name).because(error)
@@ -131,8 +135,16 @@ const CONFLICT: [&str; 2] = ["ConditionalRequestConflict", "OperationAborted"];
 /// The words with which servers say that they are full: MinIO, Ceph and Garage, and servers with quotas.
 const FULL: [&str; 4] = ["StorageFull", "QuotaExceeded", "EntityTooLargeForQuota", "No space left"];
 
+/// The code of Amazon's S3 for a client that sent its bytes too slowly, with the status 400.
+const TOO_SLOW: &str = "<Code>RequestTimeout</Code>";
+/// The code for a header or a request that a server does not know; most send it with the status 501.
+const NOT_IMPLEMENTED: &str = "<Code>NotImplemented</Code>";
+
 fn sort_status(status: u16, body: &str) -> StoreErrorKind {
     match status {
+        501 => StoreErrorKind::NotSupported,
+        _ if body.contains(NOT_IMPLEMENTED) => StoreErrorKind::NotSupported,
+        400 if body.contains(TOO_SLOW) => StoreErrorKind::Unreachable,
         507 => StoreErrorKind::NoSpace,
         _ if FULL.iter().any(|word| body.contains(word)) => StoreErrorKind::NoSpace,
         409 if CONFLICT.iter().any(|word| body.contains(word)) => StoreErrorKind::Unreachable,
@@ -159,6 +171,9 @@ mod tests {
             (503, "<Code>SlowDown</Code>", StoreErrorKind::Unreachable),
             (429, "", StoreErrorKind::Unreachable),
             (400, "<Code>InvalidRequest</Code>", StoreErrorKind::Invalid),
+            (400, "<Code>RequestTimeout</Code>", StoreErrorKind::Unreachable),
+            (501, "", StoreErrorKind::NotSupported),
+            (400, "<Code>NotImplemented</Code>", StoreErrorKind::NotSupported),
             (416, "<Code>InvalidRange</Code>", StoreErrorKind::Invalid),
             (412, "", StoreErrorKind::AlreadyExists),
             (409, "<Code>ConditionalRequestConflict</Code>", StoreErrorKind::Unreachable),

@@ -1,7 +1,11 @@
 //! How often and how patiently a request to a store is repeated.
 
-use super::StoreError;
+use super::{StoreError, StoreErrorKind};
 use std::time::Duration;
+
+/// How often an object is tried that its medium does not give: the disk itself has tried many times already, and a bad disk has
+/// many such objects.
+const UNREADABLE_ATTEMPTS: u32 = 3;
 
 /// When requests are repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,11 @@ impl Attempts {
     /// Waits before the next attempt, or gives the error back when it is final or there are no more attempts.
     pub(super) async fn wait_after(&mut self, error: StoreError) -> Result<(), StoreError> {
         self.made += 1;
-        if !error.is_retryable() || self.made >= self.policy.attempts {
+        let most = match error.kind {
+            StoreErrorKind::Unreadable => self.policy.attempts.min(UNREADABLE_ATTEMPTS),
+            _ => self.policy.attempts,
+        };
+        if !error.is_retryable() || self.made >= most {
             return Err(error);
         }
         let wait = self.policy.first_wait.saturating_mul(1 << (self.made - 1).min(20)).min(self.policy.longest_wait);

@@ -14,7 +14,7 @@ pub use reader::Reader;
 
 pub(crate) use page::Page;
 use reader::child_of;
-pub(crate) use reader::read_page;
+pub(crate) use reader::{Bounds, read_page};
 
 /// The longest key, in bytes.
 pub const MAX_KEY_LEN: usize = 64 << 10;

@@ -53,7 +53,7 @@ impl Reader {
                 let repo = repo.clone();
                 async move {
                     let page = read_page(&repo, &leaf.blob, 0).await?;
-                    leaf.check(&page)?;
+                    leaf.bounds.check(&page, &leaf.blob)?;
                     Ok(page)
                 }
             })
@@ -64,34 +64,52 @@ impl Reader {
     }
 }
 
-/// A leaf as the page above has it.
-struct Leaf {
-    blob: BlobRef,
-    /// The key the leaf must begin with; none for a root, which may be empty.
+/// The keys that a page may hold, by what the page above says.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    /// The key the page must begin with; none for a root, which may be empty.
     first_key: Option<Bytes>,
-    /// The key that the leaf must end before; none for the last one.
+    /// The key that the page must end before; none for the last one.
     end_key: Option<Bytes>,
 }
 
-impl Leaf {
-    /// Checks that the leaf keeps within what the page above says, so that a scan is in order over all leaves.
-    fn check(&self, page: &Page) -> Result<()> {
+impl Bounds {
+    /// A root may hold any keys.
+    pub(crate) fn of_root() -> Self {
+        Self { first_key: None, end_key: None }
+    }
+
+    /// The bounds of a child of a page that has these bounds.
+    pub(crate) fn of_child(&self, page: &Page, index: usize) -> Self {
+        let next = index + 1;
+        let end_key = if next < page.len() { Some(page.entry(next).0) } else { self.end_key.clone() };
+        Self { first_key: Some(page.entry(index).0), end_key }
+    }
+
+    /// Checks that the page at `blob` keeps within them, so that a scan is in order over all leaves, and no page comes twice.
+    pub(crate) fn check(&self, page: &Page, blob: &BlobRef) -> Result<()> {
         let begins = self.first_key.as_ref().is_none_or(|first| page.len() > 0 && page.key(0) == first.as_ref());
         let ends = self.end_key.as_ref().is_none_or(|end| page.count_below(end) == page.len());
         if begins && ends {
             return Ok(());
         }
-        let what = format!("the page at {} does not hold the keys that the page above says", self.blob.offset);
-        Err(Malformed::new(what).in_object(layout::pack(&self.blob.pack)))
+        let what = format!("the page at {} does not hold the keys that the page above says", blob.offset);
+        Err(Malformed::new(what).in_object(layout::pack(&blob.pack)))
     }
 }
 
-/// An inner page on the way down, the next child of it to visit, and the key it ends before.
+/// A leaf as the page above has it.
+struct Leaf {
+    blob: BlobRef,
+    bounds: Bounds,
+}
+
+/// An inner page on the way down, the next child of it to visit, and the keys it may hold.
 struct Step {
     blob: BlobRef,
     page: Page,
     next: usize,
-    end_key: Option<Bytes>,
+    bounds: Bounds,
 }
 
 struct Descent {
@@ -111,10 +129,10 @@ impl Descent {
     async fn next(&mut self) -> Result<Option<Leaf>> {
         if let Some(table) = self.root.take() {
             if table.height == 0 {
-                return Ok(Some(Leaf { blob: table.root, first_key: None, end_key: None }));
+                return Ok(Some(Leaf { blob: table.root, bounds: Bounds::of_root() }));
             }
             let page = read_root(&self.repo, &table).await?;
-            self.enter(table.root, page, None);
+            self.enter(table.root, page, Bounds::of_root());
         }
         while let Some(step) = self.path.last_mut() {
             let index = step.next;
@@ -124,24 +142,21 @@ impl Descent {
             }
             step.next += 1;
             let child = child_of(&step.page, index, &step.blob)?;
-            let first_key = step.page.entry(index).0;
-            let end_key =
-                if step.next < step.page.len() { Some(step.page.entry(step.next).0) } else { step.end_key.clone() };
-            let leaf = Leaf { blob: child, first_key: Some(first_key), end_key };
+            let bounds = step.bounds.of_child(&step.page, index);
             if step.page.level() == 1 {
-                return Ok(Some(leaf));
+                return Ok(Some(Leaf { blob: child, bounds }));
             }
             let level = step.page.level() - 1;
             let page = read_page(&self.repo, &child, level).await?;
-            leaf.check(&page)?;
-            self.enter(child, page, leaf.end_key);
+            bounds.check(&page, &child)?;
+            self.enter(child, page, bounds);
         }
         Ok(None)
     }
 
-    fn enter(&mut self, blob: BlobRef, page: Page, end_key: Option<Bytes>) {
+    fn enter(&mut self, blob: BlobRef, page: Page, bounds: Bounds) {
         let next = page.child_index(&self.from);
-        self.path.push(Step { blob, page, next, end_key });
+        self.path.push(Step { blob, page, next, bounds });
     }
 }
 

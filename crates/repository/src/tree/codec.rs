@@ -15,6 +15,9 @@ const VERSION: u8 = 1;
 /// Set in a file's flags when its times prove its content.
 const FLAG_SETTLED: u8 = 1;
 
+/// No file has this owner: to the calls that change an owner, it means to leave it as it is.
+const NOBODY_AT_ALL: u32 = u32::MAX;
+
 /// The least bytes of an extended attribute: the lengths of its name and its value.
 const XATTR_MIN_BYTES: usize = 8;
 
@@ -116,6 +119,9 @@ impl Attributes {
         let (mode, uid, gid) = (input.u32()?, input.u32()?, input.u32()?);
         if mode & !0o7777 != 0 {
             return Err(refused("mode", mode));
+        }
+        if uid == NOBODY_AT_ALL || gid == NOBODY_AT_ALL {
+            return Err(refused("owner", NOBODY_AT_ALL));
         }
         let (mtime, ctime) = (Time::decode(input)?, Time::decode(input)?);
         let (inode, device) = (input.u64()?, Device::decode(input)?);

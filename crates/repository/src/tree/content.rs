@@ -26,7 +26,7 @@ pub(super) struct Run {
 }
 
 /// The ranges of a file that hold data, in order; what is between them are holes.
-pub(super) struct DataRanges<'a> {
+pub(crate) struct DataRanges<'a> {
     file: BorrowedFd<'a>,
     next: u64,
     end: u64,
@@ -34,12 +34,12 @@ pub(super) struct DataRanges<'a> {
 
 impl<'a> DataRanges<'a> {
     /// Looks at the bytes from `start` up to `end`.
-    pub(super) fn new(file: BorrowedFd<'a>, start: u64, end: u64) -> Self {
+    pub(crate) fn new(file: BorrowedFd<'a>, start: u64, end: u64) -> Self {
         Self { file, next: start, end }
     }
 
     /// The start and the end of the next range. A file system that knows no holes has one range.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, u64)>, Errno> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, u64)>, Errno> {
         if self.next >= self.end {
             return Ok(None);
         }
@@ -128,20 +128,50 @@ pub(super) struct Chunk {
     pub(super) runs: Vec<Run>,
 }
 
-/// Cuts the data of a file where its content says so (FastCDC of 2020), so that bytes put in or taken out change the
-/// chunks around them and no others. The holes do not count: a file that is filled later keeps its chunks.
-pub(super) struct Chunker<'a> {
-    reader: DataReader<'a>,
+/// Cuts bytes where their content says so (FastCDC of 2020), so that bytes put in or taken out change the chunks around
+/// them and no others.
+#[derive(Debug, Default)]
+pub(crate) struct Cutter {
     buffer: Vec<u8>,
     /// Bytes at the front of the buffer that were given out already.
     used: usize,
+}
+
+impl Cutter {
+    /// Where further bytes are appended, up to [`BUFFER_BYTES`] in all.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        self.buffer.reserve(BUFFER_BYTES.saturating_sub(self.buffer.len()));
+        &mut self.buffer
+    }
+
+    /// Whether there are so few bytes that where the next chunk ends depends on what follows.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.buffer.len() - self.used < CHUNK_MAX_BYTES
+    }
+
+    /// The next chunk; nothing when all was given out.
+    pub(crate) fn next(&mut self) -> Option<Bytes> {
+        let mut cutter = FastCDC::new(&self.buffer[self.used..], CHUNK_MIN_BYTES, CHUNK_MEAN_BYTES, CHUNK_MAX_BYTES);
+        let found = cutter.next()?;
+        let bytes = Bytes::copy_from_slice(&self.buffer[self.used..self.used + found.length]);
+        self.used += found.length;
+        Some(bytes)
+    }
+}
+
+/// Cuts the data of a file. The holes do not count: a file that is filled later keeps its chunks.
+pub(super) struct Chunker<'a> {
+    reader: DataReader<'a>,
+    cutter: Cutter,
     /// Where the bytes that were not yet given out came from.
     runs: Vec<Run>,
 }
 
 impl<'a> Chunker<'a> {
     pub(super) fn new(reader: DataReader<'a>) -> Self {
-        Self { reader, buffer: Vec::new(), used: 0, runs: Vec::new() }
+        Self { reader, cutter: Cutter::default(), runs: Vec::new() }
     }
 
     pub(super) fn cut_at(&self) -> Option<u64> {
@@ -150,16 +180,11 @@ impl<'a> Chunker<'a> {
 
     /// The next chunk; nothing at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Chunk>, Errno> {
-        if self.buffer.len() - self.used < CHUNK_MAX_BYTES {
-            self.buffer.drain(..self.used);
-            self.used = 0;
-            self.reader.fill(&mut self.buffer, BUFFER_BYTES, &mut self.runs)?;
+        if self.cutter.wants_more() {
+            self.reader.fill(self.cutter.buffer(), BUFFER_BYTES, &mut self.runs)?;
         }
-        let mut cutter = FastCDC::new(&self.buffer[self.used..], CHUNK_MIN_BYTES, CHUNK_MEAN_BYTES, CHUNK_MAX_BYTES);
-        let Some(found) = cutter.next() else { return Ok(None) };
-        let bytes = Bytes::copy_from_slice(&self.buffer[self.used..self.used + found.length]);
-        self.used += found.length;
-        let runs = take_front(&mut self.runs, found.length as u64);
+        let Some(bytes) = self.cutter.next() else { return Ok(None) };
+        let runs = take_front(&mut self.runs, bytes.len() as u64);
         Ok(Some(Chunk { bytes, runs }))
     }
 }
@@ -247,11 +272,12 @@ mod tests {
     fn a_file_that_is_shorter_than_it_was_says_where_it_ended() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(b"short", 0).unwrap();
-        let mut reader = DataReader::new(file.as_fd(), 100);
+        // A range that was found before the file was cut.
+        let ranges = DataRanges::new(file.as_fd(), 100, 100);
+        let mut reader = DataReader { ranges, current: (0, 100), cut_at: None };
         let (mut buffer, mut runs) = (Vec::new(), Vec::new());
         reader.fill(&mut buffer, 1000, &mut runs).unwrap();
-        // The hole that every file has at its end may be seen first.
-        assert!(matches!(reader.cut_at(), None | Some(5)));
+        assert_eq!(reader.cut_at(), Some(5));
         assert_eq!((&buffer[..], runs), (&b"short"[..], vec![Run { file_offset: 0, len: 5 }]));
     }
 

@@ -110,7 +110,7 @@ impl Content {
 
 impl Extent {
     /// Where the next extent may begin, if this one lies after `start`, within a file of `size` bytes, and within its blob.
-    pub(super) fn end_after(&self, start: u64, size: u64) -> Option<u64> {
+    pub(crate) fn end_after(&self, start: u64, size: u64) -> Option<u64> {
         let end = self.file_offset.checked_add(u64::from(self.len))?;
         let blob_end = self.blob_offset.checked_add(self.len)?;
         let fits = self.len > 0 && self.file_offset >= start && end <= size && blob_end <= self.blob.plain_len;

@@ -53,6 +53,16 @@ impl Error {
         Self::Damaged { path: path.to_string(), what: what.into() }
     }
 
+    /// Whether bytes in the repository are lost or changed.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Repository(error) => error.kind() == crate::ErrorKind::Damaged,
+            Self::Damaged { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether the same call may work later without anybody changing something.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -9,13 +9,21 @@ use rustix::io::Errno;
 
 use super::entry::{Attributes, Device, Time, Xattr};
 
-/// Attributes that are stored but not set by a restore: the label is given by the policy of the node that the volume is
-/// used on, and the kubelet sets it when it mounts a volume.
-const LEFT_TO_THE_NODE: [&[u8]; 1] = [b"security.selinux"];
+/// Attributes of the class `security.` that are stored but not set by a restore: the label is given by the policy of the node that
+/// the volume is used on, and the kubelet sets it when it mounts a volume; hashes and signatures of files are made by the node's
+/// own measuring, with keys that only it has.
+const LEFT_TO_THE_NODE: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
+
+/// Classes of attributes in which a file system shows what is its own: access control lists of NFS and CIFS servers, with names that
+/// another server does not know, and properties of btrfs. They are stored, and not set by a restore.
+const OF_THE_FILE_SYSTEM: [&[u8]; 2] = [b"system.", b"btrfs."];
+
+/// What of these classes is the same on all file systems.
+const ACCESS_LISTS: &[u8] = b"system.posix_acl_";
 
 /// Classes of attributes that a restore takes away where the entry does not have them: a new file inherits access control
 /// lists from its directory. Other classes are set by the kernel itself.
-const OWNED_CLASSES: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
+const OWNED_CLASSES: [&[u8]; 2] = [b"user.", ACCESS_LISTS];
 
 /// How often a list of attributes is read again because it grew between asking for its length and reading it.
 const XATTR_ATTEMPTS: usize = 8;
@@ -237,7 +245,12 @@ impl Handle<'_> {
 
 /// The attributes that a restore sets and a comparison looks at.
 pub(super) fn restored_xattrs(xattrs: &[Xattr]) -> impl Iterator<Item = &Xattr> {
-    xattrs.iter().filter(|xattr| !LEFT_TO_THE_NODE.contains(&&xattr.name[..]))
+    xattrs.iter().filter(|xattr| is_restored(&xattr.name))
+}
+
+fn is_restored(name: &[u8]) -> bool {
+    let of_the_file_system = OF_THE_FILE_SYSTEM.iter().any(|class| name.starts_with(class));
+    !LEFT_TO_THE_NODE.contains(&name) && (!of_the_file_system || name.starts_with(ACCESS_LISTS))
 }
 
 impl From<Time> for Timespec {
@@ -267,4 +280,27 @@ pub(super) fn open_directory<Fd: AsFd>(directory: Fd, name: &[u8]) -> Result<std
     use rustix::fs::OFlags;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, name, flags, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_the_node_or_the_file_system_is_left_to_it() {
+        let restored =
+            ["user.a", "trusted.a", "security.capability", "system.posix_acl_access", "system.posix_acl_default"];
+        let left = [
+            "security.selinux",
+            "security.ima",
+            "security.evm",
+            "system.nfs4_acl",
+            "system.nfs4_dacl",
+            "system.cifs_acl",
+            "system.richacl",
+            "btrfs.compression",
+        ];
+        assert!(restored.iter().all(|name| is_restored(name.as_bytes())));
+        assert!(!left.iter().any(|name| is_restored(name.as_bytes())));
+    }
 }

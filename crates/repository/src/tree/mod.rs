@@ -15,6 +15,7 @@ mod error;
 mod incidents;
 mod look;
 mod metadata;
+mod names;
 mod path;
 pub mod restore;
 mod source;
@@ -22,7 +23,9 @@ mod stack;
 pub mod verify;
 mod walk;
 
-pub use self::backup::{BackupOptions, TreeSummary, backup};
+pub(crate) use self::content::{Cutter, DataRanges};
+
+pub use self::backup::{BackupOptions, SETTLE, TreeSummary, backup};
 pub use self::error::Error;
 pub use self::incidents::{Incident, Incidents, NAMED_PATHS};
 pub use self::look::{dump, entries, entry};

@@ -48,6 +48,19 @@ impl TreePath {
         Self(bytes)
     }
 
+    /// Goes on to the entry `name` of this directory.
+    pub(super) fn push(&mut self, name: &[u8]) {
+        if !self.0.is_empty() {
+            self.0.push(SEPARATOR);
+        }
+        self.0.extend_from_slice(name);
+    }
+
+    /// Goes back to the directory whose key has this length.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     /// The directory and the name in it; nothing for the root.
     #[must_use]
     pub fn split(&self) -> Option<(Self, &[u8])> {

@@ -135,18 +135,30 @@ impl BlobCache {
         Ok(())
     }
 
-    /// Checks the table of extents of a file without reading its data; blocks.
-    pub(super) fn check_extents(&self, runtime: &Runtime, path: &TreePath, file: &File) -> Result<(), Error> {
-        let Content::Table(table) = &file.content else { return Ok(()) }; // Checked when the entry was decoded.
-        let mut extents = self.table_extents(path, *table);
+    /// Checks the extents of a file without reading its data, and names the blob of each; blocks.
+    pub(super) fn check_extents(
+        &self,
+        runtime: &Runtime,
+        path: &TreePath,
+        file: &File,
+        mut name: impl FnMut(BlobRef) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let table = match &file.content {
+            // Checked when the entry was decoded.
+            Content::Extents(extents) => return extents.iter().try_for_each(|extent| name(extent.blob)),
+            Content::Table(table) => *table,
+        };
+        let mut extents = self.table_extents(path, table);
         let mut end = 0;
         while let Some(extent) = runtime.block_on(extents.next()).transpose()? {
             end = extent
                 .end_after(end, file.size)
                 .ok_or_else(|| Error::damaged(path, format!("its extent at {} lies wrongly", extent.file_offset)))?;
+            name(extent.blob)?;
         }
         Ok(())
     }
+
     fn table_extents<'a>(&self, path: &'a TreePath, table: TableRef) -> BoxStream<'a, Result<Extent, Error>> {
         let decode = |(key, value): (Bytes, Bytes)| {
             std::future::ready(Extent::decode(&key, &value).map_err(|error| Error::damaged(path, error.to_string())))

@@ -21,7 +21,8 @@ pub(super) struct DirectoryStack {
 }
 
 struct Frame {
-    parent: TreePath,
+    /// Of the path that holds it. A whole path for each level would be the square of the depth.
+    parent_len: usize,
     name: Vec<u8>,
     /// Closed while the walk is far below.
     opened: Option<Arc<OwnedFd>>,
@@ -46,9 +47,9 @@ impl DirectoryStack {
     pub(super) fn enter(&mut self, name: &[u8]) -> Result<Arc<OwnedFd>, Errno> {
         let opened = Arc::new(open_directory(self.current()?, name)?);
         let stat = Stat::of(opened.as_fd())?;
-        let path = self.path.child(name);
-        let parent = std::mem::replace(&mut self.path, path);
-        self.frames.push(Frame { parent, name: name.to_vec(), opened: Some(opened.clone()), stat });
+        let parent_len = self.path.as_key().len();
+        self.path.push(name);
+        self.frames.push(Frame { parent_len, name: name.to_vec(), opened: Some(opened.clone()), stat });
         if let Some(far) = self.frames.len().checked_sub(OPEN_DIRECTORIES + 1) {
             self.frames[far].opened = None;
         }
@@ -58,7 +59,7 @@ impl DirectoryStack {
     /// Goes back to the directory that holds the current one; does nothing at the root.
     pub(super) fn leave(&mut self) {
         if let Some(frame) = self.frames.pop() {
-            self.path = frame.parent;
+            self.path.truncate(frame.parent_len);
         }
     }
 

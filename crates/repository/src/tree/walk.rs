@@ -9,6 +9,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::metadata::Stat;
+use super::names::{Names, NamesBuilder};
 use super::stack::DirectoryStack;
 use super::{Error, TreePath};
 use crate::table::MAX_KEY_LEN;
@@ -69,7 +70,7 @@ impl Step {
 pub(super) struct Walk {
     stack: DirectoryStack,
     /// The names that are still to come, for the root and for each directory of the stack.
-    names: Vec<std::vec::IntoIter<Vec<u8>>>,
+    names: Vec<Names>,
     root: Found,
     started: bool,
     /// Steps that are found already, to be given before the walk goes on.
@@ -98,20 +99,20 @@ impl Walk {
         self.started = true;
         let opened = self.stack.root().clone();
         let names = self.list(&opened, &TreePath::root());
-        self.names.push(names.into_iter());
+        self.names.push(names);
         let place = Place::Opened(opened);
         Step::Found(Found { path: TreePath::root(), stat: self.root.stat, place })
     }
 
     /// The sorted names in a directory. What cannot be listed is told after the directory itself.
-    fn list(&mut self, directory: &OwnedFd, path: &TreePath) -> Vec<Vec<u8>> {
+    fn list(&mut self, directory: &OwnedFd, path: &TreePath) -> Names {
         let names = read_names(directory.as_fd());
         let mut names = names.unwrap_or_else(|error| {
             self.ready.push_back(Step::Failed { path: path.clone(), action: "list directory", error });
-            Vec::new()
+            Names::default()
         });
         if path == &TreePath::root() {
-            names.retain(|name| !self.options.ignore_at_top.contains(name));
+            names.retain(|name| !self.options.ignore_at_top.iter().any(|ignored| ignored == name));
         }
         names
     }
@@ -142,7 +143,7 @@ impl Walk {
             Err(error) => return failed("open directory", error),
         };
         let names = self.list(&opened, &path);
-        self.names.push(names.into_iter());
+        self.names.push(names);
         Step::Found(Found { path, stat, place: Place::Opened(opened) })
     }
 
@@ -192,24 +193,24 @@ impl Found {
     }
 }
 
-/// The names in a directory except `.` and `..`, sorted by their bytes.
-pub(super) fn read_names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
+/// The names in a directory except `.` and `..`.
+pub(super) fn read_names(directory: BorrowedFd<'_>) -> Result<Names, Errno> {
+    let mut names = NamesBuilder::default();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         match entry.file_name().to_bytes() {
             b"." | b".." => {}
-            name => names.push(name.to_vec()),
+            name => names.push(name)?,
         }
     }
-    names.sort_unstable();
-    Ok(names)
+    Ok(names.finish())
 }
 
 /// The names at the top of a tree: without those that the options and the rule of an empty `lost+found` leave out.
-pub(super) fn names_of_tree(root: BorrowedFd<'_>, options: &WalkOptions) -> Result<Vec<Vec<u8>>, Errno> {
+pub(super) fn names_of_tree(root: BorrowedFd<'_>, options: &WalkOptions) -> Result<Names, Errno> {
     let mut names = read_names(root)?;
-    names.retain(|name| !options.ignore_at_top.contains(name) && !is_empty_lost_and_found(root, name));
+    let ignored = |name: &[u8]| options.ignore_at_top.iter().any(|ignored| ignored == name);
+    names.retain(|name| !ignored(name) && !is_empty_lost_and_found(root, name));
     Ok(names)
 }
 

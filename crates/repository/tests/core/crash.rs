@@ -6,7 +6,7 @@
 use crate::faults::{Fault, Faulty, memory};
 use crate::fixture::{self, Contents, contents, passphrase};
 use repository::check::{CheckOptions, check};
-use repository::{Repository, RetryPolicy, Store, StoreErrorKind};
+use repository::{NoProgress, Repository, RetryPolicy, Store, StoreErrorKind};
 
 fn first() -> Contents {
     contents(&[("kept", "from the first run"), ("gone", "only in the first run")])
@@ -31,7 +31,7 @@ async fn is_sound(store: &Store, cut: u64) {
         assert_eq!(fixture::restore(&repo, entry.id.as_str()).await.unwrap(), expected, "cut at {cut}");
     }
     let mut on_finding = |finding| panic!("cut at {cut}: {finding:?}");
-    check(&repo, CheckOptions { read_data: true }, &mut on_finding).await.unwrap();
+    check(&repo, CheckOptions { read_data: true }, &NoProgress, &mut on_finding).await.unwrap();
     fixture::publish(&repo, "next", &second(), None).await.unwrap();
     assert_eq!(fixture::restore(&repo, "next").await.unwrap(), second(), "cut at {cut}");
 }

@@ -1,18 +1,23 @@
 //! Damage is found, named, and told with exactly the recovery points that it hits.
 
-use crate::faults::OpenBook;
+use crate::faults::{Fault, Faulty, OpenBook, memory};
 use crate::fixture::{self, Stored, contents, point_id};
 use bytes::Bytes;
 use repository::check::{CheckOptions, Finding, check};
-use repository::{BlobRef, ErrorKind, Repository, RetryPolicy, StoreConfig};
+use repository::tree::entry::{Attributes, Entry, Kind};
+use repository::tree::{self, RestoreOptions};
+use repository::{
+    BlobKind, BlobRef, ErrorKind, NoProgress, Repository, RetryPolicy, StoreConfig, StoreErrorKind, TableRef, Writer,
+};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const THOROUGH: CheckOptions = CheckOptions { read_data: true };
 const STRUCTURE: CheckOptions = CheckOptions { read_data: false };
 
 async fn findings(repo: &Repository, options: CheckOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let report = check(repo, options, &mut |finding| findings.push(finding)).await.unwrap();
+    let report = check(repo, options, &NoProgress, &mut |finding| findings.push(finding)).await.unwrap();
     assert_eq!(report.findings, findings.len() as u64);
     findings
 }
@@ -143,6 +148,102 @@ async fn a_missing_pack_names_the_points_it_hits_and_the_others_restore() {
     }
 }
 
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_named_and_does_not_end_the_check() {
+    for kind in [StoreErrorKind::Unreadable, StoreErrorKind::Unreachable] {
+        for options in [STRUCTURE, THOROUGH] {
+            let book = OpenBook::default();
+            let fleet = fleet(book.store()).await;
+            let pack = fleet.stored[0].1.table.root.pack.to_string();
+            let name = book.names().into_iter().find(|name| name.ends_with(&pack)).unwrap();
+            book.withhold(&name, kind);
+            let found = findings(&fleet.repo, options).await;
+            assert!(!found.is_empty() && found.iter().all(|finding| finding.object == name), "{found:?}");
+            let points: BTreeSet<_> = found.iter().flat_map(|finding| &finding.points).cloned().collect();
+            assert_eq!(points, BTreeSet::from([point_id("base"), point_id("later")]), "{kind:?}: {found:?}");
+        }
+    }
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    book.withhold("", StoreErrorKind::Unreachable);
+    let error = check(&fleet.repo, THOROUGH, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "a store that gives nothing is no damage");
+}
+
+/// A page as the format has it.
+fn page(level: u8, entries: &[(&[u8], Vec<u8>)]) -> Bytes {
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    let mut bytes = vec![level, 0, 0, 0];
+    bytes.extend(u32::try_from(entries.len()).unwrap().to_le_bytes());
+    for (key, value) in entries {
+        bytes.extend([len(key), len(value)].concat());
+        bytes.extend([key, value.as_slice()].concat());
+    }
+    Bytes::from(bytes)
+}
+
+fn directory() -> Vec<u8> {
+    Entry { attributes: Attributes::default(), kind: Kind::Directory }.encode()
+}
+
+fn fifo() -> Vec<u8> {
+    Entry { attributes: Attributes::default(), kind: Kind::Fifo }.encode()
+}
+
+/// Publishes a tree of pages that no builder makes, and gives what a check says of it. A restore refuses all of them.
+async fn check_of_tree(pages: impl AsyncFn(&Writer) -> repository::Result<TableRef>) -> Vec<Finding> {
+    let repo = fixture::create(OpenBook::default().store()).await;
+    let writer = repo.writer().await.unwrap();
+    let table = pages(&writer).await.unwrap();
+    let packs = writer.finish().await.unwrap().packs;
+    repo.publish(&fixture::point("made", table, packs)).await.unwrap();
+    let found = findings(&repo, STRUCTURE).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (options, progress) = (RestoreOptions::default(), Arc::new(NoProgress));
+    let restored = tree::restore(&repo, &table, &folder.path().join("target"), &options, progress).await;
+    assert!(restored.as_ref().is_err_and(tree::Error::is_damage), "{restored:?}");
+    assert!(found.iter().all(|finding| finding.points == [point_id("made")]), "{found:?}");
+    found
+}
+
+#[tokio::test]
+async fn a_page_that_holds_other_keys_than_the_page_above_says_is_found() {
+    let found = check_of_tree(async |writer| {
+        let one = writer.put_blob(BlobKind::Page, page(0, &[(b"", directory()), (b"c", fifo())])).await?;
+        let two = writer.put_blob(BlobKind::Page, page(0, &[(b"b", fifo())])).await?;
+        let children = [(&b""[..], one.encode().to_vec()), (b"b", two.encode().to_vec())];
+        let root = writer.put_blob(BlobKind::Page, page(1, &children)).await?;
+        Ok(TableRef { root, height: 1, entries: 3 })
+    });
+    let found = found.await;
+    assert!(found[0].what.contains("does not hold the keys that the page above says"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_tree_that_a_restore_refuses_is_found() {
+    let found = check_of_tree(async |writer| {
+        let root = writer.put_blob(BlobKind::Page, page(0, &[(b"", directory()), (b"a", fifo()), (b"a\0b", fifo())]));
+        Ok(TableRef { root: root.await?, height: 0, entries: 3 })
+    });
+    let found = found.await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].what.starts_with("/srv: ") && found[0].what.contains("its directory is missing"), "{found:?}");
+}
+
+/// Each page has the one below twice: followed blindly, these are 2 to the 24th visits.
+#[tokio::test]
+async fn a_check_of_pages_that_come_again_and_again_ends() {
+    let found = check_of_tree(async |writer| {
+        let mut below = writer.put_blob(BlobKind::Page, page(0, &[(b"", directory())])).await?;
+        for level in 1..=24 {
+            let children = [(&b""[..], below.encode().to_vec()), (b"a", below.encode().to_vec())];
+            below = writer.put_blob(BlobKind::Page, page(level, &children)).await?;
+        }
+        Ok(TableRef { root: below, height: 24, entries: u64::MAX })
+    });
+    assert!(!found.await.is_empty());
+}
+
 /// A check of the structure reads pages but no content: it finds what hits pages and directories.
 #[tokio::test]
 async fn a_check_of_the_structure_finds_damaged_pages() {
@@ -194,7 +295,7 @@ async fn foreign_objects_are_told_and_left_alone() {
     for name in foreign {
         book.swap(name, Some(Bytes::from_static(b"mine")));
     }
-    let report = check(&fleet.repo, THOROUGH, &mut |finding| panic!("{finding:?}")).await.unwrap();
+    let report = check(&fleet.repo, THOROUGH, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap();
     assert_eq!(report.foreign, foreign.len() as u64);
     let told: BTreeSet<_> = report.foreign_examples.iter().map(String::as_str).collect();
     assert_eq!(told, BTreeSet::from(foreign));
@@ -219,4 +320,31 @@ async fn reading_back_notices_what_the_store_lost() {
         assert_eq!(error.kind(), ErrorKind::Damaged);
         assert!(error.to_string().contains(&name), "{error}");
     }
+}
+
+/// A restore meets each blob of a pack that is gone, and each must not cost a walk over the whole index.
+#[tokio::test]
+async fn a_pack_that_is_gone_costs_a_few_requests_for_each_of_its_blobs() {
+    const OTHER_RUNS: u64 = 10;
+    let inner = memory();
+    let repo = fixture::create(inner.clone()).await;
+    let lost = fixture::publish(&repo, "lost", &contents(&[("x", "1"), ("y", "2")]), None).await.unwrap();
+    for run in 0..OTHER_RUNS {
+        let text = format!("run {run}");
+        fixture::publish(&repo, &format!("other-{run}"), &contents(&[("x", &text)]), None).await.unwrap();
+    }
+    let pack = lost.table.root.pack.to_string();
+    let names = inner.list("").await.unwrap();
+    let name = names.into_iter().map(|object| object.name).find(|name| name.ends_with(&pack)).unwrap();
+    inner.delete(&name).await.unwrap();
+    let counted = Faulty::new(inner, |_, _| Fault::None);
+    let repo = Repository::open(counted.store(RetryPolicy::never()), &fixture::passphrase()).await.unwrap();
+    let cost = async |blob: &str| {
+        let before = counted.requests();
+        assert_eq!(repo.read_blob(&lost.blobs[blob]).await.unwrap_err().kind(), ErrorKind::Damaged);
+        counted.requests() - before
+    };
+    cost("x").await;
+    assert_eq!(cost("x").await, 1, "it was looked for before");
+    assert!(cost("y").await <= 1 + 1 + OTHER_RUNS, "of each run one block at most");
 }

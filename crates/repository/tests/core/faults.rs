@@ -132,6 +132,8 @@ pub(crate) fn memory() -> Store {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpenBook {
     objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    /// An object that is not given, and how that is said.
+    withheld: Arc<Mutex<Option<(String, StoreErrorKind)>>>,
     /// Creates over what exists, and says nothing about it.
     overwrites: bool,
 }
@@ -148,6 +150,20 @@ impl OpenBook {
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.objects.lock().unwrap().keys().cloned().collect()
+    }
+
+    /// Answers every request for an object with an error; an empty name stands for all objects.
+    pub(crate) fn withhold(&self, name: &str, kind: StoreErrorKind) {
+        *self.withheld.lock().unwrap() = Some((name.to_owned(), kind));
+    }
+
+    fn ask_for(&self, name: &str) -> Result<Bytes, StoreError> {
+        match &*self.withheld.lock().unwrap() {
+            Some((withheld, kind)) if withheld.is_empty() || withheld == name => {
+                Err(StoreError::new(*kind, "ask for", name))
+            }
+            _ => self.read(name).ok_or_else(|| not_found(name)),
+        }
     }
 
     pub(crate) fn read(&self, name: &str) -> Option<Bytes> {
@@ -180,18 +196,18 @@ impl ObjectAccess for OpenBook {
     }
 
     async fn get(&self, name: &str, _limit: u64) -> Result<Bytes, StoreError> {
-        self.read(name).ok_or_else(|| not_found(name))
+        self.ask_for(name)
     }
 
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let bytes = self.read(name).ok_or_else(|| not_found(name))?;
+        let bytes = self.ask_for(name)?;
         let len = bytes.len();
         let clamp = |end: u64| usize::try_from(end).unwrap().min(len);
         Ok(bytes.slice(clamp(range.start)..clamp(range.end)))
     }
 
     async fn head(&self, name: &str) -> Result<u64, StoreError> {
-        self.read(name).map(|bytes| bytes.len() as u64).ok_or_else(|| not_found(name))
+        self.ask_for(name).map(|bytes| bytes.len() as u64)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {

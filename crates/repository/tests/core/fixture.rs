@@ -76,6 +76,8 @@ pub(crate) async fn store_contents(writer: &Writer, contents: &Contents, parent:
         Some(parent) => table::Builder::with_parent(writer, &parent.table),
         None => table::Builder::new(writer),
     };
+    let top = Entry { attributes: Attributes::default(), kind: Kind::Directory };
+    builder.push(b"", &top.encode()).await?;
     for (name, content) in contents {
         let known = parent.and_then(|parent| parent.blobs.get(name)).copied();
         let same = move |id: &_| known.filter(|blob: &BlobRef| blob.id == *id);
@@ -118,6 +120,9 @@ pub(crate) async fn restore(repo: &Repository, name: &str) -> Result<Contents> {
     let mut contents = Contents::new();
     let mut entries = std::pin::pin!(table::Reader::new(repo, point.roots[0].table).scan(b""));
     while let Some((key, value)) = entries.try_next().await? {
+        if key.is_empty() {
+            continue;
+        }
         let Kind::File(file) = Entry::decode(&value).unwrap().kind else {
             panic!("{key:?} is no file");
         };

@@ -113,3 +113,24 @@ async fn a_folder_that_is_not_there_is_no_repository() {
     assert_eq!(error.kind(), ErrorKind::NotARepository);
     assert!(!path.exists(), "looking made the folder");
 }
+
+#[tokio::test]
+async fn an_object_among_the_keys_that_is_no_key_is_not_in_the_way() {
+    let book = OpenBook::default();
+    let created = fixture::create(book.store()).await;
+    let first = format!("domains/default/keys/{}", "0".repeat(32));
+    for bytes in [vec![b'x'; 20 << 10], b"{}".to_vec()] {
+        book.swap(&first, Some(Bytes::from(bytes)));
+        assert_eq!(Repository::open(book.store(), &passphrase()).await.unwrap().id(), created.id());
+        let error = Repository::open(book.store(), &Passphrase::new("wrong")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "it may be the key that this passphrase opens");
+    }
+    book.withhold(&first, StoreErrorKind::Unreadable);
+    assert_eq!(Repository::open(book.store(), &passphrase()).await.unwrap().id(), created.id());
+    for (kind, expected) in
+        [(StoreErrorKind::Unreachable, ErrorKind::Unreachable), (StoreErrorKind::AccessDenied, ErrorKind::AccessDenied)]
+    {
+        book.withhold(&first, kind);
+        assert_eq!(Repository::open(book.store(), &passphrase()).await.unwrap_err().kind(), expected);
+    }
+}

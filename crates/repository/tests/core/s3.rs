@@ -1,5 +1,8 @@
 //! An S3 server in this process, which checks signatures.
 
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use repository::{Secret, StoreConfig};
@@ -27,8 +30,16 @@ impl Drop for S3Server {
     }
 }
 
+/// The status and the body with which a request is answered instead of being done.
+pub(crate) type Refusal = fn(&Request<Incoming>) -> Option<(u16, &'static str)>;
+
 impl S3Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| None).await
+    }
+
+    /// Starts a server that refuses some requests.
+    pub(crate) async fn start_with(refuse: Refusal) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
@@ -40,6 +51,18 @@ impl S3Server {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 let service = service.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let service = service.clone();
+                    async move {
+                        match refuse(&request) {
+                            None => Service::call(&service, request).await,
+                            Some((status, body)) => {
+                                let answer = Response::builder().status(status);
+                                Ok(answer.body(s3s::Body::from(body.to_owned())).unwrap())
+                            }
+                        }
+                    }
+                });
                 tokio::spawn(async move {
                     let server = auto::Builder::new(TokioExecutor::new());
                     // A client that goes away in the middle is nothing to fail about.

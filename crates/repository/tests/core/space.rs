@@ -49,8 +49,7 @@ impl Drop for SmallFileSystem {
 #[tokio::test]
 async fn a_full_file_system_is_told_as_such_and_keeps_what_it_has() {
     let Some(disk) = SmallFileSystem::mount() else {
-        println!("SKIP: mounting a small file system needs root");
-        return;
+        sandbox::skip!("mounting a small file system needs root");
     };
     let store = StoreConfig::FileSystem { path: disk.path().join("repository") }.open(RetryPolicy::never()).unwrap();
     let repo = fixture::create(store.clone()).await;

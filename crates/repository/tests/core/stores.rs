@@ -143,6 +143,52 @@ async fn a_store_that_overwrites_is_noticed() {
     assert_eq!(book.names(), Vec::<String>::new());
 }
 
+/// A server that does not know the condition under which an object is created.
+#[tokio::test]
+async fn s3_without_conditional_creation_is_found_out_and_written_to_without() {
+    let server = S3Server::start_with(|request| {
+        let conditional = request.headers().contains_key("if-none-match");
+        conditional.then_some((501, "<Error><Code>NotImplemented</Code></Error>"))
+    })
+    .await;
+    let store = server.config("").open(EAGER).unwrap();
+    assert_eq!(kind(store.put_new("x", Bytes::new()).await), StoreErrorKind::NotSupported);
+    let features = store.probe().await.unwrap();
+    assert!(!features.conditional_create && features.delete);
+    assert_eq!(store.list("").await.unwrap(), []);
+    let repo = crate::fixture::create(store.clone()).await;
+    let contents = crate::fixture::contents(&[("a", "1")]);
+    crate::fixture::publish(&repo, "first", &contents, None).await.unwrap();
+    let opened = repository::Repository::open(store, &crate::fixture::passphrase()).await.unwrap();
+    assert_eq!(crate::fixture::restore(&opened, "first").await.unwrap(), contents);
+    let other = crate::fixture::contents(&[("a", "2")]);
+    let error = crate::fixture::publish(&opened, "first", &other, None).await.unwrap_err();
+    assert_eq!(error.kind(), repository::ErrorKind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn s3_credentials_that_may_not_delete_are_found_out() {
+    let server = S3Server::start_with(|request| match (request.method().as_str(), request.uri().query()) {
+        ("DELETE", _) => Some((403, "<Error><Code>AccessDenied</Code></Error>")),
+        // A deletion of many is answered with a success that tells of the refusal.
+        ("POST", Some(query)) if query.starts_with("delete") => Some((200, "<DeleteResult/>")),
+        _ => None,
+    })
+    .await;
+    let store = server.config("").open(RetryPolicy::never()).unwrap();
+    let features = store.probe().await.unwrap();
+    assert!(features.conditional_create && !features.delete);
+    assert_eq!(store.list("probes/").await.unwrap().len(), 1, "the probe stays");
+}
+
+#[tokio::test]
+async fn an_object_that_its_medium_does_not_give_is_tried_a_few_times() {
+    let faulty = Faulty::new(memory(), |_, _| Fault::Refused(StoreErrorKind::Unreadable));
+    let error = faulty.store(EAGER).get("x", 1).await.unwrap_err();
+    assert_eq!((error.kind, faulty.requests()), (StoreErrorKind::Unreadable, 3));
+    assert_eq!(repository::Error::from(error).kind(), repository::ErrorKind::Damaged);
+}
+
 #[tokio::test]
 async fn s3_errors_are_told_apart() {
     let server = S3Server::start().await;

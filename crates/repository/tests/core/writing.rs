@@ -5,7 +5,10 @@ use crate::fixture::{self, contents};
 use crate::s3::S3Server;
 use bytes::Bytes;
 use repository::check::{CheckOptions, check};
-use repository::{BlobKind, ErrorKind, MAX_BLOB_LEN, RetryPolicy, Store, StoreConfig, StoreErrorKind};
+use repository::{
+    BlobKind, Counters, ErrorKind, MAX_BLOB_LEN, NoProgress, Progress, RetryPolicy, Store, StoreConfig, StoreErrorKind,
+};
+use std::sync::Mutex;
 
 /// Bytes that do not compress, the same for the same seed.
 fn noise(seed: u64, len: usize) -> Bytes {
@@ -27,7 +30,36 @@ async fn several_packs_survive(store: Store) {
     for (seed, blob) in (0..).zip(&blobs) {
         assert_eq!(repo.read_blob(blob).await.unwrap(), noise(seed, 2_000_000));
     }
-    repo.verify_packs(&written.packs).await.unwrap();
+    let read = Heard::default();
+    repo.verify_packs_with(&written.packs, &read).await.unwrap();
+    let bytes = written.packs.iter().map(|pack| pack.bytes).sum();
+    let all = Counters { files: 4, bytes, new_bytes: 0 };
+    assert_eq!(read.all(), (all, all));
+    let checked = Heard::default();
+    check(&repo, CheckOptions { read_data: true }, &checked, &mut |finding| panic!("{finding:?}")).await.unwrap();
+    assert_eq!(checked.all(), (all, all));
+}
+
+/// What was told of how far work is: the total, and the sum of what was done.
+#[derive(Default)]
+struct Heard(Mutex<(Counters, Counters)>);
+
+impl Heard {
+    fn all(&self) -> (Counters, Counters) {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl Progress for Heard {
+    fn add(&self, done: Counters) {
+        let mut heard = self.0.lock().unwrap();
+        heard.1.files += done.files;
+        heard.1.bytes += done.bytes;
+    }
+
+    fn total(&self, total: Counters) {
+        self.0.lock().unwrap().0 = total;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +175,7 @@ async fn many_writers_do_not_disturb_each_other() {
         assert_eq!(restored["own"], format!("of {number}").into_bytes());
     }
     let mut on_finding = |finding| panic!("{finding:?}");
-    check(&repo, CheckOptions { read_data: true }, &mut on_finding).await.unwrap();
+    check(&repo, CheckOptions { read_data: true }, &NoProgress, &mut on_finding).await.unwrap();
 }
 
 /// A blob whose pack is gone is found where the index says it is: the seam for compaction.

@@ -131,12 +131,49 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         (any::<u64>(), any::<bool>())
             .prop_map(|(size, settled)| { Kind::File(File { size, settled, content: Content::Extents(Vec::new()) }) }),
     ];
-    (0..0o10000_u32, any::<(u32, u32, u64)>(), time.clone(), time, xattrs, kind).prop_map(
+    let ids = (0..u32::MAX, 0..u32::MAX, any::<u64>());
+    (0..0o10000_u32, ids, time.clone(), time, xattrs, kind).prop_map(
         |(mode, (uid, gid, inode), mtime, ctime, xattrs, kind)| {
             let attributes = Attributes { mode, uid, gid, mtime, ctime, inode, xattrs, ..Attributes::default() };
             Entry { attributes, kind }
         },
     )
+}
+
+/// To the calls that change an owner, -1 means to leave it as it is; so a restore would give the file its own user.
+#[test]
+fn an_owner_that_leaves_the_owner_as_it_is_is_refused() {
+    let with = |uid, gid| {
+        let attributes = Attributes { uid, gid, ..Attributes::default() };
+        Entry::decode(&Entry { attributes, kind: Kind::Fifo }.encode())
+    };
+    assert!(with(u32::MAX - 1, 65_534).is_ok());
+    assert!(with(u32::MAX, 0).is_err());
+    assert!(with(0, u32::MAX).is_err());
+}
+
+/// As a volume on an NFS server, a btrfs and a node with integrity measurement have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_that_belong_to_another_file_system_do_not_fail_a_restore() {
+    let world = World::new().await;
+    let xattr = |name: &str| Xattr { name: name.as_bytes().to_vec(), value: b"value".to_vec() };
+    let names =
+        ["btrfs.compression", "security.evm", "security.ima", "system.cifs_acl", "system.nfs4_acl", "user.kept"];
+    let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut entries = [(&b""[..], directory()), (b"file", file(0, vec![]))];
+    for (_, entry) in &mut entries {
+        (entry.attributes.uid, entry.attributes.gid) = ours;
+        entry.attributes.xattrs = names.into_iter().map(xattr).collect();
+    }
+    let root = table(&world, &entries).await;
+    let restored = world.restore(&root, "target").await;
+    assert!(restored.failed.is_empty(), "{restored:?}");
+    let found = xattrs(&world.path("target/file"));
+    assert_eq!(
+        found.keys().map(Vec::as_slice).filter(|name| !name.starts_with(b"security.")).collect::<Vec<_>>(),
+        [b"user.kept"]
+    );
+    assert_eq!(world.differences(&root, "target").await, [""; 0]);
 }
 
 proptest! {

@@ -4,9 +4,13 @@ use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use repository::tree::{self, RestoreOptions, TreePath, VerifyOptions};
+use repository::{NoProgress, Passphrase, Repository, RetryPolicy, StoreConfig};
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid, XattrFlags, makedev, mknodat};
+use rustix::thread::CapabilitySet;
 
 use super::support::*;
 
@@ -130,6 +134,91 @@ async fn hard_links_stay_one_file() {
     assert!(again.new_bytes < 64 << 10, "{} new bytes", again.new_bytes);
     world.restore(&again.root, "again").await;
     assert_same(&source, &world.path("again"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_file_outside_of_the_part_that_is_restored_stay_one_file() {
+    let world = World::new().await;
+    let source = world.source();
+    fs::create_dir_all(source.join("part/deeper")).unwrap();
+    fs::write(source.join("a-outside"), "content").unwrap();
+    for name in ["part/b", "part/c", "part/deeper/d"] {
+        fs::hard_link(source.join("a-outside"), source.join(name)).unwrap();
+    }
+    let stored = world.backup(None).await;
+    let only = Some(TreePath::root().child(b"part"));
+    let options = RestoreOptions { only, ..RestoreOptions::default() };
+    let restored = world.restore_with(&stored.root, "target", &options).await.unwrap();
+    assert_eq!((restored.files, restored.others, restored.failed.count), (1, 2, 0), "{restored:?}");
+    assert_same(&source.join("part"), &world.path("target/part"));
+}
+
+/// The capabilities that the movers have, and no others; see `mover_pod` of the operator.
+#[test]
+fn the_capabilities_of_the_movers_suffice() {
+    if !is_root() {
+        return skip("capabilities: not root");
+    }
+    let home = tempfile::tempdir().unwrap();
+    let of_backup = CapabilitySet::DAC_OVERRIDE;
+    let of_restore = of_backup
+        | CapabilitySet::CHOWN
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID
+        | CapabilitySet::MKNOD
+        | CapabilitySet::SETFCAP;
+    let source = home.path().join("source");
+    fill_with_every_kind(&source);
+    let (store, target) = (home.path().join("store"), home.path().join("target"));
+    let repository = async || {
+        let store = StoreConfig::FileSystem { path: store.clone() }.open(RetryPolicy::never()).unwrap();
+        Repository::open_or_create(store, &Passphrase::new("for tests")).await.unwrap()
+    };
+    let stored = runtime_with(of_backup).block_on(async {
+        let repository = repository().await;
+        let writer = repository.writer().await.unwrap();
+        let progress = Arc::new(NoProgress);
+        let stored = tree::backup(&writer, &repository, &source, None, &settled(), progress).await.unwrap();
+        writer.finish().await.unwrap();
+        stored
+    });
+    assert!(stored.is_complete(), "{stored:?}");
+    runtime_with(of_restore).block_on(async {
+        let (repository, progress) = (repository().await, Arc::new(NoProgress));
+        let options = RestoreOptions::default();
+        let restored = tree::restore(&repository, &stored.root, &target, &options, progress.clone()).await.unwrap();
+        assert!(restored.failed.is_empty(), "{restored:?}");
+        let options = VerifyOptions::default();
+        let found = tree::verify(&repository, &stored.root, Some(&target), &options, progress).await.unwrap();
+        assert!(found.differences.is_empty(), "{found:?}");
+    });
+    assert_same(&source, &target);
+}
+
+/// What a volume may hold, of several owners.
+fn fill_with_every_kind(source: &Path) {
+    fs::create_dir_all(source.join("directory")).unwrap();
+    fs::write(source.join("file"), "content").unwrap();
+    fs::write(source.join("directory/secret"), noise(700_000, 1)).unwrap();
+    fs::write(source.join("capable"), "a program").unwrap();
+    symlink("file", source.join("link")).unwrap();
+    fs::hard_link(source.join("file"), source.join("directory/linked")).unwrap();
+    let node = |name: &str, kind, device| mknodat(CWD, source.join(name), kind, Mode::from_raw_mode(0o600), device);
+    node("fifo", FileType::Fifo, 0).unwrap();
+    if let Err(error) = node("null", FileType::CharacterDevice, makedev(1, 3)) {
+        skip(&format!("devices: {error}"));
+    }
+    set_xattr(&source.join("file"), "user.name", b"value");
+    set_xattr(&source.join("file"), "system.posix_acl_access", &access_list());
+    for (index, name) in ["file", "directory/secret", "directory", "link", "fifo"].into_iter().enumerate() {
+        let id = 6_000 + u32::try_from(index).unwrap();
+        std::os::unix::fs::lchown(source.join(name), Some(id), Some(id)).unwrap();
+    }
+    let capability = [&0x0200_0001_u32.to_le_bytes()[..], &[0, 4, 0, 0], &[0; 12]].concat();
+    set_xattr(&source.join("capable"), "security.capability", &capability);
+    fs::set_permissions(source.join("file"), Permissions::from_mode(0o6711)).unwrap();
+    fs::set_permissions(source.join("directory/secret"), Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(source.join("directory"), Permissions::from_mode(0o2700)).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use repository::tree::{self, BackupOptions, RestoreOptions, RestoreSummary, TreeSummary, VerifyOptions};
 use repository::{NoProgress, Passphrase, Progress, Repository, RetryPolicy, StoreConfig, TableRef};
+use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
 
 /// A repository in a folder and an empty source directory.
@@ -224,7 +225,18 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Says why a test, or a part of it, does not run; the runner counts these lines.
+/// Says why a test, or a part of it, does not run.
 pub(crate) fn skip(reason: &str) {
-    println!("SKIP: {reason}");
+    sandbox::skip::report(&sandbox::skip::current_test(module_path!()), reason);
+}
+
+/// A runtime whose threads have these capabilities only, so that root meets the refusals that others meet. Work on the calling
+/// thread keeps its own.
+pub(crate) fn runtime_with(capabilities: CapabilitySet) -> tokio::runtime::Runtime {
+    let keep_them = move || {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective &= capabilities;
+        rustix::thread::set_capabilities(None, sets).unwrap();
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(keep_them).build().unwrap()
 }

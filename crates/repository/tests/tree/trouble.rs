@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+use repository::store::{ObjectAccess, ObjectInfo};
 use repository::tree::{self, RestoreOptions, VerifyOptions, WalkOptions};
-use repository::{Counters, NoProgress, Progress};
+use repository::{
+    Counters, NoProgress, Passphrase, Progress, Repository, RetryPolicy, Store, StoreError, StoreErrorKind,
+};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::CapabilitySet;
 use tokio_util::sync::CancellationToken;
@@ -35,14 +39,8 @@ fn at(files: u64, action: impl Fn() + Send + Sync + 'static) -> Arc<dyn Progress
     Arc::new(At { files, done: AtomicU64::new(0), action })
 }
 
-/// A runtime whose threads lack capabilities, so that root meets the refusals that others meet.
 fn runtime_without(capabilities: CapabilitySet) -> tokio::runtime::Runtime {
-    let drop_them = move || {
-        let mut sets = rustix::thread::capabilities(None).unwrap();
-        sets.effective.remove(capabilities);
-        rustix::thread::set_capabilities(None, sets).unwrap();
-    };
-    tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(drop_them).build().unwrap()
+    runtime_with(CapabilitySet::all().difference(capabilities))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,6 +66,37 @@ async fn files_that_vanish_are_counted_and_other_names_of_them_are_read() {
     world.restore(&stored.root, "target").await;
     assert!(!world.path("target/x-first").exists());
     assert_eq!(fs::read_to_string(world.path("target/y-second")).unwrap(), "content");
+    let inode = |name: &str| fs::metadata(world.path("target").join(name)).unwrap().ino();
+    assert_eq!(inode("y-second"), inode("z-third"));
+}
+
+/// Many programs replace a file by giving its name to a new one; the other names stay with the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_given_to_another_file_takes_the_other_names_not_along() {
+    let world = World::roomy().await;
+    let source = world.source();
+    for index in 0..3000 {
+        fs::write(source.join(format!("a-{index}")), "").unwrap();
+    }
+    fs::write(source.join("x-first"), "old").unwrap();
+    for name in ["y-second", "z-third"] {
+        fs::hard_link(source.join("x-first"), source.join(name)).unwrap();
+    }
+    fs::write(world.path("new"), "new content").unwrap();
+    let replace = {
+        let (new, name) = (world.path("new"), source.join("x-first"));
+        move || fs::rename(&new, &name).unwrap()
+    };
+    // The walk has come to every name before the first file is done.
+    let stored = world.backup_with(None, &settled(), at(1, replace)).await.unwrap();
+    assert!(stored.is_complete() && stored.vanished.is_empty(), "{stored:?}");
+    assert_eq!((stored.files, stored.others), (3002, 1));
+    world.restore(&stored.root, "target").await;
+    let read = |name: &str| fs::read_to_string(world.path("target").join(name)).unwrap();
+    assert_eq!(
+        (read("x-first"), read("y-second"), read("z-third")),
+        ("new content".into(), "old".into(), "old".into())
+    );
     let inode = |name: &str| fs::metadata(world.path("target").join(name)).unwrap().ino();
     assert_eq!(inode("y-second"), inode("z-third"));
 }
@@ -247,6 +276,82 @@ async fn damage_hits_the_files_whose_bytes_are_damaged_and_no_others() {
     assert!(!world.path("target").join(&failed.path).exists(), "half a file is left");
     let differences = world.differences(&stored.root, "target").await;
     assert_eq!(differences, [format!("{}: it is missing", failed.path)]);
+}
+
+/// A store on a disk with a bad sector in its only pack.
+#[derive(Debug)]
+struct BadSector {
+    inner: Store,
+    at: u64,
+}
+
+#[async_trait::async_trait]
+impl ObjectAccess for BadSector {
+    async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.put_new(name, bytes).await
+    }
+
+    async fn get(&self, name: &str, limit: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, limit).await
+    }
+
+    async fn get_range(&self, name: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        if name.contains("/packs/") && range.contains(&self.at) {
+            return Err(StoreError::new(StoreErrorKind::Unreadable, "read", name));
+        }
+        self.inner.get_range(name, range).await
+    }
+
+    async fn head(&self, name: &str) -> Result<u64, StoreError> {
+        self.inner.head(name).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(name).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_sector_hits_the_files_whose_bytes_are_there_and_no_others() {
+    let world = World::new().await;
+    for index in 0..8 {
+        fs::write(world.source().join(format!("large-{index}")), noise(2 << 20, index)).unwrap();
+    }
+    let stored = world.backup(None).await;
+    let disk = BadSector { inner: world.repository.store().clone(), at: 3 << 20 };
+    let store = Store::new(disk, "a bad disk", RetryPolicy::never());
+    let repository = Repository::open(store, &Passphrase::new("for tests")).await.unwrap();
+    let (options, target) = (RestoreOptions::default(), world.path("target"));
+    let restored = tree::restore(&repository, &stored.root, &target, &options, Arc::new(NoProgress)).await.unwrap();
+    assert_eq!((restored.files, restored.failed.count), (7, 1), "{restored:?}");
+}
+
+/// What was taken over from an earlier tree is in packs that nobody has read since.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_in_a_pack_that_is_gone_is_missed_without_reading_it() {
+    let world = World::new().await;
+    let content = noise(2 << 20, 1);
+    fs::write(world.source().join("large"), &content).unwrap();
+    let first = world.backup(None).await;
+    let old = packs(&world.path("store"));
+    fs::write(world.source().join("small"), "new").unwrap();
+    let second = world.backup(Some(&first.root)).await;
+    assert!(second.new_bytes < content.len() as u64 / 2, "{second:?}");
+    let verify = async |references| {
+        let options = VerifyOptions { references, ..VerifyOptions::default() };
+        tree::verify(&world.repository, &second.root, None, &options, Arc::new(NoProgress)).await
+    };
+    verify(true).await.unwrap();
+    for pack in &old {
+        fs::remove_file(pack).unwrap();
+    }
+    verify(false).await.unwrap();
+    let error = verify(true).await.unwrap_err();
+    assert!(error.is_damage() && error.to_string().contains("missing"), "{error}");
 }
 
 fn packs(store: &Path) -> Vec<PathBuf> {

@@ -2,19 +2,19 @@
 
 use api::RUN_LABEL;
 use application::{Mapping, Nameless, ObjectKey, RestoreOptions, clean};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use mover::{Direction as Way, Job};
 use repository::tree::ExpectedCounts;
 use serde_json::{Value, json};
 
-use super::observe::{Seen, filling_name};
+use super::observe::{Seen, filling_name, volume_name};
 use super::step::Step;
-use super::view::{FILLED, FILLED_BY, HELD, Held, WantedVolume};
+use super::view::{Beside, FILLED, FILLED_BY, HELD, Held, WantedVolume};
 use crate::context::Context;
 use crate::error::{During, Error};
-use crate::mover_pod::{self, Direction, Mover, RUN_ANNOTATION, VOLUME_PATH};
+use crate::mover_pod::{self, Direction, Mover, Placement, RUN_ANNOTATION, VOLUME_PATH};
 use crate::objects;
 use crate::repositories::Opened;
 
@@ -26,6 +26,8 @@ const SOURCES: [&str; 3] = ["volumeName", "dataSource", "dataSourceRef"];
 pub(crate) enum Acted {
     /// It is done.
     Done,
+    /// The API server answered with an error of its own, such as that it cannot call a webhook, which may pass; what it said.
+    PutOff(String),
     /// The API server will not have it, and asking again does not help; why.
     Refused(String),
 }
@@ -36,6 +38,8 @@ pub(crate) struct Run<'a> {
     pub(crate) uid: &'a str,
     /// Kind, namespace and name, as movers bear them.
     pub(crate) annotation: &'a str,
+    /// Claims that exist are to be replaced.
+    pub(crate) replaces: bool,
 }
 
 impl Run<'_> {
@@ -50,14 +54,15 @@ impl Run<'_> {
         fill: Option<(&WantedVolume, &Opened)>,
     ) -> Result<Acted, Error> {
         let done = match step {
-            Step::Wait(_) | Step::Done | Step::Skip(_) | Step::Miss(_) => Ok(()),
+            Step::Wait(_) | Step::Done | Step::Miss(_) => Ok(()),
             Step::RemoveMovers => self.remove_movers(seen).await,
             Step::NoteFilled(filled) => {
                 let note = serde_json::to_string(filled).during(|| "write down what was filled".into())?;
                 self.note(seen, &note).await
             }
-            Step::Hold { disk, policy, made_for_us } => {
-                let held = Held { index: seen.index, policy: policy.clone(), made_for_us: *made_for_us };
+            Step::Hold { disk, policy, made_for_us, replaces } => {
+                let (policy, replaces) = (policy.clone(), replaces.clone());
+                let held = Held { index: seen.index, policy, made_for_us: *made_for_us, replaces };
                 self.hold(seen, disk, &held).await
             }
             Step::Promise { disk, claim_uid } => self.promise(seen, disk, claim_uid).await,
@@ -131,6 +136,7 @@ impl Run<'_> {
         };
         let job = serde_json::to_vec(&job).during(|| "write down the job of a mover".into())?;
         let claim = filling_name(self.uid, seen.index);
+        let placement = self.placement(seen, wanted).await?;
         let mover = Mover {
             run_uid: self.uid,
             run: self.annotation,
@@ -139,13 +145,43 @@ impl Run<'_> {
             attempt,
             namespace: &seen.namespace,
             claim: &claim,
-            node: None,
+            placement: &placement,
             image: &self.context.config.image,
+            pull_secrets: &self.context.config.pull_secrets,
             deadline: self.context.limits().mover_deadline,
             job: &job,
         };
-        objects::create(&self.context.client, &mover.secret()).await?;
-        objects::create(&self.context.client, &mover.pod()).await
+        mover.start(&self.context.client).await
+    }
+
+    /// Where a mover may run: where the pods of the workload may, within reach of those of their volumes that have a place already.
+    async fn placement(&self, seen: &Seen, wanted: &WantedVolume) -> Result<Placement, Error> {
+        let mut placement = wanted.placement.clone();
+        for beside in &wanted.beside {
+            if let Some(nodes) = self.reach(&seen.namespace, beside).await? {
+                placement = placement.within(&nodes);
+            }
+        }
+        Ok(placement)
+    }
+
+    /// The nodes that can mount another volume, if it has a place and that is not everywhere.
+    async fn reach(&self, namespace: &str, beside: &Beside) -> Result<Option<NodeSelector>, Error> {
+        let client = &self.context.client;
+        for name in [filling_name(self.uid, beside.index), beside.claim.clone()] {
+            let claim: Option<PersistentVolumeClaim> = objects::read(client, namespace, &name).await?;
+            // A claim that is to be replaced will be somewhere else.
+            let stays = |claim: &PersistentVolumeClaim| {
+                name != beside.claim
+                    || !self.replaces
+                    || claim.annotations().get(FILLED_BY).is_some_and(|u| u == self.uid)
+            };
+            let Some(volume) = claim.filter(stays).and_then(|claim| volume_name(&claim)) else { continue };
+            let found = Api::<PersistentVolume>::all(client.clone()).get_opt(&volume).await;
+            let found = found.during(|| format!("read the PersistentVolume {volume}"))?;
+            return Ok(found.and_then(|pv| pv.spec?.node_affinity?.required));
+        }
+        Ok(None)
     }
 
     async fn remove_movers(&self, seen: &Seen) -> Result<(), Error> {
@@ -234,10 +270,11 @@ fn refused(step: &Step, done: Result<(), Error>) -> Result<Acted, Error> {
         },
         _ => None,
     };
-    let makes = matches!(step, Step::MakeFilling | Step::StartMover { .. } | Step::MakeTarget { .. });
+    let makes = step.makes();
     match code {
         Some(404) if !makes => Ok(Acted::Done),
-        Some(code) if is_lasting(code) => Ok(Acted::Refused(error.to_string())),
+        Some(code) if is_lasting(code) => Ok(Acted::Refused(mover_pod::explain(error.to_string()))),
+        Some(code) if makes && code >= 500 => Ok(Acted::PutOff(error.to_string())),
         _ if matches!(error, Error::Json { .. }) => Ok(Acted::Refused(error.to_string())),
         _ => Err(error),
     }

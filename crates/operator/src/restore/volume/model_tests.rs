@@ -2,9 +2,10 @@
 //!
 //! Fault model: before each step the operator may have been started anew, so that only what is in the cluster and the last written
 //! status is known; a step may be lost, done without its status being written, or done twice. Mover pods are never scheduled, fail
-//! half way, are taken away at any moment, even after they did everything. The control plane binds, provisions and deletes when it
-//! likes. A person deletes the run, or the temporary claim. What never happens: two operators at once, and a control plane that does
-//! nothing for ever.
+//! half way, are taken away at any moment, even after they did everything. A node is cut off: its mover goes by force only, and may write
+//! on for ever. The control plane binds, provisions and deletes when it likes, now and then too late for the operator's patience. A
+//! person deletes the run, or the temporary claim, or makes a claim of the wanted name. What never happens: two operators at once, and a
+//! control plane that does nothing for ever.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +19,8 @@ const FILLED: Filled = Filled { files: 1, bytes: 1 };
 /// Steps in which every run must have ended, whatever happened to it.
 const STEPS: usize = 3_000;
 const RUNS: u64 = 3_000;
+/// How long the operator waits for the control plane.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A small generator of numbers; all that is asked of it is that a seed gives the same run again.
 struct Chance(u64);
@@ -63,6 +66,8 @@ struct Pv {
     held: Option<&'static str>,
     promised: u32,
     content: Content,
+    /// The claim that was noted as the one that it replaces.
+    replaces: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +75,12 @@ enum Pod {
     Waiting,
     Running,
     Done,
-    Failed { tainted: bool },
+    Failed {
+        tainted: bool,
+    },
     Ending,
+    /// On a node that is cut off: it should have ended long ago, and nobody knows whether it has.
+    Lost,
 }
 
 /// What the operator's status keeps.
@@ -96,6 +105,12 @@ struct World {
     status: Status,
     /// The run is being deleted.
     ending: bool,
+    /// A claim of somebody else's was deleted for the volume.
+    replaced: bool,
+    /// Volumes that a mover may still write to that nobody sees any more.
+    haunted: Vec<u32>,
+    /// The operator has waited long enough for the control plane.
+    impatient: bool,
 }
 
 impl World {
@@ -104,6 +119,8 @@ impl World {
         let policy = [api::ReplacePolicy::Retain, api::ReplacePolicy::Delete][usize::from(chance.one_in(2))];
         let exists = chance.one_in(3);
         let old = Claim { ours: false, bound: true, ..Claim::new(1, None) };
+        // As it is decided when a run begins.
+        let status = Status { skipped: exists && policy != api::ReplacePolicy::Delete, ..Status::default() };
         World {
             unschedulable: chance.one_in(10),
             chance,
@@ -114,8 +131,11 @@ impl World {
             filling: None,
             pvs: BTreeMap::new(),
             pod: None,
-            status: Status::default(),
+            status,
             ending: false,
+            replaced: false,
+            haunted: Vec::new(),
+            impatient: false,
         }
     }
 
@@ -135,7 +155,6 @@ impl World {
                 uid: t.uid.to_string(),
                 ours: t.ours,
                 bound: t.bound,
-                created: self.now(),
                 deleted: deleted(t),
                 users: Vec::new(),
             }),
@@ -150,7 +169,8 @@ impl World {
                 .iter()
                 .find(|(id, pv)| pv.held.is_some() && !self.names(**id))
                 .map(|(id, pv)| disk(*id, pv)),
-            mover: self.pod.map(|(attempt, pod)| Mover { attempt, state: self.state(pod) }),
+            mover: self.pod.map(|(attempt, pod)| Mover { attempt, state: self.state(pod), goes: pod == Pod::Ending }),
+            waited: if self.impatient { 2 * PATIENCE } else { Duration::ZERO },
         }
     }
 
@@ -172,6 +192,7 @@ impl World {
             Pod::Done => MoverState::Done(FILLED),
             Pod::Failed { tainted } => MoverState::Failed { reason: "failed".into(), retryable: true, tainted },
             Pod::Ending => MoverState::Ending { overdue: false },
+            Pod::Lost => MoverState::Ending { overdue: true },
         }
     }
 
@@ -179,13 +200,7 @@ impl World {
     fn operate(&mut self) {
         let view = self.view();
         let attempts = self.status.attempts.max(self.pod.map_or(0, |(attempt, _)| attempt));
-        let terms = Terms {
-            policy: self.policy,
-            now: self.now(),
-            attempts,
-            max_attempts: 3,
-            claim_deadline: Duration::from_secs(100_000),
-        };
+        let terms = Terms { policy: self.policy, attempts, max_attempts: 3, claim_deadline: PATIENCE };
         let over = self.ending || self.status.missed || self.status.done || self.status.skipped;
         let step = if over { discard(&view) } else { Some(next(&view, &terms)) };
         let Some(step) = step else { return };
@@ -203,7 +218,6 @@ impl World {
         match step {
             Step::StartMover { attempt } => self.status.attempts = attempt,
             Step::Miss(_) => self.status.missed = true,
-            Step::Skip(_) => self.status.skipped = true,
             Step::Done => self.status.done = true,
             _ => {}
         }
@@ -216,18 +230,22 @@ impl World {
                 self.filling = Some(Claim::new(uid, None));
             }
             Step::StartMover { attempt } if self.pod.is_none() => self.pod = Some((*attempt, Pod::Waiting)),
-            Step::RemoveMovers => self.pod = self.pod.map(|(attempt, _)| (attempt, Pod::Ending)),
+            Step::RemoveMovers => match self.pod {
+                Some((_, Pod::Lost)) => self.pod = None,
+                pod => self.pod = pod.map(|(attempt, _)| (attempt, Pod::Ending)),
+            },
             Step::NoteFilled(_) => self.filling.iter_mut().for_each(|f| f.filled = true),
-            Step::RemoveTarget { uid } => delete(&mut self.target, uid),
+            Step::RemoveTarget { uid } => self.remove_target(uid),
             Step::RemoveFilling { uid } => delete(&mut self.filling, uid),
             Step::MakeTarget { disk } if self.target.is_none() => self.make_target(number(disk)),
-            Step::Hold { disk, .. } => self.change(disk, |pv| {
+            Step::Hold { disk, replaces, .. } => self.change(disk, |pv| {
                 pv.held.get_or_insert(pv.policy);
                 pv.policy = "Retain";
+                pv.replaces = replaces.as_deref().map(number);
             }),
             Step::Promise { disk, claim_uid } => self.change(disk, |pv| pv.promised = number(claim_uid)),
             Step::Release { disk, policy } => self.change(disk, |pv| {
-                pv.held = None;
+                (pv.held, pv.replaces) = (None, None);
                 pv.policy = if policy == "Delete" { "Delete" } else { "Retain" };
             }),
             _ => {}
@@ -244,13 +262,30 @@ impl World {
         let content = self.pvs.get(&volume).map(|pv| pv.content);
         assert_eq!(content, Some(Content::Full), "an unfilled volume is handed over");
         assert!(self.pod.is_none(), "a volume is handed over under a mover");
+        assert!(!self.haunted.contains(&volume), "a volume is handed over that a lost mover may write to");
         let uid = self.uid();
         self.target = Some(Claim::new(uid, Some(volume)));
+    }
+
+    fn remove_target(&mut self, uid: &str) {
+        let is_it = |claim: &&Claim| claim.uid.to_string() == uid;
+        let others = self.target.as_ref().filter(is_it).is_some_and(|claim| !claim.ours);
+        if others {
+            let noted =
+                |pv: &Pv| pv.policy == "Retain" && pv.content == Content::Full && pv.replaces == Some(number(uid));
+            assert!(self.pvs.values().any(noted), "the old claim goes before there is a noted copy");
+            self.replaced = true;
+        }
+        delete(&mut self.target, uid);
     }
 
     /// What everybody else does at one instant.
     fn others(&mut self) {
         self.clock += 1;
+        if self.chance.one_in(4) {
+            self.haunt();
+        }
+        self.impatient = self.chance.one_in(200);
         match self.chance.below(6) {
             0 => self.provision(),
             1 => self.bind(),
@@ -258,6 +293,10 @@ impl World {
             3 => self.kubelet(),
             4 if self.chance.one_in(60) => self.ending = true,
             4 if self.chance.one_in(60) => self.filling.iter_mut().for_each(|f| f.deleted = true),
+            4 if self.target.is_none() && self.chance.one_in(60) => {
+                let claim = Claim::new(self.uid(), None);
+                self.target = Some(Claim { ours: false, bound: true, ..claim });
+            }
             _ => {}
         }
         if self.filling.as_ref().is_some_and(|f| f.deleted) && self.pod.is_none() {
@@ -274,7 +313,9 @@ impl World {
             let id = self.uid();
             let filling = self.filling.as_mut().expect("it was just looked at");
             (filling.volume, filling.bound) = (Some(id), true);
-            self.pvs.insert(id, Pv { policy: "Delete", held: None, promised: filling.uid, content: Content::Empty });
+            let promised = filling.uid;
+            let pv = Pv { policy: "Delete", held: None, promised, content: Content::Empty, replaces: None };
+            self.pvs.insert(id, pv);
         }
     }
 
@@ -300,6 +341,14 @@ impl World {
 
     fn kubelet(&mut self) {
         let Some((attempt, pod)) = self.pod else { return };
+        if pod == Pod::Lost {
+            return; // nobody hears of it
+        }
+        if pod == Pod::Running && self.chance.one_in(12) {
+            self.pod = Some((attempt, Pod::Lost));
+            self.haunted.extend(self.filling.as_ref().and_then(|f| f.volume));
+            return;
+        }
         if self.chance.one_in(12) {
             self.pod = None; // evicted and collected, at whatever moment
             return;
@@ -317,6 +366,15 @@ impl World {
         self.pod = Some((attempt, next));
     }
 
+    /// Lost movers write.
+    fn haunt(&mut self) {
+        for volume in &self.haunted {
+            if let Some(pv) = self.pvs.get_mut(volume) {
+                pv.content = Content::Partial;
+            }
+        }
+    }
+
     /// The volume that a mover has mounted.
     fn filled_disk(&mut self) -> Option<&mut Pv> {
         let volume = self.filling.as_ref().and_then(|f| f.volume)?;
@@ -325,6 +383,8 @@ impl World {
 
     fn fill(&mut self) -> Pod {
         let fails = self.chance.one_in(4);
+        let volume = self.filling.as_ref().and_then(|f| f.volume);
+        assert!(volume.is_none_or(|volume| !self.haunted.contains(&volume)), "two movers write to one volume");
         let Some(pv) = self.filled_disk() else { return Pod::Failed { tainted: false } };
         match (pv.content, fails) {
             (Content::Full, _) => Pod::Failed { tainted: true },
@@ -342,7 +402,14 @@ impl World {
     fn is_over(&self) -> bool {
         let decided = self.ending || self.status.missed || self.status.done || self.status.skipped;
         let ours = self.target.as_ref().filter(|t| t.ours).and_then(|t| t.volume);
-        decided && discard(&self.view()).is_none() && self.pvs.keys().all(|id| ours == Some(*id))
+        decided
+            && discard(&self.view()).is_none()
+            && self.pvs.iter().all(|(id, pv)| ours == Some(*id) || self.is_kept(pv))
+    }
+
+    /// A copy that is kept since the claim that it was to replace is gone.
+    fn is_kept(&self, pv: &Pv) -> bool {
+        self.replaced && pv.content == Content::Full && (pv.policy, pv.held) == ("Retain", None)
     }
 
     fn check_end(&self) {
@@ -355,6 +422,8 @@ impl World {
             assert_eq!((pv.policy, pv.held), ("Delete", None), "the volume is not as it was");
         }
         assert!(!self.status.done || ours.is_some(), "done without a claim");
+        let copies = ours.is_some() || self.pvs.values().any(|pv| self.is_kept(pv));
+        assert!(!self.replaced || copies, "the old claim is gone, and so is what was to replace it");
         assert!(
             !self.status.skipped || self.target.as_ref().is_some_and(|t| !t.ours),
             "the claim that exists was touched"
@@ -369,6 +438,7 @@ fn disk(id: u32, pv: &Pv) -> Disk {
         made_for_us: true,
         original: pv.held.map(Into::into),
         promised: Some(pv.promised.to_string()),
+        replaces: pv.replaces.map(|uid| uid.to_string()),
     }
 }
 

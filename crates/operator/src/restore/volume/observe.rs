@@ -1,6 +1,7 @@
 //! Looking at the volumes of a restore, past every cache.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use api::VolumeRestore;
 use jiff::Timestamp;
@@ -110,7 +111,8 @@ async fn one(
         filling: filling.as_ref().map(see_filling),
         disk,
         stray,
-        mover: movers.last().map(|(attempt, pod)| Mover { attempt: *attempt, state: see_mover(pod, limits, now) }),
+        mover: movers.last().map(|(attempt, pod)| see_mover(*attempt, pod, limits, now)),
+        waited: Duration::ZERO,
     };
     let movers = movers.into_iter().map(|(_, pod)| pod.clone()).collect();
     Ok(Seen { index, namespace, claim: volume.claim.clone(), view, target, filling, disks, movers })
@@ -120,7 +122,7 @@ fn is_ours(claim: &PersistentVolumeClaim, run_uid: &str) -> bool {
     claim.annotations().get(FILLED_BY).is_some_and(|uid| uid == run_uid)
 }
 
-fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
+pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
     claim.spec.as_ref()?.volume_name.clone().filter(|name| !name.is_empty())
 }
 
@@ -133,14 +135,7 @@ fn deleted(claim: &PersistentVolumeClaim) -> Option<Timestamp> {
 }
 
 fn see_target(claim: &PersistentVolumeClaim, ours: bool, users: Vec<String>) -> Target {
-    Target {
-        uid: claim.uid().unwrap_or_default(),
-        ours,
-        bound: is_bound(claim),
-        created: claim.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
-        deleted: deleted(claim),
-        users,
-    }
+    Target { uid: claim.uid().unwrap_or_default(), ours, bound: is_bound(claim), deleted: deleted(claim), users }
 }
 
 fn see_filling(claim: &PersistentVolumeClaim) -> Filling {
@@ -171,6 +166,7 @@ fn see_disk(pv: &PersistentVolume, filling_uid: Option<&str>) -> Disk {
         name: pv.name_any(),
         policy: spec.persistent_volume_reclaim_policy.unwrap_or_else(|| "Retain".into()),
         made_for_us: held.as_ref().map_or(after_claim, |h| h.made_for_us),
+        replaces: held.as_ref().and_then(|h| h.replaces.clone()),
         original: held.map(|h| h.policy),
         promised: spec.claim_ref.and_then(|c| c.uid),
     }
@@ -195,7 +191,12 @@ fn movers_of<'a>(pods: &'a [Pod], run_uid: &str, index: usize, limits: &Limits) 
     (1..=limits.mover_attempts).filter_map(of).collect()
 }
 
-fn see_mover(pod: &Pod, limits: &Limits, now: Timestamp) -> MoverState {
+fn see_mover(attempt: u32, pod: &Pod, limits: &Limits, now: Timestamp) -> Mover {
+    let goes = pod.metadata.deletion_timestamp.is_some() && !mover_pod::is_overdue(pod, now);
+    Mover { attempt, state: see_state(pod, limits, now), goes }
+}
+
+fn see_state(pod: &Pod, limits: &Limits, now: Timestamp) -> MoverState {
     match mover_pod::state(pod, now, limits.mover_start_deadline) {
         mover_pod::MoverState::Waiting { why } => MoverState::Waiting { why },
         mover_pod::MoverState::NeverStarted { why } => MoverState::NeverStarted { why },
@@ -289,13 +290,15 @@ mod tests {
 
     #[test]
     fn what_was_noted_on_a_volume_is_read_back() {
-        let held = Held { index: 3, policy: "Delete".into(), made_for_us: true };
+        let held = Held { index: 3, policy: "Delete".into(), made_for_us: true, replaces: Some("old".into()) };
         let text = serde_json::to_string(&held).expect("plain data");
         let disk = see_disk(&pv("any", json!({HELD: text})), None);
         assert_eq!(
-            (disk.original.as_deref(), disk.made_for_us, disk.promised.as_deref()),
-            (Some("Delete"), true, Some("c"))
+            (disk.original.as_deref(), disk.made_for_us, disk.promised.as_deref(), disk.replaces.as_deref()),
+            (Some("Delete"), true, Some("c"), Some("old"))
         );
+        let older = r#"{"index":3,"policy":"Delete","madeForUs":true}"#;
+        assert_eq!(see_disk(&pv("any", json!({HELD: older})), None).replaces, None, "what an older operator noted");
     }
 
     #[test]

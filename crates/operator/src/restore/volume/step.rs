@@ -7,9 +7,10 @@
 //! 2. `filled` is noted on the temporary claim, only after the mover said that it compared everything. From here on the claim's volume
 //!    is known to be whole. *Crash before: the mover's outcome is read again, or the mover is gone and another is started.*
 //! 3. The movers are removed, so that nothing has the volume mounted.
-//! 4. The volume's reclaim policy becomes `Retain`, the one it had stands in an annotation. From here on no lost claim takes the data
-//!    with it.
-//! 5. A claim that is to be replaced is deleted: not before, so that it outlives a fill that fails.
+//! 4. The volume's reclaim policy becomes `Retain`, the one it had stands in an annotation, and so does the claim that it replaces. From
+//!    here on no lost claim takes the data with it.
+//! 5. A claim that is to be replaced is deleted: not before, so that it outlives a fill that fails. From here on the filled volume may be
+//!    the only copy: whatever happens, it is kept.
 //! 6. The claim that is wanted is made, bound to the volume by name. It stays pending, nothing can mount it.
 //! 7. The volume is promised to it, by uid; the control plane binds the two. *Crash: 6 is found done by the mark on the claim.*
 //! 8. When they are bound, the volume gets its reclaim policy back.
@@ -18,9 +19,6 @@
 use api::ReplacePolicy;
 
 use super::view::{Disk, Filled, Filling, MoverState, Target, Terms, View};
-
-/// Name of the rule by which a volume is left alone because its claim exists.
-pub(crate) const CLAIM_EXISTS: &str = "claim-exists";
 
 /// One step. Each can be done again, and does nothing then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +33,8 @@ pub(crate) enum Step {
     RemoveMovers,
     /// Note on the temporary claim that its volume is filled.
     NoteFilled(Filled),
-    /// Keep the volume whatever happens to its claims, noting the reclaim policy it has.
-    Hold { disk: String, policy: String, made_for_us: bool },
+    /// Keep the volume whatever happens to its claims, noting the reclaim policy it has and the claim that will be deleted for it.
+    Hold { disk: String, policy: String, made_for_us: bool, replaces: Option<String> },
     /// Delete the claim that exists.
     RemoveTarget { uid: String },
     /// Make the claim that is wanted.
@@ -49,26 +47,79 @@ pub(crate) enum Step {
     RemoveFilling { uid: String },
     /// The volume is handed over, and nothing temporary is left.
     Done,
-    /// The volume is left alone by a rule.
-    Skip(&'static str),
     /// The volume will not come; why. What is left of the try is removed afterwards.
     Miss(String),
 }
 
+impl Step {
+    /// Whether it makes something.
+    pub(crate) fn makes(&self) -> bool {
+        matches!(self, Self::MakeFilling | Self::StartMover { .. } | Self::MakeTarget { .. })
+    }
+}
+
 /// The next step towards a claim that is filled.
 pub(crate) fn next(view: &View, terms: &Terms) -> Step {
-    if let Some(step) = view.stray.as_ref().and_then(give_up) {
+    if let Some(step) = view.stray.as_ref().and_then(|disk| give_up(view, disk)) {
         return step;
     }
     match &view.target {
         Some(target) if target.ours => finish(view, target, terms),
-        Some(target) if terms.policy != ReplacePolicy::Delete && target.deleted.is_none() => Step::Skip(CLAIM_EXISTS),
-        Some(target) if target.deleted.is_none() && !target.users.is_empty() => Step::Miss(format!(
-            "the claim exists and is to be replaced, but pods use it: {}; end them and create another restore",
-            target.users.join(", ")
-        )),
+        // What was there before the run is skipped when it begins, and never comes here.
+        Some(target) if terms.policy != ReplacePolicy::Delete && target.deleted.is_none() => miss(
+            view,
+            "somebody made the claim while the restore ran, so it does not have the data of the recovery point; end what made it, \
+             delete it, and create another restore",
+        ),
+        Some(target) if target.deleted.is_none() && !target.users.is_empty() => miss(
+            view,
+            format!(
+                "the claim exists and is to be replaced, but pods use it: {}; end them and create another restore",
+                target.users.join(", ")
+            ),
+        ),
         _ => fill(view, terms),
     }
+}
+
+/// Gives the volume up; if the claim that it replaces is gone, the reason says where the data is.
+pub(crate) fn miss(view: &View, reason: impl Into<String>) -> Step {
+    Step::Miss(naming_what_is_kept(view, reason.into()))
+}
+
+/// A reason for giving the volume up, with what a person needs to know of the copy that is kept.
+pub(crate) fn naming_what_is_kept(view: &View, reason: String) -> String {
+    match only_copy(view) {
+        Some(disk) => format!(
+            "{reason}; the claim that it replaces is gone, so the filled volume {} is kept, with the reclaim policy Retain: make a claim \
+             for it by hand, or restore again and delete it",
+            disk.name
+        ),
+        None => reason,
+    }
+}
+
+/// The filled volume, when the claim that it replaces is deleted or about to be.
+fn only_copy(view: &View) -> Option<&Disk> {
+    [&view.disk, &view.stray].into_iter().flatten().find(|disk| is_only_copy(view, disk))
+}
+
+fn is_only_copy(view: &View, disk: &Disk) -> bool {
+    let lives = |uid: &String| view.target.as_ref().is_some_and(|t| t.uid == *uid && t.deleted.is_none());
+    disk.replaces.as_ref().is_some_and(|uid| !lives(uid))
+}
+
+/// Whether it is the control plane's turn: to bind the claim to the volume that is promised to it, or to let a deleted claim go.
+pub(crate) fn is_control_planes_turn(view: &View) -> bool {
+    match &view.target {
+        Some(target) if target.ours => target.deleted.is_none() && !target.bound && is_promised(view, target),
+        Some(target) => target.deleted.is_some() && view.filling.as_ref().is_some_and(|f| f.filled.is_some()),
+        None => false,
+    }
+}
+
+fn is_promised(view: &View, target: &Target) -> bool {
+    view.disk.as_ref().is_some_and(|disk| disk.promised.as_deref() == Some(&target.uid))
 }
 
 /// Steps 1 to 6.
@@ -103,14 +154,16 @@ fn move_data(view: &View, filling: &Filling, terms: &Terms) -> Step {
         )),
         MoverState::Waiting { why } => Step::Wait(format!("the mover pod waits: {why}")),
         MoverState::Running => Step::Wait("is being filled".into()),
-        MoverState::Ending { .. } => remove_movers(view),
+        // Nobody knows whether it has stopped, so nobody else may write to this volume.
+        MoverState::Ending { overdue: true } => drop_filling(view, filling),
+        MoverState::Ending { overdue: false } => remove_movers(view),
         MoverState::Done(filled) => Step::NoteFilled(*filled),
         MoverState::Failed { reason, retryable: false, .. } => Step::Miss(reason.clone()),
         MoverState::Failed { reason, .. } if mover.attempt.max(terms.attempts) >= terms.max_attempts => {
             Step::Miss(format!("{reason} (the last of {} tries)", terms.max_attempts))
         }
         MoverState::Failed { tainted: true, .. } => drop_filling(view, filling),
-        MoverState::Failed { .. } => Step::RemoveMovers,
+        MoverState::Failed { .. } => remove_movers(view),
     }
 }
 
@@ -120,18 +173,22 @@ fn hand_over(view: &View, terms: &Terms) -> Step {
         return remove_movers(view);
     }
     let Some(disk) = &view.disk else {
-        return Step::Miss("the volume that was filled went away before it was handed over".into());
+        return miss(view, "the volume that was filled went away before it was handed over");
     };
-    if let Some(step) = hold(disk) {
+    let replaces = view.target.as_ref().filter(|t| t.deleted.is_none()).map(|t| t.uid.clone());
+    if let Some(step) = hold(disk, replaces) {
         return step;
     }
     match &view.target {
         None => Step::MakeTarget { disk: disk.name.clone() },
-        Some(Target { deleted: Some(since), .. }) if passed(*since, terms.claim_deadline, terms) => {
-            Step::Miss(format!(
-                "the claim that is to be replaced did not go in {} s after it was deleted; see what holds it",
-                terms.claim_deadline.as_secs()
-            ))
+        Some(Target { deleted: Some(_), .. }) if view.waited > terms.claim_deadline => {
+            let seconds = terms.claim_deadline.as_secs();
+            miss(
+                view,
+                format!(
+                    "the claim that is to be replaced did not go in {seconds} s after it was deleted; see what holds it"
+                ),
+            )
         }
         Some(Target { deleted: Some(_), .. }) => Step::Wait("waits for the claim that it replaces to go".into()),
         Some(target) => Step::RemoveTarget { uid: target.uid.clone() },
@@ -141,13 +198,16 @@ fn hand_over(view: &View, terms: &Terms) -> Step {
 /// Steps 7 to 9: the claim that is wanted is there, and ours.
 fn finish(view: &View, target: &Target, terms: &Terms) -> Step {
     if target.deleted.is_some() {
-        return Step::Miss("the restored claim was deleted by somebody else".into());
+        return miss(view, "the restored claim was deleted by somebody else");
     }
     let Some(disk) = &view.disk else {
-        return Step::Miss("the volume that was filled went away while it was handed over".into());
+        return miss(view, "the volume that was filled went away while it was handed over");
     };
-    let promised = disk.promised.as_deref() == Some(&target.uid);
-    if promised && target.bound {
+    if !is_promised(view, target) {
+        return hold(disk, None)
+            .unwrap_or_else(|| Step::Promise { disk: disk.name.clone(), claim_uid: target.uid.clone() });
+    }
+    if target.bound {
         return match (&disk.original, &view.filling) {
             (Some(policy), _) => Step::Release { disk: disk.name.clone(), policy: policy.clone() },
             (None, Some(Filling { deleted: None, uid, .. })) => Step::RemoveFilling { uid: uid.clone() },
@@ -155,30 +215,27 @@ fn finish(view: &View, target: &Target, terms: &Terms) -> Step {
             (None, None) => Step::Done,
         };
     }
-    if passed(target.created, terms.claim_deadline, terms) {
-        return Step::Miss(format!(
-            "the claim was not bound to the filled volume in {} s; see that the controller manager of the cluster runs",
-            terms.claim_deadline.as_secs()
-        ));
+    if view.waited > terms.claim_deadline {
+        let seconds = terms.claim_deadline.as_secs();
+        let what = format!(
+            "the claim was not bound to the filled volume in {seconds} s; see that the controller manager of the cluster runs"
+        );
+        return miss(view, what);
     }
-    if promised {
-        return Step::Wait("waits for the claim to be bound to the filled volume".into());
-    }
-    hold(disk).unwrap_or_else(|| Step::Promise { disk: disk.name.clone(), claim_uid: target.uid.clone() })
+    Step::Wait("waits for the claim to be bound to the filled volume".into())
 }
 
 /// The next step towards nothing temporary being left of a volume that is skipped, missed, or of a run that is deleted. None when
 /// that is so. A claim that is bound to its filled volume stays: it is whole.
 pub(crate) fn discard(view: &View) -> Option<Step> {
-    if let Some(step) = view.stray.as_ref().and_then(give_up) {
+    if let Some(step) = view.stray.as_ref().and_then(|disk| give_up(view, disk)) {
         return Some(step);
     }
     if view.mover.is_some() {
         return Some(remove_movers(view));
     }
     if let Some(target) = view.target.as_ref().filter(|t| t.ours) {
-        let whole = target.bound && view.disk.as_ref().is_some_and(|d| d.promised.as_deref() == Some(&target.uid));
-        if !whole {
+        if !(target.bound && is_promised(view, target)) {
             return Some(match target.deleted {
                 None => Step::RemoveTarget { uid: target.uid.clone() },
                 Some(_) => Step::Wait("waits for the claim that was not handed over to go".into()),
@@ -192,16 +249,19 @@ pub(crate) fn discard(view: &View) -> Option<Step> {
     view.filling.as_ref().map(|filling| drop_filling(view, filling))
 }
 
-/// Deletes the temporary claim, and its volume if that was made for it.
+/// Deletes the temporary claim, and its volume if that was made for it. The only copy is not given up while a claim names it: what is
+/// noted on it, which says that it is the only one, goes last.
 fn drop_filling(view: &View, filling: &Filling) -> Step {
-    let given_up = view.disk.as_ref().filter(|_| filling.deleted.is_none()).and_then(give_up);
+    let goes = |disk: &&Disk| filling.deleted.is_none() && !is_only_copy(view, disk);
+    let given_up = view.disk.as_ref().filter(goes).and_then(|disk| give_up(view, disk));
     given_up.unwrap_or_else(|| remove_filling(filling))
 }
 
 /// Lets a volume go with its claim if it was made for us. One that was there before is left with its content, whatever its reclaim
-/// policy was: the content may be somebody's.
-fn give_up(disk: &Disk) -> Option<Step> {
-    let policy = if disk.made_for_us { "Delete" } else { "Retain" };
+/// policy was: the content may be somebody's. The only copy is kept, too.
+fn give_up(view: &View, disk: &Disk) -> Option<Step> {
+    let goes = disk.made_for_us && !is_only_copy(view, disk);
+    let policy = if goes { "Delete" } else { "Retain" };
     let undone = disk.policy == policy && disk.original.is_none();
     (!undone).then(|| Step::Release { disk: disk.name.clone(), policy: policy.into() })
 }
@@ -214,26 +274,28 @@ fn remove_filling(filling: &Filling) -> Step {
 }
 
 fn remove_movers(view: &View) -> Step {
-    match view.mover.as_ref().map(|m| &m.state) {
-        Some(MoverState::Ending { overdue: false }) => Step::Wait("waits for a mover pod to go".into()),
+    match &view.mover {
+        Some(mover) if mover.goes => Step::Wait("waits for a mover pod to go".into()),
         _ => Step::RemoveMovers,
     }
 }
 
-fn hold(disk: &Disk) -> Option<Step> {
-    if disk.policy == "Retain" && disk.original.is_some() {
+/// Holds a volume, unless that is done; `replaces` is the claim that is about to be deleted for it.
+fn hold(disk: &Disk, replaces: Option<String>) -> Option<Step> {
+    let noted = replaces.is_none() || replaces == disk.replaces;
+    if disk.policy == "Retain" && disk.original.is_some() && noted {
         return None;
     }
-    let policy = disk.original.clone().unwrap_or_else(|| disk.policy.clone());
-    Some(Step::Hold { disk: disk.name.clone(), policy, made_for_us: disk.made_for_us })
+    Some(Step::Hold {
+        disk: disk.name.clone(),
+        policy: disk.original.clone().unwrap_or_else(|| disk.policy.clone()),
+        made_for_us: disk.made_for_us,
+        replaces: replaces.or_else(|| disk.replaces.clone()),
+    })
 }
 
 fn given_up(terms: &Terms) -> String {
     format!("the mover pod disappeared (the last of {} tries)", terms.max_attempts)
-}
-
-fn passed(since: jiff::Timestamp, deadline: std::time::Duration, terms: &Terms) -> bool {
-    terms.now.duration_since(since).unsigned_abs() > deadline && terms.now > since
 }
 
 #[cfg(test)]

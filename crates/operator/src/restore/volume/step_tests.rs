@@ -14,7 +14,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn terms(policy: ReplacePolicy, attempts: u32) -> Terms {
-    Terms { policy, now: at(NOW), attempts, max_attempts: 3, claim_deadline: Duration::from_secs(120) }
+    Terms { policy, attempts, max_attempts: 3, claim_deadline: Duration::from_secs(120) }
 }
 
 const FILLED: Filled = Filled { files: 2, bytes: 7 };
@@ -35,15 +35,22 @@ fn disk(policy: &str, original: Option<&str>, promised: &str) -> Option<Disk> {
         made_for_us: true,
         original: original.map(Into::into),
         promised: Some(promised.into()),
+        replaces: None,
     })
 }
 
+/// A volume that is held for replacing the claim `t`.
+fn replacing(promised: &str) -> Option<Disk> {
+    disk("Retain", Some("Delete"), promised).map(|d| Disk { replaces: Some("t".into()), ..d })
+}
+
 fn target(ours: bool, bound: bool) -> Option<Target> {
-    Some(Target { uid: "t".into(), ours, bound, created: at(NOW - 1), ..Target::default() })
+    Some(Target { uid: "t".into(), ours, bound, ..Target::default() })
 }
 
 fn mover(attempt: u32, state: MoverState) -> Option<Mover> {
-    Some(Mover { attempt, state })
+    let goes = matches!(state, MoverState::Ending { overdue: false });
+    Some(Mover { attempt, state, goes })
 }
 
 fn failed(retryable: bool, tainted: bool) -> MoverState {
@@ -61,7 +68,7 @@ fn check(what: &str, view: View, terms: &Terms, expected: Step) {
 #[test]
 fn a_volume_is_filled_and_handed_over_step_by_step() {
     let t = terms(ReplacePolicy::Retain, 0);
-    let hold = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true };
+    let hold = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true, replaces: None };
     let promise = Step::Promise { disk: "pv".into(), claim_uid: "t".into() };
     let v = View::default();
     check("nothing is there", v.clone(), &t, Step::MakeFilling);
@@ -94,18 +101,28 @@ fn a_volume_is_filled_and_handed_over_step_by_step() {
 #[test]
 fn a_claim_that_exists_is_kept_or_replaced_by_policy() {
     let there = View { target: target(false, true), ..View::default() };
-    check("kept", there.clone(), &terms(ReplacePolicy::Retain, 0), Step::Skip(CLAIM_EXISTS));
-    check("kept", there.clone(), &terms(ReplacePolicy::Update, 0), Step::Skip(CLAIM_EXISTS));
+    for policy in [ReplacePolicy::Retain, ReplacePolicy::Update] {
+        let filled = View { filling: filling(Some(FILLED)), disk: disk("Delete", None, "f"), ..there.clone() };
+        for view in [there.clone(), filled] {
+            let step = next(&view, &terms(policy, 0));
+            assert!(matches!(&step, Step::Miss(why) if why.contains("somebody made the claim")), "{step:?}");
+        }
+    }
     let t = terms(ReplacePolicy::Delete, 1);
     check("filled beside it first", there.clone(), &t, Step::MakeFilling);
-    let held = disk("Retain", Some("Delete"), "f");
-    let full = View { filling: filling(Some(FILLED)), disk: held, ..there };
+    let note = Step::Hold { disk: "pv".into(), policy: "Delete".into(), made_for_us: true, replaces: Some("t".into()) };
+    let full = View { filling: filling(Some(FILLED)), disk: disk("Delete", None, "f"), ..there };
+    check("noted before it is deleted", full.clone(), &t, note.clone());
+    let full = View { disk: disk("Retain", Some("Delete"), "f"), ..full };
+    check("noted, though it came up after the volume was held", full.clone(), &t, note);
+    let full = View { disk: replacing("f"), ..full };
     check("deleted when the new one is full", full.clone(), &t, Step::RemoveTarget { uid: "t".into() });
     let mut going = full.clone();
     going.target = going.target.map(|t| Target { deleted: Some(at(NOW - 1)), ..t });
     check("waited for", going.clone(), &t, Step::Wait("waits for the claim that it replaces to go".into()));
-    going.target = going.target.map(|t| Target { deleted: Some(at(NOW - 121)), ..t });
-    assert!(matches!(next(&going, &t), Step::Miss(reason) if reason.contains("did not go in 120 s")));
+    going.waited = Duration::from_secs(121);
+    let said = |step: Step, parts: &[&str]| matches!(step, Step::Miss(why) if parts.iter().all(|p| why.contains(p)));
+    assert!(said(next(&going, &t), &["did not go in 120 s", "the filled volume pv is kept"]));
     let mut used = full;
     used.target = used.target.map(|t| Target { users: vec!["shop/db-0".into()], ..t });
     assert!(matches!(next(&used, &t), Step::Miss(reason) if reason.contains("shop/db-0")));
@@ -121,6 +138,9 @@ fn a_mover_that_fails_is_followed_by_another_until_there_were_enough() {
     check(1, failed(true, true), Step::RemoveFilling { uid: "f".into() });
     check(1, failed(false, false), Step::Miss("evicted".into()));
     check(3, failed(true, false), Step::Miss("evicted (the last of 3 tries)".into()));
+    // Whether a mover on a lost node still writes, nobody knows: its volume is not used again.
+    check(1, MoverState::Ending { overdue: true }, Step::RemoveFilling { uid: "f".into() });
+    check(1, MoverState::Ending { overdue: false }, Step::Wait("waits for a mover pod to go".into()));
     let gone = View { filling: filling(None), ..View::default() };
     super::step_tests::check("gone", gone.clone(), &terms(ReplacePolicy::Retain, 2), Step::StartMover { attempt: 3 });
     let missed = Step::Miss("the mover pod disappeared (the last of 3 tries)".into());
@@ -140,9 +160,35 @@ fn a_mover_that_does_not_start_is_given_up_with_the_schedulers_words() {
 
 #[test]
 fn a_claim_of_ours_that_is_not_bound_in_time_is_missed() {
-    let mut view = View { target: target(true, false), disk: disk("Retain", Some("Delete"), "t"), ..View::default() };
-    view.target = view.target.map(|t| Target { created: at(NOW - 121), ..t });
-    assert!(matches!(next(&view, &terms(ReplacePolicy::Retain, 1)), Step::Miss(_)));
+    let waited = Duration::from_secs(121);
+    let late = disk("Retain", Some("Delete"), "t");
+    let late = View { target: target(true, false), disk: late, waited, ..View::default() };
+    assert!(matches!(next(&late, &terms(ReplacePolicy::Retain, 1)), Step::Miss(_)));
+    // Nobody has been asked yet: the operator may have been away since it made the claim.
+    let unasked = View { disk: disk("Retain", Some("Delete"), "f"), ..late.clone() };
+    let promise = Step::Promise { disk: "pv".into(), claim_uid: "t".into() };
+    assert_eq!(next(&unasked, &terms(ReplacePolicy::Retain, 1)), promise);
+    assert!(is_control_planes_turn(&late) && !is_control_planes_turn(&unasked));
+}
+
+#[test]
+fn a_copy_that_may_be_the_only_one_is_kept() {
+    let check = |view: &View, expected: Option<Step>| assert_eq!(discard(view), expected, "{view:?}");
+    // The claim that it was to replace is still there: then it is not needed.
+    let there =
+        View { target: target(false, true), filling: filling(Some(FILLED)), disk: replacing("f"), ..View::default() };
+    check(&there, Some(release("Delete")));
+    // It is gone: what is temporary goes, and the note last.
+    let gone = View { target: None, ..there };
+    check(&gone, Some(Step::RemoveFilling { uid: "f".into() }));
+    let ours = Target { uid: "new".into(), ours: true, ..Target::default() };
+    let half = View { target: Some(ours), disk: replacing("new"), ..gone };
+    check(&half, Some(Step::RemoveTarget { uid: "new".into() }));
+    check(&View { stray: replacing("new"), ..View::default() }, Some(release("Retain")));
+    check(&View { stray: disk("Retain", Some("Delete"), "f"), ..View::default() }, Some(release("Delete")));
+    let Step::Miss(why) = miss(&half, "no luck") else { panic!("not missed") };
+    assert!(why.starts_with("no luck; ") && why.contains("the filled volume pv is kept"), "{why}");
+    assert_eq!(miss(&View::default(), "no luck"), Step::Miss("no luck".into()));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use api::ReplacePolicy;
 use jiff::Timestamp;
 use repository::Root;
 
+use crate::mover_pod::Placement;
+
 /// Annotation of a temporary claim: its volume was filled and compared. Its value is [`Filled`] as JSON.
 pub(crate) const FILLED: &str = "orlop.io/filled";
 /// Annotation of a claim that was handed over: the uid of the restore that filled it.
@@ -38,6 +40,9 @@ pub(crate) struct Held {
     pub(crate) policy: String,
     /// A provisioner made it for the temporary claim, so nobody else's data can be on it. Others were there before the run.
     pub(crate) made_for_us: bool,
+    /// The uid of the claim that is deleted for it. Noted before that is done: from then on this volume may be the only copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaces: Option<String>,
 }
 
 /// A volume of the recovery point, and where it goes.
@@ -55,6 +60,19 @@ pub(crate) struct WantedVolume {
     pub(crate) manifest: serde_json::Value,
     /// Where its files are in the repository; none when the recovery point lacks them, with the reason.
     pub(crate) source: Result<Root, String>,
+    /// Where its mover may run: where the pods that will mount it may.
+    pub(crate) placement: Placement,
+    /// The other volumes that these pods mount.
+    pub(crate) beside: Vec<Beside>,
+}
+
+/// A volume that a pod mounts together with another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// Which volume of the run it is.
+    pub(crate) index: usize,
+    /// Name of its claim; its namespace is the same.
+    pub(crate) claim: String,
 }
 
 /// The claim with the wanted name.
@@ -64,7 +82,6 @@ pub(crate) struct Target {
     /// This restore made it.
     pub(crate) ours: bool,
     pub(crate) bound: bool,
-    pub(crate) created: Timestamp,
     /// Since when it is being deleted.
     pub(crate) deleted: Option<Timestamp>,
     /// Pods that are not over and use it.
@@ -91,6 +108,8 @@ pub(crate) struct Disk {
     pub(crate) original: Option<String>,
     /// Uid of the claim that it is promised to.
     pub(crate) promised: Option<String>,
+    /// See [`Held`].
+    pub(crate) replaces: Option<String>,
 }
 
 /// The newest mover of the volume.
@@ -98,6 +117,8 @@ pub(crate) struct Disk {
 pub(crate) struct Mover {
     pub(crate) attempt: u32,
     pub(crate) state: MoverState,
+    /// Its pod is asked to end, and has time left for it.
+    pub(crate) goes: bool,
 }
 
 /// Where a mover is.
@@ -121,7 +142,7 @@ pub(crate) enum MoverState {
         /// The volume holds something that a mover will not write over: the next one needs a new volume.
         tainted: bool,
     },
-    /// It is being deleted. One that is overdue goes by force only.
+    /// It is being deleted. One that is overdue goes by force only, and nobody knows whether it has stopped writing.
     Ending {
         overdue: bool,
     },
@@ -137,13 +158,15 @@ pub(crate) struct View {
     /// A volume that is held and that no claim names any more: somebody deleted the claim.
     pub(crate) stray: Option<Disk>,
     pub(crate) mover: Option<Mover>,
+    /// For how long this operator has seen that the control plane has to do something. Not since when it is so: while there is no
+    /// operator, nobody asks the control plane for anything.
+    pub(crate) waited: Duration,
 }
 
 /// What the next step depends on beside the view.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) policy: ReplacePolicy,
-    pub(crate) now: Timestamp,
     /// Movers started so far, as the status has it.
     pub(crate) attempts: u32,
     /// Movers that may be started.

@@ -61,7 +61,8 @@ pub(super) struct Collector<'a> {
     open: Batch,
     closed: VecDeque<Closed>,
     counts: Counts,
-    /// Files with several names whose first could not be read, and the name that holds the content instead.
+    /// Files with several names whose first could not be read or was given to another file, and the name that holds the content
+    /// instead.
     lost_firsts: HashMap<TreePath, Option<TreePath>>,
 }
 
@@ -151,11 +152,15 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Says whether there is an entry of it now.
+    /// Says whether there is an entry of the file that the walk found.
     fn take_described(&mut self, path: TreePath, described: Result<Described, ReadError>) -> Result<bool, Error> {
         match described {
             Ok(Described::Entry(entry)) => self.add(path, entry, None),
-            Ok(Described::File(file)) => self.add_file(path, file),
+            Ok(Described::File(file)) => {
+                let found = !file.replaced;
+                self.add_file(path, file);
+                return Ok(found);
+            }
             Err(ReadError::File { action, error }) => {
                 self.counts.fail(&path, action, error);
                 return Ok(false);
@@ -165,7 +170,8 @@ impl<'a> Collector<'a> {
         Ok(true)
     }
 
-    /// Another name of a file. When the first name could not be read (moved away meanwhile, say), this one is read.
+    /// Another name of a file. When the first name could not be read (moved away meanwhile, say, or given to another file), this
+    /// one is read.
     async fn take_link(&mut self, path: TreePath, stat: Stat, first: TreePath) -> Result<(), Error> {
         let first = match self.lost_firsts.get(&first) {
             None => first,

@@ -17,6 +17,7 @@ mod read;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -31,12 +32,19 @@ use crate::{Progress, Repository, TableRef, Writer};
 /// Items between the walk and the table. Enough to keep the readers busy past a large file; each is some hundred bytes.
 const QUEUE_ITEMS: usize = 1024;
 
+/// The time after which a file that was written without new times has them. What is written through a memory mapping changes the
+/// times once, and then not until the kernel has written the page to the disk: with its defaults that is begun 30 to 35 seconds
+/// after the first change. The rest is for the writing, and for clocks that tick in seconds.
+pub const SETTLE: Duration = Duration::from_secs(60);
+
 /// How a directory is stored.
 #[derive(Clone)]
 pub struct BackupOptions {
     /// When the run started, by the clock of the machine that writes the files. A file that was changed at or after that,
     /// or just before, may change again without new times, so its times prove nothing to the next run.
     pub started: jiff::Timestamp,
+    /// How old a change must be at the start for a file's times to prove its content.
+    pub settle: Duration,
     /// What is left out.
     pub walk: WalkOptions,
     /// Ends the work early, with [`Error::Cancelled`].
@@ -47,7 +55,7 @@ impl BackupOptions {
     /// One file system, everything in it.
     #[must_use]
     pub fn new(started: jiff::Timestamp) -> Self {
-        Self { started, walk: WalkOptions::default(), cancel: CancellationToken::new() }
+        Self { started, settle: SETTLE, walk: WalkOptions::default(), cancel: CancellationToken::new() }
     }
 }
 

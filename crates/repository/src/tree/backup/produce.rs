@@ -27,6 +27,13 @@ const LARGE_READERS: usize = 2;
 /// collector waits for a large file.
 const SMALL_BUDGET_KIB: u32 = 8 << 10;
 
+/// Bytes of paths, and of what is kept with them, of files whose other names are still to come: 32 MiB, some 150,000 files. The
+/// names of further ones are stored as files of their own, each whole.
+const LINKED_BYTES: usize = 32 << 20;
+
+/// What is kept of such a file besides its path.
+const LINKED_FIXED_BYTES: usize = 96;
+
 /// What the collector gets, in the order of keys.
 pub(super) enum Item {
     /// An entry that needs no reading any more.
@@ -59,10 +66,48 @@ pub(super) enum Item {
     },
 }
 
+/// Files with several names, until the last one was met.
+struct Linked {
+    files: HashMap<(Device, u64), Names>,
+    /// What these take, in bytes, and what they may take.
+    bytes: usize,
+    limit: usize,
+}
+
 /// The names of a file that are still to come after its first.
 struct Names {
     first: TreePath,
     left: u32,
+}
+
+impl Linked {
+    fn new(limit: usize) -> Self {
+        Self { files: HashMap::new(), bytes: 0, limit }
+    }
+
+    /// The name under which this file was met before, or nothing when this is the first that is known.
+    fn first_name(&mut self, path: &TreePath, stat: &Stat) -> Option<TreePath> {
+        use std::collections::hash_map::Entry;
+        let bytes = |path: &TreePath| path.as_key().len() + LINKED_FIXED_BYTES;
+        match self.files.entry((stat.device, stat.inode)) {
+            Entry::Vacant(entry) => {
+                if self.bytes + bytes(path) <= self.limit {
+                    self.bytes += bytes(path);
+                    entry.insert(Names { first: path.clone(), left: stat.links - 1 });
+                }
+                None
+            }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().left = entry.get().left.saturating_sub(1);
+                if entry.get().left > 0 {
+                    return Some(entry.get().first.clone());
+                }
+                let first = entry.remove().first;
+                self.bytes -= bytes(&first);
+                Some(first)
+            }
+        }
+    }
 }
 
 /// Walks, merges with the parent and starts the readers; runs on a thread of its own.
@@ -72,8 +117,7 @@ pub(super) struct Producer {
     small_readers: Arc<Semaphore>,
     large_readers: Arc<Semaphore>,
     small_budget: Arc<Semaphore>,
-    /// Files with several names, until the last one was met.
-    linked: HashMap<(Device, u64), Names>,
+    linked: Linked,
 }
 
 /// The collector has ended; its error is the one that counts.
@@ -87,7 +131,7 @@ impl Producer {
             small_readers: Arc::new(Semaphore::new(SMALL_READERS)),
             large_readers: Arc::new(Semaphore::new(LARGE_READERS)),
             small_budget: Arc::new(Semaphore::new(SMALL_BUDGET_KIB as usize)),
-            linked: HashMap::new(),
+            linked: Linked::new(LINKED_BYTES),
         }
     }
 
@@ -132,7 +176,7 @@ impl Producer {
 
     fn handle(&mut self, found: Found, earlier: Option<Entry>) -> Result<(), Abandoned> {
         let linked = found.stat.kind != FileType::Directory && found.stat.links > 1;
-        if linked && let Some(first) = self.first_name(&found) {
+        if linked && let Some(first) = self.linked.first_name(&found.path, &found.stat) {
             return self.send(Item::Link { path: found.path, stat: found.stat, first });
         }
         if let Some(entry) = earlier.as_ref().and_then(|earlier| unchanged(&found.stat, earlier)) {
@@ -144,24 +188,6 @@ impl Producer {
             _ => None,
         });
         self.start_reading(found, content, linked)
-    }
-
-    /// The name under which this file was met before, or nothing when this is the first.
-    fn first_name(&mut self, found: &Found) -> Option<TreePath> {
-        use std::collections::hash_map::Entry;
-        match self.linked.entry((found.stat.device, found.stat.inode)) {
-            Entry::Vacant(entry) => {
-                entry.insert(Names { first: found.path.clone(), left: found.stat.links - 1 });
-                None
-            }
-            Entry::Occupied(mut entry) => {
-                entry.get_mut().left = entry.get().left.saturating_sub(1);
-                match entry.get().left {
-                    0 => Some(entry.remove().first),
-                    _ => Some(entry.get().first.clone()),
-                }
-            }
-        }
     }
 
     /// Starts to read a file. Leave to start is given in the order of the walk, and what a reader needs to end does not
@@ -206,4 +232,29 @@ fn unchanged(stat: &Stat, earlier: &Entry) -> Option<Entry> {
 fn lost_parent(error: &Error) -> String {
     tracing::warn!(%error, "read the parent tree; the rest of the files is read whether changed or not");
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn names_of_more_files_than_are_kept_are_files_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let stat = |name: &str| Stat::of(File::create(folder.path().join(name)).unwrap().as_fd()).unwrap();
+        let (one, other) = (Stat { links: 3, ..stat("one") }, Stat { links: 2, ..stat("other") });
+        let path = |name: &str| TreePath::root().child(name.as_bytes());
+        let mut linked = Linked::new(LINKED_FIXED_BYTES + 1);
+        assert_eq!(linked.first_name(&path("a"), &one), None);
+        assert_eq!(linked.first_name(&path("b"), &other), None);
+        assert_eq!(linked.first_name(&path("c"), &other), None, "there was no room for it");
+        assert_eq!(linked.first_name(&path("d"), &one), Some(path("a")));
+        assert_eq!(linked.first_name(&path("e"), &one), Some(path("a")));
+        assert_eq!(linked.bytes, 0, "all names of it were met");
+        assert_eq!(linked.first_name(&path("f"), &other), None);
+        assert_eq!(linked.first_name(&path("g"), &other), Some(path("f")));
+    }
 }

@@ -35,13 +35,6 @@ const CHUNKS_IN_FLIGHT: usize = 2;
 /// file has after them is stored again where it was read again.
 const KNOWN_CHUNKS: usize = 128 << 10;
 
-/// How old a change must be for a file's times to prove its content, in milliseconds: the kernel's clock for files ticks
-/// every 10 ms at the slowest; ten ticks leave room for a clock that is set.
-const SETTLE_MS: i64 = 100;
-
-/// The same where the nanoseconds are zero, as on file systems that know seconds only: FAT knows every second one.
-const SETTLE_COARSE_MS: i64 = 2_000;
-
 /// What reading a file gave.
 pub(super) enum Described {
     /// The entry is complete.
@@ -57,6 +50,8 @@ pub(super) struct FileRead {
     pub(super) data: Data,
     /// It was written while it was read, every time.
     pub(super) changed: bool,
+    /// Its name was given to another file after the walk had come to it: other names of the walk's file are not of this one.
+    pub(super) replaced: bool,
 }
 
 pub(super) enum Data {
@@ -92,7 +87,8 @@ pub(super) struct FileReader {
     pub(super) repository: Repository,
     pub(super) runtime: Runtime,
     pub(super) cancel: CancellationToken,
-    started: jiff::Timestamp,
+    /// The latest change, in milliseconds since 1970, after which a further one is sure to show.
+    settled_before_ms: i64,
     progress: Arc<dyn Progress>,
 }
 
@@ -104,8 +100,9 @@ impl FileReader {
         options: &BackupOptions,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let (started, cancel) = (options.started, options.cancel.clone());
-        Self { writer, repository, runtime, cancel, started, progress }
+        let settle_ms = i64::try_from(options.settle.as_millis()).unwrap_or(i64::MAX);
+        let settled_before_ms = options.started.as_millisecond().saturating_sub(settle_ms);
+        Self { writer, repository, runtime, cancel: options.cancel.clone(), settled_before_ms, progress }
     }
 
     pub(super) fn add_progress(&self, files: u64, bytes: u64) {
@@ -115,7 +112,7 @@ impl FileReader {
     /// Reads whatever `found` is. `parent` is where the content of its earlier version is.
     pub(super) fn describe(&self, found: &Found, parent: Option<&Content>) -> Result<Described, ReadError> {
         if let (FileType::RegularFile, Place::Named { directory, name }) = (found.stat.kind, &found.place) {
-            return self.read_file(directory.as_fd(), name, parent).map(Described::File);
+            return self.read_file(directory.as_fd(), name, &found.stat, parent).map(Described::File);
         }
         let kind = match (found.stat.kind, &found.place) {
             (FileType::Symlink, Place::Named { directory, name }) => {
@@ -144,6 +141,7 @@ impl FileReader {
         &self,
         directory: BorrowedFd<'_>,
         name: &[u8],
+        found: &Stat,
         parent: Option<&Content>,
     ) -> Result<FileRead, ReadError> {
         let file = open_for_reading(directory, name).map_err(failed("open"))?;
@@ -163,15 +161,15 @@ impl FileReader {
             }
             self.add_progress(1, 0);
             let settled = !changed && self.is_settled(before.ctime);
-            return Ok(FileRead { attributes: before.attributes(xattrs), size, settled, data, changed });
+            let replaced = !before.is_same_file(found);
+            return Ok(FileRead { attributes: before.attributes(xattrs), size, settled, data, changed, replaced });
         }
     }
 
     /// Whether a change after the file was read would show in its change time.
     fn is_settled(&self, ctime: Time) -> bool {
-        let margin = if ctime.nanoseconds == 0 { SETTLE_COARSE_MS } else { SETTLE_MS };
         let ctime_ms = ctime.seconds.saturating_mul(1_000).saturating_add(i64::from(ctime.nanoseconds / 1_000_000));
-        ctime_ms.saturating_add(margin) < self.started.as_millisecond()
+        ctime_ms < self.settled_before_ms
     }
 
     /// The content and its true size, which is smaller than `size` when the file was cut meanwhile.

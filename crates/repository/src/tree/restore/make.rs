@@ -17,7 +17,7 @@ use super::super::source::{BlobCache, Entries};
 use super::super::stack::{DirectoryStack, open_below};
 use super::super::walk::{WalkOptions, names_of_tree};
 use super::super::{Error, TreePath};
-use super::choose::choose;
+use super::choose::Choice;
 use super::fill::{Failure, Filler, Job, file_failure};
 use super::{RestoreOptions, RestoreSummary};
 use crate::{Counters, Progress, table};
@@ -89,12 +89,12 @@ impl Maker {
 
     fn make_all(&mut self, reader: &table::Reader) -> Result<(), Error> {
         let mut entries = Entries::new(&self.filler.runtime, reader);
+        let mut choice = Choice::new(self.options.only.clone());
         while let Some((path, entry)) = entries.next()? {
             if self.options.cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let (only, runtime) = (self.options.only.as_ref(), &self.filler.runtime);
-            let Some(entry) = choose(only, runtime, reader, &path, entry)? else { continue };
+            let Some(entry) = choice.choose(&self.filler.runtime, reader, &path, entry)? else { continue };
             if let Err(failure) = self.make(path, entry) {
                 self.take_failure(failure)?;
             }
@@ -319,11 +319,11 @@ fn open_target(target: &Path) -> Result<OwnedFd, Error> {
 pub fn refuse_used(target: &Path, ignored: &[Vec<u8>]) -> Result<(), Error> {
     let options = WalkOptions { ignore_at_top: ignored.to_vec(), ..WalkOptions::default() };
     let names = names_of_tree(open_target(target)?.as_fd(), &options);
-    let names = names.map_err(|error| Error::file_system("list directory", target, error))?;
-    match names.first() {
+    let mut names = names.map_err(|error| Error::file_system("list directory", target, error))?;
+    match names.next() {
         None => Ok(()),
         Some(name) => {
-            let found = TreePath::root().child(name).to_string();
+            let found = TreePath::root().child(&name).to_string();
             Err(Error::TargetNotEmpty { path: target.to_owned(), found })
         }
     }

@@ -177,6 +177,7 @@ impl Shared {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(directory, &name[..], flags, Mode::empty()).map_err(unreadable)?;
         let opened = opened.as_fd();
+        forget_cached(opened);
         let mut end = 0;
         let mut piece = Vec::new();
         self.cache.read_file(&self.runtime, path, file, |offset, bytes| {
@@ -196,6 +197,14 @@ impl Shared {
         check_hole(opened, end, file.size)?;
         self.progress.add(Counters { files: 1, ..Counters::default() });
         Ok(())
+    }
+}
+
+/// Lets the pages of a file that are in memory and on the disk go from memory, so that what is compared comes from the disk. Where
+/// the file system does not do that, the comparison is of what it has in memory, and still sees all but a bad disk.
+fn forget_cached(file: BorrowedFd<'_>) {
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        tracing::debug!(%error, "a file is compared without letting its pages go");
     }
 }
 
@@ -286,4 +295,37 @@ fn attribute_difference(entry: &Entry, found: &Found) -> Option<String> {
 fn is_same_time(stored: Time, found: Time) -> bool {
     let cut_to = |granule| stored.nanoseconds - stored.nanoseconds % granule;
     stored.seconds == found.seconds && TIME_GRANULES_NS.iter().any(|&granule| cut_to(granule) == found.nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+    /// Whether the first byte is in memory; none where the kernel cannot say.
+    fn is_cached(file: &std::fs::File) -> Option<bool> {
+        let mut byte = [0];
+        let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+        match rustix::io::preadv2(file, &mut buffers, 0, rustix::io::ReadWriteFlags::NOWAIT) {
+            Ok(_) => Some(true),
+            Err(Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_comparison_reads_from_the_disk() {
+        let mut file = tempfile::tempfile().unwrap();
+        if rustix::fs::fstatfs(&file).unwrap().f_type == TMPFS_MAGIC {
+            sandbox::skip!("the temporary folder is in memory, so nothing is read from a disk");
+        }
+        file.write_all(&[1; 8192]).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(is_cached(&file), Some(true));
+        forget_cached(file.as_fd());
+        assert_eq!(is_cached(&file), Some(false));
+    }
 }

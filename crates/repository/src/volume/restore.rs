@@ -1,0 +1,180 @@
+//! Filling an image or a device with a volume.
+//!
+//! An image is written under another name and gets its own when it is whole and synced, so that no half of one is taken for a volume. A
+//! device has no other name: what it holds counts only when [`restore()`] has returned.
+
+use super::map::{Map, Window};
+use super::{Error, Span, span_len};
+use crate::{Counters, Progress, background};
+use futures::TryStreamExt;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of zeros that are written at once where a device cannot be told to have zeros.
+const ZEROS_LEN: usize = 1 << 20;
+/// What the name of an image ends with until it is whole.
+const UNFINISHED: &str = ".orlop-unfinished";
+
+/// How a volume is restored.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// Whether an image that is there is replaced. A device always is.
+    pub replace: bool,
+    /// Ends the work early, with [`Error::Cancelled`].
+    pub cancel: CancellationToken,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreSummary {
+    /// The size of the volume.
+    pub bytes: u64,
+    /// Bytes of it that were written; the rest are holes, or zeros.
+    pub data_bytes: u64,
+}
+
+/// Writes a volume or a stream to `target`: a device, or an image that is made. Every byte is verified before it is written, and all of it is
+/// durable when this returns.
+pub async fn restore(
+    map: &Map,
+    target: &Path,
+    options: &RestoreOptions,
+    progress: Arc<dyn Progress>,
+) -> Result<RestoreSummary, Error> {
+    let (path, size, replace) = (target.to_owned(), map.size(), options.replace);
+    let target = Arc::new(background::run(move || Target::open(path, size, replace)).await??);
+    progress.total(Counters { files: 1, bytes: size, new_bytes: 0 });
+    match fill(map, &target, options, &progress).await {
+        Ok(summary) => {
+            background::run(move || target.finish()).await??;
+            Ok(summary)
+        }
+        Err(error) => {
+            background::run(move || target.abandon()).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn fill(
+    map: &Map,
+    target: &Arc<Target>,
+    options: &RestoreOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<RestoreSummary, Error> {
+    let mut windows = map.windows();
+    let mut summary = RestoreSummary { bytes: map.size(), data_bytes: 0 };
+    let mut end = 0;
+    while let Some(window) = windows.try_next().await? {
+        if options.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        summary.data_bytes += window.data.iter().map(span_len).sum::<u64>();
+        let (target, from) = (target.clone(), end);
+        end = window.start + window.bytes.len() as u64;
+        background::run(move || target.write(from, &window)).await??;
+        progress.add(Counters { bytes: end - from, ..Counters::default() });
+    }
+    let (target, from, size) = (target.clone(), end, map.size());
+    background::run(move || target.zero(&(from..size))).await??;
+    progress.add(Counters { files: 1, bytes: size - from, new_bytes: 0 });
+    Ok(summary)
+}
+
+struct Target {
+    file: File,
+    path: PathBuf,
+    /// Where an image is until it is whole; a device is written in place.
+    unfinished: Option<PathBuf>,
+}
+
+impl Target {
+    fn open(path: PathBuf, size: u64, replace: bool) -> Result<Self, Error> {
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.file_type().is_block_device() => return Self::open_device(path, size),
+            Ok(_) if !replace => return Err(Error::TargetExists { path }),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::image("look at", &path)(error)),
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(UNFINISHED);
+        let unfinished = PathBuf::from(name);
+        let file = File::create(&unfinished).map_err(Error::image("make", &unfinished))?;
+        file.set_len(size).map_err(Error::image("set the length of", &unfinished))?;
+        Ok(Self { file, path, unfinished: Some(unfinished) })
+    }
+
+    fn open_device(path: PathBuf, needed: u64) -> Result<Self, Error> {
+        let mut file = File::options().write(true).open(&path).map_err(Error::image("open", &path))?;
+        let found = file.seek(SeekFrom::End(0)).map_err(Error::image("find the size of", &path))?;
+        if found < needed {
+            return Err(Error::TargetTooSmall { path, found, needed });
+        }
+        Ok(Self { file, path, unfinished: None })
+    }
+
+    /// Writes a window; what lies between `from` and its data becomes zeros.
+    fn write(&self, from: u64, window: &Window) -> Result<(), Error> {
+        let mut end = from;
+        for data in &window.data {
+            self.zero(&(end..data.start))?;
+            let at = usize::try_from(data.start - window.start).expect("it lies in the window");
+            let len = usize::try_from(span_len(data)).expect("it lies in the window");
+            let bytes = &window.bytes[at..at + len];
+            self.file.write_all_at(bytes, data.start).map_err(Error::image("write", &self.path))?;
+            end = data.end;
+        }
+        self.zero(&(end..window.start + window.bytes.len() as u64))
+    }
+
+    /// Makes a span zeros; in a new image it is a hole already.
+    fn zero(&self, span: &Span) -> Result<(), Error> {
+        if self.unfinished.is_some() || span.is_empty() {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, span.start, span_len(span)) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_zeros(span),
+            Err(error) => Err(Error::image("write zeros to", &self.path)(error.into())),
+        }
+    }
+
+    fn write_zeros(&self, span: &Span) -> Result<(), Error> {
+        let zeros = vec![0; ZEROS_LEN];
+        let mut at = span.start;
+        while at < span.end {
+            let len = usize::try_from(span.end - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
+            self.file.write_all_at(&zeros[..len], at).map_err(Error::image("write zeros to", &self.path))?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(Error::image("sync", &self.path))?;
+        let Some(unfinished) = &self.unfinished else { return Ok(()) };
+        fs::rename(unfinished, &self.path).map_err(Error::image("give its name to", &self.path))?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(Error::image("sync the folder", folder))
+    }
+
+    /// Takes an image away that did not become whole. What was written to a device stays.
+    fn abandon(&self) {
+        if let Some(unfinished) = &self.unfinished
+            && let Err(error) = fs::remove_file(unfinished)
+        {
+            tracing::warn!(path = %unfinished.display(), %error, "an unfinished image stays behind");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Volumes and streams, from end to end, against a model: an image in memory.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test's helpers may panic as the test may")]
+
+mod support;
+
+mod cases;
+mod random;
+mod streams;

@@ -1,0 +1,90 @@
+"""Configuration, epochs, keys and seals: sections 3 and 4."""
+
+import dataclasses
+import struct
+
+import argon2.low_level
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from primitives import Damage, number_of, parse_checked, parse_hex, require
+
+TAG = 16
+
+
+def derive(purpose, material):
+    """Section 4: the keys that are made of the master key."""
+    return blake3(material, derive_key_context=f"orlop.io repository v1 {purpose}").digest()
+
+
+class Seal:
+    """Opens the parts of one object that are sealed at their offset, section 4."""
+
+    def __init__(self, key, identifier):
+        self.cipher, self.identifier = AESGCM(key), identifier
+
+    def open(self, sealed, offset, what):
+        place = struct.pack("<Q", offset)
+        require(len(sealed) >= TAG, f"{what} at {offset} is shorter than its seal")
+        try:
+            return self.cipher.decrypt(place + bytes(4), sealed, self.identifier + place)
+        except InvalidTag:
+            raise Damage(f"{what} at {offset} does not open with its key") from None
+
+
+@dataclasses.dataclass
+class Keys:
+    master: bytes
+
+    def __post_init__(self):
+        self.identity, self.data = derive("blob identity", self.master), derive("data", self.master)
+
+
+def unwrap_master_key(data, name, repository, passphrase):
+    """Section 4: the master key that an object under keys/ holds, or None if this passphrase does not open it."""
+    fields = parse_key(data, name)
+    if fields["repository"] != repository.hex():
+        return None  # An interrupted creation left it.
+    cost = fields["cost"]
+    try:
+        wrapping = argon2.low_level.hash_secret_raw(
+            passphrase, bytes.fromhex(fields["salt"]), time_cost=cost["passes"], memory_cost=cost["memoryKib"],
+            parallelism=cost["lanes"], hash_len=32, type=argon2.low_level.Type.ID, version=0x13)
+    except argon2.exceptions.HashingError as error:
+        raise Damage(f"its cost cannot be paid: {error}") from error
+    try:
+        return AESGCM(wrapping).decrypt(bytes(12), bytes.fromhex(fields["sealed"]),
+                                        repository + bytes.fromhex(fields["key"]) + b"default")
+    except InvalidTag:
+        return None
+
+
+def parse_key(data, name):
+    fields = parse_checked(data, "orlop-key", ["repository", "domain", "key", "method", "cost", "salt", "sealed"])
+    parse_hex(fields["repository"], 16, "repository")
+    require(parse_hex(fields["key"], 16, "key").hex() == name.rsplit("/", 1)[1], "its key id is not that of its name")
+    require(fields["domain"] == "default", "its domain is not default")
+    require(fields["method"] == "passphrase-argon2id", "its method is not known")
+    # The limits come before any memory is spent on the derivation.
+    cost = fields["cost"]
+    require(isinstance(cost, dict) and list(cost) == ["memoryKib", "passes", "lanes"], "its cost has other fields")
+    for field, limit in ("memoryKib", 1_048_576), ("passes", 16), ("lanes", 16):
+        require(number_of(cost[field], field, limit) >= 1, f"{field} is zero")
+    parse_hex(fields["salt"], 16, "salt")
+    parse_hex(fields["sealed"], 48, "sealed")
+    return fields
+
+
+def parse_configuration(data):
+    """Section 3: the repository id."""
+    fields = parse_checked(data, "orlop-repository", ["repository", "conditionalCreate"])
+    require(isinstance(fields["conditionalCreate"], bool), "conditionalCreate is neither true nor false")
+    return parse_hex(fields["repository"], 16, "repository")
+
+
+def parse_epoch(data, name):
+    epoch = number_of(parse_checked(data, "orlop-epoch", ["epoch"])["epoch"], "epoch")
+    require(epoch >= 1, "the first epoch is 1")
+    require(name == f"epochs/{epoch:016x}", "its epoch is not that of its name")
+    return epoch

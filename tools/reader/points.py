@@ -1,0 +1,107 @@
+"""Recovery points: section 9."""
+
+import dataclasses
+import re
+import struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from keys import TAG, derive
+from primitives import (Damage, check_version, fields_of, number_of, parse_canonical, parse_hex, require, text_of)
+from store import PACK_LIMIT, Table
+
+
+@dataclasses.dataclass
+class Root:
+    """One content of a recovery point, section 9."""
+    name: str
+    kind: str
+    table: Table
+    files: int
+    bytes: int
+    fields: dict
+
+
+@dataclasses.dataclass
+class Point:
+    """A recovery point, section 9."""
+    id: str
+    fields: dict
+    objects: Table | None
+    ledger: Table | None
+    roots: list
+    packs: list
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
+
+
+def time_of(value, what):
+    require(isinstance(value, str) and TIME.fullmatch(value), f"{what}: it is not a time in UTC")
+    return value
+
+
+def parse_point(data, id, keys):
+    require(data[:8] == b"ORLOPPNT", "its magic differs")
+    require(len(data) >= 24 + TAG, "it is too short for a recovery point")
+    cipher = AESGCM(derive("recovery point", keys.data + id.encode()))
+    try:
+        text = cipher.decrypt(data[12:24], data[24:], data[:12] + id.encode())
+    except InvalidTag:
+        raise Damage("it does not open with its key") from None
+    # The seal covers the version, so here a changed one is not taken for a later one.
+    check_version(struct.unpack("<I", data[8:12])[0], "the recovery point")
+    value = parse_canonical(text)
+    require(isinstance(value, dict), "its document is not an object")
+    check_version(value.get("version"), "the document")
+    fields_of(value, ["version", "id", "created", "source", "complete", "roots", "packs", "stats"],
+              ["objects", "ledger"], "the document")
+    require(value["id"] == id, "its id is not that of its name")
+    time_of(value["created"], "created")
+    require(isinstance(value["complete"], bool), "complete is neither true nor false")
+    _check_source(value["source"])
+    stats = ["objects", "files", "bytes", "newBytes", "storedBytes"]
+    fields_of(value["stats"], stats, [], "stats")
+    for field in stats:
+        number_of(value["stats"][field], field)
+    require(isinstance(value["roots"], list) and isinstance(value["packs"], list), "roots or packs are not lists")
+    roots = [_parse_root(root) for root in value["roots"]]
+    require(len({root.name for root in roots}) == len(roots), "two contents have one name")
+    packs = []
+    for pack in value["packs"]:
+        fields_of(pack, ["id", "bytes"], [], "packs")
+        packs.append((parse_hex(pack["id"], 24, "packs"), number_of(pack["bytes"], "packs", PACK_LIMIT)))
+    require(all(one[0] < two[0] for one, two in zip(packs, packs[1:])), "its packs are not sorted")
+    tables = {name: Table.from_json(value[name], name) if name in value else None for name in ("objects", "ledger")}
+    return Point(id, value, tables["objects"], tables["ledger"], roots, packs)
+
+
+def _check_source(source):
+    require(isinstance(source, dict), "source: it is not an object")
+    if source.get("kind") == "application":
+        fields_of(source, ["kind", "clusterId", "backup", "namespaces"], ["clusterName"], "source")
+        require(isinstance(source["namespaces"], list), "namespaces: it is not a list")
+        texts = [source["clusterId"], source["backup"], source.get("clusterName", ""), *source["namespaces"]]
+    elif source.get("kind") == "paths":
+        texts = [fields_of(source, ["kind", "host"], [], "source")["host"]]
+    else:
+        raise Damage("source: its kind is not known")
+    for text in texts:
+        text_of(text, "source")
+
+
+def _parse_root(value):
+    names = ["name", "kind", "table", "files", "bytes", "changedWhileRead", "started", "finished"]
+    fields_of(value, names, ["claim"], "root")
+    name = text_of(value["name"], "the name of a content")
+    require(value["kind"] in ("tree", "volume", "stream"), f"{name}: its kind is not known")
+    for field in "files", "bytes", "changedWhileRead":
+        number_of(value[field], field)
+    for field in "started", "finished":
+        time_of(value[field], field)
+    if "claim" in value:
+        claim = fields_of(value["claim"], ["namespace", "name", "object"], [], "claim")
+        text_of(claim["namespace"], "claim"), text_of(claim["name"], "claim")
+        require(isinstance(claim["object"], dict), "claim: its object is not an object")
+    return Root(name, value["kind"], Table.from_json(value["table"], name), value["files"], value["bytes"], value)
