@@ -38,6 +38,9 @@ pub async fn orlop(client: &Client, image: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a server may say that it is not yet so far.
+const SERVER_BUSY: Duration = Duration::from_secs(30);
+
 fn yaml_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
     let mut files: Vec<_> = entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
@@ -65,7 +68,14 @@ pub async fn apply(client: &Client, text: &str) -> anyhow::Result<()> {
 pub async fn create(client: &Client, text: &str) -> anyhow::Result<()> {
     for document in documents(text) {
         let (api, object, name) = place(client, document).await?;
-        api.create(&PostParams::default(), &object).await.with_context(|| format!("create {name}"))?;
+        pods::wait_for(&format!("the server to create {name}"), SERVER_BUSY, || async {
+            match api.create(&PostParams::default(), &object).await {
+                // Such as a pod whose namespace is so new that its service account has no token yet.
+                Err(kube::Error::Api(status)) if status.reason == "ServerTimeout" => Ok(None),
+                created => created.map(Some).with_context(|| format!("create {name}")),
+            }
+        })
+        .await?;
     }
     Ok(())
 }

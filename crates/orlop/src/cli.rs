@@ -163,6 +163,8 @@ mod tests {
         // Also where it is what it would be anyway.
         &["--replace-policy", "retain"],
         &["--include", "ConfigMap"],
+        &["--preserve-node-ports"],
+        &["--preserve-cluster-ips"],
         &["--accept-incomplete"],
         &["--wait"],
         &["--wait", "--timeout", "5s"],

@@ -70,6 +70,12 @@ struct CreateArgs {
     /// Only these objects
     #[arg(long, value_name = "KIND[.GROUP][/NAME]", value_delimiter = ',', value_parser = parse_filter)]
     include: Vec<ObjectFilter>,
+    /// Keep the node ports of Services; one whose port is taken is not made
+    #[arg(long)]
+    preserve_node_ports: bool,
+    /// Keep the addresses that Services have in their cluster; one whose address is taken or out of range is not made
+    #[arg(long)]
+    preserve_cluster_ips: bool,
     /// Take a recovery point that is known to lack something
     #[arg(long)]
     accept_incomplete: bool,
@@ -147,6 +153,8 @@ impl CreateArgs {
             },
             include_resources: self.include.clone(),
             accept_incomplete: self.accept_incomplete,
+            preserve_node_ports: self.preserve_node_ports,
+            preserve_cluster_ips: self.preserve_cluster_ips,
             ..ApplicationRestoreSpec::default()
         })
     }

@@ -238,7 +238,13 @@ impl Creator {
                 self.make_above_root(above)?;
                 self.disk.make_folder(folder)?;
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            // Perhaps by a process that ended before it synced. Where the folder above may not even be read, it was none of ours.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return match self.disk.sync_folder(above) {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                    synced => synced.map_err(Failed::Sync),
+                };
+            }
             made => made?,
         }
         self.disk.sync_folder(above).map_err(Failed::Sync)
