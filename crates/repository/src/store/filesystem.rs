@@ -225,29 +225,38 @@ impl Creator {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made?,
         }
-        self.disk.sync_folder(above).map_err(Failed::Sync)?;
+        if folder == self.root { self.sync_above_root() } else { self.disk.sync_folder(above) }
+            .map_err(Failed::Sync)?;
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
         Ok(())
     }
 
     /// Makes the folders that lead to the store.
-    fn make_above_root(&self, folder: &Path) -> Result<(), Failed> {
+    fn make_above_root(&self, folder: &Path) -> io::Result<()> {
         let Some(above) = above(folder) else { return Ok(()) };
         match self.disk.make_folder(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_above_root(above)?;
-                self.disk.make_folder(folder)?;
+                self.disk.make_folder(folder)
             }
-            // Perhaps by a process that ended before it synced. Where the folder above may not even be read, it was none of ours.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return match self.disk.sync_folder(above) {
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-                    synced => synced.map_err(Failed::Sync),
-                };
-            }
-            made => made?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
         }
-        self.disk.sync_folder(above).map_err(Failed::Sync)
+    }
+
+    /// Makes the folders that lead to the store durable, each in the one above: any of them may have been made by a process that ended before
+    /// it synced. Those that may not be read, or that their file system does not sync, were not made for a store.
+    fn sync_above_root(&self) -> io::Result<()> {
+        let mut next = above(&self.root);
+        while let Some(folder) = next {
+            match self.disk.sync_folder(folder) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::ROFS)) => {}
+                synced => synced?,
+            }
+            next = above(folder).filter(|above| *above != folder);
+        }
+        Ok(())
     }
 
     fn is_durable(&self, folder: &Path) -> bool {
