@@ -122,9 +122,9 @@ fn lacks(served: Option<&Kind>, name: &str, key: &ObjectKey) -> Failure {
 /// Another version that the object can be rewritten to, the newest that the cluster serves.
 fn other_version<'a>(catalog: &'a ApiCatalog, key: &ObjectKey) -> Option<(&'a Kind, usize, Place)> {
     let place = (key.group.as_str(), key.version.as_str());
-    let index = FAMILIES.iter().position(|family| {
-        family.kind == key.kind && (family.newest == place || family.older.iter().any(|older| *older == place))
-    })?;
+    let index = FAMILIES
+        .iter()
+        .position(|family| family.kind == key.kind && (family.newest == place || family.older.contains(&place)))?;
     let family = &FAMILIES[index];
     [&family.newest].into_iter().chain(family.older).find_map(|place| {
         let kind = catalog.get(place.0, family.kind).filter(|kind| kind.versions.iter().any(|v| v == place.1))?;

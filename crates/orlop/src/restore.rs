@@ -155,7 +155,6 @@ impl CreateArgs {
             accept_incomplete: self.accept_incomplete,
             preserve_node_ports: self.preserve_node_ports,
             preserve_cluster_ips: self.preserve_cluster_ips,
-            ..ApplicationRestoreSpec::default()
         })
     }
 

@@ -103,6 +103,7 @@ impl Changes {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one span is meant")]
 mod tests {
     use super::*;
 
