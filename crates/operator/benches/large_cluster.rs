@@ -1,0 +1,131 @@
+//! Backs a cluster with many objects up, and fails when the operator's memory for that is not bounded, or anything is missed: `cargo bench
+//! --bench large_cluster`.
+//!
+//! The number of objects is 50,000, or what `ORLOP_BENCH_OBJECTS` says. The operator is whole, with its caches, the repository and its
+//! limits as they are shipped, and runs in a process of its own, so that its peak is its own.
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use api::{ApplicationBackup, ApplicationBackupStatus, LocationPhase, Phase};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use operator::{Limits, OperatorConfig};
+use support::{ADMIN, Folders, World};
+
+/// What the operator may take at its peak, in KiB.
+const LARGEST_PEAK_KIB: u64 = 300 << 10;
+const OBJECTS: usize = 50_000;
+/// First argument of the process that is the operator; the kubeconfig and the folder of the buckets follow.
+const OPERATOR: &str = "operator";
+/// For the whole backup; it takes a minute or two.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Runtime::new()?;
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [OPERATOR, kubeconfig, buckets] => runtime.block_on(operate(kubeconfig.as_ref(), buckets.as_ref())),
+        // A test runner asks what there is: nothing that it should run.
+        ["--list", ..] => Ok(()),
+        _ => runtime.block_on(measure()),
+    }
+}
+
+async fn measure() -> Result<()> {
+    let count = match std::env::var("ORLOP_BENCH_OBJECTS") {
+        Ok(count) => count.parse().context("read ORLOP_BENCH_OBJECTS")?,
+        Err(_) => OBJECTS,
+    };
+    let world = World::new().await;
+    let started = Instant::now();
+    let population = sandbox::populate::objects(&world.client, count).await?;
+    println!("populated: {count} objects in {:.1} s", started.elapsed().as_secs_f64());
+    world.location(ADMIN).await;
+    let operator = start(&world)?;
+    world.location_phase(ADMIN, "main", LocationPhase::Ready).await;
+    let started = Instant::now();
+    world.backup_with("large", |spec| spec.namespaces = population.namespaces).await;
+    let status = finished(&world).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let peak_kib = end(operator)?;
+    let ledger = status.ledger.context("a backup without a ledger")?;
+    println!(
+        "backed up by the whole operator in {seconds:.1} s: {} wanted = {} stored + {} skipped + {} missed",
+        ledger.wanted, ledger.stored, ledger.skipped, ledger.missed
+    );
+    println!("peak resident memory of the operator (VmHWM): {peak_kib} KiB, of {LARGEST_PEAK_KIB} KiB at most");
+    ensure!(status.phase == Phase::Succeeded, "the backup is {:?}: {:?}", status.phase, status.message);
+    ensure!(ledger.wanted >= count as u64, "of {count} objects only {} were wanted", ledger.wanted);
+    ensure!(peak_kib < LARGEST_PEAK_KIB, "the peak of {peak_kib} KiB is over {LARGEST_PEAK_KIB} KiB");
+    Ok(())
+}
+
+async fn finished(world: &World) -> Result<ApplicationBackupStatus> {
+    let backups: Api<ApplicationBackup> = world.api(ADMIN);
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = backups.get("large").await?.status.filter(|status| status.phase.is_final()) {
+            return Ok(status);
+        }
+        ensure!(begun.elapsed() < LIMIT, "the backup does not end");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn start(world: &World) -> Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg(OPERATOR)
+        .arg(world.plane.kubeconfig_path())
+        .arg(world.buckets())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start the operator")
+}
+
+/// Ends the operator; gives its peak.
+fn end(mut operator: Child) -> Result<u64> {
+    drop(operator.stdin.take());
+    let output = operator.wait_with_output().context("wait for the operator")?;
+    ensure!(output.status.success(), "the operator ended with {}", output.status);
+    String::from_utf8(output.stdout)?.trim().parse().context("read the operator's peak")
+}
+
+/// The operator, until its standard input ends; then it tells its peak.
+async fn operate(kubeconfig: &Path, buckets: &Path) -> Result<()> {
+    sandbox::control_plane::install_crypto_provider();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?;
+    let config = OperatorConfig {
+        namespace: ADMIN.into(),
+        identity: "operator-1".into(),
+        image: "orlop:bench".into(),
+        pull_secrets: Vec::new(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        leader_election: true,
+        limits: Limits::default(),
+        stores: Arc::new(Folders(buckets.to_owned())),
+    };
+    let operator = support::start(client, config);
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    operator.stop().await;
+    writeln!(std::io::stdout(), "{}", peak_kib()?)?;
+    Ok(())
+}
+
+/// The most memory that this process has had, as the kernel counts it, in KiB.
+fn peak_kib() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells no VmHWM")?;
+    line.trim().trim_end_matches(" kB").trim().parse().context("read VmHWM")
+}
