@@ -50,6 +50,12 @@ pub enum Error {
         /// The target.
         path: PathBuf,
     },
+    /// The target is there, and is neither a file nor a block device.
+    #[error("{path} is neither a file nor a block device; name one of these", path = path.display())]
+    TargetIsNoImage {
+        /// The target.
+        path: PathBuf,
+    },
     /// The target is a device that is too small.
     #[error("{path} has {found} bytes, and the volume has {needed}", path = path.display())]
     TargetTooSmall {

@@ -153,6 +153,16 @@ async fn a_restore_that_does_not_become_whole_leaves_nothing() {
     let error = volume::restore(&world.map(), &target, &Default::default(), Arc::new(NoProgress)).await.unwrap_err();
     assert!(matches!(error, Error::TargetExists { .. }), "{error}");
     assert_eq!(std::fs::read(&target).unwrap(), b"mine");
+    // Neither is what could not hold a volume, whatever was asked for.
+    let folder = disk.folder.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let fifo = disk.folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let options = volume::RestoreOptions { replace: true, ..Default::default() };
+    for target in [folder, fifo] {
+        let error = volume::restore(&world.map(), &target, &options, Arc::new(NoProgress)).await.unwrap_err();
+        assert!(matches!(error, Error::TargetIsNoImage { .. }), "{error}");
+    }
 }
 
 #[tokio::test]
