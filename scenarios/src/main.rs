@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sandbox::Sandbox;
 use scenarios::demo;
 use scenarios::environment::Environment;
 
@@ -41,11 +42,16 @@ async fn main() -> ExitCode {
         tracing::debug!("a TLS provider was installed already");
     }
     let arguments = Arguments::parse();
+    let is_default = arguments.dir.is_none();
     let directory = arguments.dir.unwrap_or_else(Environment::default_directory);
     let done = match arguments.command {
         Command::Up { keep } => up(&directory, keep).await,
         Command::Down => demo::down(&directory).await,
     };
+    if is_default {
+        // Made for the demo; it stays while there is anything else in it, or the demo itself.
+        drop(std::fs::remove_dir(Sandbox::default_directory()));
+    }
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
