@@ -42,8 +42,7 @@ async fn a_location_says_what_is_missing_and_turns_ready_when_it_comes() {
     let id = location.status.as_ref().unwrap().repository_id.clone().unwrap();
     assert_eq!(world.repository().await.id().to_string(), id);
     assert!(location.status.as_ref().unwrap().last_checked_at.is_some());
-    let reasons = world.event_reasons(ADMIN, "main").await;
-    assert!(reasons.contains(&"SecretNotFound".to_owned()) && reasons.contains(&"Ready".to_owned()), "{reasons:?}");
+    world.events(ADMIN, "main", &["SecretNotFound", "Ready"]).await;
     operator.stop().await;
 }
 

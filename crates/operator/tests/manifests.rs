@@ -66,7 +66,7 @@ async fn backups_work_with_the_rights_for_backups_alone() {
     world.backup_with("b", |s| s.reclaim_policy = ReclaimPolicy::Delete).await;
     let status = world.finished("b").await.status.unwrap();
     assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
-    assert!(world.event_reasons(ADMIN, "b").await.contains(&"Succeeded".to_owned()), "events can be published");
+    world.events(ADMIN, "b", &["Succeeded"]).await;
     let api: Api<api::ApplicationBackup> = world.api(ADMIN);
     api.delete("b", &DeleteParams::default()).await.unwrap();
     until("the backup to go", || async { api.get_opt("b").await.unwrap().is_none().then_some(()) }).await;

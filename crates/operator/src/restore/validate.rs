@@ -283,13 +283,13 @@ fn missing_kinds(point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {
     (!missing.is_empty()).then(|| Refusal { reason: "KindMissing", message: missing.join("; ") })
 }
 
-/// What the cluster lacks to take objects of that kind at that version; nothing if it does. A definition that comes along helps only
-/// where there is none: one that is there is never changed.
-fn lacks(
-    ObjectKey { group, kind, version, .. }: &ObjectKey,
-    point: &PointFacts,
-    catalog: &ApiCatalog,
-) -> Option<String> {
+/// What the cluster lacks to take an object of that kind at that version, or rewritten to another; nothing if it takes it. A definition that
+/// comes along helps only where there is none: one that is there is never changed.
+fn lacks(key: &ObjectKey, point: &PointFacts, catalog: &ApiCatalog) -> Option<String> {
+    if application::versions::check(catalog, key).is_ok() {
+        return None;
+    }
+    let ObjectKey { group, kind, version, .. } = key;
     if let Some(served) = catalog.get(group, kind) {
         let versions = served.versions.join(", ");
         return (!served.versions.contains(version)).then(|| {

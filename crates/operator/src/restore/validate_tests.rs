@@ -195,6 +195,16 @@ fn what_the_target_lacks_is_named_before_anything_is_made() {
 }
 
 #[test]
+fn a_kind_that_can_be_rewritten_to_what_the_target_serves_is_taken() {
+    let job = ObjectKey { version: "v1beta1".into(), ..key("batch", "CronJob", None, "nightly") };
+    let point = PointFacts { inventory: Inventory::pick(vec![job], &Picking::default()), ..point() };
+    let with = |version| TargetFacts { catalog: serving(&[CORE, ("batch", version, &["CronJob"])]), ..cluster() };
+    let missing = |cluster| missing_kinds(&point, &cluster).map(|refusal| refusal.message);
+    assert_eq!(missing(with("v1")), None);
+    assert!(missing(with("v2")).is_some_and(|said| said.contains("has it in v1beta1")));
+}
+
+#[test]
 fn a_definition_that_comes_along_makes_its_kind_known() {
     let cluster = TargetFacts { catalog: serving(&[CORE]), ..cluster() };
     let with = |version| PointFacts { defines: defines(version), ..point() };

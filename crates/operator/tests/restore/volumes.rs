@@ -30,7 +30,7 @@ async fn assert_not_handed_over(world: &World, name: &str, said: &str) {
     let failed = status.objects.unwrap();
     assert_eq!(failed.failed, 1, "{failed:?}");
     assert!(failed.failed_items[0].item.contains("Deployment"), "{failed:?}");
-    assert!(world.event_reasons(ADMIN, name).await.contains(&"VolumeMissed".to_owned()));
+    world.events(ADMIN, name, &["VolumeMissed"]).await;
     until("the volume that was not filled to go", || async {
         let left = volumes_of(world, namespace).await;
         let unfilled = left.iter().filter(|v| {

@@ -91,7 +91,8 @@ pub fn short_limits() -> Limits {
         probe_interval: Duration::from_secs(2),
         probe_retry: Duration::from_millis(300),
         probe_timeout: Duration::from_secs(20),
-        mover_start_deadline: Duration::from_secs(2),
+        // The played node is late on a busy machine.
+        mover_start_deadline: Duration::from_secs(6),
         sweep_interval: Duration::from_secs(1),
         lease_duration: Duration::from_secs(2),
         lease_renew_deadline: Duration::from_millis(1500),
@@ -268,8 +269,18 @@ impl World {
         left
     }
 
+    /// Waits for events about an object: they are published after what they tell of.
+    pub async fn events(&self, namespace: &str, name: &str, reasons: &[&str]) {
+        for reason in reasons {
+            until(&format!("the event {reason} about {name}"), || async {
+                self.event_reasons(namespace, name).await.iter().any(|found| found == reason).then_some(())
+            })
+            .await;
+        }
+    }
+
     /// Reasons of the events about an object.
-    pub async fn event_reasons(&self, namespace: &str, name: &str) -> Vec<String> {
+    async fn event_reasons(&self, namespace: &str, name: &str) -> Vec<String> {
         let events = self.api::<Event>(namespace).list(&ListParams::default()).await.unwrap().items;
         let about = |e: &Event| e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(name);
         events.into_iter().filter(about).filter_map(|e| e.reason).collect()
