@@ -978,6 +978,8 @@ class Small(Case):
             "twice": text().replace(b'"version":1', b'"version":1,"version":1'),
             "no valid JSON": text()[:-1], "it is not an object": text(source=[]),
             "not JSON": text().replace(b"true", b"NaN", 1),
+            "unknown field z": text(objects=root["table"] | {"z": 1}), "source: it is not text": text(
+                source={"kind": "paths", "host": 5}), "packs: it is not an object": text(packs=[1]),
             "higher than 24": text(objects=root["table"] | {"height": 25}),
             "no valid JSON: ": b"[" * 100_000,
         }
@@ -1013,13 +1015,28 @@ class Small(Case):
         good = small_writer.checked(fields)
         name = f"epochs/{5:016x}"
         self.assertEqual(keys.parse_epoch(good, name), 5)
-        changes = [{"x": 1}, {"format": "orlop-key"}, {"epoch": 6}, {"epoch": "5"}, {"epoch": 5.0}, {"epoch": 0},
-                   {"epoch": "x" * 20_000}]
-        hostile = [small_writer.checked(fields | change) for change in changes]
-        hostile += [small_writer.checked({"format": "orlop-epoch", "version": 1}), b"", good[:-1], good + b"\n",
-                    b" " + good, good.replace(b"}", b" }"), good.replace(b"5", b"6", 1)]
-        for bad in hostile:
-            with self.subTest(bad[:80]), self.assertRaises(Damage):
+        def signed(text):
+            return text + primitives.blake3(text).hexdigest().encode() + b'"}\n'
+
+        start = b'{"format":"orlop-epoch","version":1,"epoch":5,'
+        self.assertEqual(keys.parse_epoch(signed(start + b'"checksum":"'), name), 5)
+        hostile = [
+            (small_writer.checked(fields | change), what) for what, change in [
+                ("other fields", {"x": 1}), ("its format", {"format": "orlop-key"}), ("of its name", {"epoch": 6}),
+                ("number from 0", {"epoch": "5"}), ("number from 0", {"epoch": 5.0}), ("first epoch", {"epoch": 0}),
+                ("number from 0", {"epoch": 2 ** 64}), ("longer than 16 KiB", {"epoch": "x" * 20_000})]]
+        hostile += [
+            (small_writer.checked({"format": "orlop-epoch", "version": 1}), "other fields"),
+            (good.replace(b"5", b"6", 1), "its checksum differs"),
+            (signed(b" " + start + b'"checksum":"'), "not one line"),
+            (signed(b"{\r" + start[1:] + b'"checksum":"'), "not one line"),
+            (signed(b"{\n" + start[1:] + b'"checksum":"'), "not one line"),
+            (signed(start + b'"other":"'), "last field is not the checksum"),
+            (signed(start + b'"x":{"checksum":"'), "last field is not the checksum"),
+            (signed(start + b'"x":{"y":1,"checksum":"'), "no valid JSON"),
+            *((bad, "not one line") for bad in [b"", good[:-1], good + b"\n", b" " + good, good.replace(b"}", b" }")])]
+        for bad, what in hostile:
+            with self.subTest(bad[:80]), self.assertRaisesRegex(Damage, what):
                 keys.parse_epoch(bad, name)
         with self.assertRaises(primitives.Unsupported):
             keys.parse_epoch(small_writer.checked(fields | {"version": 2, "x": 1}), name)
@@ -1035,6 +1052,11 @@ class Small(Case):
                 key.write_bytes(small_writer.checked(fields | {"cost": fields["cost"] | cost}))
                 self.refuse("opens no key", "list")
         self.assertEqual(derivations, [])
+        for field, value, what in [
+                ("domain", "other", "its domain"), ("method", "none", "its method"), ("key", "0" * 32, "its key id"),
+                ("salt", "0" * 31, "salt: "), ("sealed", "0" * 97, "sealed: "), ("repository", 5, "repository: ")]:
+            key.write_bytes(small_writer.checked(fields | {field: value}))
+            self.refuse(what, "list")
         key.write_bytes(small_writer.checked(fields))
         # A key that an interrupted creation left, and a damaged one, do not keep the right one from opening it.
         for number, change in enumerate([{"repository": "0" * 32}, {"cost": {}}]):
