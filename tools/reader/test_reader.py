@@ -173,6 +173,12 @@ def snapshot(top):
     return found
 
 
+def image_hash(path):
+    """Of the whole content; holes read as zeros."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def differences(one, two):
     lines = []
     for path in sorted(one.keys() | two.keys()):
@@ -341,8 +347,10 @@ class Orlop(Case):
             self.orlop_succeeds("backup", "--image", image, "--name", "disk", "--id", "p0")
             for generation in range(1, 12):
                 with open(self.folder / "changes", "w") as changes:
-                    for _ in range(100):
-                        offset, length = (3 << 20) + 4096 * chance.randrange(2048), chance.randrange(1, 4097)
+                    # Besides many small ones: across the border of the segments, up to the end, and over whole parts.
+                    ranges = [(2 ** 30 - 3000, 5_000), (2 ** 30 + 4_000, 1_000), (4_000_000, 150_000)]
+                    ranges += [((3 << 20) + 4096 * chance.randrange(2048), chance.randrange(1, 4097)) for _ in range(100)]
+                    for offset, length in ranges:
                         os.pwrite(file.fileno(), chance.choice([chance.randbytes(length), bytes(length)]), offset)
                         changes.write(f"{offset} {length}\n")
                 self.orlop_succeeds("backup", "--image", image, "--name", "disk", "--id", f"p{generation}",
@@ -355,12 +363,12 @@ class Orlop(Case):
         self.assertIn("0 things are wrong", self.succeed("check"))
 
     def test_a_stream_comes_back(self):
-        dump = random.Random(5).randbytes(7 << 20)
-        command = [ORLOP, "repo", "backup", "--stdin", "orders.sql", "--id", "one", "--location",
-                   f"file://{self.repository}", "--password-file", str(self.password)]
-        subprocess.run(command, input=dump, check=True, capture_output=True, timeout=300)
-        self.succeed("restore", "one", self.folder / "back")
-        self.assertEqual((self.folder / "back").read_bytes(), dump)
+        for id, dump in ("one", random.Random(5).randbytes(7 << 20) + bytes(3 << 20) + b"the end"), ("empty", b""):
+            command = [ORLOP, "repo", "backup", "--stdin", "orders.sql", "--id", id, "--location",
+                       f"file://{self.repository}", "--password-file", str(self.password)]
+            subprocess.run(command, input=dump, check=True, capture_output=True, timeout=300)
+            self.succeed("restore", id, self.folder / id)
+            self.assertEqual((self.folder / id).read_bytes(), dump)
         self.assertIn("0 things are wrong", self.succeed("check"))
 
     def test_later_backups_share_and_stay_apart(self):
@@ -579,11 +587,16 @@ class Small(Case):
 
     @needs_orlop
     def test_orlop_accepts_it(self):
-        size, _, streamed, _, _ = self.build_all()
+        self.build_all()
         self.orlop_succeeds("check", "--read-data")
         self.orlop_succeeds("restore", "one", self.folder / "theirs", "--volume", "shop/files")
         self.succeed("restore", "one", self.folder / "ours", "--volume", "shop/files")
         self.assertEqual(differences(snapshot(self.folder / "theirs"), snapshot(self.folder / "ours")), [])
+        for name in "shop/data", "shop/dump":
+            their, our = (self.folder / f"{side} {name[5:]}" for side in ("their", "our"))
+            self.orlop_succeeds("restore", "one", their, "--volume", name)
+            self.succeed("restore", "one", our, "--volume", name)
+            self.assertEqual(image_hash(their), image_hash(our))
 
     def test_every_flip_is_noticed(self):
         self.writer.begin_pack(0)
@@ -592,6 +605,19 @@ class Small(Case):
         segments = {bytes(4): segment_value(extents_table(self.writer, extents), extents)}
         self.publish(self.writer.root("shop/data", "volume", self.writer.table(segments), 8192))
         flip_everywhere(self, every=5)
+
+    def test_truncation_is_noticed(self):
+        self.build_all()
+        for path in self.objects():
+            whole = path.read_bytes()
+            for length in {0, 1, 20, 50, len(whole) // 2, len(whole) - 1}:
+                with self.subTest(path=path.name, length=length):
+                    path.write_bytes(whole[:length])
+                    self.assertEqual(self.read("check")[0], 1)
+            path.write_bytes(whole + b"x")
+            self.assertEqual(self.read("check")[0], 1, path)
+            path.write_bytes(whole)
+        self.succeed("check")
 
     def test_missing_objects_are_noticed(self):
         self.build_all()
@@ -881,6 +907,8 @@ class Small(Case):
             "stored length": ("impossible length", field(0, 2, 16)),
             "between": ("does not reach up to the trailer", lambda writer: writer.end_pack(gap=b"x")),
             "version": ("has version 2", header(8, struct.pack("<I", 2))),
+            "blobs": ("more than 65536", lambda writer: writer.end_pack(bytes(4 + 65_537 * 45))),
+            "short directory": ("directory is too short", lambda writer: writer.end_pack(b"\0\0\0")),
             "pack id": ("another pack id than the name", header(35, b"\1")),
             "epoch": ("epoch 2, which was never opened", lambda writer: self.other_epoch(writer)),
         }
@@ -943,6 +971,17 @@ class Small(Case):
         run = next(path for path in self.objects() if self.kind(path) == "run")
         run.rename(run.with_name(run.name[:-1] + "5"))
         self.refuse("its name is that of another run", "check")
+
+    def test_claimed_lengths(self):
+        """What a reference claims must not make the reader take memory, or read what is not there."""
+        for stored, plain, what in [
+                (26, 2 ** 24 + 1, "longer than 16 MiB"), (2 ** 32 - 1, 9, "ends too early"), (15, 9, "its seal")]:
+            self.again()
+            blob = self.writer.blob(b"some text")
+            table = extents_table(self.writer, [extent(0, 9, 0, blob[:60] + struct.pack("<II", stored, plain))])
+            self.publish(self.writer.root("/s", "stream", table, 9))
+            self.refuse(what, "restore", "one", self.folder / "target")
+            self.refuse("a reference differs", "check")
 
     def test_another_id(self):
         """A blob that opens and decompresses, but is not the one that is meant."""
