@@ -110,14 +110,17 @@ class Checker:
 
     def check_run(self, name):
         run = Run(self.repository.folder, self.repository.keys, name)
-        self.guarded(name, self.check_epoch, run.epoch)
-        for reference, kind in run.entries():
-            try:
-                listed = self.listed(reference)
-                require(listed is None or listed[1] == kind, 
-                        f"it says another kind of a blob than {pack_name(reference.pack)}")
-            except WRONG as error:
-                self.found(name, error)
+        try:
+            self.guarded(name, self.check_epoch, run.epoch)
+            for reference, kind in run.entries():
+                try:
+                    listed = self.listed(reference)
+                    require(listed is None or listed[1] == kind,
+                            f"it says another kind of a blob than {pack_name(reference.pack)}")
+                except WRONG as error:
+                    self.found(name, error)
+        finally:
+            run.close()
 
     # Recovery points
 

@@ -62,6 +62,7 @@ def parse_entry(value):
     require(DIRECTORY <= kind <= HARD_LINK, f"an entry has the unknown kind {kind}")
     require(mode <= 0o7777, "an entry has an impossible mode")
     uid, gid, mtime, ctime = cursor.u32(), cursor.u32(), parse_time(cursor), parse_time(cursor)
+    require(0xFFFFFFFF not in (uid, gid), "an entry has an impossible owner")
     inode, _, _ = cursor.u64(), cursor.u32(), cursor.u32()
     # The list grows with what is there, not with the count that is claimed.
     xattrs = [(cursor.counted(), cursor.counted()) for _ in range(cursor.u32())]

@@ -96,19 +96,33 @@ class Pack:
 
 
 class Run:
-    """An index run, section 8."""
+    """An open index run, section 8. Only its directory is in memory."""
+
+    HEADER = 8 + 4 + 24 + 4
+    SECTIONS_LIMIT = 16
 
     def __init__(self, folder, keys, name):
-        self.name, self.data = name, folder.read(name, RUN_LIMIT)
-        cursor = Cursor(self.data, "the header")
+        self.file = folder.open(name, RUN_LIMIT)
+        try:
+            self._open(keys, name)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        self.file.close()
+
+    def _open(self, keys, name):
+        data = self.file.read(0, min(self.file.length, self.HEADER + self.SECTIONS_LIMIT * 20 + 4))
+        cursor = Cursor(data, "the header")
         require(cursor.take(8) == b"ORLOPIDX", "the magic of the header differs")
         version = cursor.u32()
         identifier = cursor.take(24)
         epoch, writer, sequence = struct.unpack("<Q12sI", identifier)
         count = cursor.u32()
-        require(count <= 16, "it has more than 16 sections")
+        require(count <= self.SECTIONS_LIMIT, f"it has more than {self.SECTIONS_LIMIT} sections")
         sections = [(cursor.u32(), cursor.u64(), cursor.u64()) for _ in range(count)]
-        checksum = crc32c(self.data[:cursor.at])
+        checksum = crc32c(data[:cursor.at])
         require(cursor.u32() == checksum, "the checksum of the header differs")
         # Version and name are compared after the checksum, so that damage is called damage.
         check_version(version, "the index run")
@@ -117,19 +131,19 @@ class Run:
         self.epoch = epoch
         at, known = cursor.at, {}
         for kind, offset, length in sections:
-            require(offset == at and length <= len(self.data) - at, "its sections do not lie back to back")
+            require(offset == at and length <= self.file.length - at, "its sections do not lie back to back")
             if kind in (1, 2):  # Others are ignored: later versions may add some.
                 require(kind not in known, f"it has two sections of kind {kind}")
                 known[kind] = (offset, length)
             at += length
-        require(at == len(self.data), "something follows its sections")
+        require(at == self.file.length, "something follows its sections")
         require(1 in known and 2 in known, "it lacks its blocks or its directory")
         self.seal = Seal(derive("index run", keys.data + identifier), identifier)
         self.blocks = self._directory(*known[2], *known[1])
 
     def _directory(self, offset, length, at, blocks_length):
         end = at + blocks_length
-        plain = self.seal.open(self.data[offset:offset + length], offset, "the directory")
+        plain = self.seal.open(self.file.read(offset, length), offset, "the directory")
         require(len(plain) >= 4 and len(plain) == 4 + 48 * struct.unpack("<I", plain[:4])[0],
                 "the directory has another length than its blocks")
         blocks = []
@@ -144,7 +158,7 @@ class Run:
 
     def block(self, index):
         first, offset, length = self.blocks[index]
-        plain = self.seal.open(self.data[offset:offset + length], offset, "the block")
+        plain = self.seal.open(self.file.read(offset, length), offset, "the block")
         entries = [(Reference.parse(plain[at:at + 68]), plain[at + 68]) for at in range(0, len(plain), 69)]
         require(entries[0][0].blob == first, f"the block at {offset} begins with another blob")
         return entries

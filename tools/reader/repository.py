@@ -22,13 +22,16 @@ class Repository:
         self.keys = Keys(self._master_key(passphrase))
         self.packs = Cache(32, drop=Pack.close)
         self.blobs = Cache(2 * BLOB_LIMIT, weigh=len)
-        self.runs = Cache(2)
+        self.runs = Cache(64, drop=Run.close)
+        # Where moved blobs are, or that no index run knows: a table or volume may ask for many in one pack.
+        self.places = Cache(100_000)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.packs.clear()
+        self.runs.clear()
 
     def of_kind(self, kind):
         return [name for name in self.names if kind_of_name(name) == kind]
@@ -67,6 +70,12 @@ class Repository:
 
     def moved(self, reference):
         """Where the index runs say a blob is whose pack is not there."""
+        place = self.places.get((reference.blob, reference.plain), lambda: self._look_up(reference))
+        if place is None:
+            raise Missing(f"{pack_name(reference.pack)} is not there, and no index run knows another place of its blob")
+        return place
+
+    def _look_up(self, reference):
         for name in self.of_kind("run"):
             try:
                 for other in self.run(name).find(reference.blob):
@@ -74,7 +83,7 @@ class Repository:
                         return other
             except (Damage, Unsupported):
                 continue  # Damage to one run does not keep the others from being used.
-        raise Missing(f"{pack_name(reference.pack)} is not there, and no index run knows another place of its blob")
+        return None
 
     def run(self, name):
         return self.runs.get(name, lambda: Run(self.folder, self.keys, name))

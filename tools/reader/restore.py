@@ -7,7 +7,6 @@ whatever others do in the target meanwhile.
 
 import os
 import stat
-import time
 
 import contents
 from primitives import Damage, Unsupported
@@ -22,6 +21,13 @@ def shown(name):
     """Bytes for people: no control characters, and different text for different bytes."""
     text = name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_set(name):
+    """file-tree.md, "Rules for a restore": some attributes belong to the machine or to its file system."""
+    if name in (b"security.selinux", b"security.ima", b"security.evm") or name.startswith(b"btrfs."):
+        return False
+    return name.startswith(b"system.posix_acl_") or not name.startswith(b"system.")
 
 
 def write_extents(repository, fd, size, extents):
@@ -204,13 +210,14 @@ class _Tree:
             if about.st_gid != entry.gid:
                 mode &= ~stat.S_ISGID
         for name, value in entry.xattrs:
-            if name != b"security.selinux":  # The label belongs to the policy of the machine.
+            if is_set(name):
                 steps.append(lambda name=name, value=value: os.setxattr(where, name, value, **options))
         if follow:  # A symlink has no mode of its own.
             steps.append(lambda: os.chmod(where, mode))
         seconds, nanoseconds = entry.mtime
         modified = seconds * 1_000_000_000 + nanoseconds
-        steps.append(lambda: os.utime(where, ns=(time.time_ns(), modified), **options))
+        # The access time is not stored, and that of the restore would tell nothing.
+        steps.append(lambda: os.utime(where, ns=(modified, modified), **options))
         for step in steps:
             try:
                 step()

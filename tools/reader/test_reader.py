@@ -336,7 +336,7 @@ class Orlop(Case):
         self.assertIn("names/\\xff\\xfe\\x80", listed)
 
     def test_volumes_come_back_in_every_generation(self):
-        """A sparse image over two segments, and incrementals of it by lists of changes, so many that it is compacted."""
+        """A sparse image over two segments, and incrementals by lists of changes, so many that it is compacted."""
         seed = random.randrange(2 ** 32)
         chance = random.Random(seed)
         image = self.folder / "image"
@@ -349,7 +349,8 @@ class Orlop(Case):
                 with open(self.folder / "changes", "w") as changes:
                     # Besides many small ones: across the border of the segments, up to the end, and over whole parts.
                     ranges = [(2 ** 30 - 3000, 5_000), (2 ** 30 + 4_000, 1_000), (4_000_000, 150_000)]
-                    ranges += [((3 << 20) + 4096 * chance.randrange(2048), chance.randrange(1, 4097)) for _ in range(100)]
+                    for _ in range(100):
+                        ranges.append(((3 << 20) + 4096 * chance.randrange(2048), chance.randrange(1, 4097)))
                     for offset, length in ranges:
                         os.pwrite(file.fileno(), chance.choice([chance.randbytes(length), bytes(length)]), offset)
                         changes.write(f"{offset} {length}\n")
@@ -745,6 +746,8 @@ class Small(Case):
             "kind 0": ("unknown kind", lambda: entry(0)),
             "kind 8": ("unknown kind", lambda: entry(8)),
             "mode": ("impossible mode", lambda: entry(2, 0o100644, good)),
+            "user": ("impossible owner", lambda: entry(2, 0o644, good, owner=(2 ** 32 - 1, 0))),
+            "group": ("impossible owner", lambda: entry(2, 0o644, good, owner=(0, 2 ** 32 - 1))),
             "nanoseconds": ("nanoseconds", lambda: entry(2, 0, good, mtime=(0, 1_000_000_000))),
             "short": ("ends too early", lambda: entry(2, further=good)[:-1]),
             "long": ("follows its end", lambda: entry(2, further=good + b"x")),
@@ -1139,6 +1142,23 @@ class Small(Case):
         self.succeed("restore", "one", elsewhere)
         self.assertEqual(os.listxattr(elsewhere / "a"), [])
         self.assertEqual(stat.S_IMODE(os.stat(elsewhere / "a").st_mode), 0o644)
+
+    def test_attributes(self):
+        """Some attributes are not set; of others it is told that they cannot be."""
+        names = [b"btrfs.compression", b"security.evm", b"security.ima", b"security.selinux", b"system.nfs4_acl"]
+        file = file_of_extents(0, [])
+        good = entry(2, 0o640, file, [(name, b"x") for name in names] + [(b"user.x", b"y")])
+        bad = entry(2, 0o640, file, [(b"nonsense", b""), (b"user.x\0", b""), (b"user.y", b"z")])
+        self.publish_tree({b"": entry(1, 0o755), b"bad": bad, b"good": good})
+        status, _, errors = self.read("restore", "one", self.folder / "target")
+        self.assertEqual(status, 3)
+        self.assertEqual([line[:5] for line in errors.splitlines()], ["bad: ", "bad: ", "2 thi"])
+        for name, expected in ("good", {"user.x": b"y"}), ("bad", {"user.y": b"z"}):
+            path = self.folder / "target" / name
+            about = os.stat(path)
+            self.assertEqual((stat.S_IMODE(about.st_mode), about.st_mtime_ns), (0o640, 10 ** 18 + 5))
+            self.assertEqual(about.st_atime_ns, about.st_mtime_ns)
+            self.assertEqual({key: os.getxattr(path, key) for key in os.listxattr(path)}, expected)
 
     def test_very_deep(self):
         """Deeper than a process may have files open, and than a path may be long."""
