@@ -2,10 +2,11 @@
 
 import bisect
 
+import applications
 import contents
 from keys import parse_configuration, parse_epoch, parse_key
 from packs import Pack, Run
-from primitives import Cache, Damage, Missing, Unsupported, parse_canonical, require
+from primitives import Cache, Damage, Missing, Unsupported, require
 from store import PACK_LIMIT, SMALL_LIMIT, pack_name
 
 # What can be wrong with one thing, so that the others are looked at all the same.
@@ -149,19 +150,13 @@ class Checker:
         point = self.repository.point(id)
         for pack, length in point.packs:
             self.guarded(name, self.check_pack_of_point, pack, length)
-        for table in point.objects, point.ledger:
-            if table is not None:
-                self.guarded(name, self.check_documents, table)
+        self.guarded(name, applications.check, self.repository, point, self.page)
         for root in point.roots:
             self.guarded(f"{name}: {root.name}", self.check_tree if root.kind == "tree" else self.check_image, root)
 
     def check_pack_of_point(self, pack, length):
         with self.repository.folder.open(pack_name(pack), PACK_LIMIT) as file:
             require(file.length == length, f"{pack_name(pack)} has {file.length} bytes instead of {length}")
-
-    def check_documents(self, table):
-        for _, value in self.repository.entries(table, self.page):
-            parse_canonical(value)
 
     def check_tree(self, root):
         files, size = 0, 0

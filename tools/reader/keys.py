@@ -8,7 +8,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from primitives import Damage, number_of, parse_checked, parse_hex, require
+from primitives import Damage, number_of, open_checked, parse_checked, parse_hex, require, text_of
 
 TAG = 16
 
@@ -44,7 +44,7 @@ class Keys:
 def unwrap_master_key(data, name, repository, passphrase):
     """Section 4: the master key that an object under keys/ holds, or None if this passphrase does not open it."""
     fields = parse_key(data, name)
-    if fields["repository"] != repository.hex():
+    if fields is None or fields["repository"] != repository.hex():
         return None  # An interrupted creation left it.
     cost = fields["cost"]
     try:
@@ -61,11 +61,14 @@ def unwrap_master_key(data, name, repository, passphrase):
 
 
 def parse_key(data, name):
+    """The fields of a key, or None if it is of a method or a domain of a later version."""
+    known = open_checked(data, "orlop-key")
+    if (known.get("method"), known.get("domain")) != ("passphrase-argon2id", "default"):
+        text_of(known.get("method"), "method"), text_of(known.get("domain"), "domain")
+        return None
     fields = parse_checked(data, "orlop-key", ["repository", "domain", "key", "method", "cost", "salt", "sealed"])
     parse_hex(fields["repository"], 16, "repository")
     require(parse_hex(fields["key"], 16, "key").hex() == name.rsplit("/", 1)[1], "its key id is not that of its name")
-    require(fields["domain"] == "default", "its domain is not default")
-    require(fields["method"] == "passphrase-argon2id", "its method is not known")
     # The limits come before any memory is spent on the derivation.
     cost = fields["cost"]
     require(isinstance(cost, dict) and list(cost) == ["memoryKib", "passes", "lanes"], "its cost has other fields")

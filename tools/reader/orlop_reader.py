@@ -10,10 +10,11 @@ import os
 import sys
 import time
 
+import applications
 import contents
 import restore
 from check import Checker
-from primitives import Damage, Unsupported, parse_canonical
+from primitives import Damage, Unsupported, spell_canonical
 from repository import Repository
 from restore import shown
 
@@ -97,11 +98,26 @@ def check(repository, _):
     return 1 if checker.findings else 0
 
 
-def print_documents(repository, table):
+def print_line(line):
+    sys.stdout.buffer.write(line + b"\n")
+
+
+def print_objects(repository, arguments):
+    table = repository.point(arguments.id).objects
     if table is not None:
-        for _, value in repository.entries(table):
-            parse_canonical(value)
-            sys.stdout.buffer.write(value + b"\n")
+        for _, _, value in applications.objects(repository, table):
+            print_line(value)  # Canonical JSON has no line break in it.
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def print_ledger(repository, arguments):
+    table = repository.point(arguments.id).ledger
+    if table is not None:
+        for _, name, fields in applications.ledger(repository, table):
+            # What the entry is about is only in its key.
+            print_line(spell_canonical(fields | {
+                "group": name.group, "kind": name.kind, "namespace": name.namespace, "name": name.name}))
     sys.stdout.buffer.flush()
     return 0
 
@@ -111,8 +127,8 @@ COMMANDS = {
     "ls": list_contents,
     "restore": restore_contents,
     "check": check,
-    "objects": lambda repository, arguments: print_documents(repository, repository.point(arguments.id).objects),
-    "ledger": lambda repository, arguments: print_documents(repository, repository.point(arguments.id).ledger),
+    "objects": print_objects,
+    "ledger": print_ledger,
 }
 
 

@@ -72,7 +72,7 @@ def parse_point(data, id, keys):
     for pack in value["packs"]:
         fields_of(pack, ["id", "bytes"], [], "packs")
         packs.append((parse_hex(pack["id"], 24, "packs"), number_of(pack["bytes"], "packs", PACK_LIMIT)))
-    require(all(one[0] < two[0] for one, two in zip(packs, packs[1:])), "its packs are not sorted")
+    require(len({pack for pack, _ in packs}) == len(packs), "it names a pack twice")
     tables = {name: Table.from_json(value[name], name) if name in value else None for name in ("objects", "ledger")}
     return Point(id, value, tables["objects"], tables["ledger"], roots, packs)
 

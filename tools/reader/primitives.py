@@ -150,12 +150,15 @@ def _spell(value):
 def parse_canonical(data):
     """JSON in the one spelling of section 9."""
     value = parse_json(data)
+    require(spell_canonical(value) == data, "the JSON is not in its one spelling")
+    return value
+
+
+def spell_canonical(value):
     try:
-        spelled = _spell(value).encode("utf-8")
+        return _spell(value).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise Damage(f"no valid JSON: {error}") from error
-    require(spelled == data, "the JSON is not in its one spelling")
-    return value
 
 
 def check_version(version, what):
@@ -164,8 +167,8 @@ def check_version(version, what):
         raise Unsupported(f"{what} has version {version}, and this reader knows version 1 only")
 
 
-def parse_checked(data, kind, fields):
-    """Checked JSON, section 2. Returns its fields."""
+def open_checked(data, kind):
+    """Checked JSON, section 2, of which the fields are not known yet. Returns them."""
     require(len(data) <= 16 * 1024, "checked JSON is longer than 16 KiB")
     require(data[:1] == b"{" and data[-3:] == b'"}\n' and data.count(b"\n") == 1 and b"\r" not in data,
             "it is not one line of JSON with a checksum at its end")
@@ -176,6 +179,12 @@ def parse_checked(data, kind, fields):
     require(value.get("format") == kind, f"its format is not {kind}")
     # The version comes before the fields: a later one may have others.
     check_version(value.get("version"), kind)
+    return value
+
+
+def parse_checked(data, kind, fields):
+    """Checked JSON with just these fields, in this order."""
+    value = open_checked(data, kind)
     require(list(value) == ["format", "version", *fields, "checksum"], "it has other fields, or in another order")
     return value
 

@@ -8,6 +8,8 @@ from store import POINT_LIMIT, SMALL_LIMIT, Folder, Reference, kind_of_name, pac
 
 KEY_LIMIT = 64 * 1024
 VALUE_LIMIT = 8 * 1024 * 1024
+# Each costs as much as it says. Who may write to the store must not keep a reader busy for ever.
+KEYS_LIMIT = 64
 
 
 class Repository:
@@ -38,7 +40,7 @@ class Repository:
 
     def _master_key(self, passphrase):
         problems = []
-        for name in self.of_kind("key"):
+        for name in self.of_kind("key")[:KEYS_LIMIT]:
             # One damaged key must not keep another one from opening the repository.
             try:
                 master = unwrap_master_key(self.folder.read(name, SMALL_LIMIT), name, self.id, passphrase)

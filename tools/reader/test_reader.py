@@ -533,14 +533,18 @@ class Small(Case):
                  2 * gib + 12288: parts[3], 3 * gib: parts[4], 3 * gib + 100_000: b"a small blob"}
         stream = [extent(at * 65536, 65536, 0, blobs[at % 5]) for at in range(1000) if at % 7]
         streamed = b"".join(parts[at % 5] if at % 7 else bytes(65536) for at in range(1000)) + bytes(10)
-        objects = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"n{number}"}} for number in range(3)]
+        objects = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"n{number}", "namespace": "shop"}}
+                   for number in range(3)]
+        ledger = {b"a\0\0ConfigMap\0shop\0n%d" % number: {"version": "v1", "outcome": "stored"} for number in range(3)}
+        ledger[b"a\0\0Event\0shop\0~"] = {"version": "v1", "outcome": "skipped", "rule": "events"}
+        ledger[b"a\0orlop.io\0Volume\0shop\0data"] = {"version": "v1", "outcome": "stored"}
         claim = {"namespace": "shop", "name": "data", "object": {"kind": "PersistentVolumeClaim"}}
         self.publish(
             writer.root("shop/data", "volume", volume, size, claim=claim),
             writer.root("shop/dump", "stream", extents_table(writer, stream), len(streamed)),
             writer.root("shop/files", "tree", writer.table(tree), 1_448_576, files=2),
-            objects=writer.table({b"%d" % number: small_writer.canonical(one) for number, one in enumerate(objects)}),
-            ledger=writer.table({b"%d" % number: b'{"stored":true}' for number in range(3)}),
+            objects=writer.table({key: small_writer.canonical(one) for key, one in zip(ledger, objects)}),
+            ledger=writer.table({key: small_writer.canonical(one) for key, one in ledger.items()}),
             source={"kind": "application", "clusterId": "c", "backup": "shop/daily", "namespaces": ["shop"]})
         content = bytearray(400_000)
         for at in range(4000):
@@ -579,7 +583,10 @@ class Small(Case):
         self.assertEqual((self.folder / "tree/tied").read_bytes(), bytes(expected))
         self.assertEqual(os.stat(self.folder / "tree/small").st_nlink, 2)
         self.assertEqual(list(map(json.loads, self.succeed("objects", "one").splitlines())), objects)
-        self.assertEqual(self.succeed("ledger", "one"), '{"stored":true}\n' * 3)
+        ledger = self.succeed("ledger", "one").splitlines()
+        self.assertEqual(len(ledger), 5)
+        self.assertEqual(ledger[3], '{"group":"","kind":"Event","name":"~","namespace":"shop","outcome":"skipped",'
+                                    '"rule":"events","version":"v1"}')
         # An image is never written over another file, nor through a link to one.
         os.symlink(self.folder / "elsewhere", self.folder / "symlink")
         for target in "volume", "symlink":
@@ -1015,7 +1022,8 @@ class Small(Case):
             "/s: its kind": text(roots=[root | {"kind": "other"}]),
             "number from 0": text(stats=good["stats"] | {"files": -1}),
             "lacks object": text(roots=[root | {"claim": {"namespace": "", "name": ""}}]),
-            "not sorted": text(packs=good["packs"] * 2), "lowercase": text(packs=[{"id": "A" * 48, "bytes": 1}]),
+            "names a pack twice": text(packs=good["packs"] * 2),
+            "lowercase": text(packs=[{"id": "A" * 48, "bytes": 1}]),
             "one spelling": text().replace(b":", b": ", 1),
             "twice": text().replace(b'"version":1', b'"version":1,"version":1'),
             "no valid JSON": text()[:-1], "it is not an object": text(source=[]),
@@ -1023,13 +1031,50 @@ class Small(Case):
             "unknown field z": text(objects=root["table"] | {"z": 1}), "source: it is not text": text(
                 source={"kind": "paths", "host": 5}), "packs: it is not an object": text(packs=[1]),
             "higher than 24": text(objects=root["table"] | {"height": 25}),
-            "no valid JSON: ": b"[" * 100_000,
+            "no valid JSON: ": b"[" * 100_000, "document is not an object": b"[]",
         }
         for what, document in hostile.items():
             with self.subTest(what):
                 path.unlink()
                 self.writer.put_point("one", document)
                 self.refuse(what, "list")
+                self.refuse(what, "check")
+
+    def test_applications(self):
+        key, other = b"a\0\0ConfigMap\0shop\0x", b"a\0\0Event\0shop\0~"
+        good = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "shop"}}
+        stored, skipped = {"version": "v1", "outcome": "stored"}, {"version": "v1", "outcome": "skipped", "rule": "r"}
+        missed = {"version": "v1", "outcome": "missed", "reason": "gone"}
+        apart = good | {"apiVersion": "apps/v1"}
+        data = b"a\0orlop.io\0Volume\0shop\0x"
+
+        def publish(objects, ledger):
+            self.again()
+            tables = [self.writer.table({key: small_writer.canonical(value) for key, value in table.items()})
+                      for table in (objects, ledger)]
+            source = {"kind": "application", "clusterId": "c", "backup": "a/b", "namespaces": ["shop"]}
+            self.publish(objects=tables[0], ledger=tables[1], source=source)
+
+        for objects, ledger in ({}, {}), ({key: good}, {key: stored}), ({key: good}, {key: stored, other: skipped}):
+            publish(objects, ledger)
+            self.succeed("check")
+        hostile = [
+            ("lacks an object", {key: good}, {}), ("lacks an object", {key: good}, {other: skipped}),
+            ("against what", {key: good}, {key: skipped}), ("against what", {}, {key: stored}),
+            ("complete is not", {}, {other: missed}), ("data of shop/x", {}, {data: stored}),
+            ("unknown outcome", {}, {key: {"version": "v1", "outcome": "lost"}}),
+            ("rule", {}, {key: stored | {"rule": "r"}}),
+            ("reason", {}, {key: {"version": "v1", "outcome": "missed"}}),
+            ("unknown field", {}, {key: stored | {"x": "y"}}),
+            ("it is not text", {}, {key: skipped | {"rule": 5}}), ("another key", {key: apart}, {key: stored}),
+            ("another key", {key: good | {"kind": "Event"}}, {key: stored}), ("no metadata", {key: {}}, {key: stored}),
+            ("five texts", {}, {key[2:]: stored}), ("five texts", {}, {b"\xff" + key: stored}),
+            ("lacks scope", {}, {b"b" + key[1:]: stored}), ("lacks scope", {}, {key[:-1]: stored}),
+            ("against its scope", {}, {b"c" + key[1:]: stored}), ("against its scope", {}, {b"a\0\0X\0\0x": stored}),
+        ]
+        for what, objects, ledger in hostile:
+            with self.subTest(what):
+                publish(objects, ledger)
                 self.refuse(what, "check")
 
     def test_names(self):
@@ -1095,8 +1140,9 @@ class Small(Case):
                 self.refuse("opens no key", "list")
         self.assertEqual(derivations, [])
         for field, value, what in [
-                ("domain", "other", "its domain"), ("method", "none", "its method"), ("key", "0" * 32, "its key id"),
-                ("salt", "0" * 31, "salt: "), ("sealed", "0" * 97, "sealed: "), ("repository", 5, "repository: ")]:
+                ("domain", "other", "opens no key"), ("method", "none", "opens no key"), ("method", 5, "method: "),
+                ("key", "0" * 32, "its key id"), ("salt", "0" * 31, "salt: "), ("sealed", "0" * 97, "sealed: "),
+                ("repository", 5, "repository: ")]:
             key.write_bytes(small_writer.checked(fields | {field: value}))
             self.refuse(what, "list")
         key.write_bytes(small_writer.checked(fields))
