@@ -146,7 +146,8 @@ class SmallWriter:
 
         return sorted(self.listed, key=order)
 
-    def end_run(self, entries=None, most=949, first=None, change_sections=lambda sections, end: None, more=b""):
+    def end_run(self, entries=None, most=949, first=None, change_sections=lambda sections, end: None, more=b"",
+                change_directory=lambda directory: None, magic=b"ORLOPIDX", version=1):
         """Writes the run. What is given instead of the right thing makes it a wrong one, or one of a later version."""
         entries = self.run_entries() if entries is None else entries
         self.listed = []
@@ -159,13 +160,14 @@ class SmallWriter:
             id = first or block[0][:32]
             directory.append(struct.pack("<32sQII", id, begin + len(blocks), len(sealed), len(block)))
             blocks += sealed
+        change_directory(directory)
         sealed = self.seal("index run", identifier, begin + len(blocks),
                            struct.pack("<I", len(directory)) + b"".join(directory))
         end = begin + len(blocks) + len(sealed)
         sections = [[1, begin, len(blocks)], [2, begin + len(blocks), len(sealed)]]
         sections += [[9, end, len(more)]] if more else []
         change_sections(sections, end)
-        header = b"ORLOPIDX" + struct.pack("<I", 1) + identifier + struct.pack("<I", len(sections))
+        header = magic + struct.pack("<I", version) + identifier + struct.pack("<I", len(sections))
         header += b"".join(struct.pack("<IQQ", *section) for section in sections)
         self.put(f"domains/default/index/{EPOCH:016x}-{self.writer.hex()}-{self.runs:08x}",
                  header + struct.pack("<I", crc32c(header)) + blocks + sealed + more)
@@ -189,8 +191,8 @@ class SmallWriter:
                 document[name] = table_json(table)
         self.put_point(id, canonical(document))
 
-    def put_point(self, id, text):
-        head, nonce = b"ORLOPPNT" + struct.pack("<I", 1), os.urandom(12)
+    def put_point(self, id, text, magic=b"ORLOPPNT", version=1):
+        head, nonce = magic + struct.pack("<I", version), os.urandom(12)
         cipher = AESGCM(derive("recovery point", self.data + id.encode()))
         self.put(f"domains/default/points/{id}", head + nonce + cipher.encrypt(nonce, text, head + id.encode()))
 

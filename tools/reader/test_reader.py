@@ -916,6 +916,7 @@ class Small(Case):
             "great plain length": ("impossible length", field(1, 3, 2 ** 24 + 1)),
             "stored length": ("impossible length", field(0, 2, 16)),
             "between": ("does not reach up to the trailer", lambda writer: writer.end_pack(gap=b"x")),
+            "magic": ("magic of the header", header(0, b"ORLOPPAX")),
             "version": ("has version 2", header(8, struct.pack("<I", 2))),
             "blobs": ("more than 65536", lambda writer: writer.end_pack(bytes(4 + 65_537 * 45))),
             "short directory": ("directory is too short", lambda writer: writer.end_pack(b"\0\0\0")),
@@ -962,6 +963,14 @@ class Small(Case):
             "section short": ("follows its sections", section(1, 2, 50)),
             "section kind": ("lacks its blocks", section(0, 0, 7)),
             "section twice": ("two sections", section(0, 0, 2)),
+            "magic": ("magic of the header", run(magic=b"ORLOPIDY")),
+            "version": ("has version 2", run(version=2)),
+            "blocks": ("do not fill their section", run(change_directory=lambda directory: directory.pop())),
+            "blocks' order": ("back to back", run(change_directory=lambda directory: directory.reverse())),
+            "blocks' ids": ("blocks are not in order", run(change_directory=lambda directory: directory.__setitem__(
+                0, b"\xff" * 32 + directory[0][32:]))),
+            "blocks' count": ("another length than its blocks", run(
+                change_directory=lambda directory: directory.append(b"x"))),
             "sections": ("more than 16", run(change_sections=lambda found, end: found.extend([[7, end, 0]] * 15))),
         }
         for name, (what, make) in hostile.items():
@@ -992,6 +1001,14 @@ class Small(Case):
             self.publish(self.writer.root("/s", "stream", table, 9))
             self.refuse(what, "restore", "one", self.folder / "target")
             self.refuse("a reference differs", "check")
+
+    def test_tables_of_extents(self):
+        for key, length, what in (bytes(7), 76, "has not eight bytes"), (bytes(8), 75, "another length than it should"):
+            self.again()
+            value = extent(0, 9, 0, self.writer.blob(b"some text"))[8:8 + length]
+            self.publish(self.writer.root("/s", "stream", self.writer.table({key: value}), 9))
+            self.refuse(what, "restore", "one", self.folder / "target")
+            self.refuse(what, "check")
 
     def test_another_id(self):
         """A blob that opens and decompresses, but is not the one that is meant."""
@@ -1033,12 +1050,29 @@ class Small(Case):
             "higher than 24": text(objects=root["table"] | {"height": 25}),
             "no valid JSON: ": b"[" * 100_000, "document is not an object": b"[]",
         }
+        app = {"kind": "application", "clusterId": "c", "backup": "a/b", "namespaces": []}
+        claim = {"namespace": "", "name": "", "object": []}
+        hostile |= {
+            "complete is neither": text(complete=1), "stats: unknown field": text(stats=good["stats"] | {"x": 1}),
+            "roots or packs are not lists": text(packs={}), "source: unknown field": text(source=app | {"x": ""}),
+            "namespaces: it is not a list": text(source=app | {"namespaces": "a"}),
+            "files: it is not a number": text(roots=[root | {"files": True}]),
+            "started: it is not a time": text(roots=[root | {"started": 5}]),
+            "claim: its object": text(roots=[root | {"claim": claim}]),
+        }
         for what, document in hostile.items():
             with self.subTest(what):
                 path.unlink()
                 self.writer.put_point("one", document)
                 self.refuse(what, "list")
                 self.refuse(what, "check")
+        for how, what in ({"version": 2}, "has version 2"), ({"magic": b"ORLOPPNX"}, "its magic differs"):
+            path.unlink()
+            self.writer.put_point("one", text(), **how)
+            self.refuse(what, "list")
+        path.write_bytes(path.read_bytes()[:12])
+        path.write_bytes(b"ORLOPPNT" + path.read_bytes()[8:])
+        self.refuse("too short for a recovery point", "list")
 
     def test_applications(self):
         key, other = b"a\0\0ConfigMap\0shop\0x", b"a\0\0Event\0shop\0~"
@@ -1125,6 +1159,10 @@ class Small(Case):
         for bad, what in hostile:
             with self.subTest(bad[:80]), self.assertRaisesRegex(Damage, what):
                 keys.parse_epoch(bad, name)
+        fields = {"format": "orlop-repository", "version": 1, "repository": "0" * 32, "conditionalCreate": 1}
+        with self.assertRaisesRegex(Damage, "conditionalCreate"):
+            keys.parse_configuration(small_writer.checked(fields))
+        fields = {"format": "orlop-epoch", "version": 1, "epoch": 5}
         with self.assertRaises(primitives.Unsupported):
             keys.parse_epoch(small_writer.checked(fields | {"version": 2, "x": 1}), name)
 
