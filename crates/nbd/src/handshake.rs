@@ -120,7 +120,9 @@ impl Handshake<'_> {
             Asked::Tls => {
                 self.refuse(code, option_reply::UNSUPPORTED, "the server has no TLS; connect to it in clear").await
             }
-            Asked::Other(_) => self.refuse(code, option_reply::UNSUPPORTED, "the server does not know the option").await,
+            Asked::Other(_) => {
+                self.refuse(code, option_reply::UNSUPPORTED, "the server does not know the option").await
+            }
         }
     }
 
@@ -137,7 +139,9 @@ impl Handshake<'_> {
         };
         let description = described(&export).await?;
         if description.blocks.minimum > 1 {
-            return Err(Closed::Broken("it does not ask for the block size, which it would have to keep to".to_owned()));
+            return Err(Closed::Broken(
+                "it does not ask for the block size, which it would have to keep to".to_owned(),
+            ));
         }
         self.writer.write_all(&encode_export(&description, self.structured)).await?;
         if !self.no_zeroes {

@@ -125,8 +125,7 @@ impl Request {
             }
             command::WRITE_ZEROES if features.write_zeroes => {
                 allowed(durable | command_flag::NO_HOLE)?;
-                let mode =
-                    ZeroMode { durable: has(command_flag::FUA), keep_allocated: has(command_flag::NO_HOLE) };
+                let mode = ZeroMode { durable: has(command_flag::FUA), keep_allocated: has(command_flag::NO_HOLE) };
                 Ok(Command::WriteZeroes { range: self.range(agreed, false)?, mode })
             }
             other => Err(Refusal::invalid(format!("the export does not offer the command {other}"))),

@@ -62,7 +62,8 @@ async fn what_a_device_cannot_do_is_an_error_and_the_connection_goes_on() {
     client.request(1, 0, 2, 0, 100_000).await;
     client.stream.write_all(&vec![0x25; 100_000]).await.unwrap();
     assert_eq!(client.error(2).await.0, 1);
-    for (command, offset, len, errno) in [(4, 0, 512, 1), (6, 0, 512, 1), (3, 0, 0, 1), (5, 0, 512, 22), (99, 0, 0, 22)] {
+    for (command, offset, len, errno) in [(4, 0, 512, 1), (6, 0, 512, 1), (3, 0, 0, 1), (5, 0, 512, 22), (99, 0, 0, 22)]
+    {
         client.request(command, 0, 3, offset, len).await;
         assert_eq!(client.error(3).await.0, errno, "command {command}");
     }

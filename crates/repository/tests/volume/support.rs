@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use repository::volume::{self, BackupOptions, Changes, Map, Parent, VerifySummary, VolumeSummary};
 use repository::{
-    Claim, NoProgress, Passphrase, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, Store, StoreConfig,
+    Claim, NoProgress, Passphrase, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, Store,
+    StoreConfig,
 };
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;

@@ -5,9 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use nbd::{
-    ALLOCATION, BlockSizes, Description, Device, Failure, FailureKind, Features, HOLE, Piece, Status, ZERO,
-};
+use nbd::{ALLOCATION, BlockSizes, Description, Device, Failure, FailureKind, Features, HOLE, Piece, Status, ZERO};
 use repository::volume::{self, Stretch, VolumeReader};
 
 use crate::repo::open::explain_volume;

@@ -71,11 +71,8 @@ pub(super) async fn run(place: &PlaceArgs, args: &ServeArgs, format: Format) -> 
     let stop = CancellationToken::new();
     stop_at_signals(stop.clone())?;
     let listener = listen(args).await?;
-    let offered = |root: &&Root| Offered {
-        name: root.name.clone(),
-        bytes: root.bytes,
-        uri: nbd::uri(&listener, &root.name),
-    };
+    let offered =
+        |root: &&Root| Offered { name: root.name.clone(), bytes: root.bytes, uri: nbd::uri(&listener, &root.name) };
     let offer = Offer { recovery_point: point.id.to_string(), exports: chosen.iter().map(offered).collect() };
     output::print(&output::render(format, &offer, || table(&offer), || uris(&offer))?)?;
     if listener.address().is_some_and(|address| !address.ip().is_loopback()) {
@@ -117,7 +114,11 @@ fn open_cache(repository: &Repository, args: &ServeArgs) -> Result<BlobCache> {
             let opened = DiskCache::open(folder, size).map_err(|e| {
                 let in_use = matches!(e, CacheError::InUse(_));
                 let error = Error::new("open the cache").because(e);
-                if in_use { error } else { error.next("name a folder that this user may write to, or leave --cache out") }
+                if in_use {
+                    error
+                } else {
+                    error.next("name a folder that this user may write to, or leave --cache out")
+                }
             });
             Some(Arc::new(opened?))
         }

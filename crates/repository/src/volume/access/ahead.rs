@@ -42,8 +42,9 @@ impl ReadAhead {
             return None;
         };
         let mut run = self.runs.remove(index)?;
+        // Only what goes on counts: who reads one place again and again is not on his way.
+        run.read = run.read.saturating_add(read.end.saturating_sub(run.next));
         run.next = run.next.max(read.end);
-        run.read = run.read.saturating_add(read.end - read.start);
         let end = run.next.saturating_add(self.distance).min(size);
         let start = run.fetched.max(run.next);
         // In steps of half the distance: each makes few large requests.
@@ -93,6 +94,11 @@ mod tests {
     fn who_reads_here_and_there_is_not_read_ahead_for() {
         let reads: Vec<_> = (0..40).map(|index| index * 37 % 97 * MIB..index * 37 % 97 * MIB + 4096).collect();
         check(&reads, &[]);
+    }
+
+    #[test]
+    fn who_reads_one_place_again_and_again_is_not_read_ahead_for() {
+        check(&vec![0..MIB / 4; 50], &[]);
     }
 
     #[test]

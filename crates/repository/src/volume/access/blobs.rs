@@ -17,7 +17,7 @@ use crate::volume::Error;
 use crate::{background, fetch, layout, pack};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::oneshot;
 
 /// How many requests are on their way at once.
@@ -65,8 +65,7 @@ enum Asked {
 
 impl Blobs {
     pub(super) fn new(repo: &Repository, memory: u64, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
-        let state =
-            State { cache: Lru::new(memory), wanted: HashMap::new(), queue: VecDeque::new(), workers: 0 };
+        let state = State { cache: Lru::new(memory), wanted: HashMap::new(), queue: VecDeque::new(), workers: 0 };
         Arc::new(Self { repo: repo.clone(), disk, state: Mutex::new(state) })
     }
 
@@ -107,14 +106,15 @@ impl Blobs {
         let wanted = WORKERS.min(state.workers + state.queue.len());
         for _ in state.workers..wanted {
             state.workers += 1;
-            tokio::spawn(self.clone().work());
+            tokio::spawn(Self::work(Arc::downgrade(self)));
         }
     }
 
-    async fn work(self: Arc<Self>) {
-        loop {
+    /// Reads what is in the queue, as long as there is somebody who could want it.
+    async fn work(blobs: Weak<Self>) {
+        while let Some(blobs) = blobs.upgrade() {
             let batch = {
-                let mut state = self.state();
+                let mut state = blobs.state();
                 match state.take_batch() {
                     Some(batch) => batch,
                     None => {
@@ -123,7 +123,7 @@ impl Blobs {
                     }
                 }
             };
-            self.load(batch).await;
+            blobs.load(batch).await;
         }
     }
 

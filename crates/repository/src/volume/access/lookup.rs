@@ -172,7 +172,8 @@ fn weight(node: &Node) -> u64 {
         Entries::Segments(segments) => size_of_val(&**segments),
         Entries::Extents(extents) => size_of_val(&**extents),
     };
-    let pages: usize = (0..node.page.len()).map(|index| 48 + node.page.key(index).len() + node.page.value(index).len()).sum();
+    let pages: usize =
+        (0..node.page.len()).map(|index| 48 + node.page.key(index).len() + node.page.value(index).len()).sum();
     (made + pages) as u64
 }
 
@@ -193,7 +194,8 @@ fn decode(bytes: Bytes, kind: Kind, blob: &BlobRef) -> Result<Node, Error> {
 fn decode_extents(page: &Page) -> Result<Arc<[Extent]>, Error> {
     let mut end = 0;
     let decode = |index| {
-        let extent = Extent::decode(page.key(index), page.value(index)).map_err(|what| Error::damaged(what.to_string()))?;
+        let extent =
+            Extent::decode(page.key(index), page.value(index)).map_err(|what| Error::damaged(what.to_string()))?;
         let lies = extent.end_after(end, u64::MAX);
         end = lies.ok_or_else(|| Error::damaged(format!("the extent at {} lies wrongly", extent.file_offset)))?;
         Ok(extent)
