@@ -52,19 +52,20 @@ impl Place {
         image.write_all_at(&noise(5 * MIB, 1), 0).unwrap();
         image.write_all_at(&noise(70_000, 2), 20 * MIB + 123).unwrap();
         image.write_all_at(&noise(512, 3), 40 * MIB).unwrap();
-        let words = ["backup", "--image", &self.text(name), "--name", name, "--id", id];
+        let path = self.text(name);
+        let words = ["backup", "--image", &path, "--name", name, "--id", id];
         self.run(&words).good();
         image.write_all_at(b"changed", MIB + 5000).unwrap();
         fs::write(self.path("changes"), format!("{} 7\n", MIB + 5000)).unwrap();
         let changes = self.text("changes");
         let second = format!("{id}-2");
-        let words = ["backup", "--image", &self.text(name), "--name", name, "--id", &second, "--parent", id];
+        let words = ["backup", "--image", &path, "--name", name, "--id", &second, "--parent", id];
         self.run(&[&words[..], &["--changed-ranges", &changes]].concat()).good();
     }
 
     fn serve(&self, words: &[&str]) -> Served {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orlop"));
-        let words = [&["repo", "serve", "-o", "json"], words].concat();
+        let words = [&["repo", "serve", "-o", "json"][..], words].concat();
         command.envs(self.environment()).env_remove("RUST_LOG").args(words);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

@@ -45,6 +45,7 @@ impl Served {
     fn failure(&self, what: &str, range: &Range<u64>, error: volume::Error) -> Failure {
         let text = explain_volume(format!("{what} {}", self.name), error).to_string();
         self.said.once(&text);
+        let text = text.replace("\n  next: ", "; ");
         Failure::new(FailureKind::Io, format!("{text} (bytes {} to {})", range.start, range.end))
     }
 }
