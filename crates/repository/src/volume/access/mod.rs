@@ -19,14 +19,16 @@ use super::{Error, Span, blobs_of, common, piece, span_len, span_of};
 use crate::ids::BlobRef;
 use crate::repository::Repository;
 use crate::tree::entry::Extent;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of a read that are put together at once. The blobs of a window are in memory together, and where blocks are scattered these are up
-/// to sixteen times as much.
+/// Bytes of a read that are put together at once.
 const WINDOW_LEN: u64 = 1 << 20;
+/// Plain bytes of the blobs that are in memory together for one window: one of the longest, or all of a window whose blocks of 4 KiB lie in as
+/// many blobs of 64 KiB. A hostile map may ask for more, and then gets it in turn.
+const GROUP_LEN: u64 = 16 << 20;
 /// Windows of one read that are read at once.
 const WINDOWS: usize = 3;
 /// Bytes that are read ahead at most: two requests of the longest kind, which an object store answers while a client takes the first.
@@ -141,9 +143,23 @@ impl VolumeReader {
 
     async fn window(self, window: Span) -> Result<Vec<Stretch>, Error> {
         let extents = self.pieces(&window).await?;
-        let refs = blobs_of(&extents);
-        let plain: HashMap<_, _> = refs.iter().copied().zip(self.blobs.get(&refs).await?).collect();
-        Ok(assemble(&window, &extents, &plain))
+        if extents.is_empty() {
+            return Ok(assemble(&window, &extents, &Bytes::new()));
+        }
+        let mut bytes = vec![0; in_memory(span_len(&window))];
+        let mut pieces: HashMap<_, Vec<&Extent>> = HashMap::new();
+        extents.iter().for_each(|extent| pieces.entry(extent.blob).or_default().push(extent));
+        for group in groups(&blobs_of(&extents)) {
+            for (blob, plain) in group.iter().zip(self.blobs.get(group).await?) {
+                for extent in pieces.get(blob).into_iter().flatten() {
+                    let to = in_memory(extent.file_offset - window.start);
+                    let (from, len) = (extent.blob_offset as usize, extent.len as usize);
+                    // Each was checked to lie in its blob, and each blob to have the length that its reference says.
+                    bytes[to..to + len].copy_from_slice(&plain[from..from + len]);
+                }
+            }
+        }
+        Ok(assemble(&window, &extents, &bytes.into()))
     }
 
     /// The pieces of extents that lie in a range.
@@ -184,15 +200,29 @@ fn push(found: &mut Vec<Allocation>, next: Allocation) {
     }
 }
 
-/// Puts a window together: each run of extents that touch is one stretch.
-fn assemble(window: &Span, extents: &[Extent], plain: &HashMap<BlobRef, Bytes>) -> Vec<Stretch> {
+/// Blobs that are in memory together for one window.
+fn groups(blobs: &[BlobRef]) -> Vec<&[BlobRef]> {
+    let (mut groups, mut start, mut len) = (Vec::new(), 0, 0);
+    for (index, blob) in blobs.iter().enumerate() {
+        len += u64::from(blob.plain_len);
+        if len > GROUP_LEN && index > start {
+            groups.push(&blobs[start..index]);
+            (start, len) = (index, u64::from(blob.plain_len));
+        }
+    }
+    groups.extend((start < blobs.len()).then(|| &blobs[start..]));
+    groups
+}
+
+/// The stretches of a window whose bytes are put together: each run of extents that touch is one.
+fn assemble(window: &Span, extents: &[Extent], bytes: &Bytes) -> Vec<Stretch> {
     let (mut stretches, mut at) = (Vec::new(), window.start);
     for run in extents.chunk_by(|a, b| span_of(a).end == b.file_offset) {
         let (start, end) = (run[0].file_offset, span_of(&run[run.len() - 1]).end);
         if at < start {
             stretches.push(Stretch::Zeros(start - at));
         }
-        stretches.push(Stretch::Data(join(run, plain)));
+        stretches.push(Stretch::Data(bytes.slice(in_memory(start - window.start)..in_memory(end - window.start))));
         at = end;
     }
     if at < window.end {
@@ -201,16 +231,26 @@ fn assemble(window: &Span, extents: &[Extent], plain: &HashMap<BlobRef, Bytes>) 
     stretches
 }
 
-fn join(run: &[Extent], plain: &HashMap<BlobRef, Bytes>) -> Bytes {
-    let part = |extent: &Extent| {
-        let start = extent.blob_offset as usize;
-        // Each was checked to lie in its blob, and each blob to have the length that its reference says.
-        plain[&extent.blob].slice(start..start + extent.len as usize)
-    };
-    if let [extent] = run {
-        return part(extent);
+fn in_memory(len: u64) -> usize {
+    usize::try_from(len).expect("a window is a MiB long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{BlobId, PackId, WriterId};
+
+    #[test]
+    fn a_window_has_no_more_in_memory_than_a_group_whatever_it_is_made_of() {
+        let pack = PackId { epoch: 1, writer: WriterId([0; 12]), sequence: 0 };
+        let blob = |plain_len| BlobRef { id: BlobId([0; 32]), pack, offset: 40, stored_len: 100, plain_len };
+        let check = |lens: &[u32], expected: &[usize]| {
+            let blobs: Vec<_> = lens.iter().copied().map(blob).collect();
+            assert_eq!(groups(&blobs).iter().map(|group| group.len()).collect::<Vec<_>>(), expected, "{lens:?}");
+        };
+        check(&[], &[]);
+        check(&[64 << 10; 256], &[256]);
+        check(&[16 << 20, 16 << 20, 1], &[1, 1, 1]);
+        check(&[1, 16 << 20, 1, 2], &[1, 1, 2]);
     }
-    let mut bytes = BytesMut::with_capacity(run.iter().map(|extent| extent.len as usize).sum());
-    run.iter().for_each(|extent| bytes.extend_from_slice(&part(extent)));
-    bytes.freeze()
 }
