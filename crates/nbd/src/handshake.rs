@@ -3,7 +3,9 @@
 use crate::connection::{Reader, Writer};
 use crate::device::{Description, Failure};
 use crate::limits::{MAX_OPTION_LEN, MAX_OPTIONS, MAX_SKIPPED_LEN};
-use crate::options::{Asked, Wrong, encode_context, encode_export, encode_infos, encode_reply, encode_server, pick};
+use crate::options::{
+    Asked, Wrong, encode_block_size, encode_context, encode_export, encode_infos, encode_reply, encode_server, pick,
+};
 use crate::server::Export;
 use crate::wire::{self, handshake_flag, info, option, option_reply};
 use std::io;
@@ -174,6 +176,7 @@ impl Handshake<'_> {
         };
         if go && description.blocks.minimum > 1 && !wanted.contains(&info::BLOCK_SIZE) {
             let what = "ask for the block size, and keep to it";
+            self.reply(code, option_reply::INFO, &encode_block_size(description.blocks)).await?;
             return self.refuse(code, option_reply::BLOCK_SIZE_REQUIRED, what).await;
         }
         for info in encode_infos(&description, self.structured, &export.name, &export.description, wanted) {

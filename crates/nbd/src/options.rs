@@ -152,10 +152,14 @@ pub(crate) fn encode_infos(
     if wanted.contains(&info::DESCRIPTION) && !text.is_empty() {
         infos.push(with_kind(info::DESCRIPTION, text.as_bytes()));
     }
-    let BlockSizes { minimum, preferred, maximum } = description.blocks;
-    let sizes = [minimum, preferred, maximum].map(u32::to_be_bytes).concat();
-    infos.push(with_kind(info::BLOCK_SIZE, &sizes));
+    infos.push(encode_block_size(description.blocks));
     infos
+}
+
+/// The piece of information that says what requests must look like.
+pub(crate) fn encode_block_size(blocks: BlockSizes) -> Vec<u8> {
+    let BlockSizes { minimum, preferred, maximum } = blocks;
+    [&info::BLOCK_SIZE.to_be_bytes()[..], &[minimum, preferred, maximum].map(u32::to_be_bytes).concat()].concat()
 }
 
 fn transmission_flags(description: &Description, structured: bool) -> u16 {

@@ -90,8 +90,9 @@ impl Request {
     pub(crate) fn check(&self, agreed: &Agreed<'_>) -> Result<Command, Refusal> {
         let features = agreed.description.features;
         let has = |flag| self.flags & flag != 0;
-        let allowed = |flags| self.allow_flags(flags);
-        let durable = if features.durable_writes { command_flag::FUA } else { 0 };
+        // A client may set it on any command, once it is offered.
+        let durable = if features.write && features.durable_writes { command_flag::FUA } else { 0 };
+        let allowed = |flags| self.allow_flags(flags | durable);
         match self.command {
             command::DISCONNECT => Ok(Command::Disconnect),
             command::READ => {
@@ -109,22 +110,22 @@ impl Request {
                 Err(Refusal::new(errno::PERM, "the export is read-only"))
             }
             command::WRITE => {
-                allowed(durable)?;
+                allowed(0)?;
                 Ok(Command::Write { range: self.range(agreed, true)?, durable: has(command_flag::FUA) })
             }
             command::FLUSH if features.flush => {
-                allowed(durable)?;
+                allowed(0)?;
                 match (self.offset, self.len) {
                     (0, 0) => Ok(Command::Flush),
                     _ => Err(Refusal::invalid("a flush has neither an offset nor a length")),
                 }
             }
             command::TRIM if features.trim => {
-                allowed(durable)?;
+                allowed(0)?;
                 Ok(Command::Trim { range: self.range(agreed, false)?, durable: has(command_flag::FUA) })
             }
             command::WRITE_ZEROES if features.write_zeroes => {
-                allowed(durable | command_flag::NO_HOLE)?;
+                allowed(command_flag::NO_HOLE)?;
                 let mode = ZeroMode { durable: has(command_flag::FUA), keep_allocated: has(command_flag::NO_HOLE) };
                 Ok(Command::WriteZeroes { range: self.range(agreed, false)?, mode })
             }
@@ -204,7 +205,9 @@ mod tests {
         check(errno::INVALID, request(read, 0, 1 << 20, 512), ALL);
         check(errno::INVALID, request(read, 0, u64::MAX - 511, 512), ALL);
         check(errno::NO_SPACE, request(write, 0, 1 << 20, 512), ALL);
-        check(errno::INVALID, request(read, command_flag::FUA, 0, 512), ALL);
+        check(0, request(read, command_flag::FUA, 0, 512), ALL);
+        check(errno::INVALID, request(read, command_flag::FUA, 0, 512), Features::default());
+        check(errno::INVALID, request(read, command_flag::REQ_ONE, 0, 512), ALL);
         check(errno::INVALID, request(write, command_flag::FUA, 0, 512), Features { durable_writes: false, ..ALL });
         check(errno::INVALID, request(command::TRIM, 0, 0, 512), Features { trim: false, ..ALL });
         check(0, request(command::TRIM, 0, 0, 1 << 20), ALL);

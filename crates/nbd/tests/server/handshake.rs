@@ -62,7 +62,6 @@ async fn what_is_not_there_or_not_offered_is_refused_and_the_handshake_goes_on()
         (6, go_data("none", &[]), UNKNOWN),
         // Two exports, neither without a name: nothing could be meant.
         (7, go_data("", &[]), UNKNOWN),
-        (7, go_data("a/large", &[]), BLOCK_SIZE_REQUIRED),
         (7, text(&"n".repeat(5000)), INVALID),
         (10, contexts_data("small", &["base:allocation"]), INVALID),
         (9, contexts_data("small", &[]), INVALID),
@@ -73,6 +72,10 @@ async fn what_is_not_there_or_not_offered_is_refused_and_the_handshake_goes_on()
     ] {
         assert_eq!(client.option(code, &data).await.kind, expected, "option {code} with {data:?}");
     }
+    // Who would have to keep to a block size and does not ask for it, is told it, and not served.
+    client.send_option(7, &go_data("a/large", &[])).await;
+    assert_eq!(client.option_reply(7).await.data[..6], [0, 3, 0, 0, 2, 0]);
+    assert_eq!(client.option_reply(7).await.kind, BLOCK_SIZE_REQUIRED);
     client.send_option(9, &contexts_data("small", &["base:"])).await;
     assert_eq!(client.option_reply(9).await.kind, 4);
     assert_eq!(client.option_reply(9).await.kind, ACK);
