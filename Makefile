@@ -30,7 +30,7 @@ lint: setup
 bench: setup
 	cargo build --workspace
 	target/debug/sandbox build
-	cargo test --workspace --locked --bench capture --bench large_cluster
+	cargo test --workspace --locked --bench capture --bench large_cluster --bench random_access
 
 ## The program into PREFIX/bin, with the links that make it a plug-in of kubectl.
 install: setup

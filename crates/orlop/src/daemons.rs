@@ -80,7 +80,7 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
 }
 
 /// SIGTERM is how a kubelet stops a pod, SIGINT how a person stops a program.
-fn stop_at_signals(shutdown: CancellationToken) -> Result<()> {
+pub(crate) fn stop_at_signals(shutdown: CancellationToken) -> Result<()> {
     let listen = |kind| signal(kind).map_err(|e| Error::new("listen for signals").because(e));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {

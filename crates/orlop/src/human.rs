@@ -77,6 +77,17 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| wrong())
 }
 
+/// Reads `4096`, `512MiB`, `1 GiB`; for arguments.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u32); 6] = [("", 0), ("B", 0), ("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let wrong = || format!("{text:?} is not a number of bytes, such as 4096, 512MiB or 1GiB");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = text[digits.len()..].trim();
+    let (_, shift) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
 /// Reads `key=value`; for arguments.
 pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -126,6 +137,18 @@ mod tests {
         }
         for text in ["", "10", "-5s", "soon"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, expected) in
+            [("0", 0), ("4096", 4096), ("7B", 7), ("512MiB", 512 << 20), ("1 GiB", 1 << 30), ("2tib", 2 << 40)]
+        {
+            assert_eq!(parse_bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "MiB", "1.5GiB", "-1", "5 MB", "99999999TiB", "18446744073709551616"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -11,8 +11,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("application", &[]),
     ("mover", &["repository"]),
+    ("nbd", &[]),
     ("operator", &["api", "application", "mover", "repository"]),
-    ("orlop", &["api", "application", "mover", "operator", "repository"]),
+    ("orlop", &["api", "application", "mover", "nbd", "operator", "repository"]),
     ("repository", &[]),
     ("sandbox", &[]),
     ("scenarios", &["api", "sandbox"]),
@@ -26,6 +27,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("api", &["tokio", "reqwest", "object_store", "rand", "tracing"]),
     ("application", &["object_store", "axum"]),
     ("mover", &["kube", "k8s-openapi"]),
+    ("nbd", &["kube", "object_store", "axum"]),
     ("repository", &["kube", "k8s-openapi", "axum"]),
 ];
 

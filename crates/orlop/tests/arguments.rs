@@ -23,6 +23,7 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "check"],
         &["repo", "verify"],
         &["repo", "dump"],
+        &["repo", "serve"],
         &["operator"],
         &["mover"],
     ];

@@ -41,7 +41,7 @@ where
 }
 
 /// Cuts sorted blobs into those that are read at once.
-fn requests(blobs: &[BlobRef]) -> Vec<Vec<BlobRef>> {
+pub(crate) fn requests(blobs: &[BlobRef]) -> Vec<Vec<BlobRef>> {
     let mut requests: Vec<Vec<BlobRef>> = Vec::new();
     for blob in blobs {
         let end = u64::from(blob.offset) + u64::from(blob.stored_len);

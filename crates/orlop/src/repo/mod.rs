@@ -9,6 +9,7 @@ mod manage;
 mod open;
 mod progress;
 mod restore;
+mod serve;
 mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};
@@ -61,6 +62,8 @@ enum Verb {
     Restore(restore::RestoreArgs),
     /// Write one file of a recovery point, or a volume, to standard output
     Dump(browse::DumpArgs),
+    /// Serve volumes that were stored as images, or streams, as read-only block devices over NBD, until it is interrupted
+    Serve(serve::ServeArgs),
     /// Check the repository; ends with 1 when anything is wrong
     Check(check::CheckArgs),
     /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
@@ -80,6 +83,7 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Ls(args) => browse::ls(&place, &args, format).await,
         Verb::Restore(args) => restore::run(&place, &args, format).await,
         Verb::Dump(args) => browse::dump(&place, &args, format).await,
+        Verb::Serve(args) => serve::run(&place, &args, format).await,
         Verb::Check(args) => check::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
         Verb::Forget(args) => manage::forget(&place, &args, format).await,

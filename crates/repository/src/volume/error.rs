@@ -74,6 +74,19 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// What was asked for is not in the volume.
+    #[error("the bytes from {start} to {end} are not in the volume, which has {size}")]
+    OutOfRange {
+        /// Where they begin.
+        start: u64,
+        /// Where they end.
+        end: u64,
+        /// How many bytes the volume has.
+        size: u64,
+    },
+    /// What several readers waited for could not be read; each is told.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Self>),
     /// The caller ended the work.
     #[error("the work was ended before it was complete; run it again")]
     Cancelled,
@@ -86,6 +99,7 @@ impl Error {
         match self {
             Self::Repository(error) => error.kind() == crate::ErrorKind::Damaged,
             Self::Damaged { .. } => true,
+            Self::Shared(error) => error.is_damage(),
             _ => false,
         }
     }

@@ -23,7 +23,7 @@ pub(super) const WINDOW_LEN: u64 = 8 << 20;
 #[derive(Debug, Clone)]
 pub struct Map {
     pub(super) repo: Repository,
-    table: TableRef,
+    pub(super) table: TableRef,
     size: u64,
     pub(super) is_volume: bool,
 }

@@ -4,9 +4,10 @@
 //! nothing changed costs one entry, and the cost of an incremental follows the change. docs/formats/volume.md gives every byte.
 //!
 //! [`backup()`] stores a volume, all of it or what has changed since a parent; [`restore()`] fills an image or a device; [`verify()`] compares
-//! one with what is stored; [`store_stream()`] and [`read_stream()`] do the same for streams. All of them need memory that does not depend on
-//! the size of the volume.
+//! one with what is stored; [`store_stream()`] and [`read_stream()`] do the same for streams. [`VolumeReader`] reads either at
+//! any place, as a block device is read. All of them need memory that does not depend on the size of the volume.
 
+mod access;
 mod backup;
 mod changes;
 mod check;
@@ -20,6 +21,7 @@ mod segment;
 mod stream;
 mod verify;
 
+pub use self::access::{Allocation, BlobCache, CacheError, DiskCache, Stretch, VolumeReader};
 pub use self::backup::{BackupOptions, Parent, VolumeSummary, backup};
 pub use self::changes::{Changes, ChangesError};
 pub use self::check::check;

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test's helpers may panic as the test may")]
 
+mod access_store;
 mod support;
 
+mod access;
 mod cases;
 mod random;
 mod streams;

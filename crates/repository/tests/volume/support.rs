@@ -4,7 +4,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use repository::volume::{self, BackupOptions, Changes, Map, Parent, VerifySummary, VolumeSummary};
 use repository::{
-    Claim, NoProgress, Passphrase, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig,
+    Claim, NoProgress, Passphrase, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, Store,
+    StoreConfig,
 };
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -97,7 +98,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let store = StoreConfig::Memory.open(RetryPolicy::default()).unwrap();
+        Self::on(StoreConfig::Memory.open(RetryPolicy::default()).unwrap()).await
+    }
+
+    pub(crate) async fn on(store: Store) -> Self {
         let repo = Repository::create(store, &Passphrase::new("secret")).await.unwrap();
         Self { repo, last: None, count: 0 }
     }
