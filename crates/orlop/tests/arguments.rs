@@ -23,6 +23,8 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "check"],
         &["repo", "verify"],
         &["repo", "dump"],
+        &["repo", "forget"],
+        &["repo", "pin"],
         &["operator"],
         &["mover"],
     ];

@@ -122,8 +122,8 @@ impl Repository {
         }
     }
 
-    /// Refuses what is pinned; a pin that cannot be read refuses too.
-    pub(crate) async fn refuse_pinned(&self, id: &PointId) -> Result<()> {
+    /// Refuses what is pinned; a pin that cannot be read refuses too. [`Repository::forget`] does this by itself.
+    pub async fn refuse_pinned(&self, id: &PointId) -> Result<()> {
         match self.read_pin(id).await {
             Ok(None) => Ok(()),
             Ok(Some(pin)) => Err(Error::Pinned { id: id.clone(), reason: pin.reason }),

@@ -140,9 +140,9 @@ fn decide_group(policy: &Policy, decisions: &mut [Decision], now: Timestamp, zon
     for (every, count) in &policy.every {
         keep_every(*every, count.get(), decisions, zone);
     }
-    if let Some(within) = &policy.within {
+    if let Some(within) = policy.within {
         let since = within.before(now, zone);
-        keep(decisions, |point| (point.created >= since).then(|| Reason::Within { within: within.clone() }));
+        keep(decisions, |point| (point.created >= since).then(|| Reason::Within { within }));
     }
     for tag in &policy.tags {
         keep(decisions, |point| point.tags.contains(tag).then(|| Reason::Tag { tag: tag.clone() }));
