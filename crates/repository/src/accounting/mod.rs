@@ -71,7 +71,7 @@ pub struct RepositorySpace {
     pub unused_pack_bytes: u64,
     /// Bytes that the other packs would be shorter by without the blobs in them that no recovery point needs.
     pub dead_bytes: u64,
-    /// Bytes that recovery points need of packs that are not there: damage, unless the index knows them elsewhere.
+    /// Bytes that recovery points need of packs that are not there, and that the index does not know elsewhere: damage.
     pub missing_bytes: u64,
 }
 
@@ -107,7 +107,6 @@ pub struct Space {
 /// One that cannot be read is an error, and so is a damaged page: what it shares with the others would be unknown, and every
 /// number a guess.
 pub async fn measure(repo: &Repository) -> Result<Space> {
-    // The points before the packs: so each pack is listed that a point which is looked at needs.
     let mut read = Vec::new();
     for entry in repo.points().await? {
         match entry.point {
@@ -119,7 +118,9 @@ pub async fn measure(repo: &Repository) -> Result<Space> {
     }
     // Those of one source side by side, so that the sets of points that share something are ranges.
     read.sort_by_cached_key(|point| (GroupBy::Source.group(point), point.created, point.id.clone()));
-    let mut walk = Walk::default();
+    // The points before the packs: so each pack is listed that a point which is looked at needs.
+    let (lens, mut repository) = survey(repo).await?;
+    let mut walk = Walk::new(&lens);
     for (place, point) in (0..).zip(&read) {
         let class = walk.classes.of_one(place);
         for (table, values) in references::tables_of(point) {
@@ -135,7 +136,6 @@ pub async fn measure(repo: &Repository) -> Result<Space> {
         freed_bytes: 0,
     });
     let points: Vec<_> = points.collect();
-    let (lens, mut repository) = survey(repo).await?;
     repository.source_bytes = points.iter().map(|point| point.source_bytes).sum();
     walk.run(repo).await?;
     let pages_read = walk.pages;

@@ -8,7 +8,8 @@ use super::classes::{Class, Classes};
 use super::marks::Marks;
 use crate::codec::Malformed;
 use crate::error::Result;
-use crate::ids::{BlobRef, TableRef};
+use crate::ids::{BlobRef, PackId, TableRef};
+use crate::index;
 use crate::layout;
 use crate::references::{self, Values};
 use crate::repository::Repository;
@@ -24,16 +25,25 @@ const READS: usize = 8;
 type Turn = (bool, Reverse<u8>);
 
 /// What is to be read, with those who need it as far as it is known.
-#[derive(Debug, Default)]
-pub(super) struct Walk {
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    /// The packs that are there.
+    packs: &'a HashMap<PackId, u64>,
     pub(super) classes: Classes,
     pub(super) marks: Marks,
     /// Pages that were read.
     pub(super) pages: u64,
     turns: BTreeMap<Turn, HashMap<(BlobRef, Values), Class>>,
+    /// Blobs that are needed of packs that are not there.
+    displaced: HashMap<BlobRef, Class>,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
+    pub(super) fn new(packs: &'a HashMap<PackId, u64>) -> Self {
+        let (turns, displaced) = (BTreeMap::new(), HashMap::new());
+        Self { packs, classes: Classes::default(), marks: Marks::default(), pages: 0, turns, displaced }
+    }
+
     /// Adds a table that is needed by these recovery points.
     pub(super) fn add_table(&mut self, table: &TableRef, values: Values, class: Class) {
         let is_empty = table.height == 0 && table.entries == 0;
@@ -43,11 +53,29 @@ impl Walk {
     /// A page that refers to nothing is marked, and not read.
     fn add_page(&mut self, blob: BlobRef, level: u8, values: Values, class: Class, is_empty: bool) {
         if is_empty || (level == 0 && values == Values::Plain) {
-            return self.marks.add(&blob, class, &mut self.classes);
+            return self.mark(&blob, class);
         }
         let turn = (values == Values::Extents, Reverse(level));
         let waiting = self.turns.entry(turn).or_default().entry((blob, values)).or_insert(class);
         *waiting = self.classes.union(*waiting, class);
+    }
+
+    fn mark(&mut self, blob: &BlobRef, class: Class) {
+        if self.packs.contains_key(&blob.pack) {
+            return self.marks.add(blob, class, &mut self.classes);
+        }
+        let displaced = self.displaced.entry(*blob).or_insert(class);
+        *displaced = self.classes.union(*displaced, class);
+    }
+
+    /// Marks blobs of packs that are gone where the index has them, as whoever reads them does.
+    async fn find_displaced(&mut self, repo: &Repository) -> Result<()> {
+        for (blob, class) in std::mem::take(&mut self.displaced) {
+            let others = index::find(repo, &blob.id).await?;
+            let found = others.iter().find(|other| self.packs.contains_key(&other.pack));
+            self.marks.add(found.unwrap_or(&blob), class, &mut self.classes);
+        }
+        Ok(())
     }
 
     /// Reads what there is to read.
@@ -62,11 +90,11 @@ impl Walk {
             let mut reads = stream::iter(reads).buffered(READS);
             while let Some((blob, values, class, page)) = reads.try_next().await? {
                 self.pages += 1;
-                self.marks.add(&blob, class, &mut self.classes);
+                self.mark(&blob, class);
                 self.follow(&page, values, class).map_err(|what| what.in_object(layout::pack(&blob.pack)))?;
             }
         }
-        Ok(())
+        self.find_displaced(repo).await
     }
 
     fn follow(&mut self, page: &Page, values: Values, class: Class) -> Result<(), Malformed> {
@@ -77,7 +105,7 @@ impl Walk {
             }
             let found = references::of(values, page.key(index), page.value(index))?;
             for blob in found.blobs {
-                self.marks.add(&blob, class, &mut self.classes);
+                self.mark(&blob, class);
             }
             for (table, values) in found.tables {
                 self.add_table(&table, values, class);

@@ -298,3 +298,46 @@ async fn an_empty_repository_takes_no_space_in_packs() {
     assert_eq!((space.points.len(), space.repository.objects, space.repository.packs), (0, 3, 0));
     assert_eq!((space.repository.compression(), space.repository.deduplication()), (None, None));
 }
+
+/// A pack is gone, and its blobs are in another one: that is then needed, and nothing is missing.
+#[tokio::test]
+async fn what_was_moved_counts_where_it_is() {
+    let book = OpenBook::default();
+    let repo = fixture::create(book.store()).await;
+    let files = contents(&[("x", "1"), ("y", "2")]);
+    fixture::publish(&repo, "a", &files, None).await.unwrap();
+    let before = accounting::measure(&repo).await.unwrap();
+    let gone = repo.point(&point_id("a")).await.unwrap().packs[0].id.to_string();
+    // The same blobs, in a pack that no recovery point names.
+    let writer = repo.writer().await.unwrap();
+    fixture::store_contents(&writer, &files, None).await.unwrap();
+    writer.finish().await.unwrap();
+    let name = book.names().into_iter().find(|name| name.ends_with(&gone)).unwrap();
+    let pack = book.swap(&name, None);
+    let after = accounting::measure(&repo).await.unwrap();
+    assert_eq!(after.points, before.points);
+    assert_eq!((after.repository.unused_packs, after.repository.missing_bytes), (0, 0));
+    // Without the other pack, data is missing; it is counted, since no page is.
+    book.swap(&name, pack);
+    let data = repository_with_data_in_a_pack_of_its_own(&repo).await;
+    let name = book.names().into_iter().find(|name| name.ends_with(&data)).unwrap();
+    book.swap(&name, None);
+    // What is known of the index is kept for a while; another program would look anew.
+    let reopened = Repository::open(book.store(), &fixture::passphrase()).await.unwrap();
+    assert!(accounting::measure(&reopened).await.unwrap().repository.missing_bytes > 0);
+}
+
+/// Publishes a point whose data lies in another pack than its pages; gives the pack of the data.
+async fn repository_with_data_in_a_pack_of_its_own(repo: &Repository) -> String {
+    let files = contents(&[("z", "only here")]);
+    let first = repo.writer().await.unwrap();
+    let stored = fixture::store_contents(&first, &files, None).await.unwrap();
+    first.finish().await.unwrap();
+    // Another table that refers to the same blob.
+    let second = repo.writer().await.unwrap();
+    let more = contents(&[("z", "only here"), ("zz", "more")]);
+    let again = fixture::store_contents(&second, &more, Some(&stored)).await.unwrap();
+    let packs = second.finish().await.unwrap().packs;
+    repo.publish(&fixture::point("z", again.table, packs)).await.unwrap();
+    stored.blobs["z"].pack.to_string()
+}
