@@ -94,10 +94,14 @@ fn what_is_pinned_stays_until_it_is_unpinned() {
     place.backup("b", 10, &[]);
     place.run(&["pin", "a"]).ended(2).says("--reason");
     place.run(&["pin", "none", "--reason", "x"]).ended(1).says("there is no recovery point none");
+    assert!(place.run(&["pin", "a", "--reason", "x", "--dry-run"]).good().contains("a would be pinned: x (dry run"));
+    place.run(&["unpin", "a"]).ended(1).says("it is not pinned");
     assert_eq!(place.run(&["pin", "a", "--reason", "audit 2026"]).good(), "a is pinned: audit 2026\n");
     place.run(&["pin", "a", "--reason", "another"]).ended(1).says("recovery point a is pinned: audit 2026");
     assert_eq!(place.run(&["pin", "latest", "--reason", "x", "-o", "json"]).json()["recoveryPoint"], "b");
+    place.run(&["unpin", "b", "--dry-run"]).good();
     place.run(&["unpin", "b"]).good();
+    place.run(&["unpin", "b", "--dry-run"]).ended(1).says("it is not pinned");
 
     let listed = place.run(&["list", "-o", "json"]).json();
     assert_eq!((&listed[0]["pin"]["reason"], &listed[1]["pin"]), (&json!("audit 2026"), &Value::Null));

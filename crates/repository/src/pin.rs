@@ -48,12 +48,14 @@ impl Repository {
     ///
     /// It counts for whoever begins to forget after this has returned. Pinning again for the same reason is a success.
     pub async fn pin(&self, id: &PointId, reason: &str, now: Timestamp) -> Result<Pin> {
-        check_reason(reason).map_err(|what| Error::invalid(what.to_string()))?;
-        self.look_for_point(id).await?;
+        self.may_pin(id, reason).await?;
         let pin = Pin { reason: reason.to_owned(), created: now };
         let bytes = encode(id, &pin).map_err(|what| Error::invalid(what.to_string()))?;
         match self.store().put_new(&layout::pin(id), Bytes::from(bytes)).await {
-            Err(error) if error.kind == StoreErrorKind::AlreadyExists => return self.keep_pin(id, reason).await,
+            // The one that there was for the same reason, or that somebody else has made since.
+            Err(error) if error.kind == StoreErrorKind::AlreadyExists => {
+                return self.pinned_for(id, reason).await?.ok_or_else(|| Error::NoSuchPoint { id: id.clone() });
+            }
             created => created?,
         }
         // Who was forgetting it meanwhile did not see the pin; then there is nothing to keep, and that must be said.
@@ -66,11 +68,18 @@ impl Repository {
         }
     }
 
-    async fn keep_pin(&self, id: &PointId, reason: &str) -> Result<Pin> {
-        match self.read_pin(id).await {
-            Ok(Some(pin)) if pin.reason == reason => Ok(pin),
-            Ok(pin) => Err(Error::Pinned { id: id.clone(), reason: pin.map(|pin| pin.reason).unwrap_or_default() }),
-            Err(error) => Err(error),
+    /// Looks whether a recovery point can be pinned for this reason: it is there, and not pinned for another one.
+    pub async fn may_pin(&self, id: &PointId, reason: &str) -> Result<()> {
+        check_reason(reason).map_err(|what| Error::invalid(what.to_string()))?;
+        self.look_for_point(id).await?;
+        self.pinned_for(id, reason).await.map(drop)
+    }
+
+    /// The pin that there is; one for another reason is refused.
+    async fn pinned_for(&self, id: &PointId, reason: &str) -> Result<Option<Pin>> {
+        match self.read_pin(id).await? {
+            Some(pin) if pin.reason != reason => Err(Error::Pinned { id: id.clone(), reason: pin.reason }),
+            pin => Ok(pin),
         }
     }
 
@@ -84,13 +93,19 @@ impl Repository {
 
     /// Lets a recovery point be forgotten again; tells whether there was a pin.
     pub async fn unpin(&self, id: &PointId) -> Result<bool> {
-        let name = layout::pin(id);
-        match self.store().head(&name).await {
-            Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(false),
-            found => found?,
-        };
-        self.store().delete(&name).await?;
-        Ok(true)
+        let was_pinned = self.is_pinned(id).await?;
+        if was_pinned {
+            self.store().delete(&layout::pin(id)).await?;
+        }
+        Ok(was_pinned)
+    }
+
+    /// Whether there is a pin, whatever it says.
+    pub async fn is_pinned(&self, id: &PointId) -> Result<bool> {
+        match self.store().head(&layout::pin(id)).await {
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
     }
 
     /// All pins; one that is damaged still pins.
