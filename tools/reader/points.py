@@ -3,12 +3,14 @@
 import dataclasses
 import re
 import struct
+import unicodedata
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys import TAG, derive
-from primitives import (Damage, check_version, fields_of, number_of, parse_canonical, parse_hex, require, text_of)
+from primitives import (Damage, check_version, fields_of, number_of, parse_canonical, parse_checked, parse_hex, require,
+                        text_of)
 from store import PACK_LIMIT, Table
 
 
@@ -56,11 +58,13 @@ def parse_point(data, id, keys):
     require(isinstance(value, dict), "its document is not an object")
     check_version(value.get("version"), "the document")
     fields_of(value, ["version", "id", "created", "source", "complete", "roots", "packs", "stats"],
-              ["objects", "ledger"], "the document")
+              ["objects", "ledger", "tags"], "the document")
     require(value["id"] == id, "its id is not that of its name")
     time_of(value["created"], "created")
     require(isinstance(value["complete"], bool), "complete is neither true nor false")
     _check_source(value["source"])
+    if "tags" in value:
+        _check_tags(value["tags"])
     stats = ["objects", "files", "bytes", "newBytes", "storedBytes"]
     fields_of(value["stats"], stats, [], "stats")
     for field in stats:
@@ -75,6 +79,31 @@ def parse_point(data, id, keys):
     require(len({pack for pack, _ in packs}) == len(packs), "it names a pack twice")
     tables = {name: Table.from_json(value[name], name) if name in value else None for name in ("objects", "ledger")}
     return Point(id, value, tables["objects"], tables["ledger"], roots, packs)
+
+
+TAG_TEXT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/=-]{0,62}")
+
+
+def _check_tags(tags):
+    require(isinstance(tags, list) and 1 <= len(tags) <= 32, "tags: it is not a list of 1 to 32")
+    for tag in tags:
+        require(isinstance(tag, str) and TAG_TEXT.fullmatch(tag), "tags: one has characters that no tag has")
+    require(all(a < b for a, b in zip(tags, tags[1:])), "tags: they are not in order, each once")
+
+
+def parse_pin(data, name):
+    """Why a recovery point is pinned, section 9. That the object is there pins it, whatever this says."""
+    fields = parse_checked(data, "orlop-pin", ["point", "reason", "created"])
+    require(fields["point"] == name.rsplit("/", 1)[1], "it is the pin of another recovery point")
+    reason = text_of(fields["reason"], "reason")
+    require(1 <= len(reason.encode()) <= 512 and reason.strip() and not any(map(_is_control, reason)),
+            "reason: it is not one line of 1 to 512 bytes")
+    time_of(fields["created"], "created")
+    return reason
+
+
+def _is_control(character):
+    return unicodedata.category(character) == "Cc"
 
 
 def _check_source(source):

@@ -1040,6 +1040,10 @@ class Small(Case):
             "number from 0": text(stats=good["stats"] | {"files": -1}),
             "lacks object": text(roots=[root | {"claim": {"namespace": "", "name": ""}}]),
             "names a pack twice": text(packs=good["packs"] * 2),
+            "list of 1 to 32": text(tags=[]), "tags: it is not a list": text(tags="a"),
+            "characters that no tag has": text(tags=["a b"]), "tags: one has": text(tags=[5]),
+            "in order, each once": text(tags=["b", "a"]), "tags: they are not": text(tags=["a", "a"]),
+            "tags: it is not a list of 1 to 32": text(tags=[f"t{number:02}" for number in range(33)]),
             "lowercase": text(packs=[{"id": "A" * 48, "bytes": 1}]),
             "one spelling": text().replace(b":", b": ", 1),
             "twice": text().replace(b'"version":1', b'"version":1,"version":1'),
@@ -1130,6 +1134,26 @@ class Small(Case):
             self.refuse("is not a file", "check")
             self.refuse("is not a file", "ls", "two")
             os.unlink(self.repository / "domains/default/points/two")
+
+    def test_tags_and_pins(self):
+        self.publish(self.writer.root("/s", "stream", extents_table(self.writer, []), 0))
+        good = repository.Repository(self.repository, PASSPHRASE).point("one").fields
+        self.writer.put_point("two", small_writer.canonical(good | {"id": "two", "tags": ["A", "a", "b=1.0:/_-"]}))
+        self.succeed("check")
+        pin = {"format": "orlop-pin", "version": 1, "point": "two", "reason": "audit", "created": good["created"]}
+        path = self.repository / "domains/default/pins/two"
+        self.writer.put("domains/default/pins/two", small_writer.checked(pin))
+        self.succeed("check")
+        for what, change in {
+            "pin of another": {"point": "one"}, "has version 2": {"version": 2}, "one line": {"reason": " "},
+            "reason: it is not one line": {"reason": "a\nb"}, "of 1 to 512 bytes": {"reason": "x" * 513},
+            "created: it is not a time": {"created": "now"},
+        }.items():
+            with self.subTest(what):
+                path.write_bytes(small_writer.checked(pin | change))
+                self.refuse(what, "check")
+        path.write_bytes(small_writer.checked(pin).replace(b"audit", b"Audit"))
+        self.refuse("checksum", "check")
 
     def test_checked_json(self):
         fields = {"format": "orlop-epoch", "version": 1, "epoch": 5}

@@ -16,9 +16,7 @@ pub(crate) async fn list_in(cluster: &Cluster, location: &str, format: Format) -
     let repositories = Repositories::new(std::sync::Arc::new(AsLocated));
     let opened = repositories.open_named(&cluster.client(), cluster.namespace(), location).await;
     let opened = opened.map_err(|e| Error::new(&what).because(e))?.map_err(|e| Error::new(&what).because(e))?;
-    let points = opened.repository.points().await.map_err(|e| explain(&what, e))?;
-    let mut lines: Vec<_> = points.into_iter().map(PointLine::new).collect();
-    lines.sort_by_key(PointLine::created);
+    let lines = PointLine::all(&opened.repository).await.map_err(|e| explain(&what, e))?;
     if lines.is_empty() && format == Format::Table {
         eprintln!("There are no recovery points in {location}.");
         return Ok(());

@@ -24,6 +24,8 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "verify"],
         &["repo", "dump"],
         &["repo", "serve"],
+        &["repo", "forget"],
+        &["repo", "pin"],
         &["operator"],
         &["mover"],
     ];

@@ -66,6 +66,14 @@ pub enum Error {
         /// Its name.
         id: PointId,
     },
+    /// A recovery point that is pinned was to be forgotten, or pinned for another reason.
+    #[error("recovery point {id} is pinned: {reason}")]
+    Pinned {
+        /// Its name.
+        id: PointId,
+        /// Why it is pinned.
+        reason: String,
+    },
     /// The caller asked for something that the format does not allow.
     #[error("{0}")]
     Invalid(String),
@@ -99,6 +107,8 @@ pub enum ErrorKind {
     Damaged,
     /// What was asked for is not there.
     NotFound,
+    /// It is pinned, and must stay.
+    Pinned,
     /// The store did not answer, or not in time, or too slowly.
     Unreachable,
     /// The store refuses these credentials.
@@ -125,6 +135,7 @@ impl Error {
             Self::Newer { .. } => ErrorKind::Newer,
             Self::Damaged { .. } | Self::Missing { .. } => ErrorKind::Damaged,
             Self::NoSuchPoint { .. } => ErrorKind::NotFound,
+            Self::Pinned { .. } => ErrorKind::Pinned,
             Self::Invalid(_) | Self::SessionOver { cause: None } => ErrorKind::Invalid,
             Self::SessionOver { cause: Some(cause) } => cause.kind(),
             Self::Interrupted(_) => ErrorKind::Interrupted,
@@ -156,6 +167,7 @@ impl Error {
             ErrorKind::Damaged => {
                 "run `orlop repo check --read-data` to see what is hit; restore the object from a copy if there is one"
             }
+            ErrorKind::Pinned => "keep it, or unpin it first: orlop repo unpin",
             ErrorKind::NotFound => "list what is there, and check the name",
             ErrorKind::Unreachable => "check that the endpoint is right and can be reached from here, then try again",
             ErrorKind::AccessDenied => {

@@ -31,6 +31,7 @@ pub(crate) enum ObjectName {
     Pack(PackId),
     Run(RunId),
     Point(PointId),
+    Pin(PointId),
     /// Not a name that a repository gives.
     Foreign,
 }
@@ -58,6 +59,10 @@ pub(crate) fn run(id: &RunId) -> String {
 
 pub(crate) fn point(id: &PointId) -> String {
     format!("domains/{DOMAIN}/points/{id}")
+}
+
+pub(crate) fn pin(id: &PointId) -> String {
+    format!("domains/{DOMAIN}/pins/{id}")
 }
 
 /// Tells what an object is; a name counts only in the one spelling that is written.
@@ -89,6 +94,7 @@ fn parse_in_domain(name: &str) -> Option<ObjectName> {
             (run(&id) == name).then_some(ObjectName::Run(id))
         }
         "points" => rest.parse().ok().map(ObjectName::Point),
+        "pins" => rest.parse().ok().map(ObjectName::Pin),
         _ => None,
     }
 }
@@ -113,7 +119,8 @@ mod tests {
             (key(&KeyId([1; 16])), ObjectName::Key(KeyId([1; 16]))),
             (pack(&pack_id), ObjectName::Pack(pack_id)),
             (run(&run_id), ObjectName::Run(run_id)),
-            (point(&point_id), ObjectName::Point(point_id)),
+            (point(&point_id), ObjectName::Point(point_id.clone())),
+            (pin(&point_id), ObjectName::Pin(point_id)),
         ];
         for (name, expected) in pairs {
             assert_eq!(parse(&name), expected, "{name}");

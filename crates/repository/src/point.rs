@@ -11,6 +11,7 @@ use crate::ids::{PointId, TableRef};
 use crate::layout::{self, ObjectName};
 use crate::repository::Repository;
 use crate::store::StoreErrorKind;
+use crate::tags::Tags;
 use crate::writer::PackInfo;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -40,6 +41,9 @@ pub struct RecoveryPoint {
     pub created: Timestamp,
     /// Of what.
     pub source: Source,
+    /// Words that people gave it.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
     /// Whether everything that was wanted is in it.
     pub complete: bool,
     /// The objects of the application.
@@ -210,8 +214,9 @@ impl Repository {
 
     /// Deletes a recovery point; its packs stay until a collector finds that nothing else needs them.
     ///
-    /// One that is gone already is a success.
+    /// One that is gone already is a success; one that is pinned is refused.
     pub async fn forget(&self, id: &PointId) -> Result<()> {
+        self.refuse_pinned(id).await?;
         Ok(self.store().delete(&layout::point(id)).await?)
     }
 

@@ -75,6 +75,7 @@ mod tests {
                 backup: String::new(),
                 namespaces: Vec::new(),
             },
+            tags: repository::Tags::default(),
             complete,
             objects: None,
             ledger: None,

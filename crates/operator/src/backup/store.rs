@@ -108,6 +108,7 @@ pub(super) async fn store(
         id: gathered.point_id.clone(),
         created: gathered.now,
         source: source(context, gathered, namespaces),
+        tags: repository::Tags::default(),
         complete: summary.is_complete(),
         objects: Some(objects),
         ledger: Some(ledger),

@@ -93,6 +93,7 @@ impl LocationProblem {
                 ErrorKind::Damaged => "Damaged",
                 ErrorKind::AccessDenied => "AccessDenied",
                 ErrorKind::NoSpace => "NoSpace",
+                ErrorKind::Pinned => "Pinned",
                 ErrorKind::Invalid => "InvalidSpec",
                 ErrorKind::AlreadyExists | ErrorKind::NotFound => "BucketNotFound",
                 ErrorKind::Unreachable | ErrorKind::Interrupted => "Unreachable",

@@ -367,6 +367,7 @@ mod tests {
                 backup: String::new(),
                 namespaces: vec!["shop".into()],
             },
+            tags: repository::Tags::default(),
             complete: true,
             objects: None,
             ledger: None,

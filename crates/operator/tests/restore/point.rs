@@ -150,6 +150,7 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
         id: id.parse().unwrap(),
         created: Timestamp::now(),
         source,
+        tags: repository::Tags::default(),
         complete: wanted.missed.is_empty(),
         objects: Some(objects),
         ledger: Some(ledger),

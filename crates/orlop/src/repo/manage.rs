@@ -1,8 +1,8 @@
-//! `orlop repo init`, `list`, `show` and `forget`.
+//! `orlop repo init`, `list` and `show`.
 
 use clap::Args;
 use jiff::Timestamp;
-use repository::{ErrorKind, PointEntry, RecoveryPoint, Repository, Source};
+use repository::{ErrorKind, Pin, PointEntry, RecoveryPoint, Repository, Source, Tag, Tags};
 use serde::Serialize;
 
 use super::PlaceArgs;
@@ -25,13 +25,10 @@ pub(super) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ForgetArgs {
-    /// The recovery points
-    #[arg(required = true)]
-    ids: Vec<String>,
-    /// Only say what would happen
-    #[arg(long)]
-    dry_run: bool,
+pub(super) struct ListArgs {
+    /// Only those that have this tag; of several, all
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    tags: Vec<Tag>,
 }
 
 /// What `init` did.
@@ -82,8 +79,41 @@ pub(crate) struct PointLine {
     /// Why it cannot be read; then nothing else is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Why it is pinned, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin: Option<PinLine>,
     #[serde(flatten)]
     known: Option<PointFacts>,
+}
+
+/// A pin as it is shown.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PinLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<Timestamp>,
+    /// Why it cannot be read; it pins all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl PinLine {
+    pub(super) fn new(pin: repository::Result<Pin>) -> Self {
+        match pin {
+            Ok(pin) => Self { reason: Some(pin.reason), created: Some(pin.created), error: None },
+            Err(e) => Self { reason: None, created: None, error: Some(e.to_string()) },
+        }
+    }
+
+    fn text(&self) -> String {
+        let why = self.reason.clone().or_else(|| self.error.clone()).unwrap_or_default();
+        match self.created {
+            Some(created) => format!("{why} (since {})", human::instant(created)),
+            None => why,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +121,8 @@ pub(crate) struct PointLine {
 struct PointFacts {
     created: Timestamp,
     source: Source,
+    #[serde(skip_serializing_if = "Tags::is_empty")]
+    tags: Tags,
     /// Names of the volumes or folders.
     contents: Vec<String>,
     /// Objects of the application.
@@ -104,13 +136,24 @@ struct PointFacts {
 }
 
 impl PointLine {
-    /// A recovery point as it is listed.
-    pub(crate) fn new(entry: PointEntry) -> Self {
+    /// All recovery points of a repository with their pins, the oldest first.
+    pub(crate) async fn all(repository: &Repository) -> repository::Result<Vec<Self>> {
+        let (points, mut pins) = (repository.points().await?, repository.pins().await?);
+        let line = |entry: PointEntry| {
+            let pin = pins.remove(&entry.id).map(PinLine::new);
+            Self::new(entry, pin)
+        };
+        let mut lines: Vec<_> = points.into_iter().map(line).collect();
+        lines.sort_by_key(Self::created);
+        Ok(lines)
+    }
+
+    fn new(entry: PointEntry, pin: Option<PinLine>) -> Self {
         let (error, known) = match entry.point {
             Ok(point) => (None, Some(PointFacts::new(point))),
             Err(e) => (Some(e.to_string()), None),
         };
-        Self { id: entry.id.to_string(), error, known }
+        Self { id: entry.id.to_string(), error, pin, known }
     }
 
     /// Its name.
@@ -128,10 +171,15 @@ impl PointLine {
         self.known.as_ref().map_or(Timestamp::MAX, |known| known.created)
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn has_tags(&self, tags: &[Tag]) -> bool {
+        tags.is_empty() || self.known.as_ref().is_some_and(|known| known.tags.contain_all(tags))
+    }
+
+    fn cells(&self) -> [String; 10] {
+        let pinned = if self.pin.is_some() { "yes" } else { "-" };
         let Some(known) = &self.known else {
             let error = format!("cannot be read: {}", self.error.clone().unwrap_or_default());
-            return [&self.id, "-", "-", "-", "-", "-", "-", &error].map(str::to_owned);
+            return [&self.id, "-", "-", "-", "-", "-", "-", "-", pinned, &error].map(str::to_owned);
         };
         [
             self.id.clone(),
@@ -141,6 +189,8 @@ impl PointLine {
             known.files.to_string(),
             human::bytes(known.bytes),
             human::bytes(known.stored_bytes),
+            tags(&known.tags),
+            pinned.to_owned(),
             if known.complete { "yes" } else { "no" }.to_owned(),
         ]
     }
@@ -155,6 +205,7 @@ impl PointFacts {
             files: point.stats.files,
             bytes: point.stats.bytes,
             stored_bytes: point.stats.stored_bytes,
+            tags: point.tags,
             source: point.source,
             complete: point.complete,
         }
@@ -171,17 +222,27 @@ fn source(source: &Source) -> String {
     }
 }
 
+pub(super) fn tags(tags: &Tags) -> String {
+    if tags.is_empty() { human::dash() } else { tags.to_string() }
+}
+
 /// The table of a list of recovery points.
 pub(crate) fn lines_table(lines: &[PointLine]) -> String {
-    let header = ["RECOVERY POINT", "CREATED", "SOURCE", "OBJECTS", "FILES", "BYTES", "STORED", "COMPLETE"];
+    let header =
+        ["RECOVERY POINT", "CREATED", "SOURCE", "OBJECTS", "FILES", "BYTES", "STORED", "TAGS", "PINNED", "COMPLETE"];
     output::table(header, lines.iter().map(PointLine::cells))
 }
 
-pub(super) async fn list(place: &PlaceArgs, format: Format) -> Result<Exit> {
+pub(super) async fn list(place: &PlaceArgs, args: &ListArgs, format: Format) -> Result<Exit> {
     let repository = place.open().await?;
-    let points = repository.points().await.map_err(|e| explain("list the recovery points", e))?;
-    let mut lines: Vec<_> = points.into_iter().map(PointLine::new).collect();
-    lines.sort_by_key(PointLine::created);
+    let lines = PointLine::all(&repository).await.map_err(|e| explain("list the recovery points", e))?;
+    // Of one that cannot be read nobody knows whether it has the tags; that it is there must be said all the same.
+    let (lines, others): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| line.is_unreadable() || line.has_tags(&args.tags));
+    if !others.is_empty() && lines.is_empty() && format == Format::Table {
+        eprintln!("No recovery point in {} has these tags.", repository.store().place());
+        return Ok(Exit::Succeeded);
+    }
     if lines.is_empty() && format == Format::Table {
         eprintln!("There are no recovery points in {}.", repository.store().place());
         return Ok(Exit::Succeeded);
@@ -195,18 +256,35 @@ pub(super) async fn list(place: &PlaceArgs, format: Format) -> Result<Exit> {
     }
 }
 
+/// A recovery point as it is shown: its document, and its pin.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    point: RecoveryPoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin: Option<PinLine>,
+}
+
 pub(super) async fn show(place: &PlaceArgs, args: &ShowArgs, format: Format) -> Result<Exit> {
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
-    output::print(&output::render(format, &point, || described(&point), || format!("{}\n", point.id))?)?;
+    let pin = match repository.read_pin(&point.id).await {
+        Err(e) if e.kind() != ErrorKind::Damaged => return Err(explain(format!("look for a pin of {}", point.id), e)),
+        pin => pin.transpose().map(PinLine::new),
+    };
+    let shown = Shown { point, pin };
+    output::print(&output::render(format, &shown, || described(&shown), || format!("{}\n", shown.point.id))?)?;
     Ok(Exit::Succeeded)
 }
 
-fn described(point: &RecoveryPoint) -> String {
+fn described(shown: &Shown) -> String {
+    let point = &shown.point;
     let mut text = output::fields([
         ("Recovery point", point.id.to_string()),
         ("Created", human::instant(point.created)),
         ("Source", source(&point.source)),
+        ("Tags", tags(&point.tags)),
+        ("Pinned", shown.pin.as_ref().map_or_else(|| "no".to_owned(), PinLine::text)),
         ("Complete", if point.complete { "yes" } else { "no: something that was wanted is missing" }.to_owned()),
         ("Objects", point.stats.objects.to_string()),
         ("Files", point.stats.files.to_string()),
@@ -236,38 +314,4 @@ fn described(point: &RecoveryPoint) -> String {
         text.push_str(&output::table(header, point.roots.iter().map(row)));
     }
     text
-}
-
-/// What `forget` did.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Forgotten {
-    recovery_points: Vec<String>,
-    dry_run: bool,
-}
-
-pub(super) async fn forget(place: &PlaceArgs, args: &ForgetArgs, format: Format) -> Result<Exit> {
-    let repository = place.open().await?;
-    let mut ids = Vec::new();
-    for name in &args.ids {
-        let id = name.parse().map_err(|e| Error::usage(format!("forget {name}")).because(e))?;
-        // One that is damaged can be forgotten, one that is not there is a mistake; all are looked at before any is deleted.
-        match repository.point(&id).await {
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::Damaged => {}
-            Err(e) => return Err(explain(format!("forget {name}"), e)),
-        }
-        ids.push(id);
-    }
-    if !args.dry_run {
-        for id in &ids {
-            repository.forget(id).await.map_err(|e| explain(format!("forget {id}"), e))?;
-        }
-    }
-    let done = Forgotten { recovery_points: ids.iter().map(ToString::to_string).collect(), dry_run: args.dry_run };
-    let verb = if args.dry_run { "would be forgotten (dry run: nothing was changed)" } else { "forgotten" };
-    let table = || done.recovery_points.iter().map(|id| format!("{id} {verb}\n")).collect();
-    let names = || done.recovery_points.iter().map(|id| format!("{id}\n")).collect();
-    output::print(&output::render(format, &done, table, names)?)?;
-    Ok(Exit::Succeeded)
 }

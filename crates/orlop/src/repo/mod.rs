@@ -5,11 +5,14 @@
 mod backup;
 mod browse;
 mod check;
+mod forget;
 mod manage;
 mod open;
+mod pin;
 mod progress;
 mod restore;
 mod serve;
+mod stats;
 mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};
@@ -53,7 +56,7 @@ enum Verb {
     /// Back up folders of this machine, an image or device, or standard input, as one recovery point
     Backup(backup::BackupArgs),
     /// List the recovery points
-    List,
+    List(manage::ListArgs),
     /// Show one recovery point
     Show(manage::ShowArgs),
     /// List files in a recovery point
@@ -68,8 +71,14 @@ enum Verb {
     Check(check::CheckArgs),
     /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
     Verify(verify::VerifyArgs),
-    /// Delete recovery points; the space that only they used is not freed yet
-    Forget(manage::ForgetArgs),
+    /// Delete recovery points, by name or by rules about which to keep; the space that only they used is not freed yet
+    Forget(forget::ForgetArgs),
+    /// Keep a recovery point from being forgotten
+    Pin(pin::PinArgs),
+    /// Let a recovery point be forgotten again
+    Unpin(pin::UnpinArgs),
+    /// Tell what recovery points and the repository take in space
+    Stats(stats::StatsArgs),
 }
 
 /// Runs the command.
@@ -78,7 +87,7 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
     match args.verb {
         Verb::Init(args) => manage::init(&place, &args, format).await,
         Verb::Backup(args) => backup::run(&place, &args, format).await,
-        Verb::List => manage::list(&place, format).await,
+        Verb::List(args) => manage::list(&place, &args, format).await,
         Verb::Show(args) => manage::show(&place, &args, format).await,
         Verb::Ls(args) => browse::ls(&place, &args, format).await,
         Verb::Restore(args) => restore::run(&place, &args, format).await,
@@ -86,6 +95,9 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Serve(args) => serve::run(&place, &args, format).await,
         Verb::Check(args) => check::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
-        Verb::Forget(args) => manage::forget(&place, &args, format).await,
+        Verb::Forget(args) => forget::run(&place, &args, format).await,
+        Verb::Pin(args) => pin::pin(&place, &args, format).await,
+        Verb::Unpin(args) => pin::unpin(&place, &args, format).await,
+        Verb::Stats(args) => stats::run(&place, &args, format).await,
     }
 }

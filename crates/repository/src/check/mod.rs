@@ -1,7 +1,7 @@
 //! Checking a repository: whether everything that the recovery points need is there and is what was written.
 //!
 //! 1. All objects are listed and told apart by their names ([`survey`]).
-//! 2. The small ones are read: configuration, epochs, keys, recovery points.
+//! 2. The small ones are read: configuration, epochs, keys, pins, recovery points.
 //! 3. If the data is to be read, every pack and every index run is read as a whole ([`data`]).
 //! 4. From each recovery point everything it refers to is followed ([`walk`]), and its trees are checked against the rules that a
 //!    restore depends on; that tells which damage hits which point.
@@ -19,6 +19,7 @@ use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
 use crate::error::{Error, Result};
 use crate::ids::{KeyId, PointId};
 use crate::layout::{self, ObjectName};
+use crate::pin;
 use crate::point::RecoveryPoint;
 use crate::progress::Progress;
 use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
@@ -147,6 +148,7 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
         let limit = MAX_PLAIN_OBJECT_LEN.max(MAX_KEY_OBJECT_LEN);
         let bytes = match repo.store().get(name, limit).await {
             Ok(bytes) => bytes,
+            Err(error) if error.kind == StoreErrorKind::NotFound && is_pin(name) => continue,
             Err(error) => {
                 findings.add_error(name, told(repo, error.into()).await, None)?;
                 continue;
@@ -163,6 +165,11 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
                     findings.add(name, &what.to_string(), None);
                 }
             }
+            ObjectName::Pin(id) => {
+                if let Err(what) = pin::decode(&id, &bytes) {
+                    findings.add(name, &what.to_string(), None);
+                }
+            }
             ObjectName::Key(id) => keys += u64::from(check_key(repo, name, id, &bytes, findings)),
             _ => {}
         }
@@ -171,6 +178,11 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
         findings.add_for_all(&layout::domain_folder("keys"), "no key of the repository is there");
     }
     Ok(())
+}
+
+/// A pin may be taken away while the check goes on.
+fn is_pin(name: &str) -> bool {
+    matches!(layout::parse(name), ObjectName::Pin(_))
 }
 
 /// Checks a key; tells whether it is, or may have been, one of this repository.

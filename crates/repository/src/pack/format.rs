@@ -35,6 +35,11 @@ pub(crate) struct Entry {
     pub(crate) kind: BlobKind,
 }
 
+/// How long a pack of so many blobs is, which have so many sealed bytes together.
+pub(crate) fn len_with(blobs: u64, stored: u64) -> u64 {
+    (HEADER_LEN + 4 + TAG_LEN + TRAILER_LEN) as u64 + blobs * ENTRY_LEN as u64 + stored
+}
+
 pub(super) fn encode_header(id: &PackId) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     header[..8].copy_from_slice(MAGIC);

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::crypto::Key;
     use crate::ids::WriterId;
-    use crate::pack::{BlobKind, PackBuilder, encode_blob};
+    use crate::pack::{BlobKind, PackBuilder, encode_blob, len_with};
     use proptest::prelude::*;
 
     const ID: PackId = PackId { epoch: 1, writer: WriterId([2; 12]), sequence: 3 };
@@ -112,6 +112,8 @@ mod tests {
     #[test]
     fn every_changed_byte_is_noticed_and_a_blob_is_named_when_it_is_hit() {
         let (keys, bytes, entries) = pack_of(&[b"first".repeat(20), b"second".to_vec(), vec![]]);
+        let stored = entries.iter().map(|entry| u64::from(entry.blob.stored_len)).sum();
+        assert_eq!(len_with(entries.len() as u64, stored), bytes.len() as u64);
         assert_eq!(verify(&bytes, ID, &keys), (entries.clone(), vec![]));
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();

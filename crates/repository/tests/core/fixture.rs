@@ -41,6 +41,7 @@ pub(crate) fn point(name: &str, table: TableRef, packs: Vec<PackInfo>) -> Recove
         id: point_id(name),
         created: time,
         source: Source::Paths { host: "ship".to_owned() },
+        tags: repository::Tags::default(),
         complete: true,
         objects: None,
         ledger: None,

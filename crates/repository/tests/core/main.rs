@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod accounting;
 mod crash;
 mod damage;
 mod faults;
 mod fixture;
 mod opening;
+mod pins;
 mod points;
 mod s3;
 mod space;

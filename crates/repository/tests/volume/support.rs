@@ -135,6 +135,7 @@ impl World {
             id: format!("point-{}", self.count).parse().unwrap(),
             created: time,
             source: Source::Paths { host: "ship".into() },
+            tags: repository::Tags::default(),
             complete: true,
             objects: None,
             ledger: None,

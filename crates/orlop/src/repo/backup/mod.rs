@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use jiff::Timestamp;
-use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, Writer, WrittenPacks};
+use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, Tag, Tags, Writer, WrittenPacks};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,9 @@ pub(super) struct BackupArgs {
     /// The name of this machine in the recovery point; else its own
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+    /// A tag for the recovery point, to find it and to keep it by; several with commas
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    tags: Vec<Tag>,
     /// Go into file systems that are mounted below the folders
     #[arg(long)]
     cross_mounts: bool,
@@ -130,6 +133,7 @@ struct Stored {
 }
 
 pub(super) async fn run(place: &PlaceArgs, args: &BackupArgs, format: Format) -> Result<Exit> {
+    let tags = Tags::new(args.tags.iter().cloned()).map_err(|e| Error::usage("use the tags").because(e))?;
     let folders = folders::folders(&args.paths)?;
     let image = args.image.as_deref().map(|path| volume::Image::find(path, args.name.as_deref())).transpose()?;
     let what = What { folders, image };
@@ -138,7 +142,7 @@ pub(super) async fn run(place: &PlaceArgs, args: &BackupArgs, format: Format) ->
         return would(&repository, args, &what, format).await;
     }
     let cancel = CancellationToken::new();
-    let done = until_interrupted(&cancel, store(&repository, args, &what, &cancel)).await?;
+    let done = until_interrupted(&cancel, store(&repository, args, &what, tags, &cancel)).await?;
     output::print(&output::render(format, &done, || table(&done), || format!("{}\n", done.recovery_point))?)?;
     for content in &done.contents {
         if let Content::Tree(folder) = content {
@@ -159,7 +163,13 @@ async fn would(repository: &Repository, args: &BackupArgs, what: &What, format: 
     }
 }
 
-async fn store(repository: &Repository, args: &BackupArgs, what: &What, cancel: &CancellationToken) -> Result<Done> {
+async fn store(
+    repository: &Repository,
+    args: &BackupArgs,
+    what: &What,
+    tags: Tags,
+    cancel: &CancellationToken,
+) -> Result<Done> {
     let (clock, created) = (Instant::now(), Timestamp::now());
     let id = id(args, created)?;
     let mut stored = write(repository, args, what, !args.no_parent, cancel).await?;
@@ -174,7 +184,7 @@ async fn store(repository: &Repository, args: &BackupArgs, what: &What, cancel: 
         }
         checked => checked.map_err(|broken| broken.error)?,
     }
-    let (point, contents) = stored.publish(repository, id, created, host(args)).await?;
+    let (point, contents) = stored.publish(repository, id, created, host(args), tags).await?;
     Ok(Done {
         recovery_point: point.id.to_string(),
         complete: point.complete,
@@ -228,6 +238,7 @@ impl Stored {
         id: PointId,
         created: Timestamp,
         host: String,
+        tags: Tags,
     ) -> Result<(RecoveryPoint, Vec<Content>)> {
         let amounts = self.contents.iter().map(Content::amounts);
         let (files, bytes) = amounts.fold((0, 0), |(files, bytes), more| (files + more.0, bytes + more.1));
@@ -243,6 +254,7 @@ impl Stored {
             id,
             created,
             source: Source::Paths { host },
+            tags,
             complete: self.contents.iter().all(Content::is_complete),
             objects: None,
             ledger: None,
