@@ -14,6 +14,7 @@ mod error;
 mod fetch;
 mod ids;
 mod index;
+mod holding;
 mod layout;
 mod pack;
 mod point;
@@ -38,7 +39,7 @@ pub use ids::{BlobId, BlobRef, KeyId, PackId, PointId, RepositoryId, TableRef, W
 pub use pack::{BlobKind, MAX_BLOB_LEN};
 pub use point::{Claim, PointEntry, RecoveryPoint, Root, RootKind, Source, Stats};
 pub use progress::{Counters, NoProgress, Progress};
-pub use repository::{FORMAT_VERSION, Repository};
+pub use repository::{FORMAT_VERSION, Known, Repository};
 pub use secret::{Passphrase, Secret};
-pub use store::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};
+pub use store::{Lock, LockMode, RetryPolicy, S3Location, Store, StoreConfig, StoreError, StoreErrorKind};
 pub use writer::{PackInfo, Writer, WriterStats, WrittenPacks};

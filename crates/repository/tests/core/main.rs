@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod conformance;
 mod crash;
 mod damage;
 mod faults;
@@ -9,6 +10,7 @@ mod fixture;
 mod opening;
 mod points;
 mod s3;
+mod servers;
 mod space;
 mod stores;
 mod tables;

@@ -5,10 +5,11 @@ use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use repository::{Secret, StoreConfig};
+use repository::{S3Location, Secret, StoreConfig};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -31,7 +32,7 @@ impl Drop for S3Server {
 }
 
 /// The status and the body with which a request is answered instead of being done.
-pub(crate) type Refusal = fn(&Request<Incoming>) -> Option<(u16, &'static str)>;
+pub(crate) type Refusal = Option<(u16, &'static str)>;
 
 impl S3Server {
     pub(crate) async fn start() -> Self {
@@ -39,7 +40,8 @@ impl S3Server {
     }
 
     /// Starts a server that refuses some requests.
-    pub(crate) async fn start_with(refuse: Refusal) -> Self {
+    pub(crate) async fn start_with(refuse: impl Fn(&Request<Incoming>) -> Refusal + Send + Sync + 'static) -> Self {
+        let refuse = Arc::new(refuse);
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
@@ -50,9 +52,9 @@ impl S3Server {
         let task = tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let service = service.clone();
+                let (service, refuse) = (service.clone(), refuse.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let service = service.clone();
+                    let (service, refuse) = (service.clone(), refuse.clone());
                     async move {
                         match refuse(&request) {
                             None => Service::call(&service, request).await,
@@ -78,16 +80,14 @@ impl S3Server {
     }
 
     pub(crate) fn config_with(&self, bucket: &str, prefix: &str, secret: &str) -> StoreConfig {
-        StoreConfig::S3 {
+        StoreConfig::S3(S3Location {
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
             endpoint: Some(format!("http://{}", self.address)),
-            region: None,
             path_style: true,
-            access_key_id: ACCESS_KEY.to_owned(),
-            secret_access_key: Secret::new(secret.to_owned()),
-            session_token: None,
-            ca_pem: None,
-        }
+            access_key_id: Some(ACCESS_KEY.to_owned()),
+            secret_access_key: Some(Secret::new(secret.to_owned())),
+            ..S3Location::default()
+        })
     }
 }
