@@ -160,8 +160,7 @@ fn application(env: Env<'_>) -> Result<Option<AzureApplication>, StoreError> {
     if secret.is_none() && token_file.is_none() {
         return Ok(None);
     }
-    let need =
-        |name: &str| env(name).ok_or_else(|| StoreError::configuration(format!("{name} is not set")));
+    let need = |name: &str| env(name).ok_or_else(|| StoreError::configuration(format!("{name} is not set")));
     Ok(Some(AzureApplication {
         tenant_id: need("AZURE_TENANT_ID")?,
         client_id: need("AZURE_CLIENT_ID")?,
@@ -182,8 +181,12 @@ mod tests {
     #[test]
     fn connection_strings_are_understood() {
         let of = |text: &str| located(&[("AZURE_STORAGE_CONNECTION_STRING", text)]).unwrap();
-        let usual = of("DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=a2V5==;EndpointSuffix=core.windows.net");
-        assert_eq!((usual.account.as_str(), usual.endpoint.as_deref()), ("acc", Some("https://acc.blob.core.windows.net")));
+        let usual =
+            of("DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=a2V5==;EndpointSuffix=core.windows.net");
+        assert_eq!(
+            (usual.account.as_str(), usual.endpoint.as_deref()),
+            ("acc", Some("https://acc.blob.core.windows.net"))
+        );
         assert_eq!(usual.access_key.as_ref().map(|key| key.expose().as_str()), Some("a2V5=="));
         let azurite = of("UseDevelopmentStorage=true");
         assert_eq!(azurite.endpoint.as_deref(), Some(EMULATOR_ENDPOINT));
@@ -199,7 +202,8 @@ mod tests {
         let account = ("AZURE_STORAGE_ACCOUNT_NAME", "acc");
         let error = located(&[account, ("AZURE_CLIENT_SECRET", "s"), ("AZURE_TENANT_ID", "t")]).unwrap_err();
         assert_eq!(error.source.unwrap().to_string(), "AZURE_CLIENT_ID is not set");
-        let workload = [account, ("AZURE_FEDERATED_TOKEN_FILE", "/f"), ("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "i")];
+        let workload =
+            [account, ("AZURE_FEDERATED_TOKEN_FILE", "/f"), ("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "i")];
         let location = located(&workload).unwrap();
         assert_eq!(location.application.as_ref().unwrap().token_file.as_deref(), Some("/f"));
         location.access().unwrap();

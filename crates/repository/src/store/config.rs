@@ -87,7 +87,9 @@ impl StoreConfig {
     pub fn open_past_deletions(&self, retry: RetryPolicy) -> Result<Store, StoreError> {
         match self {
             Self::S3(location) => Ok(Store::new(location.first_versions()?, &location.place(), retry)),
-            _ => Err(StoreError::configuration("deleted objects can be read in S3 buckets only, those that keep versions")),
+            _ => Err(StoreError::configuration(
+                "deleted objects can be read in S3 buckets only, those that keep versions",
+            )),
         }
     }
 }
@@ -130,9 +132,16 @@ mod tests {
         assert_eq!((location.bucket.as_str(), location.prefix.as_str(), location.path_style), ("b", "p/q", true));
         assert_eq!(location.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
         assert_eq!(location.session_token, None);
-        let StoreConfig::Azure(location) = StoreConfig::from_url("az://c/p", &env).unwrap() else { panic!("not Azure") };
-        assert_eq!((location.container.as_str(), location.prefix.as_str(), location.account.as_str()), ("c", "p", "account"));
-        let StoreConfig::Google(location) = StoreConfig::from_url("gs://b", &env).unwrap() else { panic!("not Google") };
+        let StoreConfig::Azure(location) = StoreConfig::from_url("az://c/p", &env).unwrap() else {
+            panic!("not Azure")
+        };
+        assert_eq!(
+            (location.container.as_str(), location.prefix.as_str(), location.account.as_str()),
+            ("c", "p", "account")
+        );
+        let StoreConfig::Google(location) = StoreConfig::from_url("gs://b", &env).unwrap() else {
+            panic!("not Google")
+        };
         assert_eq!((location.bucket.as_str(), location.prefix.as_str()), ("b", ""));
         assert_eq!(location.emulator.as_deref(), Some("http://127.0.0.1:4443"));
     }
@@ -168,8 +177,12 @@ mod tests {
         let role = only(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_ROLE_ARN", "arn:x")]);
         let expected = WebIdentity { token_file: "/token".into(), role_arn: "arn:x".into(), session_name: None };
         assert_eq!(s3("s3://b", &role).web_identity, Some(expected));
-        let virtual_host =
-            only(&[("AWS_ACCESS_KEY_ID", "i"), ("AWS_SECRET_ACCESS_KEY", "k"), ("AWS_ENDPOINT_URL", "https://s3.example.com"), ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")]);
+        let virtual_host = only(&[
+            ("AWS_ACCESS_KEY_ID", "i"),
+            ("AWS_SECRET_ACCESS_KEY", "k"),
+            ("AWS_ENDPOINT_URL", "https://s3.example.com"),
+            ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
+        ]);
         assert!(!s3("s3://b", &virtual_host).path_style);
     }
 

@@ -4,9 +4,11 @@ use super::client;
 use super::config::Env;
 use super::object::Objects;
 use super::{StoreError, StoreErrorKind};
-use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
+use object_store::StaticCredentialProvider;
+use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A bucket of Google Cloud Storage. Without a file of credentials, those of the user's login or of the machine are used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +59,10 @@ impl GoogleLocation {
             builder = builder.with_application_credentials(file.display().to_string());
         }
         if let Some(emulator) = &self.emulator {
-            builder = builder.with_base_url(emulator).with_skip_signature(true);
+            // The crate asks for credentials before some requests even if it does not use them.
+            let nobody = GcpCredential { bearer: String::new() };
+            let nobody = Arc::new(StaticCredentialProvider::new(nobody));
+            builder = builder.with_base_url(emulator).with_skip_signature(true).with_credentials(nobody);
         }
         Objects::new(builder.build().map_err(invalid)?, &self.prefix)
     }

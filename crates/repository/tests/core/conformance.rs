@@ -94,8 +94,10 @@ async fn lists_what_is_there(store: &Store) {
     assert_eq!(store.list("nowhere/").await.unwrap(), []);
     assert_eq!(store.list("fold/").await.unwrap(), []);
     // The longest names that a repository has, and every kind of character in them.
-    let names =
-        ["domains/default/points/a-63-characters-long-name-0123456789-0123456789-0123456789-abc", "epochs/ffffffffffffffff"];
+    let names = [
+        "domains/default/points/a-63-characters-long-name-0123456789-0123456789-0123456789-abc",
+        "epochs/ffffffffffffffff",
+    ];
     for name in names {
         store.put_new(name, Bytes::from_static(b"x")).await.unwrap();
         let (folder, _) = name.rsplit_once('/').unwrap();
@@ -146,9 +148,9 @@ async fn keeps_big_objects(store: &Store) {
 
 async fn lists_many(store: &Store) {
     let names: Vec<_> = (0..MANY).map(|i| format!("many/{:02x}/{i:06}", i % 7)).collect();
-    let made = stream::iter(&names).map(Ok).try_for_each_concurrent(AT_ONCE, |name| {
-        store.put_new(name, Bytes::from_static(b"1234"))
-    });
+    let made = stream::iter(&names)
+        .map(Ok)
+        .try_for_each_concurrent(AT_ONCE, |name| store.put_new(name, Bytes::from_static(b"1234")));
     made.await.unwrap();
     let mut expected: Vec<_> = names.iter().map(|name| info(name, 4)).collect();
     expected.sort();
@@ -205,8 +207,7 @@ async fn moto_conforms() {
     server.make_bucket("plain", &[]).await;
     let store = server.s3("plain", "team/a").open(EAGER).unwrap();
     conforms(store.clone()).await;
-    keeps_big_objects(&store).await;
-    lists_many(&store).await;
+    conforms_at_size(store).await;
 }
 
 #[tokio::test]
@@ -295,7 +296,8 @@ async fn a_server_that_throttles_conforms() {
     for answer in answers {
         let requests = AtomicU64::new(0);
         let server = S3Server::start_with(move |_| {
-            requests.fetch_add(1, Ordering::SeqCst).is_multiple_of(2).then_some(answer)
+            // Not every other one: a part that cannot be read is followed by a question for its length.
+            requests.fetch_add(1, Ordering::SeqCst).is_multiple_of(3).then_some(answer)
         })
         .await;
         conforms(server.config("").open(EAGER).unwrap()).await;

@@ -62,9 +62,9 @@ pub(crate) async fn s3rver() -> Result<Server, String> {
 /// Azurite: Microsoft's emulator of Azure's storage, with a container.
 pub(crate) async fn azurite() -> Result<Server, String> {
     let program = installed("node_modules/.bin/azurite-blob")?;
-    let arguments = |folder: &Path, port: u16| {
-        let (folder, port) = (folder.display().to_string(), port.to_string());
-        let given = ["--location", &folder, "--blobHost", "127.0.0.1", "--blobPort", &port, "--silent"];
+    let arguments = |_: &Path, port: u16| {
+        let port = port.to_string();
+        let given = ["--blobHost", "127.0.0.1", "--blobPort", &port, "--silent"];
         let fixed = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"];
         given.into_iter().chain(fixed).map(str::to_owned).collect()
     };
@@ -175,7 +175,7 @@ impl Server {
         let request = http::Request::builder().method("PUT").uri(url).header("content-length", "0");
         let mut request = request.body(HttpRequestBody::empty()).unwrap();
         let credential = AzureCredential::AccessKey(AzureAccessKey::try_new(ACCOUNT_KEY).unwrap());
-        AzureAuthorizer::new(&credential, ACCOUNT).authorize(&mut request);
+        AzureAuthorizer::new(&credential, ACCOUNT).try_authorize(&mut request).unwrap();
         let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
         let answer = client.execute(request).await.unwrap();
         assert_eq!(answer.status(), 201);

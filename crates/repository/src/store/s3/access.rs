@@ -82,11 +82,16 @@ impl ObjectAccess for S3Objects {
         conditional: bool,
     ) -> Result<(), StoreError> {
         let until = retention.until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let headers =
-            [(LOCK_MODE, retention.mode.of_s3()), (LOCK_UNTIL, until.as_str()), ("if-none-match", "*")];
+        let headers = [(LOCK_MODE, retention.mode.of_s3()), (LOCK_UNTIL, until.as_str()), ("if-none-match", "*")];
         let headers = if conditional { &headers[..] } else { &headers[..2] };
-        let call =
-            Call { method: Method::PUT, operation: "create", name: Some(name), headers, body: bytes, ..Call::default() };
+        let call = Call {
+            method: Method::PUT,
+            operation: "create",
+            name: Some(name),
+            headers,
+            body: bytes,
+            ..Call::default()
+        };
         self.calls.send(call).await.map(drop)
     }
 
@@ -107,7 +112,9 @@ impl ObjectAccess for S3Objects {
     async fn locked_until(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
         let answer = self.look_at(name).await?;
         let Some(text) = answer.header(LOCK_UNTIL) else { return Ok(None) };
-        text.parse().map(Some).map_err(|error| StoreError::new(StoreErrorKind::Invalid, "ask for the lock of", name).because(error))
+        text.parse()
+            .map(Some)
+            .map_err(|error| StoreError::new(StoreErrorKind::Invalid, "ask for the lock of", name).because(error))
     }
 
     /// With versions, a deletion only hides an object. So its version is deleted where that is allowed.

@@ -66,8 +66,9 @@ impl SignedCalls {
         options: &ClientOptions,
     ) -> Result<Self, StoreError> {
         let client = ReqwestConnector::default().connect(options);
-        let client = client
-            .map_err(|error| StoreError::new(StoreErrorKind::Invalid, "configure", bucket_url.clone()).because(error))?;
+        let client = client.map_err(|error| {
+            StoreError::new(StoreErrorKind::Invalid, "configure", bucket_url.clone()).because(error)
+        })?;
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Ok(Self { client, credentials, region: region.into(), bucket_url: bucket_url.into(), prefix: prefix.into() })
     }

@@ -258,7 +258,14 @@ mod tests {
     fn location(endpoint: Option<&str>, path_style: bool) -> S3Location {
         let key = Some(Secret::new("k".to_owned()));
         let endpoint = endpoint.map(str::to_owned);
-        S3Location { bucket: "b".into(), endpoint, path_style, access_key_id: Some("i".into()), secret_access_key: key, ..S3Location::default() }
+        S3Location {
+            bucket: "b".into(),
+            endpoint,
+            path_style,
+            access_key_id: Some("i".into()),
+            secret_access_key: key,
+            ..S3Location::default()
+        }
     }
 
     #[test]

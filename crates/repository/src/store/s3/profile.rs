@@ -39,7 +39,9 @@ pub(super) fn read(env: Env<'_>) -> Result<Profile, StoreError> {
     let profile = understood(settings);
     let has_keys_in_variables = env("AWS_ACCESS_KEY_ID").is_some();
     if named.is_some() && !has_keys_in_variables && profile.keys.is_none() && profile.web_identity.is_none() {
-        let what = format!("the profile {name:?} has neither keys nor a web identity; other ways to get keys are not known here");
+        let what = format!(
+            "the profile {name:?} has neither keys nor a web identity; other ways to get keys are not known here"
+        );
         return Err(StoreError { kind: StoreErrorKind::Invalid, ..StoreError::configuration(what) });
     }
     Ok(profile)
@@ -87,7 +89,11 @@ mod tests {
     fn a_profile_is_read_from_both_files() {
         let folder = tempfile::tempdir().unwrap();
         let (config, credentials) = (folder.path().join("config"), folder.path().join("credentials"));
-        std::fs::write(&config, "[default]\nregion = one\n[profile night]\nregion=two\ns3 =\n  region = three\nendpoint_url = http://e\n").unwrap();
+        std::fs::write(
+            &config,
+            "[default]\nregion = one\n[profile night]\nregion=two\ns3 =\n  region = three\nendpoint_url = http://e\n",
+        )
+        .unwrap();
         std::fs::write(&credentials, "# keys\n[default]\naws_access_key_id = a\naws_secret_access_key = b\n[night]\naws_access_key_id=c\naws_secret_access_key=d=\naws_session_token = t\n[idle]\nregion = x\n").unwrap();
         let read_as = |profile: Option<&'static str>| {
             let (config, credentials) = (config.display().to_string(), credentials.display().to_string());

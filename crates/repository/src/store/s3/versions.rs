@@ -31,7 +31,12 @@ impl FirstVersions {
     }
 
     /// The first version of each name that begins with `start`; with `only`, of no other name than that one.
-    async fn find(&self, operation: &'static str, start: &str, only: bool) -> Result<BTreeMap<String, Version>, StoreError> {
+    async fn find(
+        &self,
+        operation: &'static str,
+        start: &str,
+        only: bool,
+    ) -> Result<BTreeMap<String, Version>, StoreError> {
         let wrong = || StoreError::new(StoreErrorKind::Unreachable, operation, start);
         let full = format!("{}{start}", self.calls.prefix());
         let (mut found, mut marker) = (BTreeMap::new(), None::<(String, String)>);
@@ -162,7 +167,12 @@ mod tests {
             size: 1,
         };
         let mut found = BTreeMap::new();
-        for (id, time) in [("3", "2026-01-03T00:00:00Z"), ("1", "2026-01-01T00:00:00Z"), ("0", "2026-01-01T00:00:00Z"), ("2", "2026-01-02T00:00:00Z")] {
+        for (id, time) in [
+            ("3", "2026-01-03T00:00:00Z"),
+            ("1", "2026-01-01T00:00:00Z"),
+            ("0", "2026-01-01T00:00:00Z"),
+            ("2", "2026-01-02T00:00:00Z"),
+        ] {
             keep_older(&mut found, "k".to_owned(), version(id, time));
         }
         assert_eq!(found["k"].version_id, "0");

@@ -106,12 +106,16 @@ mod tests {
     #[test]
     fn answers_are_understood() {
         let ns = "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"";
-        let status = |inner: &str| versioning(format!("<VersioningConfiguration {ns}>{inner}</VersioningConfiguration>").as_bytes());
+        let status = |inner: &str| {
+            versioning(format!("<VersioningConfiguration {ns}>{inner}</VersioningConfiguration>").as_bytes())
+        };
         assert_eq!(status("<Status>Enabled</Status>"), Some(true));
         assert_eq!(status("<Status>Suspended</Status>"), Some(false));
         assert_eq!((status(""), versioning(b"no XML")), (Some(false), None));
 
-        let lock = |inner: &str| object_lock(format!("<ObjectLockConfiguration {ns}>{inner}</ObjectLockConfiguration>").as_bytes());
+        let lock = |inner: &str| {
+            object_lock(format!("<ObjectLockConfiguration {ns}>{inner}</ObjectLockConfiguration>").as_bytes())
+        };
         let enabled = "<ObjectLockEnabled>Enabled</ObjectLockEnabled>";
         assert!(lock("").is_none() && lock(enabled).unwrap().is_none());
         let rule = "<Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Years>2</Years></DefaultRetention></Rule>";
