@@ -6,10 +6,10 @@
 
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
-use crate::ids::{BlobRef, PackId};
+use crate::ids::{BlobRef, PackId, TableRef};
 use crate::layout::{self, ObjectName};
 use crate::point::RecoveryPoint;
-use crate::references::{self, Values};
+use crate::references::{self, References, Values};
 use crate::repository::Repository;
 use crate::store::StoreErrorKind;
 use crate::table::{self, Page};
@@ -50,7 +50,7 @@ struct Visit {
 async fn needed_packs(repo: &Repository, point: &RecoveryPoint) -> Result<BTreeSet<PackId>> {
     let mut packs: BTreeSet<PackId> = point.packs.iter().map(|info| info.id).collect();
     let mut visits = Vec::new();
-    let begin = |(table, values): (crate::TableRef, Values)| Visit { blob: table.root, level: table.height, values };
+    let begin = |(table, values): (TableRef, Values)| Visit { blob: table.root, level: table.height, values };
     visits.extend(references::tables_of(point).into_iter().map(begin));
     while !visits.is_empty() {
         let next = visits.split_off(visits.len().saturating_sub(AT_ONCE));
@@ -64,30 +64,25 @@ async fn needed_packs(repo: &Repository, point: &RecoveryPoint) -> Result<BTreeS
         let mut read = stream::iter(read.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
         while let Some((visit, page)) = read.try_next().await? {
             let malformed = |what: Malformed| what.in_object(layout::pack(&visit.blob.pack));
-            let (blobs, tables) = follow(&page, &visit, &mut visits).map_err(malformed)?;
-            packs.extend(blobs.iter().map(|blob| blob.pack));
-            visits.extend(tables.into_iter().map(begin));
+            let found = follow(&page, &visit, &mut visits).map_err(malformed)?;
+            packs.extend(found.blobs.iter().map(|blob| blob.pack));
+            visits.extend(found.tables.into_iter().map(begin));
         }
     }
     Ok(packs)
 }
 
 /// Tells what a page refers to; children of an inner page are to be visited.
-#[expect(clippy::type_complexity, reason = "what is found, by its kinds")]
-fn follow(
-    page: &Page,
-    visit: &Visit,
-    visits: &mut Vec<Visit>,
-) -> Result<(Vec<BlobRef>, Vec<(crate::TableRef, Values)>), Malformed> {
-    let (mut blobs, mut tables) = (Vec::new(), Vec::new());
+fn follow(page: &Page, visit: &Visit, visits: &mut Vec<Visit>) -> Result<References, Malformed> {
+    let mut all = References::default();
     for index in 0..page.len() {
         if let Some(level) = visit.level.checked_sub(1) {
             visits.push(Visit { blob: page.child(index)?, level, values: visit.values });
         } else {
             let found = references::of(visit.values, page.key(index), page.value(index))?;
-            blobs.extend(found.blobs);
-            tables.extend(found.tables);
+            all.blobs.extend(found.blobs);
+            all.tables.extend(found.tables);
         }
     }
-    Ok((blobs, tables))
+    Ok(all)
 }

@@ -4,7 +4,8 @@ use crate::conformance::kind;
 use crate::faults::{EAGER, Fault, Faulty, OpenBook, memory};
 use crate::s3::S3Server;
 use bytes::Bytes;
-use repository::{RetryPolicy, S3Location, StoreConfig, StoreErrorKind};
+use repository::store::AzureLocation;
+use repository::{RetryPolicy, S3Location, Secret, StoreConfig, StoreErrorKind};
 
 #[tokio::test]
 async fn retries_end() {
@@ -103,4 +104,46 @@ async fn names_cannot_leave_the_folder() {
         assert_eq!(store.put_new(name, Bytes::new()).await.unwrap_err().kind, StoreErrorKind::Invalid, "{name}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A signature is a part of the address that is asked, and addresses are a part of messages.
+#[tokio::test]
+async fn secrets_are_in_no_message() {
+    // A port that was free a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let secret = || Some(Secret::new("sig=b3BlbiBzZXNhbWU".to_owned()));
+    let azure = AzureLocation {
+        container: "c".to_owned(),
+        account: "a".to_owned(),
+        endpoint: Some(format!("http://{address}/a")),
+        sas_token: secret(),
+        ..AzureLocation::default()
+    };
+    let s3 = S3Location {
+        bucket: "b".to_owned(),
+        endpoint: Some(format!("http://{address}")),
+        path_style: true,
+        access_key_id: Some("id".to_owned()),
+        secret_access_key: secret(),
+        session_token: secret(),
+        ..S3Location::default()
+    };
+    for config in [StoreConfig::Azure(azure), StoreConfig::S3(s3)] {
+        let store = config.open(RetryPolicy::never()).unwrap();
+        let errors = [
+            store.list("").await.unwrap_err(),
+            store.get("x", 1).await.unwrap_err(),
+            store.put_new("x", Bytes::new()).await.unwrap_err(),
+            store.locked_until("x").await.err().unwrap_or_else(|| store_is_silent(&config)),
+        ];
+        for error in errors {
+            let text = format!("{error} {error:?} {config:?} {store:?}");
+            assert!(!text.contains("b3BlbiBzZXNhbWU"), "{text}");
+        }
+    }
+}
+
+/// Stands for the error of a request that a store of this kind does not make.
+fn store_is_silent(config: &StoreConfig) -> repository::StoreError {
+    repository::StoreError::new(StoreErrorKind::NotSupported, "ask", format!("{config:?}"))
 }
