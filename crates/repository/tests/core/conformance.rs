@@ -207,7 +207,9 @@ async fn moto_conforms() {
     server.make_bucket("plain", &[]).await;
     let store = server.s3("plain", "team/a").open(EAGER).unwrap();
     conforms(store.clone()).await;
-    conforms_at_size(store).await;
+    // Who is first among many is not asked: this server looks and then writes, so its answer would be chance.
+    keeps_big_objects(&store).await;
+    lists_many(&store).await;
 }
 
 #[tokio::test]
