@@ -319,14 +319,22 @@ impl Store {
             Err(error) if error.kind == StoreErrorKind::AccessDenied => false,
             Err(error) => return Err(error),
         };
-        let mut attempts = self.retry.attempts();
-        let abilities = loop {
-            match self.access.abilities().await {
-                Ok(abilities) => break abilities,
-                Err(error) => attempts.wait_after(error).await?,
-            }
-        };
+        let abilities = self.abilities().await;
         Ok(StoreFeatures { conditional_create, delete, abilities })
+    }
+
+    /// What the store says about itself. One that has done all that was asked before, and fails at this, has said nothing.
+    async fn abilities(&self) -> Abilities {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.abilities().await {
+                Ok(abilities) => return abilities,
+                Err(error) => match attempts.wait_after(error).await {
+                    Ok(()) => {}
+                    Err(_) => return Abilities::default(),
+                },
+            }
+        }
     }
 
     /// Creates an object that exists. It goes past the retries of a creation, because there a refusal would look like a lost
