@@ -8,9 +8,10 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from primitives import Damage, number_of, open_checked, parse_checked, parse_hex, require, text_of
+from primitives import Damage, fields_of, number_of, open_checked, parse_checked, parse_hex, require, text_of
 
 TAG = 16
+LOCK_MODES = ("governance", "compliance")
 
 
 def derive(purpose, material):
@@ -81,8 +82,17 @@ def parse_key(data, name):
 
 def parse_configuration(data):
     """Section 3: the repository id."""
-    fields = parse_checked(data, "orlop-repository", ["repository", "conditionalCreate"])
-    require(isinstance(fields["conditionalCreate"], bool), "conditionalCreate is neither true nor false")
+    fields = parse_checked(data, "orlop-repository", ["repository", "conditionalCreate"], ["versions", "objectLock", "lock"])
+    for field in ("conditionalCreate", "versions"):
+        require(isinstance(fields.get(field, False), bool), f"{field} is neither true nor false")
+    if "objectLock" in fields:
+        ability = fields_of(fields["objectLock"], [], ["defaultMode", "defaultDays"], "objectLock")
+        require(ability.get("defaultMode", "governance") in LOCK_MODES, "objectLock: nobody knows this mode")
+        number_of(ability.get("defaultDays", 0), "defaultDays", 2 ** 32 - 1)
+    if "lock" in fields:
+        lock = fields_of(fields["lock"], ["mode", "seconds"], [], "lock")
+        require(lock["mode"] in LOCK_MODES, "lock: nobody knows this mode")
+        number_of(lock["seconds"], "seconds")
     return parse_hex(fields["repository"], 16, "repository")
 
 

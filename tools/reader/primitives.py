@@ -182,10 +182,11 @@ def open_checked(data, kind):
     return value
 
 
-def parse_checked(data, kind, fields):
-    """Checked JSON with just these fields, in this order."""
+def parse_checked(data, kind, fields, optional=()):
+    """Checked JSON with just these fields, in this order; those that are optional come last, and may be left out."""
     value = open_checked(data, kind)
-    require(list(value) == ["format", "version", *fields, "checksum"], "it has other fields, or in another order")
+    expected = ["format", "version", *fields, *(name for name in optional if name in value), "checksum"]
+    require(list(value) == expected, "it has other fields, or in another order")
     return value
 
 

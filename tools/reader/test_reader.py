@@ -1186,6 +1186,15 @@ class Small(Case):
         fields = {"format": "orlop-repository", "version": 1, "repository": "0" * 32, "conditionalCreate": 1}
         with self.assertRaisesRegex(Damage, "conditionalCreate"):
             keys.parse_configuration(small_writer.checked(fields))
+        fields = {"format": "orlop-repository", "version": 1, "repository": "0" * 32, "conditionalCreate": True}
+        abilities = {"versions": True, "objectLock": {"defaultMode": "compliance", "defaultDays": 3}}
+        for more in [{}, abilities, abilities | {"lock": {"mode": "governance", "seconds": 2592000}}, {"objectLock": {}}]:
+            self.assertEqual(keys.parse_configuration(small_writer.checked(fields | more)), bytes(16))
+        for more, what in [({"versions": 1}, "versions"), ({"objectLock": {"x": 1}}, "unknown field"),
+                           ({"lock": {"mode": "governance"}}, "lacks seconds"), ({"lock": {"mode": "x", "seconds": 1}}, "mode"),
+                           ({"lock": {"mode": "governance", "seconds": -1}}, "seconds"), ({"other": 1}, "other fields")]:
+            with self.subTest(more), self.assertRaisesRegex(Damage, what):
+                keys.parse_configuration(small_writer.checked(fields | more))
         fields = {"format": "orlop-epoch", "version": 1, "epoch": 5}
         with self.assertRaises(primitives.Unsupported):
             keys.parse_epoch(small_writer.checked(fields | {"version": 2, "x": 1}), name)

@@ -350,9 +350,29 @@ fn what_is_wrong_with_a_place_is_said_with_what_to_do() {
     support::run(&["repo", "list", "--password-file", &password, "--location", "/x"])
         .ended(2)
         .says("write file:///path");
-    support::run(&["repo", "list", "--password-file", &password, "--location", "s3://b"])
-        .ended(2)
-        .says("AWS_ACCESS_KEY_ID is not set");
+    let mut without_keys = orlop();
+    without_keys.env("AWS_EC2_METADATA_DISABLED", "true");
+    without_keys.args(["repo", "list", "--password-file", &password, "--location", "s3://b"]);
+    let ran = Ran::from(without_keys.output().expect("run orlop"));
+    ran.ended(2).says("AWS_ACCESS_KEY_ID is not set");
+}
+
+#[test]
+fn what_cannot_be_locked_or_read_past_deletions_is_refused() {
+    let place = Place::empty();
+    place.run(&["init", "--lock-for", "30d"]).ended(1).says("cannot lock objects");
+    let too_long = format!("{}w", u64::MAX);
+    for (time, why) in [("30", "30d"), ("x", "30d"), ("0d", "one hour"), ("99999w", "100 years"), (&too_long, "30d")] {
+        place.run(&["init", "--lock-for", time]).ended(2).says(why);
+    }
+    place.run(&["init", "--lock-mode", "compliance"]).ended(2).says("--lock-for");
+    place.run(&["init", "--lock-for", "30d", "--lock-mode", "none"]).ended(2).says("neither governance nor compliance");
+    assert!(!place.path("repository/orlop-repository").exists());
+    let made = place.run(&["init", "-o", "json"]).json();
+    assert_eq!(made["store"]["conditionalCreate"], true);
+    assert_eq!(made["store"]["objectLock"], false);
+    assert_eq!(place.run(&["check", "-o", "json"]).json()["store"], made["store"]);
+    place.run(&["list", "--past-deletions"]).ended(2).says("S3 buckets only");
 }
 
 #[test]

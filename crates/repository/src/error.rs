@@ -115,6 +115,8 @@ pub enum ErrorKind {
     AccessDenied,
     /// The store is full.
     NoSpace,
+    /// The store refuses to delete what is locked.
+    Locked,
     /// The request or the configuration is wrong.
     Invalid,
     /// The program was stopped, or has a defect.
@@ -148,6 +150,7 @@ impl Error {
                 StoreErrorKind::Unreachable | StoreErrorKind::NotDurable => ErrorKind::Unreachable,
                 StoreErrorKind::Unreadable | StoreErrorKind::TooShort | StoreErrorKind::TooLarge => ErrorKind::Damaged,
                 StoreErrorKind::NotSupported | StoreErrorKind::Invalid => ErrorKind::Invalid,
+                StoreErrorKind::Locked { .. } => ErrorKind::Locked,
             },
         }
     }
@@ -173,6 +176,7 @@ impl Error {
             ErrorKind::AccessDenied => {
                 "check the access key, and that it may list, read, create and delete under the prefix"
             }
+            ErrorKind::Locked => "wait until the lock has ended; that it cannot be ended before is what it is for",
             ErrorKind::NoSpace => "free space, or raise the quota, then try again",
             ErrorKind::Invalid => "correct what the message names",
             ErrorKind::Interrupted => "try again",

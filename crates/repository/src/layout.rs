@@ -76,6 +76,13 @@ pub(crate) fn parse(name: &str) -> ObjectName {
     parsed.unwrap_or(ObjectName::Foreign)
 }
 
+/// Whether a name is of an object of lasting value, which a repository with a lock locks. What writers and collectors tell each other
+/// is not.
+pub(crate) fn is_lasting(name: &str) -> bool {
+    use ObjectName::{Config, Epoch, Key, Pack, Point, Run};
+    matches!(parse(name), Config | Epoch(_) | Key(_) | Pack(_) | Run(_) | Point(_))
+}
+
 fn parse_in_domain(name: &str) -> Option<ObjectName> {
     let (folder, rest) = name.strip_prefix("domains/")?.strip_prefix(DOMAIN)?.strip_prefix('/')?.split_once('/')?;
     match folder {

@@ -7,6 +7,7 @@ use crate::canonical_json;
 use crate::codec::{Fields, Malformed};
 use crate::crypto::random;
 use crate::error::{Error, Result};
+use crate::holding;
 use crate::ids::{PointId, TableRef};
 use crate::layout::{self, ObjectName};
 use crate::repository::Repository;
@@ -198,6 +199,7 @@ impl Repository {
                 point.version
             )));
         }
+        holding::hold_all(self, point).await?;
         let bytes = self.seal_point(point)?;
         match self.store().put_new(&layout::point(&point.id), Bytes::from(bytes)).await {
             Err(error) if error.kind == StoreErrorKind::AlreadyExists => {

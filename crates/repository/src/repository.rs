@@ -13,7 +13,7 @@ use crate::index::{self, Lookups};
 use crate::layout::{self, ObjectName};
 use crate::pack;
 use crate::secret::Passphrase;
-use crate::store::{Store, StoreErrorKind};
+use crate::store::{Abilities, Lock, ObjectLock, Store, StoreErrorKind};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -38,6 +38,33 @@ struct Config {
     repository: RepositoryId,
     /// Whether the store was found to refuse the creation of what exists.
     conditional_create: bool,
+    /// Whether the store keeps versions, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    versions: Option<bool>,
+    /// That the store can lock objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    object_lock: Option<ObjectLock>,
+    /// How the objects of the repository are locked, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<Lock>,
+}
+
+impl Config {
+    fn known(&self) -> Known {
+        let abilities = Abilities { versions: self.versions, object_lock: self.object_lock };
+        Known { conditional_create: self.conditional_create, abilities, lock: self.lock }
+    }
+}
+
+/// What a repository has recorded about its store when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Whether the store refuses to create what exists.
+    pub conditional_create: bool,
+    /// What the store said about itself.
+    pub abilities: Abilities,
+    /// How the objects of the repository are locked, if they are.
+    pub lock: Option<Lock>,
 }
 
 /// The object that opens an epoch.
@@ -59,6 +86,7 @@ pub struct Repository {
 struct Inner {
     store: Store,
     id: RepositoryId,
+    known: Known,
     keys: DomainKeys,
     lookups: Lookups,
 }
@@ -66,11 +94,22 @@ struct Inner {
 impl Repository {
     /// Makes a repository in a place that has none; other objects there do not matter.
     pub async fn create(store: Store, passphrase: &Passphrase) -> Result<Self> {
+        Self::create_locked(store, passphrase, None).await
+    }
+
+    /// Makes a repository whose objects cannot be deleted before a time after they were last needed, where the store can do that.
+    pub async fn create_locked(store: Store, passphrase: &Passphrase, lock: Option<Lock>) -> Result<Self> {
         if read_config(&store).await?.is_some() {
             return Err(Error::AlreadyExists { place: store.place().to_owned() });
         }
         let features = store.probe().await?;
-        let store = store.with_conditional_create(features.conditional_create);
+        if lock.is_some() && features.abilities.object_lock.is_none() {
+            return Err(Error::invalid(format!(
+                "{} cannot lock objects, or does not let these credentials see whether it can; a bucket gets object lock when it is made",
+                store.place()
+            )));
+        }
+        let store = store.with_conditional_create(features.conditional_create).with_lock(lock);
         write_first_epoch(&store).await?;
         let id = RepositoryId(crate::crypto::random().map_err(in_memory)?);
         let master = write_key(&store, id, passphrase).await?;
@@ -79,6 +118,9 @@ impl Repository {
             version: FORMAT_VERSION,
             repository: id,
             conditional_create: features.conditional_create,
+            versions: features.abilities.versions,
+            object_lock: features.abilities.object_lock,
+            lock,
         };
         let bytes = checked_json::write(&config).map_err(in_memory)?;
         match store.put_new(layout::CONFIG, Bytes::from(bytes)).await {
@@ -91,7 +133,7 @@ impl Repository {
         if read_config(&store).await?.is_none_or(|stored| stored != config) {
             return Err(Error::AlreadyExists { place: store.place().to_owned() });
         }
-        Ok(Self::assemble(store, id, &master))
+        Ok(Self::assemble(store, &config, &master))
     }
 
     /// Opens the repository that is there.
@@ -99,9 +141,9 @@ impl Repository {
         let Some(config) = read_config(&store).await? else {
             return Err(Error::NotARepository { place: store.place().to_owned() });
         };
-        let store = store.with_conditional_create(config.conditional_create);
+        let store = store.with_conditional_create(config.conditional_create).with_lock(config.lock);
         let master = find_master_key(&store, config.repository, passphrase).await?;
-        Ok(Self::assemble(store, config.repository, &master))
+        Ok(Self::assemble(store, &config, &master))
     }
 
     /// Opens the repository that is there, or makes one if there is none.
@@ -116,9 +158,15 @@ impl Repository {
         }
     }
 
-    fn assemble(store: Store, id: RepositoryId, master: &Key) -> Self {
+    fn assemble(store: Store, config: &Config, master: &Key) -> Self {
+        let (id, known) = (config.repository, config.known());
         let (keys, lookups) = (DomainKeys::derive(master), Lookups::default());
-        Self { inner: Arc::new(Inner { store, id, keys, lookups }) }
+        Self { inner: Arc::new(Inner { store, id, known, keys, lookups }) }
+    }
+
+    /// What was recorded about the store when the repository was made.
+    pub fn known(&self) -> Known {
+        self.inner.known
     }
 
     /// The identity of the repository.

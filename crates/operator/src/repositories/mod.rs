@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api::BackupLocation;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
-use repository::store::{RetryPolicy, Store, StoreConfig, StoreError};
+use repository::store::{RetryPolicy, S3Location, Store, StoreConfig, StoreError};
 use repository::{Passphrase, Repository};
 
 use crate::error::Error;
@@ -46,17 +46,18 @@ pub struct AsLocated;
 impl Stores for AsLocated {
     fn locate(&self, location: &BackupLocation, secrets: &LocationSecrets) -> StoreConfig {
         let s3 = location.spec.s3.clone().unwrap_or_default();
-        StoreConfig::S3 {
+        StoreConfig::S3(S3Location {
             bucket: location.spec.path.clone(),
             prefix: location.spec.prefix.clone().unwrap_or_default(),
             path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),
             endpoint: s3.endpoint,
             region: s3.region,
-            access_key_id: secrets.access_key_id.clone(),
-            secret_access_key: secrets.secret_access_key.clone(),
+            access_key_id: Some(secrets.access_key_id.clone()),
+            secret_access_key: Some(secrets.secret_access_key.clone()),
             session_token: secrets.session_token.clone(),
             ca_pem: secrets.ca_pem.clone(),
-        }
+            ..S3Location::default()
+        })
     }
 }
 

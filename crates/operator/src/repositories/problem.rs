@@ -94,7 +94,8 @@ impl LocationProblem {
                 ErrorKind::AccessDenied => "AccessDenied",
                 ErrorKind::NoSpace => "NoSpace",
                 ErrorKind::Pinned => "Pinned",
-                ErrorKind::Invalid => "InvalidSpec",
+                // Nothing is deleted in order to open a repository, so nothing can be refused for its lock.
+                ErrorKind::Invalid | ErrorKind::Locked => "InvalidSpec",
                 ErrorKind::AlreadyExists | ErrorKind::NotFound => "BucketNotFound",
                 ErrorKind::Unreachable | ErrorKind::Interrupted => "Unreachable",
             },

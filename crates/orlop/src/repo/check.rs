@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::PlaceArgs;
 use super::open::explain;
 use super::progress::Show;
+use super::store_line::StoreLine;
 use crate::error::{Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -32,6 +33,9 @@ struct Checked {
     /// Absent when the repository could not even be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     looked_at: Option<LookedAt>,
+    /// What was recorded about the store when the repository was made; absent when it could not be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreLine>,
     seconds: f64,
 }
 
@@ -71,9 +75,10 @@ pub(super) async fn run(place: &PlaceArgs, args: &CheckArgs, format: Format) -> 
     let clock = Instant::now();
     let (passphrase, store) = (place.passphrase()?, place.store()?);
     let at = store.place().to_owned();
-    let mut findings = Vec::new();
+    let (mut findings, mut line) = (Vec::new(), None);
     let report = match Repository::open(store, &passphrase).await {
         Ok(repository) => {
+            line = Some(StoreLine::new(repository.known()));
             let options = CheckOptions { read_data: args.read_data };
             let show = args.read_data.then(|| Show::start_of_packs(format!("check {at}")));
             let progress = show.as_ref().map_or_else(|| Arc::new(NoProgress) as Arc<dyn Progress>, Show::progress);
@@ -92,6 +97,7 @@ pub(super) async fn run(place: &PlaceArgs, args: &CheckArgs, format: Format) -> 
         clean: findings.is_empty(),
         findings,
         looked_at: report.map(LookedAt::new),
+        store: line,
         seconds: clock.elapsed().as_secs_f64(),
     };
     let names = || checked.findings.iter().map(|found| format!("{}\n", found.object)).collect();
@@ -155,6 +161,7 @@ fn table(checked: &Checked, read_data: bool) -> String {
             text.push_str(&format!("{foreign} not of the repository, such as {}.\n", seen.foreign_examples.join(", ")));
         }
     }
+    text.push_str(&checked.store.as_ref().map(StoreLine::sentences).unwrap_or_default());
     text.push_str(&match checked.findings.len() {
         0 => "Nothing is wrong.\n".to_owned(),
         n => format!("{} wrong.\n", human::count(n as u64, "thing is", "things are")),

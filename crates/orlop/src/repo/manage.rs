@@ -2,17 +2,25 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use repository::{ErrorKind, Pin, PointEntry, RecoveryPoint, Repository, Source, Tag, Tags};
+use repository::{ErrorKind, Lock, LockMode, Pin, PointEntry, RecoveryPoint, Repository, Source, Tag, Tags};
 use serde::Serialize;
 
 use super::PlaceArgs;
 use super::open::{explain, point};
+use super::store_line::StoreLine;
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
+    /// Lock everything that is stored: for this long after a recovery point is made, nobody can destroy it with the right to delete
+    /// alone. A number and h, d or w, such as 30d; the bucket must have object lock (S3 only)
+    #[arg(long, value_name = "TIME", value_parser = parse_lock)]
+    lock_for: Option<u64>,
+    /// Who may end a lock before its time: governance, who has a right of its own for that; compliance, nobody
+    #[arg(long, value_name = "MODE", default_value = "governance", requires = "lock_for", value_parser = parse_mode)]
+    lock_mode: LockMode,
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
@@ -40,7 +48,31 @@ struct Initialized {
     /// Identity of the new repository; absent after a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
+    /// What was recorded about the store; absent after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreLine>,
     dry_run: bool,
+}
+
+/// Seconds of an hour, a day and a week.
+const UNITS: [(&str, u64); 3] = [("h", 3_600), ("d", 86_400), ("w", 604_800)];
+
+fn parse_lock(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no number with h, d or w behind it, such as 30d");
+    let (number, seconds) =
+        UNITS.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds))).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let lock = number.checked_mul(*seconds).ok_or_else(wrong)?;
+    match Lock::new(LockMode::Governance, lock) {
+        Ok(_) => Ok(lock),
+        Err(e) => Err(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string)),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<LockMode, String> {
+    let modes = [LockMode::Governance, LockMode::Compliance];
+    let known = modes.into_iter().find(|mode| mode.to_string() == text);
+    known.ok_or_else(|| format!("{text:?} is neither governance nor compliance"))
 }
 
 pub(super) async fn init(place: &PlaceArgs, args: &InitArgs, format: Format) -> Result<Exit> {
@@ -55,14 +87,18 @@ pub(super) async fn init(place: &PlaceArgs, args: &InitArgs, format: Format) -> 
             Err(e) => return Err(explain(what, e)),
         }
     } else {
-        let repository = Repository::create(store, &passphrase).await.map_err(|e| explain(what, e))?;
-        Some(repository.id().to_string())
+        let lock = args.lock_for.map(|seconds| Lock::new(args.lock_mode, seconds)).transpose();
+        let lock = lock.map_err(|e| Error::usage(what.clone()).because(e))?;
+        let repository = Repository::create_locked(store, &passphrase, lock).await.map_err(|e| explain(what, e))?;
+        Some((repository.id().to_string(), StoreLine::new(repository.known())))
     };
-    let done = Initialized { place: at, id, dry_run: args.dry_run };
+    let (id, store) = id.unzip();
+    let done = Initialized { place: at, id, store, dry_run: args.dry_run };
     let table = || match &done.id {
         Some(id) => format!(
-            "Repository {id} made in {}.\nKeep a copy of the passphrase elsewhere: without it nothing can be restored.\n",
-            done.place
+            "Repository {id} made in {}.\n{}Keep a copy of the passphrase elsewhere: without it nothing can be restored.\n",
+            done.place,
+            done.store.as_ref().map(StoreLine::sentences).unwrap_or_default()
         ),
         None => format!("A repository would be made in {} (dry run: nothing was changed).\n", done.place),
     };

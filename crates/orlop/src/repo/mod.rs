@@ -13,6 +13,7 @@ mod progress;
 mod restore;
 mod serve;
 mod stats;
+mod store_line;
 mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};
@@ -40,13 +41,18 @@ pub(crate) struct RepoArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Repository")]
 pub(crate) struct PlaceArgs {
-    /// Where it is: file:///path or s3://bucket/prefix, the latter with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if need be,
-    /// AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN and AWS_CA_BUNDLE
+    /// Where it is: file:///path, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix, with the environment variables that
+    /// other tools use for S3 (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, AWS_PROFILE and so on), Azure (AZURE_STORAGE_ACCOUNT,
+    /// AZURE_STORAGE_KEY and so on) and Google (GOOGLE_APPLICATION_CREDENTIALS)
     #[arg(long, value_name = "URL", env = "ORLOP_LOCATION", hide_env_values = true, global = true)]
     location: Option<String>,
     /// File with its passphrase
     #[arg(long, value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true, global = true)]
     password_file: Option<PathBuf>,
+    /// Read it as it was before anything was deleted or overwritten, as far as the bucket has versions of it; nothing can be written
+    /// (S3 only)
+    #[arg(long, global = true)]
+    past_deletions: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,18 +17,27 @@ use crate::location_add::read_secret;
 /// Names the newest recovery point wherever the name of one is asked for.
 pub(super) const LATEST: &str = "latest";
 
+/// What a location may look like.
+const FORMS: &str = "file:///path, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix";
+
 impl PlaceArgs {
     /// The store. Nothing is asked of it yet.
     pub(super) fn store(&self) -> Result<Store> {
         let Some(url) = &self.location else {
             return Err(Error::usage("it is not said where the repository is")
-                .next("give --location, or set ORLOP_LOCATION: file:///path or s3://bucket/prefix"));
+                .next(format!("give --location, or set ORLOP_LOCATION: {FORMS}")));
         };
         let env = |name: &str| std::env::var(name).ok();
         let config = StoreConfig::from_url(url, &env).map_err(|e| {
-            Error::usage("read the location").because(e).next("write file:///path or s3://bucket/prefix")
+            Error::usage("read the location")
+                .because(e)
+                .next(format!("write {FORMS}, and set the variables that it needs"))
         })?;
-        config.open(RetryPolicy::default()).map_err(|e| Error::usage(format!("use {url}")).because(e))
+        let opened = match self.past_deletions {
+            true => config.open_past_deletions(RetryPolicy::default()),
+            false => config.open(RetryPolicy::default()),
+        };
+        opened.map_err(|e| Error::usage(format!("use {url}")).because(e))
     }
 
     /// The passphrase.

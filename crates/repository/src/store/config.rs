@@ -1,24 +1,20 @@
 //! Where a store is, and how to get in.
 
+use super::azure::AzureLocation;
 use super::filesystem::FileSystem;
+use super::google::GoogleLocation;
 use super::object::Objects;
-use super::{RetryPolicy, Store, StoreError, StoreErrorKind};
-use crate::secret::Secret;
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use super::s3::S3Location;
+use super::{RetryPolicy, Store, StoreError};
 use object_store::memory::InMemory;
-use object_store::{Certificate, ClientOptions, RetryConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::time::Duration;
 
-/// How long a connection to a server may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server may be silent while an answer is awaited or read.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one request may take in all: a full pack of 32 MiB at 112 KiB/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
-/// The region that servers without regions accept.
-const DEFAULT_REGION: &str = "us-east-1";
+/// Gives the value of an environment variable.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What a location may look like, for messages.
+const FORMS: &str = "file:///path, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix";
 
 /// Where a store is, and how to get in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,77 +27,42 @@ pub enum StoreConfig {
         path: PathBuf,
     },
     /// A bucket of an S3 server.
-    S3 {
-        /// The bucket; it must exist.
-        bucket: String,
-        /// The names of all objects begin with this and a slash; empty for the whole bucket.
-        #[serde(default)]
-        prefix: String,
-        /// The server, if it is not Amazon's.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        endpoint: Option<String>,
-        /// The region, where the server has any.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        region: Option<String>,
-        /// Whether the bucket is part of the path rather than of the host name; most servers but Amazon's want it.
-        #[serde(default)]
-        path_style: bool,
-        /// The name of the key.
-        access_key_id: String,
-        /// The key.
-        secret_access_key: Secret<String>,
-        /// The token that belongs to temporary keys.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        session_token: Option<Secret<String>>,
-        /// Certificates to trust beside those of the system, in PEM form.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        ca_pem: Option<String>,
-    },
+    S3(S3Location),
+    /// A container of an Azure storage account.
+    Azure(AzureLocation),
+    /// A bucket of Google Cloud Storage.
+    Google(GoogleLocation),
     /// Memory of this process, empty at each opening; for tests.
     Memory,
 }
 
 impl StoreConfig {
-    /// Understands `file:///path` and `s3://bucket/prefix`, the latter with the `AWS_…` variables that other tools use.
+    /// Understands `file:///path`, `s3://bucket/prefix`, `az://container/prefix` and `gs://bucket/prefix`, the latter three with the
+    /// variables that other tools of their ecosystems use.
     pub fn from_url(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, StoreError> {
-        if let Some(path) = url.strip_prefix("file://") {
-            return if path.starts_with('/') {
-                Ok(Self::FileSystem { path: PathBuf::from(path) })
+        // A variable that is empty is one that is not set.
+        let env: Env<'_> = &|name| env(name).filter(|value| !value.is_empty());
+        let Some((scheme, place)) = url.split_once("://") else {
+            return Err(StoreError::configuration(format!("{url:?} is none of {FORMS}")));
+        };
+        if scheme == "file" {
+            return if place.starts_with('/') {
+                Ok(Self::FileSystem { path: PathBuf::from(place) })
             } else {
                 Err(StoreError::configuration(format!("{url:?} has no absolute path; write file:///path")))
             };
         }
-        let Some(place) = url.strip_prefix("s3://") else {
-            return Err(StoreError::configuration(format!("{url:?} is neither file:///path nor s3://bucket/prefix")));
-        };
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        if bucket.is_empty() {
-            return Err(StoreError::configuration(format!("{url:?} names no bucket")));
+        let (bucket, prefix) = (bucket.to_owned(), prefix.trim_matches('/').to_owned());
+        let kind = if scheme == "az" { "container" } else { "bucket" };
+        let named = !bucket.is_empty();
+        match scheme {
+            "s3" | "az" | "gs" if !named => Err(StoreError::configuration(format!("{url:?} names no {kind}"))),
+            "s3" => Ok(Self::S3(S3Location::from_env(bucket, prefix, env)?)),
+            "az" => Ok(Self::Azure(AzureLocation::from_env(bucket, prefix, env)?)),
+            "gs" => Ok(Self::Google(GoogleLocation::from_env(bucket, prefix, env)?)),
+            _ => Err(StoreError::configuration(format!("{url:?} is none of {FORMS}"))),
         }
-        let need = |name: &str| {
-            env(name)
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| StoreError::configuration(format!("{name} is not set")))
-        };
-        let endpoint = env("AWS_ENDPOINT_URL_S3").or_else(|| env("AWS_ENDPOINT_URL")).filter(|value| !value.is_empty());
-        let ca_pem = match env("AWS_CA_BUNDLE") {
-            Some(path) => Some(
-                std::fs::read_to_string(&path)
-                    .map_err(|error| StoreError::io("read the certificates in", &path, error))?,
-            ),
-            None => None,
-        };
-        Ok(Self::S3 {
-            bucket: bucket.to_owned(),
-            prefix: prefix.trim_matches('/').to_owned(),
-            path_style: endpoint.is_some(),
-            endpoint,
-            region: env("AWS_REGION").or_else(|| env("AWS_DEFAULT_REGION")),
-            access_key_id: need("AWS_ACCESS_KEY_ID")?,
-            secret_access_key: Secret::new(need("AWS_SECRET_ACCESS_KEY")?),
-            session_token: env("AWS_SESSION_TOKEN").map(Secret::new),
-            ca_pem,
-        })
     }
 
     /// Opens the store; nothing is asked of it yet.
@@ -111,159 +72,132 @@ impl StoreConfig {
                 Ok(Store::new(FileSystem::new(path.clone()), &path.display().to_string(), retry))
             }
             Self::Memory => Ok(Store::new(Objects::new(InMemory::new(), "")?, "memory", retry)),
-            Self::S3 { bucket, prefix, .. } => {
-                let invalid = |error| {
-                    StoreError::new(StoreErrorKind::Invalid, "configure", format!("s3://{bucket}")).because(error)
-                };
-                let store = self.s3_builder()?.build().map_err(invalid)?;
-                let place = format!("s3://{bucket}/{prefix}");
-                Ok(Store::new(Objects::new(store, prefix)?, place.trim_end_matches('/'), retry))
-            }
+            Self::S3(location) => Ok(Store::new(location.access()?, &location.place(), retry)),
+            Self::Azure(location) => Ok(Store::new(location.access()?, &location.place(), retry)),
+            Self::Google(location) => Ok(Store::new(location.access()?, &location.place(), retry)),
         }
     }
 
-    /// Retries are ours, because only we know that a creation that meets its own object has succeeded.
-    fn s3_builder(&self) -> Result<AmazonS3Builder, StoreError> {
-        let Self::S3 {
-            bucket,
-            endpoint,
-            region,
-            path_style,
-            access_key_id,
-            secret_access_key,
-            session_token,
-            ca_pem,
-            ..
-        } = self
-        else {
-            return Err(StoreError::configuration("not an S3 store"));
-        };
-        let mut client = ClientOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_read_timeout(READ_TIMEOUT)
-            .with_timeout(REQUEST_TIMEOUT)
-            .with_allow_http(true);
-        if let Some(pem) = ca_pem {
-            let bundle = Certificate::from_pem_bundle(pem.as_bytes())
-                .map_err(|error| StoreError::configuration(format!("the certificates are not PEM: {error}")))?;
-            client = bundle.into_iter().fold(client, ClientOptions::with_root_certificate);
+    /// Opens the store as it was before anybody deleted or overwrote anything, for reading only: of every object that any version is
+    /// left of, the first version.
+    ///
+    /// Nothing is ever overwritten in a repository, so the first version of an object is the true one. This needs no right that the
+    /// credentials of every day lack, and changes nothing; taking deletion markers away would need the right to delete versions,
+    /// which nobody should have who may be an attacker.
+    pub fn open_past_deletions(&self, retry: RetryPolicy) -> Result<Store, StoreError> {
+        match self {
+            Self::S3(location) => Ok(Store::new(location.first_versions()?, &location.place(), retry)),
+            _ => Err(StoreError::configuration(
+                "deleted objects can be read in S3 buckets only, those that keep versions",
+            )),
         }
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region(region.as_deref().unwrap_or(DEFAULT_REGION))
-            .with_virtual_hosted_style_request(!path_style)
-            .with_access_key_id(access_key_id)
-            .with_secret_access_key(secret_access_key.expose())
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
-            // Each deletion by itself: in an answer to many, a refusal is hidden in a success.
-            .with_disable_bulk_delete(true)
-            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
-            .with_client_options(client);
-        if let Some(endpoint) = endpoint {
-            let endpoint = if *path_style { endpoint.clone() } else { with_bucket(endpoint, bucket)? };
-            builder = builder.with_endpoint(endpoint);
-        }
-        if let Some(token) = session_token {
-            builder = builder.with_token(token.expose());
-        }
-        Ok(builder)
     }
-}
-
-/// Puts the bucket in front of the host, where servers look for it that have virtual hosts: the crate takes an endpoint as it is.
-fn with_bucket(endpoint: &str, bucket: &str) -> Result<String, StoreError> {
-    let (scheme, rest) = endpoint
-        .split_once("://")
-        .ok_or_else(|| StoreError::configuration(format!("the endpoint {endpoint:?} has no https:// or http://")))?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
-        return Err(StoreError::configuration(format!(
-            "the endpoint {endpoint:?} is an address, so the bucket cannot be part of its host name; use path-style requests"
-        )));
-    }
-    if host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.')) {
-        return Ok(endpoint.to_owned());
-    }
-    Ok(format!("{scheme}://{bucket}.{rest}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::s3::WebIdentity;
 
     fn env(name: &str) -> Option<String> {
         let value = match name {
             "AWS_ACCESS_KEY_ID" => "id",
             "AWS_SECRET_ACCESS_KEY" => "key",
             "AWS_ENDPOINT_URL" => "http://127.0.0.1:9000",
+            "AZURE_STORAGE_ACCOUNT" => "account",
+            "AZURE_STORAGE_KEY" => "a2V5",
+            "STORAGE_EMULATOR_HOST" => "127.0.0.1:4443",
+            "AWS_SESSION_TOKEN" => "",
             _ => return None,
         };
         Some(value.to_owned())
+    }
+
+    fn s3(url: &str, env: Env<'_>) -> S3Location {
+        match StoreConfig::from_url(url, env).unwrap() {
+            StoreConfig::S3(location) => location,
+            other => panic!("{other:?} is not S3"),
+        }
+    }
+
+    fn problem(url: &str, env: Env<'_>) -> String {
+        StoreConfig::from_url(url, env).unwrap_err().source.unwrap().to_string()
     }
 
     #[test]
     fn urls_are_understood() {
         let folder = StoreConfig::from_url("file:///backup", &env).unwrap();
         assert_eq!(folder, StoreConfig::FileSystem { path: "/backup".into() });
-        let StoreConfig::S3 { bucket, prefix, path_style, endpoint, .. } =
-            StoreConfig::from_url("s3://b/p/q/", &env).unwrap()
-        else {
-            panic!("not S3");
+        let location = s3("s3://b/p/q/", &env);
+        assert_eq!((location.bucket.as_str(), location.prefix.as_str(), location.path_style), ("b", "p/q", true));
+        assert_eq!(location.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+        assert_eq!(location.session_token, None);
+        let StoreConfig::Azure(location) = StoreConfig::from_url("az://c/p", &env).unwrap() else {
+            panic!("not Azure")
         };
-        assert_eq!((bucket.as_str(), prefix.as_str(), path_style), ("b", "p/q", true));
-        assert_eq!(endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+        assert_eq!(
+            (location.container.as_str(), location.prefix.as_str(), location.account.as_str()),
+            ("c", "p", "account")
+        );
+        let StoreConfig::Google(location) = StoreConfig::from_url("gs://b", &env).unwrap() else {
+            panic!("not Google")
+        };
+        assert_eq!((location.bucket.as_str(), location.prefix.as_str()), ("b", ""));
+        assert_eq!(location.emulator.as_deref(), Some("http://127.0.0.1:4443"));
     }
 
     #[test]
     fn bad_urls_are_named() {
         let cases = [
-            ("backup", "\"backup\" is neither file:///path nor s3://bucket/prefix"),
-            ("file://backup", "\"file://backup\" has no absolute path; write file:///path"),
-            ("s3://", "\"s3://\" names no bucket"),
+            ("backup", format!("\"backup\" is none of {FORMS}")),
+            ("ftp://b/p", format!("\"ftp://b/p\" is none of {FORMS}")),
+            ("file://backup", "\"file://backup\" has no absolute path; write file:///path".to_owned()),
+            ("s3://", "\"s3://\" names no bucket".to_owned()),
+            ("az://", "\"az://\" names no container".to_owned()),
+            ("gs:///p", "\"gs:///p\" names no bucket".to_owned()),
         ];
         for (url, expected) in cases {
-            let error = StoreConfig::from_url(url, &env).unwrap_err();
-            assert_eq!(error.source.unwrap().to_string(), expected);
+            assert_eq!(problem(url, &env), expected);
         }
-        let error = StoreConfig::from_url("s3://b", &|_| None).unwrap_err();
-        assert_eq!(error.source.unwrap().to_string(), "AWS_ACCESS_KEY_ID is not set");
+        assert!(problem("az://c", &|_| None).starts_with("AZURE_STORAGE_ACCOUNT is not set"));
     }
 
     #[test]
-    fn a_configuration_survives_json_and_hides_its_key() {
-        let config = StoreConfig::from_url("s3://b/p", &env).unwrap();
-        let json = serde_json::to_string(&config).unwrap();
+    fn credentials_of_s3_are_found_where_other_tools_have_them() {
+        let only = |names: &'static [(&'static str, &'static str)]| {
+            move |name: &str| names.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        assert_eq!(problem("s3://b", &only(&[("AWS_ACCESS_KEY_ID", "id")])), "AWS_SECRET_ACCESS_KEY is not set");
+        assert_eq!(problem("s3://b", &only(&[("AWS_SECRET_ACCESS_KEY", "x")])), "AWS_ACCESS_KEY_ID is not set");
+        // The machine's own credentials are Amazon's, and no other server's.
+        let elsewhere = problem("s3://b", &only(&[("AWS_ENDPOINT_URL", "http://minio")]));
+        assert!(elsewhere.starts_with("AWS_ACCESS_KEY_ID is not set"), "{elsewhere}");
+        assert!(problem("s3://b", &only(&[("AWS_EC2_METADATA_DISABLED", "true")])).starts_with("AWS_ACCESS_KEY_ID"));
+        assert_eq!(s3("s3://b", &only(&[])).access_key_id, None);
+        let role = only(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_ROLE_ARN", "arn:x")]);
+        let expected = WebIdentity { token_file: "/token".into(), role_arn: "arn:x".into(), session_name: None };
+        assert_eq!(s3("s3://b", &role).web_identity, Some(expected));
+        let virtual_host = only(&[
+            ("AWS_ACCESS_KEY_ID", "i"),
+            ("AWS_SECRET_ACCESS_KEY", "k"),
+            ("AWS_ENDPOINT_URL", "https://s3.example.com"),
+            ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"),
+        ]);
+        assert!(!s3("s3://b", &virtual_host).path_style);
+    }
+
+    #[test]
+    fn a_configuration_survives_json_and_hides_its_secrets() {
+        for url in ["s3://b/p", "az://b/p", "gs://b/p"] {
+            let config = StoreConfig::from_url(url, &env).unwrap();
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<StoreConfig>(&json).unwrap(), config);
+            let shown = format!("{config:?}");
+            assert!(!shown.contains("\"key\"") && !shown.contains("a2V5"), "{shown}");
+            let unknown = json.replacen('{', "{\"more\":1,", 1);
+            assert!(serde_json::from_str::<StoreConfig>(&unknown).is_err(), "{unknown}");
+        }
+        let json = serde_json::to_string(&StoreConfig::from_url("s3://b/p", &env).unwrap()).unwrap();
         assert!(json.contains("\"type\":\"s3\"") && json.contains("\"secretAccessKey\":\"key\""), "{json}");
-        assert_eq!(serde_json::from_str::<StoreConfig>(&json).unwrap(), config);
-        assert!(!format!("{config:?}").contains("\"key\""));
-    }
-
-    #[test]
-    fn the_bucket_becomes_a_part_of_the_host() {
-        let cases = [
-            ("https://s3.example.com", Some("https://b.s3.example.com")),
-            ("https://s3.example.com:9000/", Some("https://b.s3.example.com:9000/")),
-            ("https://b.s3.example.com", Some("https://b.s3.example.com")),
-            ("https://bb.example.com", Some("https://b.bb.example.com")),
-            ("http://127.0.0.1:9000", None),
-            ("http://[::1]:9000", None),
-            ("s3.example.com", None),
-        ];
-        for (endpoint, expected) in cases {
-            assert_eq!(with_bucket(endpoint, "b").ok().as_deref(), expected, "{endpoint}");
-        }
-    }
-
-    #[test]
-    fn the_client_is_told_where_the_bucket_is() {
-        use object_store::aws::AmazonS3ConfigKey;
-        for (style, expected) in [(false, "https://b.s3.example.com"), (true, "https://s3.example.com")] {
-            let mut config = StoreConfig::from_url("s3://b/p", &env).unwrap();
-            let StoreConfig::S3 { path_style, endpoint, .. } = &mut config else { panic!("not S3") };
-            (*path_style, *endpoint) = (style, Some("https://s3.example.com".to_owned()));
-            let builder = config.s3_builder().unwrap();
-            assert_eq!(builder.get_config_value(&AmazonS3ConfigKey::Endpoint).as_deref(), Some(expected));
-        }
     }
 }

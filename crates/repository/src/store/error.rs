@@ -1,6 +1,8 @@
 //! What can go wrong with a store.
 
+use jiff::Timestamp;
 use rustix::io::Errno;
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -22,6 +24,11 @@ pub enum StoreErrorKind {
     /// What was written could not be made to survive a power failure. Final: a second attempt to sync may succeed although the
     /// bytes are lost.
     NotDurable,
+    /// The object is locked: the store refuses to delete it before a time, whoever asks.
+    Locked {
+        /// That time.
+        until: Timestamp,
+    },
     /// The object ends before the bytes that were asked for.
     TooShort,
     /// The object is larger than any object of its kind may be.
@@ -51,8 +58,9 @@ fn name(object: &str) -> &str {
     if object.is_empty() { "the store" } else { object }
 }
 
-fn describe(kind: &StoreErrorKind) -> &'static str {
-    match kind {
+fn describe(kind: &StoreErrorKind) -> Cow<'static, str> {
+    Cow::Borrowed(match kind {
+        StoreErrorKind::Locked { until } => return Cow::Owned(format!("it is locked until {until}")),
         StoreErrorKind::NotFound => "it does not exist",
         StoreErrorKind::AlreadyExists => "it exists already",
         StoreErrorKind::AccessDenied => "access is denied",
@@ -64,7 +72,7 @@ fn describe(kind: &StoreErrorKind) -> &'static str {
         StoreErrorKind::TooLarge => "it is larger than it may be",
         StoreErrorKind::NotSupported => "the store does not support the request",
         StoreErrorKind::Invalid => "the request is not valid",
-    }
+    })
 }
 
 impl StoreError {
@@ -83,7 +91,7 @@ impl StoreError {
     /// What is wrong with the object, without its name.
     pub(crate) fn what(&self) -> String {
         let kind = describe(&self.kind);
-        self.source.as_ref().map_or_else(|| kind.to_owned(), |source| format!("{kind}: {source}"))
+        self.source.as_ref().map_or_else(|| kind.to_string(), |source| format!("{kind}: {source}"))
     }
 
     /// A configuration that cannot work; says why.

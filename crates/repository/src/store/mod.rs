@@ -4,22 +4,33 @@
 //! exist, read it, list, delete. Nothing is ever overwritten. [`Store`] adds to an [`ObjectAccess`] what is the same for all:
 //! retries, the treatment of lost answers, and lengths that are checked.
 
+mod azure;
+mod client;
 mod config;
 mod disk;
 #[cfg(test)]
 mod durability;
 mod error;
 mod filesystem;
+mod google;
+mod lock;
 mod object;
 mod retry;
+mod s3;
 
+pub use azure::{AzureApplication, AzureLocation};
 pub use config::StoreConfig;
 pub use error::{StoreError, StoreErrorKind};
+pub use google::GoogleLocation;
+pub use lock::{Lock, LockMode, Retention};
 pub use retry::RetryPolicy;
+pub use s3::{ContainerKeys, S3Location, WebIdentity};
 
 use crate::codec::to_hex;
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -66,6 +77,59 @@ pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes an object; one that does not exist is an error or a success, as the store has it.
     async fn delete(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Creates an object that cannot be deleted before a time; `conditional` as in [`Self::put_new`], else as in
+    /// [`Self::put_where_nothing_is`].
+    async fn put_locked(
+        &self,
+        name: &str,
+        _bytes: Bytes,
+        _retention: Retention,
+        _conditional: bool,
+    ) -> Result<(), StoreError> {
+        Err(StoreError::new(StoreErrorKind::NotSupported, "lock", name))
+    }
+
+    /// Locks an object that exists, or extends its lock. A time before the one that it has is refused by the store.
+    async fn retain(&self, name: &str, _retention: Retention) -> Result<(), StoreError> {
+        Err(StoreError::new(StoreErrorKind::NotSupported, "lock", name))
+    }
+
+    /// Until when the store says that it refuses to delete an object; a time that is past, or nothing, if it would do it.
+    async fn locked_until(&self, _name: &str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
+    /// Deletes an object that is not locked, with what a store would keep of it where these credentials may.
+    async fn delete_for_good(&self, name: &str) -> Result<(), StoreError> {
+        self.delete(name).await
+    }
+
+    /// Tells what the store says about itself.
+    async fn abilities(&self) -> Result<Abilities, StoreError> {
+        Ok(Abilities::default())
+    }
+}
+
+/// What a store says about itself, as far as it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Whether it keeps what is deleted or overwritten as versions; unknown where it does not say.
+    pub versions: Option<bool>,
+    /// Whether it can lock objects; nothing where it cannot, or does not say.
+    pub object_lock: Option<ObjectLock>,
+}
+
+/// That a store can lock objects, and how it locks those for which nothing is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectLock {
+    /// Who may end a lock that was not asked for; none where nothing is locked by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_mode: Option<LockMode>,
+    /// How many days such a lock lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_days: Option<u32>,
 }
 
 /// What a store was found to be able to do.
@@ -75,6 +139,8 @@ pub struct StoreFeatures {
     pub conditional_create: bool,
     /// These credentials may delete.
     pub delete: bool,
+    /// What the store says about itself.
+    pub abilities: Abilities,
 }
 
 /// A store of objects, with retries; cheap to clone.
@@ -84,12 +150,15 @@ pub struct Store {
     place: Arc<str>,
     retry: RetryPolicy,
     conditional_create: bool,
+    lock: Option<Lock>,
+    clock: fn() -> Timestamp,
 }
 
 impl Store {
     /// Wraps `access`; `place` is what messages call the store.
     pub fn new(access: impl ObjectAccess, place: &str, retry: RetryPolicy) -> Self {
-        Self { access: Arc::new(access), place: place.into(), retry, conditional_create: true }
+        let (access, place): (Arc<dyn ObjectAccess>, _) = (Arc::new(access), place.into());
+        Self { access, place, retry, conditional_create: true, lock: None, clock: Timestamp::now }
     }
 
     /// What messages call the store.
@@ -113,11 +182,7 @@ impl Store {
         let mut attempts = self.retry.attempts();
         let mut maybe_created = false;
         loop {
-            let put = match self.conditional_create {
-                true => self.access.put_new(name, bytes.clone()),
-                false => self.access.put_where_nothing_is(name, bytes.clone()),
-            };
-            let error = match put.await {
+            let error = match self.put_once(name, bytes.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -126,6 +191,14 @@ impl Store {
             }
             maybe_created = true;
             attempts.wait_after(error).await?;
+        }
+    }
+
+    async fn put_once(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        match (self.retention_of(name), self.conditional_create) {
+            (Some(retention), conditional) => self.access.put_locked(name, bytes, retention, conditional).await,
+            (None, true) => self.access.put_new(name, bytes).await,
+            (None, false) => self.access.put_where_nothing_is(name, bytes).await,
         }
     }
 
@@ -201,11 +274,17 @@ impl Store {
         }
     }
 
-    /// Deletes an object; one that is gone already is a success.
+    /// Deletes an object; one that is gone already is a success. In a repository with a lock, one that is locked still is refused
+    /// ([`StoreErrorKind::Locked`]): the store would hide it, and say that it is deleted.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.refuse_if_locked(name).await?;
         let mut attempts = self.retry.attempts();
         loop {
-            match self.access.delete(name).await {
+            let deleted = match self.lock {
+                Some(_) => self.access.delete_for_good(name).await,
+                None => self.access.delete(name).await,
+            };
+            match deleted {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(()),
                 Err(error) => attempts.wait_after(error).await?,
@@ -240,7 +319,22 @@ impl Store {
             Err(error) if error.kind == StoreErrorKind::AccessDenied => false,
             Err(error) => return Err(error),
         };
-        Ok(StoreFeatures { conditional_create, delete })
+        let abilities = self.abilities().await;
+        Ok(StoreFeatures { conditional_create, delete, abilities })
+    }
+
+    /// What the store says about itself. One that has done all that was asked before, and fails at this, has said nothing.
+    async fn abilities(&self) -> Abilities {
+        let mut attempts = self.retry.attempts();
+        loop {
+            match self.access.abilities().await {
+                Ok(abilities) => return abilities,
+                Err(error) => match attempts.wait_after(error).await {
+                    Ok(()) => {}
+                    Err(_) => return Abilities::default(),
+                },
+            }
+        }
     }
 
     /// Creates an object that exists. It goes past the retries of a creation, because there a refusal would look like a lost

@@ -140,7 +140,8 @@ const TOO_SLOW: &str = "<Code>RequestTimeout</Code>";
 /// The code for a header or a request that a server does not know; most send it with the status 501.
 const NOT_IMPLEMENTED: &str = "<Code>NotImplemented</Code>";
 
-fn sort_status(status: u16, body: &str) -> StoreErrorKind {
+/// Sorts an answer that is no success.
+pub(super) fn sort_status(status: u16, body: &str) -> StoreErrorKind {
     match status {
         501 => StoreErrorKind::NotSupported,
         _ if body.contains(NOT_IMPLEMENTED) => StoreErrorKind::NotSupported,

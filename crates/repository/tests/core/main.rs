@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounting;
+mod conformance;
 mod crash;
 mod damage;
 mod faults;
 mod fixture;
+mod locks;
 mod opening;
 mod pins;
 mod points;
 mod s3;
+mod servers;
 mod space;
 mod stores;
 mod tables;
+mod transport;
 mod writing;

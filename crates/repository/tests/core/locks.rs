@@ -1,0 +1,185 @@
+//! Object lock, on a server that has it: what credentials of every day can destroy, and what they cannot.
+//!
+//! The attacker has the keys with which backups are written. He may create, overwrite and delete as he likes; he also tries to delete
+//! versions, as somebody could whose policy is too generous.
+
+use crate::fixture::{self, Contents, contents, passphrase};
+use crate::servers::{self, Server};
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use repository::check::{self, CheckOptions};
+use repository::{ErrorKind, Lock, LockMode, NoProgress, Repository, RetryPolicy, Store, StoreErrorKind};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const LOCKABLE: &str = "lockable";
+const DAY: i64 = 86_400;
+/// The server wants a signature to be there, and does not look at it.
+const SIGNED: &str =
+    "AWS4-HMAC-SHA256 Credential=a key/20261125/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
+/// A server with a bucket that can lock, or the end of the test with the reason why there is none.
+macro_rules! lockable {
+    () => {{
+        let server = match servers::moto().await {
+            Ok(server) => server,
+            Err(reason) => sandbox::skip!("{reason}"),
+        };
+        server.make_bucket(LOCKABLE, &[("x-amz-bucket-object-lock-enabled", "true")]).await;
+        server
+    }};
+}
+
+fn store(server: &Server) -> Store {
+    server.s3(LOCKABLE, "team/a").open(RetryPolicy::never()).unwrap()
+}
+
+fn a_month() -> Lock {
+    Lock::new(LockMode::Governance, 30 * 86_400).unwrap()
+}
+
+/// How far the clock of the test is ahead of the system's, in seconds.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+fn clock() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(AHEAD.load(Ordering::SeqCst))
+}
+
+/// Two recovery points, the second of which needs packs of the first.
+async fn two_points(repo: &Repository) -> Contents {
+    let (one, two) =
+        (contents(&[("a", "1"), ("spread", "wide")]), contents(&[("a", "1"), ("b", "2"), ("spread", "wide")]));
+    let parent = fixture::publish(repo, "first", &one, None).await.unwrap();
+    fixture::publish(repo, "second", &two, Some(&parent)).await.unwrap();
+    two
+}
+
+/// Deletes everything, overwrites some of it, and tries to delete every version; gives how many of those were refused.
+async fn destroy_what_can_be(server: &Server, store: &Store) -> (usize, usize) {
+    for object in store.list("").await.unwrap() {
+        store.delete(&object.name).await.unwrap();
+        if object.name.contains("packs/") || object.name == "orlop-repository" {
+            store.put_new(&object.name, Bytes::from_static(b"ransom")).await.unwrap();
+        }
+    }
+    let (_, listed) = server.ask("GET", &format!("/{LOCKABLE}?versions"), &[], "").await;
+    let (mut tried, mut refused) = (0, 0);
+    // The attacker's own versions, which nothing locks, are of no interest.
+    for version in listed.split("<Version>").skip(1).filter(|version| !version.contains("<Size>6</Size>")) {
+        let between = |tag: &str| {
+            let rest = version.split_once(&format!("<{tag}>")).unwrap().1;
+            rest.split_once("</").unwrap().0.to_owned()
+        };
+        let path = format!("/{LOCKABLE}/{}?versionId={}", between("Key"), between("VersionId"));
+        tried += 1;
+        let (status, answer) = server.ask("DELETE", &path, &[("authorization", SIGNED)], "").await;
+        refused += usize::from(status == 403 && answer.contains("AccessDenied"));
+    }
+    (tried, refused)
+}
+
+#[tokio::test]
+async fn credentials_of_every_day_cannot_destroy_a_locked_recovery_point() {
+    let server = lockable!();
+    let repo = Repository::create_locked(store(&server), &passphrase(), Some(a_month())).await.unwrap();
+    let known = repo.known();
+    assert_eq!((known.abilities.versions, known.lock), (Some(true), Some(a_month())));
+    assert!(known.conditional_create && known.abilities.object_lock.is_some());
+    let expected = two_points(&repo).await;
+    let objects = store(&server).list("").await.unwrap().len();
+
+    let (tried, refused) = destroy_what_can_be(&server, &store(&server)).await;
+    // All but the version of the probe, which was deleted before there was a lock.
+    assert_eq!(refused, objects, "{tried} were tried");
+    assert!(Repository::open(store(&server), &passphrase()).await.is_err());
+
+    let config = server.s3(LOCKABLE, "team/a");
+    let past = config.open_past_deletions(RetryPolicy::never()).unwrap();
+    let repo = Repository::open(past, &passphrase()).await.unwrap();
+    assert_eq!(fixture::restore(&repo, "second").await.unwrap(), expected);
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = check::check(&repo, options, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap();
+    assert!(report.is_clean() && report.points == 2);
+    // Nothing is written that way.
+    let error = fixture::publish(&repo, "third", &expected, None).await.unwrap_err();
+    assert!(
+        matches!(&error, repository::Error::Store(e) if e.kind == StoreErrorKind::NotSupported)
+            || matches!(&error, repository::Error::SessionOver { .. }),
+        "{error:?}"
+    );
+}
+
+/// Shows that the test above can fail: without a lock the same attacker leaves nothing.
+#[tokio::test]
+async fn without_a_lock_the_same_attack_destroys_everything() {
+    let server = lockable!();
+    let repo = Repository::create(store(&server), &passphrase()).await.unwrap();
+    two_points(&repo).await;
+    let (_, refused) = destroy_what_can_be(&server, &store(&server)).await;
+    assert_eq!(refused, 0);
+    let past = server.s3(LOCKABLE, "team/a").open_past_deletions(RetryPolicy::never()).unwrap();
+    assert!(Repository::open(past, &passphrase()).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_locked_is_not_deleted_and_not_hidden() {
+    let server = lockable!();
+    let repo = Repository::create_locked(store(&server), &passphrase(), Some(a_month())).await.unwrap();
+    let expected = two_points(&repo).await;
+    let error = repo.forget(&fixture::point_id("first")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(error.to_string().contains("it is locked until 20"), "{error}");
+    let until = repo.store().locked_until("orlop-repository").await.unwrap().unwrap();
+    let rest = until.duration_since(Timestamp::now()).as_secs();
+    assert!((44 * DAY..=45 * DAY).contains(&rest), "{rest}");
+    assert_eq!(fixture::restore(&repo, "first").await.unwrap().len(), 2);
+    assert_eq!(fixture::restore(&repo, "second").await.unwrap(), expected);
+
+    // What is not of lasting value is not locked, and is deleted for good: no version of it stays.
+    repo.store().put_new("notes/x", Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(repo.store().locked_until("notes/x").await.unwrap(), None);
+    repo.store().delete("notes/x").await.unwrap();
+    repo.store().delete("notes/x").await.unwrap();
+    let (_, versions) = server.ask("GET", &format!("/{LOCKABLE}?versions&prefix=team/a/notes"), &[], "").await;
+    assert!(!versions.contains("notes/x</Key>"), "{versions}");
+}
+
+#[tokio::test]
+async fn a_lock_is_extended_for_what_a_new_point_needs_and_for_nothing_else() {
+    let server = lockable!();
+    let store = store(&server).with_clock(clock);
+    let repo = Repository::create_locked(store, &passphrase(), Some(a_month())).await.unwrap();
+    let one = contents(&[("a", "1")]);
+    let parent = fixture::publish(&repo, "first", &one, None).await.unwrap();
+    fixture::publish(&repo, "other", &contents(&[("z", "26")]), None).await.unwrap();
+    let pack_of = async |name: &str| {
+        let id = repo.point(&fixture::point_id(name)).await.unwrap().packs[0].id;
+        format!("domains/default/packs/{:02x}/{id}", id.writer.0[0])
+    };
+    let (needed, not_needed) = (pack_of("first").await, pack_of("other").await);
+    let days_left = async |name: &str| {
+        let until = repo.store().locked_until(name).await.unwrap().unwrap();
+        (until.duration_since(clock()).as_secs() + DAY / 2) / DAY
+    };
+    assert_eq!((days_left(&needed).await, days_left(&not_needed).await), (45, 45));
+
+    // After ten days, what is promised holds still; nothing is asked for.
+    AHEAD.store(10 * DAY, Ordering::SeqCst);
+    let mut grown = one.clone();
+    grown.insert("b".to_owned(), b"2".to_vec());
+    let parent = fixture::publish(&repo, "second", &grown, Some(&parent)).await.unwrap();
+    assert_eq!((days_left(&needed).await, days_left(&not_needed).await), (35, 35));
+
+    // After twenty it would not.
+    AHEAD.store(20 * DAY, Ordering::SeqCst);
+    grown.insert("c".to_owned(), b"3".to_vec());
+    fixture::publish(&repo, "third", &grown, Some(&parent)).await.unwrap();
+    assert_eq!((days_left(&needed).await, days_left(&not_needed).await), (45, 25));
+    assert_eq!((days_left(&pack_of("second").await).await, days_left("orlop-repository").await), (35, 45));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_lock_is_refused() {
+    let error = Repository::create_locked(crate::faults::memory(), &passphrase(), Some(a_month())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("cannot lock objects"), "{error}");
+}
