@@ -69,10 +69,10 @@ struct LookedAt {
 
 pub(super) async fn run(place: &PlaceArgs, args: &CheckArgs, format: Format) -> Result<Exit> {
     let clock = Instant::now();
-    let (passphrase, store) = (place.passphrase()?, place.store()?);
+    let (recipient, store) = (place.recipient().await?, place.store()?);
     let at = store.place().to_owned();
     let mut findings = Vec::new();
-    let report = match Repository::open(store, &passphrase).await {
+    let report = match Repository::open(store, &recipient).await {
         Ok(repository) => {
             let options = CheckOptions { read_data: args.read_data };
             let show = args.read_data.then(|| Show::start_of_packs(format!("check {at}")));

@@ -47,18 +47,18 @@ struct Initialized {
 }
 
 pub(super) async fn init(place: &PlaceArgs, args: &InitArgs, format: Format) -> Result<Exit> {
-    let (passphrase, store) = (place.passphrase()?, place.store()?);
+    let (recipient, store) = (place.recipient().await?, place.store()?);
     let at = store.place().to_owned();
     let what = format!("make a repository in {at}");
     let id = if args.dry_run {
         // Opening tells whether there is one, without writing anything.
-        match Repository::open(store, &passphrase).await {
+        match Repository::open(store, &recipient).await {
             Err(e) if e.kind() == ErrorKind::NotARepository => None,
             Ok(_) => return Err(explain(what, repository::Error::AlreadyExists { place: at })),
             Err(e) => return Err(explain(what, e)),
         }
     } else {
-        let repository = Repository::create(store, &passphrase).await.map_err(|e| explain(what, e))?;
+        let repository = Repository::create(store, &recipient).await.map_err(|e| explain(what, e))?;
         Some(repository.id().to_string())
     };
     let done = Initialized { place: at, id, dry_run: args.dry_run };

@@ -5,16 +5,16 @@
 mod backup;
 mod browse;
 mod check;
+mod key;
 mod manage;
 mod open;
 mod progress;
 mod restore;
+mod secret;
 mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};
 pub(crate) use open::explain;
-
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -40,9 +40,8 @@ pub(crate) struct PlaceArgs {
     /// AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN and AWS_CA_BUNDLE
     #[arg(long, value_name = "URL", env = "ORLOP_LOCATION", hide_env_values = true, global = true)]
     location: Option<String>,
-    /// File with its passphrase
-    #[arg(long, value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true, global = true)]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    secret: secret::SecretArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +66,8 @@ enum Verb {
     Verify(verify::VerifyArgs),
     /// Delete recovery points; the space that only they used is not freed yet
     Forget(manage::ForgetArgs),
+    /// Say who can open the repository: list, add, remove and rotate its keys, or erase them all
+    Key(key::KeyArgs),
 }
 
 /// Runs the command.
@@ -83,5 +84,6 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Check(args) => check::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
         Verb::Forget(args) => manage::forget(&place, &args, format).await,
+        Verb::Key(args) => key::run(&place, &args, format).await,
     }
 }
