@@ -71,9 +71,9 @@ impl Kms {
         let mut line = String::new();
         let output = child.stdout.take().context("moto has no output")?;
         let read = BufReader::new(output).read_line(&mut line);
-        let ready = read.context("read what moto says").and_then(|_| {
-            serde_json::from_str(&line).with_context(|| format!("understand what moto says: {line:?}"))
-        });
+        let ready = read
+            .context("read what moto says")
+            .and_then(|_| serde_json::from_str(&line).with_context(|| format!("understand what moto says: {line:?}")));
         match ready {
             Ok(ready) => Ok(Self { child, ready }),
             Err(error) => {

@@ -71,9 +71,18 @@ fn each_way_to_give_a_passphrase_opens_the_repository() {
     ] {
         place.run(&env, &[&["list"], &words[..]].concat()).good();
     }
-    place.run(&[("ORLOP_PASSWORD", "wrong")], &["list"]).ended(1).says("none of the 1 keys of the repository opens with this passphrase");
-    place.run(&[], &["list", "--password-command", "echo open sesame; exit 7"]).ended(1).says("it ended with exit status: 7");
-    place.run(&[("ORLOP_PASSWORD", FIRST), ("ORLOP_KMS", "aws:x")], &["list"]).ended(2).says("ORLOP_PASSWORD and ORLOP_KMS");
+    place
+        .run(&[("ORLOP_PASSWORD", "wrong")], &["list"])
+        .ended(1)
+        .says("none of the 1 keys of the repository opens with this passphrase");
+    place
+        .run(&[], &["list", "--password-command", "echo open sesame; exit 7"])
+        .ended(1)
+        .says("it ended with exit status: 7");
+    place
+        .run(&[("ORLOP_PASSWORD", FIRST), ("ORLOP_KMS", "aws:x")], &["list"])
+        .ended(2)
+        .says("ORLOP_PASSWORD and ORLOP_KMS");
 }
 
 #[test]

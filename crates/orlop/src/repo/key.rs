@@ -236,10 +236,14 @@ async fn remove(place: &PlaceArgs, args: &RemoveArgs, format: Format) -> Result<
     let what = format!("remove the key {}", args.id);
     let ring = place.keys().await?;
     let entries = ring.list().await.map_err(|e| explain(what.clone(), e))?;
-    let matching: Vec<_> = entries.iter().map(|entry| entry.id).filter(|id| id.to_string().starts_with(&args.id)).collect();
+    let matching: Vec<_> =
+        entries.iter().map(|entry| entry.id).filter(|id| id.to_string().starts_with(&args.id)).collect();
     let id = match matching[..] {
         [id] => id,
-        [] => return Err(Error::new(format!("{what}: the repository has no such key")).next("orlop repo key list shows the keys")),
+        [] => {
+            return Err(Error::new(format!("{what}: the repository has no such key"))
+                .next("orlop repo key list shows the keys"));
+        }
         _ => return Err(Error::usage(format!("{what}: more than one begins like this")).next("write more of its id")),
     };
     let result = match args.dry_run {

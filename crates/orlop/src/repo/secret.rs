@@ -164,7 +164,9 @@ impl Source {
                 let value = env(PASSWORD).unwrap_or_default();
                 (format!("read the variable {PASSWORD}"), Zeroizing::new(value.into_bytes()))
             }
-            Self::Command(command) => ("read what the command for the passphrase prints".to_owned(), first_line(&command).await?),
+            Self::Command(command) => {
+                ("read what the command for the passphrase prints".to_owned(), first_line(&command).await?)
+            }
             Self::Secret(name) => (format!("read the passphrase in the Secret {name}"), read_secret(&name).await?),
             Self::Kms(name) => return kms(&name),
         };
@@ -228,12 +230,16 @@ async fn read_secret(text: &str) -> Result<Zeroizing<Vec<u8>>> {
             false => value.0.zeroize(),
         }
     }
-    content.ok_or_else(|| Error::new(format!("{what}: it has no entry {entry}")).next("name another one: NAMESPACE/NAME:ENTRY"))
+    content.ok_or_else(|| {
+        Error::new(format!("{what}: it has no entry {entry}")).next("name another one: NAMESPACE/NAME:ENTRY")
+    })
 }
 
 fn kms(name: &str) -> Result<Recipient> {
-    let config = AwsKmsConfig::from_name(name, &env).map_err(|e| Error::usage("use the key management service").because(e))?;
-    let kms = AwsKms::new(config, RetryPolicy::default()).map_err(|e| Error::new("use the key management service").because(e))?;
+    let config =
+        AwsKmsConfig::from_name(name, &env).map_err(|e| Error::usage("use the key management service").because(e))?;
+    let kms = AwsKms::new(config, RetryPolicy::default())
+        .map_err(|e| Error::new("use the key management service").because(e))?;
     Ok(Recipient::Kms(Arc::new(kms)))
 }
 

@@ -249,7 +249,8 @@ async fn there_are_at_most_as_many_keys_as_are_tried() {
     let text = book.read(&format!("domains/default/keys/{}", ring.in_use())).unwrap();
     for number in 0..62 {
         let id = format!("{number:032x}");
-        let copy = forged(&text, |text| text.replace(&ring.in_use().to_string(), &id).replace("passphrase-argon2id", "x"));
+        let copy =
+            forged(&text, |text| text.replace(&ring.in_use().to_string(), &id).replace("passphrase-argon2id", "x"));
         book.swap(&format!("domains/default/keys/{id}"), Some(copy));
     }
     ring.add(&other(), &new_key("the 64th")).await.unwrap();

@@ -4,7 +4,7 @@ use crate::faults::memory;
 use crate::fixture::{self, passphrase};
 use async_trait::async_trait;
 use repository::keys::{
-    AwsKms, AwsKmsConfig, Kms, KmsContext, KmsError, KmsErrorKind, KeyError, KeyMethod, KeyRing, NewKey, Wrapped,
+    AwsKms, AwsKmsConfig, KeyError, KeyMethod, KeyRing, Kms, KmsContext, KmsError, KmsErrorKind, NewKey, Wrapped,
 };
 use repository::{Error, ErrorKind, Recipient, Repository, RetryPolicy};
 use sandbox::kms::User;
@@ -43,7 +43,8 @@ async fn who_may_use_the_key_opens_the_repository() {
     let ring = KeyRing::open(store.clone(), &recipient(&server, user, "alias/first")).await.unwrap();
     ring.add(&passphrase().into(), &new_key()).await.unwrap();
     Repository::open(store.clone(), &passphrase()).await.unwrap();
-    let method = ring.list().await.unwrap().into_iter().find(|entry| entry.id == ring.in_use()).unwrap().info.unwrap().method;
+    let method =
+        ring.list().await.unwrap().into_iter().find(|entry| entry.id == ring.in_use()).unwrap().info.unwrap().method;
     assert_eq!(method, KeyMethod::Kms { provider: "aws".to_owned(), key: first.to_owned() });
 
     // Another key does not open it, and becomes a recipient in the place of the first.
@@ -180,5 +181,8 @@ async fn a_service_that_does_not_answer_is_no_wrong_key() {
         assert_eq!(error.kind(), expected, "{error}");
     }
     let error = open(Toy { turned: 1, ..toy() }).await.unwrap_err();
-    assert_eq!(error.to_string(), "none of the 1 keys of the repository opens with the key the-key of the key management service");
+    assert_eq!(
+        error.to_string(),
+        "none of the 1 keys of the repository opens with the key the-key of the key management service"
+    );
 }
