@@ -21,6 +21,7 @@ mod files;
 mod forward;
 mod helper;
 mod image;
+pub mod kms;
 mod loops;
 mod network;
 mod node;

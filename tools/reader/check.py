@@ -4,10 +4,10 @@ import bisect
 
 import applications
 import contents
-from keys import parse_configuration, parse_epoch, parse_key
+from keys import parse_configuration, parse_epoch, parse_key, parse_removal
 from packs import Pack, Run
 from points import parse_pin
-from primitives import Cache, Damage, Missing, Unsupported, require
+from primitives import Cache, Damage, Missing, Unsupported, open_checked, require
 from store import PACK_LIMIT, SMALL_LIMIT, pack_name
 
 # What can be wrong with one thing, so that the others are looked at all the same.
@@ -41,8 +41,8 @@ class Checker:
             self.found(name, error)
 
     def run(self):
-        small = {"configuration": lambda data, _: parse_configuration(data), "epoch": parse_epoch, "key": parse_key,
-                 "pin": parse_pin}
+        small = {"configuration": lambda data, _: parse_configuration(data), "epoch": parse_epoch,
+                 "key": self.check_key, "removal": parse_removal, "pin": parse_pin}
         for kind, parse in small.items():
             for name in self.repository.of_kind(kind):
                 self.guarded(name, lambda: parse(self.repository.folder.read(name, SMALL_LIMIT), name))
@@ -55,6 +55,12 @@ class Checker:
         for id in self.repository.points():
             self.point = id
             self.guarded(f"domains/default/points/{id}", self.check_point, id)
+
+    def check_key(self, data, name):
+        parse_key(data, name)
+        fields = open_checked(data, "orlop-key")
+        if fields.get("repository") == self.repository.id.hex() and fields.get("domain") == "default":
+            self.repository.keys.check_proof(data)
 
     def check_epoch(self, epoch):
         # A damaged epoch is a finding of its own, so here its name is enough.

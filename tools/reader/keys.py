@@ -8,7 +8,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from primitives import Damage, fields_of, number_of, open_checked, parse_checked, parse_hex, require, text_of
+from primitives import Damage, fields_of, number_of, open_checked, parse_checked, parse_hex, require, text_of, time_of
 
 TAG = 16
 LOCK_MODES = ("governance", "compliance")
@@ -40,6 +40,15 @@ class Keys:
 
     def __post_init__(self):
         self.identity, self.data = derive("blob identity", self.master), derive("data", self.master)
+        self.proof = derive("key object", self.master)
+
+    def check_proof(self, data):
+        """Section 4: that a key is, as it is, from somebody who had the master key."""
+        end = len(data) - 67 - len(',"checksum":"') - 1 - 64
+        before, digits = data[:max(end, 0)], data[max(end, 0):end + 64]
+        require(before.endswith(b',"proof":"'), "its last field but one is not the proof")
+        require(blake3(before, key=self.proof).hexdigest().encode() == digits,
+                "it is not from somebody who had the master key, or was changed")
 
 
 def unwrap_master_key(data, name, repository, passphrase):
@@ -62,12 +71,18 @@ def unwrap_master_key(data, name, repository, passphrase):
 
 
 def parse_key(data, name):
-    """The fields of a key, or None if it is of a method or a domain of a later version."""
+    """The fields of a key, or None if this reader does not know its method, such as a key service, or its domain."""
     known = open_checked(data, "orlop-key")
+    label = text_of(known.get("label"), "label")
+    require(len(label.encode()) <= 128 and not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in label),
+            "label: it is not one short line")
+    time_of(known.get("created"), "created")
+    parse_hex(known.get("proof"), 32, "proof")
     if (known.get("method"), known.get("domain")) != ("passphrase-argon2id", "default"):
         text_of(known.get("method"), "method"), text_of(known.get("domain"), "domain")
         return None
-    fields = parse_checked(data, "orlop-key", ["repository", "domain", "key", "method", "cost", "salt", "sealed"])
+    fields = parse_checked(data, "orlop-key", [
+        "repository", "domain", "key", "label", "created", "method", "cost", "salt", "sealed", "proof"])
     parse_hex(fields["repository"], 16, "repository")
     require(parse_hex(fields["key"], 16, "key").hex() == name.rsplit("/", 1)[1], "its key id is not that of its name")
     # The limits come before any memory is spent on the derivation.
@@ -78,6 +93,13 @@ def parse_key(data, name):
     parse_hex(fields["salt"], 16, "salt")
     parse_hex(fields["sealed"], 48, "sealed")
     return fields
+
+
+def parse_removal(data, name):
+    fields = parse_checked(data, "orlop-key-removal", ["repository", "key"])
+    parse_hex(fields["repository"], 16, "repository")
+    key = parse_hex(fields["key"], 16, "key").hex()
+    require(name.rsplit("/", 1)[1].startswith(f"{key}-"), "its key id is not that of its name")
 
 
 def parse_configuration(data):

@@ -1,7 +1,6 @@
 """Recovery points: section 9."""
 
 import dataclasses
-import re
 import struct
 import unicodedata
 
@@ -10,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys import TAG, derive
 from primitives import (Damage, check_version, fields_of, number_of, parse_canonical, parse_checked, parse_hex, require,
-                        text_of)
+                        text_of, time_of)
 from store import PACK_LIMIT, Table
 
 
@@ -36,12 +35,6 @@ class Point:
     packs: list
 
 
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
-
-
-def time_of(value, what):
-    require(isinstance(value, str) and TIME.fullmatch(value), f"{what}: it is not a time in UTC")
-    return value
 
 
 def parse_point(data, id, keys):

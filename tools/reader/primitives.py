@@ -6,9 +6,12 @@ named.
 
 import collections
 import json
+import re
 import struct
 
 from blake3 import blake3
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)")
 
 
 class Damage(Exception):
@@ -215,4 +218,9 @@ def number_of(value, what, limit=2 ** 64 - 1):
 
 def text_of(value, what):
     require(isinstance(value, str), f"{what}: it is not text")
+    return value
+
+
+def time_of(value, what):
+    require(isinstance(value, str) and TIME.fullmatch(value), f"{what}: it is not a time in UTC")
     return value

@@ -51,12 +51,19 @@ class SmallWriter:
                                                     argon2.low_level.Type.ID, 0x13)
         sealed = AESGCM(wrapping).encrypt(ZEROS, master, repository + key + b"default")
         self.put(f"epochs/{EPOCH:016x}", checked({"format": "orlop-epoch", "version": 1, "epoch": EPOCH}))
-        self.put(f"domains/default/keys/{key.hex()}", checked({
+        self.proof = derive("key object", master)
+        self.put(f"domains/default/keys/{key.hex()}", self.proven_key({
             "format": "orlop-key", "version": 1, "repository": repository.hex(), "domain": "default", "key": key.hex(),
+            "label": "of the \"small\" writer", "created": "2026-11-25T10:00:00Z",
             "method": "passphrase-argon2id", "cost": {"memoryKib": memory, "passes": passes, "lanes": lanes},
             "salt": salt.hex(), "sealed": sealed.hex()}))
         self.put("orlop-repository", checked({
             "format": "orlop-repository", "version": 1, "repository": repository.hex(), "conditionalCreate": True}))
+
+    def proven_key(self, fields):
+        """Section 4: the proof is made of what is before it."""
+        text = json.dumps(fields, separators=(",", ":"))[:-1] + ',"proof":"'
+        return checked(fields | {"proof": blake3(text.encode(), key=self.proof).hexdigest()})
 
     def put(self, name, data):
         file = self.path / name

@@ -20,6 +20,7 @@ NAMES = {kind: re.compile(pattern) for kind, pattern in {
     "configuration": r"orlop-repository",
     "epoch": r"epochs/[0-9a-f]{16}",
     "key": r"domains/default/keys/[0-9a-f]{32}",
+    "removal": r"domains/default/removals/[0-9a-f]{32}-[0-9a-f]{32}",
     "pack": r"domains/default/packs/([0-9a-f]{2})/[0-9a-f]{16}\1[0-9a-f]{30}",
     "run": r"domains/default/index/[0-9a-f]{16}-[0-9a-f]{24}-[0-9a-f]{8}",
     "point": r"domains/default/points/[a-z0-9-]{1,63}",

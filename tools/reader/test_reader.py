@@ -1229,6 +1229,42 @@ class Small(Case):
             self.password.write_bytes(text)
             self.succeed("list")
 
+    def test_keys_of_services(self):
+        """A key of a key management service is left alone, and counts as one of the repository."""
+        self.publish()
+        key = next(path for path in self.objects() if "keys" in path.parts)
+        fields = json.loads(key.read_bytes())
+        head = {name: fields[name] for name in ("format", "version", "repository", "domain", "key", "label", "created")}
+        service = head | {"key": "2" * 32, "method": "kms", "provider": "aws", "kmsKey": "arn:aws:kms:r:1:key/x",
+                          "wrapped": "00" * 184, "sealed": "00" * 48}
+        other = key.parent / ("2" * 32)
+        other.write_bytes(self.writer.proven_key(service))
+        self.assertIn("0 things are wrong", self.succeed("check"))
+        if ORLOP:
+            self.orlop_succeeds("check", "--read-data")
+        # What nobody had the master key for is found, and so is a label that was changed, under a checksum that is right.
+        del fields["checksum"]
+        for path, changed in (other, service | {"proof": "0" * 64}), (key, fields | {"label": "somebody else"}):
+            before = path.read_bytes()
+            path.write_bytes(small_writer.checked(changed))
+            self.refuse("not from somebody who had the master key", "check")
+            path.write_bytes(before)
+        key.unlink()
+        self.refuse("opens no key", "list")
+
+    def test_removals(self):
+        self.publish()
+        key = next(path for path in self.objects() if "keys" in path.parts).name
+        name = self.repository / f"domains/default/removals/{key}-{'3' * 32}"
+        name.parent.mkdir()
+        fields = {"format": "orlop-key-removal", "version": 1, "repository": "0" * 32, "key": key}
+        name.write_bytes(small_writer.checked(fields))
+        self.assertIn("0 things are wrong", self.succeed("check"))
+        if ORLOP:
+            self.orlop_succeeds("check", "--read-data")
+        name.write_bytes(small_writer.checked(fields | {"key": "3" * 32}))
+        self.refuse("its key id", "check")
+
     def test_announced_files(self):
         file, link = entry(2, further=file_of_extents(100, [])), entry(7, further=counted(b"a"))
         files = {b"": entry(1, 0o755), b"a": file, b"b": link}

@@ -17,7 +17,7 @@ const NOT_INSTALLED: &str = "Orlop is not installed in this cluster: it does not
 const INSTALL: &str = "kubectl apply -f deploy/crds -f deploy/operator";
 
 /// Which cluster.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct ConnectionArgs {
     /// The kubeconfig to use; else KUBECONFIG, ~/.kube/config, or the pod's service account

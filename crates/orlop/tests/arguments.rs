@@ -26,6 +26,12 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "serve"],
         &["repo", "forget"],
         &["repo", "pin"],
+        &["repo", "key"],
+        &["repo", "key", "list"],
+        &["repo", "key", "add"],
+        &["repo", "key", "remove"],
+        &["repo", "key", "rotate"],
+        &["repo", "key", "erase"],
         &["operator"],
         &["mover"],
     ];
@@ -64,6 +70,14 @@ fn what_cannot_be_understood_ends_with_2_and_names_it() {
     check(&["location", "add", "main", "s3://b", "--secret", "s", "--ca-file", "f"], "cannot be used with");
     check(&["operator", "--image", "i", "-n", "x"], "unexpected argument '-n'");
     check(&["repo", "dump", "p", "file", "-o", "json"], "leave --output out");
+    let place = ["--location", "file:///nowhere"];
+    check(&[&["repo", "list"], &place[..]].concat(), "the passphrase of the repository is missing");
+    let both = ["--password-file", "a", "--kms", "b"];
+    check(&[&["repo", "list"], &place[..], &both].concat(), "more than one secret is given: --password-file and --kms");
+    check(&[&["repo", "key", "add"], &place[..]].concat(), "it is not said who the new recipient is");
+    check(&["repo", "list", "--kms", "gcp:x"], "it is not aws: and the ARN of a key");
+    check(&["repo", "list", "--password-secret", "x"], "\"x\" is not of the form NAMESPACE/NAME");
+    check(&["repo", "key", "erase", "--yes-erase", "x"], "invalid value 'x'");
     check(&["backup", "delete", "x", "--no-wait", "--timeout", "5s"], "cannot be used with");
 }
 

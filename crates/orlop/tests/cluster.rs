@@ -99,6 +99,25 @@ fn secret_files(dir: &tempfile::TempDir) -> Result<[String; 2]> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_the_cluster_opens_a_repository() {
+    sandbox::require_assets!();
+    let cluster = Cluster::bare().await.unwrap();
+    let entries = json!({"passphrase": "open sesame\n", "other": "wrong"});
+    let secret = json!({"metadata": {"name": "backup"}, "stringData": entries});
+    cluster.api::<Secret>().create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files = secret_files(&dir).unwrap();
+    let location = format!("file://{}", dir.path().join("repository").display());
+    let repo = ["repo", "--location", &location];
+    cluster.run(&[&repo[..], &["init", "--password-file", &files[1]]].concat()).await.good();
+    let list = async |name: &str| cluster.run(&[&repo[..], &["list", "--password-secret", name]].concat()).await;
+    list("default/backup").await.good();
+    list("default/backup:other").await.ended(1).says("opens with this passphrase");
+    list("default/backup:third").await.ended(1).says("it has no entry third");
+    list("default/nothing").await.ended(1).says("\"nothing\" not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_without_orlop_says_how_to_install_it() {
     sandbox::require_assets!();
     let cluster = Cluster::bare().await.unwrap();

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 const BEFORE: &str = ",\"checksum\":\"";
 const AFTER: &str = "\"}\n";
 const DIGITS: usize = 64;
+/// How many bytes the checksum takes with what is around it.
+pub(crate) const TAIL_LEN: usize = BEFORE.len() + DIGITS + AFTER.len();
 
 /// Writes `value`, which must serialise as a JSON object with at least one field.
 pub(crate) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {

@@ -1,6 +1,7 @@
 //! What can go wrong with a repository, told apart by what its owner should do about it.
 
 use crate::ids::PointId;
+use crate::keys::KeyError;
 use crate::store::{StoreError, StoreErrorKind};
 use std::sync::Arc;
 
@@ -24,12 +25,23 @@ pub enum Error {
         /// The store.
         place: String,
     },
-    /// No key of the repository opens with the passphrase.
-    #[error("none of the {keys} keys of the repository opens with this passphrase")]
+    /// No key of the repository opens with the passphrase, or with the key of the key management service.
+    #[error("none of the {keys} keys of the repository opens with {with}")]
     WrongPassphrase {
-        /// How many keys were tried.
+        /// How many keys there are.
         keys: usize,
+        /// What was given.
+        with: String,
     },
+    /// There is no key any more: they were erased, or lost.
+    #[error("{place} holds a repository without keys: they were erased or lost, and nothing opens it any more")]
+    NoKeys {
+        /// The store.
+        place: String,
+    },
+    /// Something about a key, or about the service that keeps it.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// An object of a format that this program does not know yet.
     #[error("{object} has format version {found}, and this program reads versions up to {supported}")]
     Newer {
@@ -99,7 +111,7 @@ pub enum ErrorKind {
     NotARepository,
     /// There is a repository, or a recovery point, where there should be none.
     AlreadyExists,
-    /// The passphrase opens nothing.
+    /// The passphrase, or the key of the key management service, opens nothing.
     WrongPassphrase,
     /// Written by a newer program.
     Newer,
@@ -135,7 +147,8 @@ impl Error {
             Self::AlreadyExists { .. } | Self::PointExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongPassphrase { .. } => ErrorKind::WrongPassphrase,
             Self::Newer { .. } => ErrorKind::Newer,
-            Self::Damaged { .. } | Self::Missing { .. } => ErrorKind::Damaged,
+            Self::Damaged { .. } | Self::Missing { .. } | Self::NoKeys { .. } => ErrorKind::Damaged,
+            Self::Key(error) => error.kind(),
             Self::NoSuchPoint { .. } => ErrorKind::NotFound,
             Self::Pinned { .. } => ErrorKind::Pinned,
             Self::Invalid(_) | Self::SessionOver { cause: None } => ErrorKind::Invalid,
@@ -162,10 +175,17 @@ impl Error {
 
     /// What its reader can do about it.
     pub fn guidance(&self) -> &'static str {
+        match self {
+            Self::Key(error) => return error.guidance(),
+            Self::NoKeys { .. } => return "put the objects of its keys back from a copy of the store, if there is one",
+            _ => {}
+        }
         match self.kind() {
             ErrorKind::NotARepository => "check the path or the bucket and its prefix, or create the repository first",
             ErrorKind::AlreadyExists => "use what is there, or choose another name",
-            ErrorKind::WrongPassphrase => "give the passphrase that the repository was created with",
+            ErrorKind::WrongPassphrase => {
+                "give the passphrase of a recipient, or the service's key that is one; `orlop repo key list` shows the recipients"
+            }
             ErrorKind::Newer => "use the version of orlop that wrote the repository, or a newer one",
             ErrorKind::Damaged => {
                 "run `orlop repo check --read-data` to see what is hit; restore the object from a copy if there is one"

@@ -28,6 +28,8 @@ pub(crate) enum ObjectName {
     Config,
     Epoch(u64),
     Key(KeyId),
+    /// A removal of a key that was begun; the second id is the remover's.
+    Removal(KeyId, KeyId),
     Pack(PackId),
     Run(RunId),
     Point(PointId),
@@ -46,6 +48,11 @@ pub(crate) fn domain_folder(folder: &str) -> String {
 
 pub(crate) fn key(id: &KeyId) -> String {
     format!("domains/{DOMAIN}/keys/{id}")
+}
+
+/// Each remover has a name of its own, so that nobody withdraws what another one relies on.
+pub(crate) fn removal(key: &KeyId, remover: &KeyId) -> String {
+    format!("domains/{DOMAIN}/removals/{key}-{remover}")
 }
 
 /// Packs are spread over 256 folders by their session, so that a file system's folders stay small.
@@ -87,6 +94,10 @@ fn parse_in_domain(name: &str) -> Option<ObjectName> {
     let (folder, rest) = name.strip_prefix("domains/")?.strip_prefix(DOMAIN)?.strip_prefix('/')?.split_once('/')?;
     match folder {
         "keys" => rest.parse().ok().map(ObjectName::Key),
+        "removals" => {
+            let (key, remover) = rest.split_once('-')?;
+            Some(ObjectName::Removal(key.parse().ok()?, remover.parse().ok()?))
+        }
         "packs" => {
             let id: PackId = rest.split_once('/')?.1.parse().ok()?;
             (pack(&id) == name).then_some(ObjectName::Pack(id))
@@ -124,6 +135,7 @@ mod tests {
             (CONFIG.to_owned(), ObjectName::Config),
             (epoch(17), ObjectName::Epoch(17)),
             (key(&KeyId([1; 16])), ObjectName::Key(KeyId([1; 16]))),
+            (removal(&KeyId([1; 16]), &KeyId([2; 16])), ObjectName::Removal(KeyId([1; 16]), KeyId([2; 16]))),
             (pack(&pack_id), ObjectName::Pack(pack_id)),
             (run(&run_id), ObjectName::Run(run_id)),
             (point(&point_id), ObjectName::Point(point_id.clone())),

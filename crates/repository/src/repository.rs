@@ -6,13 +6,13 @@
 use crate::background;
 use crate::checked_json;
 use crate::codec::Malformed;
-use crate::crypto::{DomainKeys, Key, MAX_KEY_OBJECT_LEN, SealingKey, WrappedKey};
+use crate::crypto::{DomainKeys, Key, SealingKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{BlobRef, PackId, RepositoryId};
 use crate::index::{self, Lookups};
+use crate::keys::{self, NewKey, Recipient};
 use crate::layout::{self, ObjectName};
 use crate::pack;
-use crate::secret::Passphrase;
 use crate::store::{Abilities, Lock, ObjectLock, Store, StoreErrorKind};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,8 @@ const EPOCH_FORMAT: &str = "orlop-epoch";
 pub const FORMAT_VERSION: u32 = 1;
 /// The longest configuration or epoch object that is read, in bytes.
 pub(crate) const MAX_PLAIN_OBJECT_LEN: u64 = 16 << 10;
-/// How many keys are tried at most; each costs a second or so of a hostile repository's choosing.
-const MAX_KEYS: usize = 64;
+/// What the key is called that a repository is created with.
+const FIRST_LABEL: &str = "first";
 /// The first epoch; a later issue's collector opens further ones.
 const FIRST_EPOCH: u64 = 1;
 
@@ -93,12 +93,13 @@ struct Inner {
 
 impl Repository {
     /// Makes a repository in a place that has none; other objects there do not matter.
-    pub async fn create(store: Store, passphrase: &Passphrase) -> Result<Self> {
-        Self::create_locked(store, passphrase, None).await
+    pub async fn create(store: Store, with: impl Into<Recipient>) -> Result<Self> {
+        Self::create_locked(store, with, None).await
     }
 
     /// Makes a repository whose objects cannot be deleted before a time after they were last needed, where the store can do that.
-    pub async fn create_locked(store: Store, passphrase: &Passphrase, lock: Option<Lock>) -> Result<Self> {
+    pub async fn create_locked(store: Store, with: impl Into<Recipient>, lock: Option<Lock>) -> Result<Self> {
+        let recipient = with.into();
         if read_config(&store).await?.is_some() {
             return Err(Error::AlreadyExists { place: store.place().to_owned() });
         }
@@ -112,7 +113,7 @@ impl Repository {
         let store = store.with_conditional_create(features.conditional_create).with_lock(lock);
         write_first_epoch(&store).await?;
         let id = RepositoryId(crate::crypto::random().map_err(in_memory)?);
-        let master = write_key(&store, id, passphrase).await?;
+        let master = write_first_key(&store, id, &recipient).await?;
         let config = Config {
             format: FORMAT.to_owned(),
             version: FORMAT_VERSION,
@@ -137,23 +138,22 @@ impl Repository {
     }
 
     /// Opens the repository that is there.
-    pub async fn open(store: Store, passphrase: &Passphrase) -> Result<Self> {
-        let Some(config) = read_config(&store).await? else {
-            return Err(Error::NotARepository { place: store.place().to_owned() });
-        };
-        let store = store.with_conditional_create(config.conditional_create).with_lock(config.lock);
-        let master = find_master_key(&store, config.repository, passphrase).await?;
-        Ok(Self::assemble(store, &config, &master))
+    pub async fn open(store: Store, with: impl Into<Recipient>) -> Result<Self> {
+        let recipient = with.into();
+        let (store, config) = configured(store).await?;
+        let found = keys::find(&store, config.repository, &recipient).await?;
+        Ok(Self::assemble(store, &config, &found.master))
     }
 
     /// Opens the repository that is there, or makes one if there is none.
-    pub async fn open_or_create(store: Store, passphrase: &Passphrase) -> Result<Self> {
-        match Self::open(store.clone(), passphrase).await {
+    pub async fn open_or_create(store: Store, with: impl Into<Recipient>) -> Result<Self> {
+        let recipient = with.into();
+        match Self::open(store.clone(), &recipient).await {
             Err(error) if error.kind() == ErrorKind::NotARepository => {}
             other => return other,
         }
-        match Self::create(store.clone(), passphrase).await {
-            Err(Error::AlreadyExists { .. }) => Self::open(store, passphrase).await,
+        match Self::create(store.clone(), &recipient).await {
+            Err(Error::AlreadyExists { .. }) => Self::open(store, &recipient).await,
             other => other,
         }
     }
@@ -258,16 +258,26 @@ async fn write_first_epoch(store: &Store) -> Result<()> {
     }
 }
 
-async fn write_key(store: &Store, id: RepositoryId, passphrase: &Passphrase) -> Result<Key> {
-    let passphrase = passphrase.clone();
-    let made = background::run(move || {
-        let master = Key::random()?;
-        let wrapped = WrappedKey::wrap(&master, &passphrase, id)?;
-        Ok::<_, Malformed>((master, wrapped.key, wrapped.to_bytes()?))
-    });
-    let (master, key, bytes) = made.await?.map_err(in_memory)?;
+async fn write_first_key(store: &Store, id: RepositoryId, recipient: &Recipient) -> Result<Key> {
+    let master = Key::random().map_err(in_memory)?;
+    let new = NewKey { label: FIRST_LABEL.to_owned(), created: jiff::Timestamp::now() };
+    let (key, bytes) = keys::wrap(&master, id, recipient, &new).await?;
     store.put_new(&layout::key(&key), Bytes::from(bytes)).await?;
     Ok(master)
+}
+
+/// The repository that is at a place, and the store as it is to be used for it; no key is needed.
+pub(crate) async fn locate(store: Store) -> Result<(Store, RepositoryId)> {
+    let (store, config) = configured(store).await?;
+    Ok((store, config.repository))
+}
+
+/// The store as its repository wants it to be used.
+async fn configured(store: Store) -> Result<(Store, Config)> {
+    let Some(config) = read_config(&store).await? else {
+        return Err(Error::NotARepository { place: store.place().to_owned() });
+    };
+    Ok((store.with_conditional_create(config.conditional_create).with_lock(config.lock), config))
 }
 
 /// Reads the configuration; `None` when there is no object of that name.
@@ -315,49 +325,4 @@ pub(crate) fn verify_epoch(bytes: &[u8], epoch: u64) -> Result<(), Malformed> {
     } else {
         Err(Malformed::new("it is not that epoch"))
     }
-}
-
-/// Tries the passphrase on every key of the repository.
-///
-/// A key that is damaged, cannot be read or is gone does not stand in the way of another that opens; it is reported only when none does.
-async fn find_master_key(store: &Store, id: RepositoryId, passphrase: &Passphrase) -> Result<Key> {
-    let (mut tried, mut damage) = (0, None);
-    for object in store.list(&layout::domain_folder("keys")).await? {
-        if !matches!(layout::parse(&object.name), ObjectName::Key(_)) {
-            continue;
-        }
-        let bytes = match store.get(&object.name, MAX_KEY_OBJECT_LEN).await.map_err(Error::from) {
-            Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::AccessDenied) => {
-                return Err(error);
-            }
-            Err(error) => {
-                damage = Some(error);
-                continue;
-            }
-        };
-        let wrapped = match WrappedKey::from_bytes(&bytes) {
-            Ok(wrapped) if wrapped.repository == id => wrapped,
-            Ok(_) => continue,
-            Err(what) => {
-                damage = Some(what.in_object(&object.name));
-                continue;
-            }
-        };
-        tried += 1;
-        if tried > MAX_KEYS {
-            break;
-        }
-        let passphrase = passphrase.clone();
-        match background::run(move || wrapped.unwrap_with(&passphrase)).await? {
-            Ok(Some(master)) => return Ok(master),
-            Ok(None) => {}
-            Err(what) => damage = Some(what.in_object(&object.name)),
-        }
-    }
-    Err(match damage {
-        Some(damage) => damage,
-        None if tried == 0 => Error::Missing { object: layout::domain_folder("keys") },
-        None => Error::WrongPassphrase { keys: tried },
-    })
 }

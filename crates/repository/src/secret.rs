@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A value that prints as `[secret]` and is wiped from memory when it is dropped.
 ///
@@ -40,14 +40,60 @@ impl Passphrase {
         Self(Secret::new(text.into()))
     }
 
+    /// Takes the content of a file or of another place that holds a passphrase: without the line breaks (CR and LF) at its end, and
+    /// otherwise as it is. What is not taken is wiped.
+    pub fn from_content(mut content: Zeroizing<Vec<u8>>) -> Result<Self, NoPassphrase> {
+        let len = content.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        content.truncate(len);
+        if content.is_empty() {
+            return Err(NoPassphrase::Empty);
+        }
+        match String::from_utf8(std::mem::take(&mut *content)) {
+            Ok(text) => Ok(Self::new(text)),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                error.into_bytes().zeroize();
+                Err(NoPassphrase::NotText { at })
+            }
+        }
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.expose().as_bytes()
     }
 }
 
+/// Why content cannot be a passphrase. It does not say what the content was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPassphrase {
+    /// There is nothing in it but line breaks.
+    #[error("it is empty")]
+    Empty,
+    /// It is not UTF-8.
+    #[error("a passphrase is text in UTF-8, and its byte {at} is not")]
+    NotText {
+        /// Counted from zero.
+        at: usize,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_breaks_at_the_end_do_not_belong_to_a_passphrase() {
+        let check = |content: &[u8], expected: Result<&str, NoPassphrase>| {
+            let taken = Passphrase::from_content(Zeroizing::new(content.to_vec()));
+            assert_eq!(taken, expected.map(Passphrase::new), "{content:?}");
+        };
+        check(b"a b\n", Ok("a b"));
+        check(b" a\n\r\n\n", Ok(" a"));
+        check(b"a\nb", Ok("a\nb"));
+        check(b"\r\n", Err(NoPassphrase::Empty));
+        check(b"", Err(NoPassphrase::Empty));
+        check(b"ab\xff", Err(NoPassphrase::NotText { at: 2 }));
+    }
 
     #[test]
     fn a_secret_does_not_print() {

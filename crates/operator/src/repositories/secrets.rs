@@ -101,8 +101,19 @@ fn assemble(reader: &SecretReader<'_>, location: &BackupLocation) -> Result<Loca
         secret_access_key: repository::Secret::new(secret_access_key),
         session_token: reader.optional(credentials, SESSION_TOKEN).map(repository::Secret::new),
         ca_pem,
-        passphrase: Passphrase::new(reader.entry(&phrase.name, &phrase.key, "spec.encryption.secretRef")?),
+        passphrase: passphrase(&phrase.name, &phrase.key, reader)?,
         versions: reader.versions(),
+    })
+}
+
+/// Read as from a file, so that the same content opens the same repository wherever it lies: without line breaks at its end.
+fn passphrase(name: &str, key: &str, reader: &SecretReader<'_>) -> Result<Passphrase, LocationProblem> {
+    let field = "spec.encryption.secretRef";
+    let content = reader.entry(name, key, field)?.into_bytes();
+    Passphrase::from_content(content.into()).map_err(|_| LocationProblem::NoSecretEntry {
+        name: name.to_owned(),
+        key: key.to_owned(),
+        field,
     })
 }
 

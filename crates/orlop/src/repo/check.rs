@@ -73,10 +73,10 @@ struct LookedAt {
 
 pub(super) async fn run(place: &PlaceArgs, args: &CheckArgs, format: Format) -> Result<Exit> {
     let clock = Instant::now();
-    let (passphrase, store) = (place.passphrase()?, place.store()?);
+    let (recipient, store) = (place.recipient().await?, place.store()?);
     let at = store.place().to_owned();
     let (mut findings, mut line) = (Vec::new(), None);
-    let report = match Repository::open(store, &passphrase).await {
+    let report = match Repository::open(store, &recipient).await {
         Ok(repository) => {
             line = Some(StoreLine::new(repository.known()));
             let options = CheckOptions { read_data: args.read_data };

@@ -76,12 +76,12 @@ fn parse_mode(text: &str) -> Result<LockMode, String> {
 }
 
 pub(super) async fn init(place: &PlaceArgs, args: &InitArgs, format: Format) -> Result<Exit> {
-    let (passphrase, store) = (place.passphrase()?, place.store()?);
+    let (recipient, store) = (place.recipient().await?, place.store()?);
     let at = store.place().to_owned();
     let what = format!("make a repository in {at}");
     let id = if args.dry_run {
         // Opening tells whether there is one, without writing anything.
-        match Repository::open(store, &passphrase).await {
+        match Repository::open(store, &recipient).await {
             Err(e) if e.kind() == ErrorKind::NotARepository => None,
             Ok(_) => return Err(explain(what, repository::Error::AlreadyExists { place: at })),
             Err(e) => return Err(explain(what, e)),
@@ -89,7 +89,7 @@ pub(super) async fn init(place: &PlaceArgs, args: &InitArgs, format: Format) -> 
     } else {
         let lock = args.lock_for.map(|seconds| Lock::new(args.lock_mode, seconds)).transpose();
         let lock = lock.map_err(|e| Error::usage(what.clone()).because(e))?;
-        let repository = Repository::create_locked(store, &passphrase, lock).await.map_err(|e| explain(what, e))?;
+        let repository = Repository::create_locked(store, &recipient, lock).await.map_err(|e| explain(what, e))?;
         Some((repository.id().to_string(), StoreLine::new(repository.known())))
     };
     let (id, store) = id.unzip();

@@ -6,6 +6,7 @@ mod backup;
 mod browse;
 mod check;
 mod forget;
+mod key;
 mod manage;
 mod open;
 mod pin;
@@ -14,12 +15,11 @@ mod restore;
 mod serve;
 mod stats;
 mod store_line;
+mod secret;
 mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};
 pub(crate) use open::explain;
-
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -46,9 +46,8 @@ pub(crate) struct PlaceArgs {
     /// AZURE_STORAGE_KEY and so on) and Google (GOOGLE_APPLICATION_CREDENTIALS)
     #[arg(long, value_name = "URL", env = "ORLOP_LOCATION", hide_env_values = true, global = true)]
     location: Option<String>,
-    /// File with its passphrase
-    #[arg(long, value_name = "FILE", env = "ORLOP_PASSWORD_FILE", hide_env_values = true, global = true)]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    secret: secret::SecretArgs,
     /// Read it as it was before anything was deleted or overwritten, as far as the bucket has versions of it; nothing can be written
     /// (S3 only)
     #[arg(long, global = true)]
@@ -85,6 +84,8 @@ enum Verb {
     Unpin(pin::UnpinArgs),
     /// Tell what recovery points and the repository take in space
     Stats(stats::StatsArgs),
+    /// Say who can open the repository: list, add, remove and rotate its keys, or erase them all
+    Key(key::KeyArgs),
 }
 
 /// Runs the command.
@@ -105,5 +106,6 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Pin(args) => pin::pin(&place, &args, format).await,
         Verb::Unpin(args) => pin::unpin(&place, &args, format).await,
         Verb::Stats(args) => stats::run(&place, &args, format).await,
+        Verb::Key(args) => key::run(&place, &args, format).await,
     }
 }

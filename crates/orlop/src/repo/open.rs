@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use repository::keys::KeyRing;
 use repository::tree::{self, VerifyOptions};
 use repository::volume::{self, Map};
 use repository::{
-    NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
+    NoProgress, PointId, Recipient, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
 use crate::error::{Error, Result};
-use crate::location_add::read_secret;
 
 /// Names the newest recovery point wherever the name of one is asked for.
 pub(super) const LATEST: &str = "latest";
@@ -40,24 +40,24 @@ impl PlaceArgs {
         opened.map_err(|e| Error::usage(format!("use {url}")).because(e))
     }
 
-    /// The passphrase.
-    pub(super) fn passphrase(&self) -> Result<Passphrase> {
-        let Some(path) = &self.password_file else {
-            return Err(Error::usage("the passphrase of the repository is missing")
-                .next("give --password-file, or set ORLOP_PASSWORD_FILE"));
-        };
-        let text = String::from_utf8(read_secret(path)?).map_err(|e| {
-            Error::new(format!("read {}: a passphrase is text", path.display())).because(e.utf8_error())
-        })?;
-        Ok(Passphrase::new(text))
+    /// Who opens it.
+    pub(super) async fn recipient(&self) -> Result<Recipient> {
+        self.secret.recipient().await
     }
 
     /// The repository, opened.
     pub(super) async fn open(&self) -> Result<Repository> {
-        // The passphrase first: it can be seen to be missing without asking the store.
-        let (passphrase, store) = (self.passphrase()?, self.store()?);
+        // The secret first: it can be seen to be missing without asking the store.
+        let (recipient, store) = (self.recipient().await?, self.store()?);
         let what = format!("open the repository in {}", store.place());
-        Repository::open(store, &passphrase).await.map_err(|e| explain(what, e))
+        Repository::open(store, &recipient).await.map_err(|e| explain(what, e))
+    }
+
+    /// Its keys, to be changed.
+    pub(super) async fn keys(&self) -> Result<KeyRing> {
+        let (recipient, store) = (self.recipient().await?, self.store()?);
+        let what = format!("open the repository in {}", store.place());
+        KeyRing::open(store, &recipient).await.map_err(|e| explain(what, e))
     }
 }
 

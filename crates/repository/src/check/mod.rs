@@ -15,9 +15,9 @@ mod survey;
 mod walk;
 
 use crate::codec::Malformed;
-use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
 use crate::error::{Error, Result};
 use crate::ids::{KeyId, PointId};
+use crate::keys::{KeyObject, MAX_KEY_OBJECT_LEN, verify_announcement};
 use crate::layout::{self, ObjectName};
 use crate::pin;
 use crate::point::RecoveryPoint;
@@ -171,6 +171,11 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
                 }
             }
             ObjectName::Key(id) => keys += u64::from(check_key(repo, name, id, &bytes, findings)),
+            ObjectName::Removal(key, _) => {
+                if let Err(what) = verify_announcement(&bytes, key) {
+                    findings.add(name, &what.to_string(), None);
+                }
+            }
             _ => {}
         }
     }
@@ -187,11 +192,15 @@ fn is_pin(name: &str) -> bool {
 
 /// Checks a key; tells whether it is, or may have been, one of this repository.
 fn check_key(repo: &Repository, name: &str, id: KeyId, bytes: &[u8], findings: &mut Findings) -> bool {
-    match WrappedKey::from_bytes(bytes) {
+    match KeyObject::from_bytes(bytes) {
         Err(what) => findings.add_for_all(name, &what.to_string()),
-        Ok(key) if key.repository != repo.id() => return false,
-        Ok(key) if key.key != id => findings.add_for_all(name, "it is another key"),
-        Ok(_) => {}
+        Ok(None) => return false,
+        Ok(Some(key)) if key.head.repository != repo.id() => return false,
+        Ok(Some(key)) if key.head.key != id => findings.add_for_all(name, "it is another key"),
+        Ok(Some(key)) if !key.is_proven(repo.keys()) => {
+            findings.add_for_all(name, "it is not from somebody who had the master key, or was changed");
+        }
+        Ok(Some(_)) => {}
     }
     true
 }

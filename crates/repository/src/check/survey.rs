@@ -72,7 +72,9 @@ impl Survey {
                 self.epochs.insert(epoch);
                 self.small.insert(object.name.clone());
             }
-            ObjectName::Config | ObjectName::Key(_) | ObjectName::Pin(_) => _ = self.small.insert(object.name.clone()),
+            ObjectName::Config | ObjectName::Key(_) | ObjectName::Removal(..) | ObjectName::Pin(_) => {
+                _ = self.small.insert(object.name.clone())
+            }
             ObjectName::Foreign => {
                 self.foreign.push(object.name.clone());
                 return;
@@ -101,7 +103,7 @@ impl Survey {
         &self.epochs
     }
 
-    /// Configuration, epochs, keys and pins.
+    /// Configuration, epochs, keys, removals and pins.
     pub(super) fn small_objects(&self) -> impl Iterator<Item = &str> {
         self.small.iter().map(String::as_str)
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! master key (random, wrapped per recipient)
 //!  ├─ identity key: keyed BLAKE3 of plain bytes is the identity of a blob
+//!  ├─ proof key: keyed BLAKE3 of a key object proves that its maker had the master key
 //!  └─ data key
 //!      ├─ key of each pack           (data key ‖ pack id)
 //!      ├─ key of each index run      (data key ‖ epoch ‖ writer ‖ sequence)
@@ -22,35 +23,52 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub(crate) const TAG_LEN: usize = 16;
 
 const IDENTITY_CONTEXT: &str = "orlop.io repository v1 blob identity";
+const PROOF_CONTEXT: &str = "orlop.io repository v1 key object";
 const DATA_CONTEXT: &str = "orlop.io repository v1 data";
 const PACK_CONTEXT: &str = "orlop.io repository v1 pack";
 const RUN_CONTEXT: &str = "orlop.io repository v1 index run";
 const POINT_CONTEXT: &str = "orlop.io repository v1 recovery point";
 
 /// A key; wiped from memory when it is dropped.
+///
+/// It lies on the heap, so that moving it does not leave copies on stacks; what makes one fills it in place.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Key([u8; 32]);
+pub(crate) struct Key(Box<[u8; Key::LEN]>);
 
 impl Key {
-    pub(crate) fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub(crate) const LEN: usize = 32;
+
+    /// A key whose bytes `fill` writes; `None` when it cannot.
+    pub(crate) fn made_by(fill: impl FnOnce(&mut [u8; Self::LEN]) -> Option<()>) -> Option<Self> {
+        let mut key = Self(Box::new([0; Self::LEN]));
+        fill(&mut key.0).map(|()| key)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(Box::new(bytes))
     }
 
     pub(crate) fn random() -> Result<Self, Malformed> {
-        super::random().map(Self)
+        Self::made_by(|bytes| aws_lc_rs::rand::fill(bytes).ok()).ok_or_else(super::no_random)
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
+    pub(crate) fn bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
 
     fn derive(&self, context: &'static str, parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(context);
-        hasher.update(&self.0);
+        hasher.update(self.bytes());
         for part in parts {
             hasher.update(part);
         }
-        Self(*hasher.finalize().as_bytes())
+        let mut key = Self(Box::new([0; Self::LEN]));
+        let mut output = hasher.finalize_xof();
+        output.fill(&mut key.0[..]);
+        output.zeroize();
+        hasher.zeroize();
+        key
     }
 }
 
@@ -64,12 +82,19 @@ impl fmt::Debug for Key {
 #[derive(Debug)]
 pub(crate) struct DomainKeys {
     identity: Key,
+    proof: Key,
     data: Key,
 }
 
 impl DomainKeys {
     pub(crate) fn derive(master: &Key) -> Self {
-        Self { identity: master.derive(IDENTITY_CONTEXT, &[]), data: master.derive(DATA_CONTEXT, &[]) }
+        let derive = |context| master.derive(context, &[]);
+        Self { identity: derive(IDENTITY_CONTEXT), proof: derive(PROOF_CONTEXT), data: derive(DATA_CONTEXT) }
+    }
+
+    /// What only somebody who has the master key can say of a key object.
+    pub(crate) fn prove(&self, object: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(self.proof.bytes(), object)
     }
 
     pub(crate) fn identify(&self, plain: &[u8]) -> BlobId {
@@ -124,6 +149,15 @@ impl SealingKey {
         Some(plain)
     }
 
+    /// Opens a sealed key, in the place where it stays.
+    pub(crate) fn open_key(&self, nonce: [u8; 12], bound: &[u8], sealed: &[u8]) -> Option<Key> {
+        let (text, tag) = sealed.split_at_checked(Key::LEN)?;
+        Key::made_by(|key| {
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            self.0.open_separate_gather(nonce, Aad::from(bound), text, tag, key).ok()
+        })
+    }
+
     /// Seals a part of an object at its offset, which is the nonce and is bound together with the object's name.
     pub(crate) fn seal_at(&self, object: &[u8], buffer: &mut Vec<u8>, offset: usize) {
         let (nonce, bound) = at_offset(object, offset as u64);
@@ -147,9 +181,13 @@ fn at_offset(object: &[u8], offset: u64) -> ([u8; 12], Vec<u8>) {
 mod tests {
     use super::*;
 
+    fn key(byte: u8) -> Key {
+        Key::new([byte; 32])
+    }
+
     #[test]
     fn what_is_sealed_opens_only_unchanged_and_in_its_place() {
-        let key = SealingKey::new(&Key::new([3; 32]));
+        let key = SealingKey::new(&key(3));
         let mut buffer = b"headwind".to_vec();
         key.seal_at(b"pack", &mut buffer, 4);
         let sealed = &buffer[4..];
@@ -167,10 +205,32 @@ mod tests {
 
     #[test]
     fn keys_differ_by_purpose_and_by_object() {
-        let keys = DomainKeys::derive(&Key::new([1; 32]));
+        let keys = DomainKeys::derive(&key(1));
         assert_ne!(keys.identity.bytes(), keys.data.bytes());
+        assert_ne!(keys.identity.bytes(), keys.proof.bytes());
         let first = keys.data.derive(PACK_CONTEXT, &[b"a"]);
         assert_ne!(first.bytes(), keys.data.derive(PACK_CONTEXT, &[b"b"]).bytes());
         assert_ne!(first.bytes(), keys.data.derive(RUN_CONTEXT, &[b"a"]).bytes());
+    }
+
+    #[test]
+    fn a_key_is_opened_as_it_was_sealed() {
+        let wrapping = SealingKey::new(&key(7));
+        let mut sealed = key(9).bytes().to_vec();
+        wrapping.seal([0; 12], b"of whom", &mut sealed, 0);
+        assert_eq!(wrapping.open_key([0; 12], b"of whom", &sealed).unwrap().bytes(), key(9).bytes());
+        assert!(wrapping.open_key([0; 12], b"of another", &sealed).is_none());
+        assert!(wrapping.open_key([0; 12], b"of whom", &sealed[..40]).is_none());
+    }
+
+    #[test]
+    fn keys_do_not_print_and_are_wiped() {
+        let mut one = key(9);
+        assert_eq!(
+            format!("{one:?} {:?} {:?}", DomainKeys::derive(&one), SealingKey::new(&one)).matches('9').count(),
+            0
+        );
+        one.zeroize();
+        assert_eq!(one.bytes(), &[0; 32]);
     }
 }

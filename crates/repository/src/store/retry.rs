@@ -36,13 +36,13 @@ impl RetryPolicy {
         Self { attempts: 3, first_wait: Duration::from_millis(100), longest_wait: Duration::from_secs(1) }
     }
 
-    pub(super) fn attempts(self) -> Attempts {
+    pub(crate) fn attempts(self) -> Attempts {
         Attempts { policy: self, made: 0 }
     }
 }
 
 /// The attempts made so far at one request.
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     policy: RetryPolicy,
     made: u32,
 }
@@ -50,19 +50,24 @@ pub(super) struct Attempts {
 impl Attempts {
     /// Waits before the next attempt, or gives the error back when it is final or there are no more attempts.
     pub(super) async fn wait_after(&mut self, error: StoreError) -> Result<(), StoreError> {
-        self.made += 1;
         let most = match error.kind {
             StoreErrorKind::Unreadable => self.policy.attempts.min(UNREADABLE_ATTEMPTS),
             _ => self.policy.attempts,
         };
-        if !error.is_retryable() || self.made >= most {
-            return Err(error);
+        if error.is_retryable() && self.another(most, &error).await { Ok(()) } else { Err(error) }
+    }
+
+    /// Waits before the next attempt, or says that there were as many as there may be.
+    pub(crate) async fn another(&mut self, most: u32, error: &(dyn std::error::Error + Sync)) -> bool {
+        self.made += 1;
+        if self.made >= most {
+            return false;
         }
         let wait = self.policy.first_wait.saturating_mul(1 << (self.made - 1).min(20)).min(self.policy.longest_wait);
         // Half of the wait is random, so that writers that failed together do not come back together.
         let wait = wait.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        tracing::debug!(%error, attempt = self.made, ?wait, "a request to the store is repeated");
+        tracing::debug!(%error, attempt = self.made, ?wait, "a request is repeated");
         tokio::time::sleep(wait).await;
-        Ok(())
+        true
     }
 }

@@ -23,7 +23,10 @@ async fn each_mistake_has_its_own_error() {
     fixture::create(store.clone()).await;
     let error = Repository::open(store.clone(), &Passphrase::new("wrong")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongPassphrase);
-    assert_eq!(error.guidance(), "give the passphrase that the repository was created with");
+    assert_eq!(
+        error.guidance(),
+        "give the passphrase of a recipient, or the service's key that is one; `orlop repo key list` shows the recipients"
+    );
     let error = Repository::create(store, &passphrase()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     for (refusal, kind) in [
