@@ -265,6 +265,11 @@ impl Lookups {
         self.learned().lost.contains(id)
     }
 
+    /// Forgets everything: new runs are there, which may say where something is that was lost.
+    pub(crate) fn forget(&self) {
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Learned::default();
+    }
+
     pub(crate) fn lose(&self, id: BlobId) {
         let mut learned = self.learned();
         if learned.lost.len() >= MAX_LOST {

@@ -11,6 +11,7 @@ mod codec;
 mod crypto;
 mod directories;
 mod error;
+mod extents;
 mod fetch;
 mod ids;
 mod index;
@@ -27,6 +28,9 @@ mod writer;
 
 pub mod canonical_json;
 pub mod check;
+pub mod copy;
+pub mod diff;
+pub mod repair;
 pub mod store;
 pub mod table;
 pub mod tree;

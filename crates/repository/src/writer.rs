@@ -183,6 +183,20 @@ impl Writer {
         Ok(placed)
     }
 
+    /// Lets the runs of this session also say where blobs of other sessions are, whose own runs are lost.
+    pub(crate) async fn name(&self, entries: Vec<Entry>) -> Result<()> {
+        let session = &self.session;
+        let run = {
+            let mut stored = lock(&session.stored);
+            stored.entries.extend(entries);
+            stored.take_run(session.epoch, session.writer, MAX_RUN_ENTRIES)
+        };
+        match run {
+            Some((id, entries)) => store_run(&session.repo, id, entries).await,
+            None => Ok(()),
+        }
+    }
+
     /// What went in and what came out so far.
     pub async fn stats(&self) -> WriterStats {
         self.session.open.lock().await.stats

@@ -12,7 +12,7 @@ const FOREIGN_EXAMPLES: usize = 10;
 
 /// All objects at the place, told apart by their names.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(crate) struct Survey {
     packs: BTreeMap<PackId, u64>,
     runs: BTreeMap<RunId, u64>,
     points: BTreeSet<PointId>,
@@ -87,6 +87,7 @@ impl Survey {
             objects: self.objects,
             bytes: self.bytes,
             packs: self.packs.len() as u64,
+            pack_bytes: self.packs.values().sum(),
             foreign: self.foreign.len() as u64,
             foreign_examples: self.foreign.iter().take(FOREIGN_EXAMPLES).cloned().collect(),
             ..Report::default()
@@ -114,12 +115,12 @@ impl Survey {
         self.runs.keys().copied()
     }
 
-    pub(super) fn packs(&self) -> impl Iterator<Item = PackId> + '_ {
-        self.packs.keys().copied()
+    pub(crate) fn packs_with_lens(&self) -> impl Iterator<Item = (PackId, u64)> + '_ {
+        self.packs.iter().map(|(id, len)| (*id, *len))
     }
 
     /// The length of a pack; none if it is not there.
-    pub(super) fn pack_len(&self, id: &PackId) -> Option<u64> {
+    pub(crate) fn pack_len(&self, id: &PackId) -> Option<u64> {
         self.packs.get(id).copied()
     }
 }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod copies;
 mod crash;
 mod damage;
 mod faults;
 mod fixture;
 mod opening;
 mod points;
+mod repair;
 mod s3;
 mod space;
 mod stores;
