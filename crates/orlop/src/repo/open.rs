@@ -18,6 +18,11 @@ use crate::location_add::read_secret;
 pub(super) const LATEST: &str = "latest";
 
 impl PlaceArgs {
+    /// Another place than the one that the command works on; nothing of it comes from the environment.
+    pub(super) fn elsewhere(location: &str, password_file: &std::path::Path) -> Self {
+        Self { location: Some(location.to_owned()), password_file: Some(password_file.to_owned()) }
+    }
+
     /// The store. Nothing is asked of it yet.
     pub(super) fn store(&self) -> Result<Store> {
         let Some(url) = &self.location else {

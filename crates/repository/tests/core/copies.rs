@@ -26,9 +26,9 @@ async fn a_copy_is_the_same_and_what_is_there_is_not_stored_again() {
     fixture::publish(&from, "second", &second, Some(&stored)).await.unwrap();
 
     let one = copied(&from, &to, "first").await.unwrap();
-    assert_eq!((one.was_there, one.base, one.read_bytes), (false, None, 3000 * 32 * 30));
+    assert_eq!((one.was_there, &one.base, one.read_bytes), (false, &None, 3000 * 32 * 30));
     let two = copied(&from, &to, "second").await.unwrap();
-    assert_eq!((two.was_there, two.base), (false, Some(point_id("first"))));
+    assert_eq!((two.was_there, &two.base), (false, &Some(point_id("first"))));
     assert_eq!(two.read_bytes, "newchanged".len() as u64, "only what is new is read");
     assert!(two.stored_bytes * 10 < one.stored_bytes, "{one:?} {two:?}");
     assert!(copied(&from, &to, "second").await.unwrap().was_there);
