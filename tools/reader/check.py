@@ -4,7 +4,7 @@ import bisect
 
 import applications
 import contents
-from keys import parse_configuration, parse_epoch, parse_key
+from keys import parse_configuration, parse_epoch, parse_key, parse_repair
 from packs import Pack, Run
 from primitives import Cache, Damage, Missing, Unsupported, require
 from store import PACK_LIMIT, SMALL_LIMIT, pack_name
@@ -40,7 +40,8 @@ class Checker:
             self.found(name, error)
 
     def run(self):
-        small = {"configuration": lambda data, _: parse_configuration(data), "epoch": parse_epoch, "key": parse_key}
+        small = {"configuration": lambda data, _: parse_configuration(data), "epoch": parse_epoch, "key": parse_key,
+                 "repair": parse_repair}
         for kind, parse in small.items():
             for name in self.repository.of_kind(kind):
                 self.guarded(name, lambda: parse(self.repository.folder.read(name, SMALL_LIMIT), name))

@@ -23,6 +23,7 @@ NAMES = {kind: re.compile(pattern) for kind, pattern in {
     "pack": r"domains/default/packs/([0-9a-f]{2})/[0-9a-f]{16}\1[0-9a-f]{30}",
     "run": r"domains/default/index/[0-9a-f]{16}-[0-9a-f]{24}-[0-9a-f]{8}",
     "point": r"domains/default/points/[a-z0-9-]{1,63}",
+    "repair": r"domains/default/repairs/[0-9a-f]{24}",
 }.items()}
 
 

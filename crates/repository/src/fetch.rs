@@ -81,7 +81,8 @@ where
         Err(error) => return Err(Error::from(error).into()),
     };
     let (opener, taker) = (repo.clone(), take.clone());
-    let damaged = background::run(move || open_all(&opener, &name, &blobs, &sealed, &*taker)).await.map_err(E::from)??;
+    let damaged =
+        background::run(move || open_all(&opener, &name, &blobs, &sealed, &*taker)).await.map_err(E::from)??;
     one_by_one(&repo, &damaged, &take).await
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum ObjectName {
     Pack(PackId),
     Run(RunId),
     Point(PointId),
+    /// The mark of a session that repaired something.
+    Repair(WriterId),
     /// Not a name that a repository gives.
     Foreign,
 }
@@ -58,6 +60,10 @@ pub(crate) fn run(id: &RunId) -> String {
 
 pub(crate) fn point(id: &PointId) -> String {
     format!("domains/{DOMAIN}/points/{id}")
+}
+
+pub(crate) fn repair(writer: &WriterId) -> String {
+    format!("domains/{DOMAIN}/repairs/{writer}")
 }
 
 /// Tells what an object is; a name counts only in the one spelling that is written.
@@ -89,6 +95,7 @@ fn parse_in_domain(name: &str) -> Option<ObjectName> {
             (run(&id) == name).then_some(ObjectName::Run(id))
         }
         "points" => rest.parse().ok().map(ObjectName::Point),
+        "repairs" => rest.parse().ok().map(ObjectName::Repair),
         _ => None,
     }
 }
@@ -114,6 +121,7 @@ mod tests {
             (pack(&pack_id), ObjectName::Pack(pack_id)),
             (run(&run_id), ObjectName::Run(run_id)),
             (point(&point_id), ObjectName::Point(point_id)),
+            (repair(&writer), ObjectName::Repair(writer)),
         ];
         for (name, expected) in pairs {
             assert_eq!(parse(&name), expected, "{name}");

@@ -138,6 +138,11 @@ impl Writer {
         &self.session.repo
     }
 
+    /// Which session it is.
+    pub(crate) fn id(&self) -> WriterId {
+        self.session.writer
+    }
+
     /// Stores a blob of at most [`MAX_BLOB_LEN`] bytes, unless the session has it; gives where it is.
     pub async fn put_blob(&self, kind: BlobKind, plain: Bytes) -> Result<BlobRef> {
         self.put_blob_unless(kind, plain, |_| None).await

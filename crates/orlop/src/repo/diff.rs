@@ -36,17 +36,41 @@ pub(super) struct DiffArgs {
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "change")]
 enum Line {
     /// Only one of the recovery points has this content.
-    ContentAdded { content: String },
-    ContentRemoved { content: String },
+    ContentAdded {
+        content: String,
+    },
+    ContentRemoved {
+        content: String,
+    },
     /// A content is stored in another way, so nothing in it can be compared.
-    ContentKind { content: String },
-    Added { content: String, path: String },
-    Removed { content: String, path: String },
-    Changed { content: String, path: String, changed: Vec<&'static str> },
+    ContentKind {
+        content: String,
+    },
+    Added {
+        content: String,
+        path: String,
+    },
+    Removed {
+        content: String,
+        path: String,
+    },
+    Changed {
+        content: String,
+        path: String,
+        changed: Vec<&'static str>,
+    },
     /// Bytes of a volume or a stream.
-    Range { content: String, offset: u64, length: u64 },
+    Range {
+        content: String,
+        offset: u64,
+        length: u64,
+    },
     /// A volume or a stream has another size.
-    Size { content: String, old: u64, new: u64 },
+    Size {
+        content: String,
+        old: u64,
+        new: u64,
+    },
     Summary(Sum),
 }
 
@@ -143,11 +167,7 @@ async fn compare(
         printer.print(&Line::Size { content: name.clone(), old: old.bytes, new: new.bytes });
     }
     let mut tell = |range: std::ops::Range<u64>| {
-        printer.print(&Line::Range {
-            content: name.clone(),
-            offset: range.start,
-            length: range.end - range.start,
-        });
+        printer.print(&Line::Range { content: name.clone(), offset: range.start, length: range.end - range.start });
     };
     let found = diff::volume(repository, old, new, &mut tell).await.map_err(|e| explain(what, e))?;
     sum.ranges += found.ranges;

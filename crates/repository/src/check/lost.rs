@@ -66,11 +66,8 @@ impl Lost {
         if self.uses >= MAX_USES && !self.blobs.contains_key(&blob) {
             return;
         }
-        let lost = self.blobs.entry(blob).or_insert_with(|| LostBlob {
-            kind,
-            uses: Vec::new(),
-            points: BTreeSet::new(),
-        });
+        let lost =
+            self.blobs.entry(blob).or_insert_with(|| LostBlob { kind, uses: Vec::new(), points: BTreeSet::new() });
         lost.points.insert(found.place().point.clone());
         if self.uses < MAX_USES {
             self.uses += 1;

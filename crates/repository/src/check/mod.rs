@@ -27,15 +27,15 @@ pub(crate) use survey::Survey;
 use crate::codec::Malformed;
 use crate::crypto::{MAX_KEY_OBJECT_LEN, WrappedKey};
 use crate::error::{Error, Result};
-use crate::ids::{KeyId, PackId, PointId};
+use crate::ids::{KeyId, PointId};
 use crate::layout::{self, ObjectName};
 use crate::point::RecoveryPoint;
 use crate::progress::Progress;
+use crate::repair::mark;
 use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
 use crate::store::StoreErrorKind;
 use findings::Findings;
 use lost::Lost;
-use std::collections::HashSet;
 
 /// How thorough a check is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -134,8 +134,6 @@ pub(crate) struct Examined {
     pub(crate) runs: Runs,
     /// The recovery points that could be read.
     pub(crate) points: Vec<RecoveryPoint>,
-    /// Damaged packs in which something was looked for that is not whole where it is referred to.
-    pub(crate) sought: HashSet<PackId>,
     findings: Findings,
     report: Report,
 }
@@ -182,9 +180,8 @@ pub(crate) async fn examine(
         walk.follow(point).await?;
     }
     (report.pages, report.references) = walk.counts();
-    let sought = walk.sought();
     let damaged = findings.damaged_packs();
-    Ok(Examined { survey, damaged, runs, points, sought, findings, report })
+    Ok(Examined { survey, damaged, runs, points, findings, report })
 }
 
 async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Vec<RecoveryPoint>> {
@@ -243,6 +240,11 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
             },
             ObjectName::Epoch(epoch) => {
                 if let Err(what) = verify_epoch(&bytes, epoch) {
+                    findings.add(name, &what.to_string(), None);
+                }
+            }
+            ObjectName::Repair(writer) => {
+                if let Err(what) = mark::verify(&bytes, writer) {
                     findings.add(name, &what.to_string(), None);
                 }
             }

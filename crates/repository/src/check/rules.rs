@@ -14,7 +14,9 @@ pub(super) enum Rules {
     Tree(Places),
     Extents(Extents),
     /// Segments of a volume of so many bytes.
-    Segments { size: u64 },
+    Segments {
+        size: u64,
+    },
 }
 
 /// Where a walk over extents is.
@@ -78,7 +80,9 @@ impl Rules {
         match (self, &clean.exit) {
             (Self::None, _) => true,
             (Self::Tree(places), Exit::Directory(exit)) => places.pass(first_key, exit),
-            (Self::Extents(extents), Exit::Extents { first, end, bytes }) => extents.pass(clean, (*first, *end, *bytes), sums),
+            (Self::Extents(extents), Exit::Extents { first, end, bytes }) => {
+                extents.pass(clean, (*first, *end, *bytes), sums)
+            }
             (Self::Segments { size }, _) => clean.span == (0, *size),
             _ => false,
         }
@@ -88,7 +92,9 @@ impl Rules {
     pub(super) fn exit(&self, first: u64, bytes_before: u64) -> ((u64, u64), Exit) {
         match self {
             Self::None => ((0, 0), Exit::Nowhere),
-            Self::Tree(places) => ((0, 0), places.directory().map_or(Exit::Nowhere, |path| Exit::Directory(path.clone()))),
+            Self::Tree(places) => {
+                ((0, 0), places.directory().map_or(Exit::Nowhere, |path| Exit::Directory(path.clone())))
+            }
             Self::Extents(extents) => {
                 let bytes = extents.bytes - bytes_before;
                 (extents.span, Exit::Extents { first, end: extents.next, bytes })
@@ -124,9 +130,7 @@ fn tree_entry(places: &mut Places, key: &[u8], value: &[u8]) -> Result<Found, tr
     places.check(&path, &entry)?;
     Ok(match entry.kind {
         Kind::File(file) => match file.content.table() {
-            Some(table) => {
-                Found::Table(table, Values::Extents, Rules::Extents(Extents::within((0, file.size), false)))
-            }
+            Some(table) => Found::Table(table, Values::Extents, Rules::Extents(Extents::within((0, file.size), false))),
             None => Found::Nothing,
         },
         Kind::HardLink { first } => Found::Link(path, first),

@@ -34,7 +34,11 @@ pub(super) enum Exit {
     /// In this directory.
     Directory(TreePath),
     /// Past the extents up to here, of which these bytes are covered by this page.
-    Extents { first: u64, end: u64, bytes: u64 },
+    Extents {
+        first: u64,
+        end: u64,
+        bytes: u64,
+    },
 }
 
 /// The clean pages.

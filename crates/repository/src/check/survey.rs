@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::error::{ErrorKind, Result};
-use crate::ids::{PackId, PointId};
+use crate::ids::{PackId, PointId, WriterId};
 use crate::layout::{self, ObjectName, RunId};
 use crate::store::{ObjectInfo, Store, StoreErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ pub(crate) struct Survey {
     runs: BTreeMap<RunId, u64>,
     points: BTreeSet<PointId>,
     epochs: BTreeSet<u64>,
+    repairs: BTreeSet<WriterId>,
     small: BTreeSet<String>,
     foreign: Vec<String>,
     objects: u64,
@@ -72,6 +73,10 @@ impl Survey {
                 self.epochs.insert(epoch);
                 self.small.insert(object.name.clone());
             }
+            ObjectName::Repair(writer) => {
+                self.repairs.insert(writer);
+                self.small.insert(object.name.clone());
+            }
             ObjectName::Config | ObjectName::Key(_) => _ = self.small.insert(object.name.clone()),
             ObjectName::Foreign => {
                 self.foreign.push(object.name.clone());
@@ -102,7 +107,12 @@ impl Survey {
         &self.epochs
     }
 
-    /// Configuration, epochs and keys.
+    /// The sessions that have repaired something.
+    pub(crate) fn repairs(&self) -> &BTreeSet<WriterId> {
+        &self.repairs
+    }
+
+    /// Configuration, epochs, keys, and marks of repairs.
     pub(super) fn small_objects(&self) -> impl Iterator<Item = &str> {
         self.small.iter().map(String::as_str)
     }

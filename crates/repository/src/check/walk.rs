@@ -46,8 +46,6 @@ pub(super) struct Walk<'a> {
     seen: Seen,
     recent: VecDeque<(BlobRef, Page)>,
     elsewhere: HashMap<BlobId, bool>,
-    /// Damaged packs in which something was looked for that is not whole where it is referred to.
-    sought: HashSet<PackId>,
     pages: u64,
     references: u64,
 }
@@ -97,7 +95,6 @@ impl<'a> Walk<'a> {
             seen: Seen::default(),
             recent: VecDeque::new(),
             elsewhere: HashMap::new(),
-            sought: HashSet::new(),
             pages: 0,
             references: 0,
         }
@@ -106,11 +103,6 @@ impl<'a> Walk<'a> {
     /// How many pages were read and references followed.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.pages, self.references)
-    }
-
-    /// Damaged packs in which something was looked for that is not whole where it is referred to.
-    pub(super) fn sought(&self) -> HashSet<PackId> {
-        self.sought.clone()
     }
 
     /// Follows everything from one recovery point.
@@ -145,7 +137,9 @@ impl<'a> Walk<'a> {
                 let what = format!("a table has {} entries instead of {}", table.seen, table.table.entries);
                 self.findings.add(&layout::point(&table.place.point), &what, Some(&table.place.point));
             }
-            if let (Some(sums), Rules::Extents(extents), true) = (table.sums, &table.rules, table.whole && !table.broken) {
+            if let (Some(sums), Rules::Extents(extents), true) =
+                (table.sums, &table.rules, table.whole && !table.broken)
+            {
                 let found = (extents.bytes, extents.blobs.as_ref().map_or(0, |blobs| blobs.bytes));
                 let known = self.seen.get(&table.table.root).is_some_and(|clean| clean.sums == Some(sums));
                 if !known && found != sums {
@@ -436,12 +430,8 @@ impl<'a> Walk<'a> {
         }
         let mut found = false;
         for other in index::find(self.repo, &blob.id).await? {
-            if other.pack == blob.pack || other.plain_len != blob.plain_len {
-                continue;
-            }
-            if self.findings.is_damaged(&other) {
-                self.sought.insert(other.pack);
-            } else if self.directories.check(vec![other]).await.is_empty() {
+            let differs = other.pack != blob.pack && other.plain_len == blob.plain_len;
+            if differs && !self.findings.is_damaged(&other) && self.directories.check(vec![other]).await.is_empty() {
                 found = true;
                 break;
             }
@@ -474,7 +464,9 @@ impl<'a> Walk<'a> {
         for index in 0..page.len() {
             let (key, value) = page.entry(index);
             let (extents, within) = match table.values {
-                Values::Extents => (Extent::decode(&key, &value).ok().into_iter().collect(), table.place.within.clone()),
+                Values::Extents => {
+                    (Extent::decode(&key, &value).ok().into_iter().collect(), table.place.within.clone())
+                }
                 Values::TreeEntries => match Entry::decode(&value).map(|entry| entry.kind) {
                     Ok(Kind::File(file)) => match file.content {
                         Content::Extents(extents) => (extents, Some(key)),

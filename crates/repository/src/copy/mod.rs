@@ -72,7 +72,9 @@ pub async fn copy(
     if let Some(base) = &base {
         match copy_with(from, to, &point, Some(base), &progress, cancel).await {
             // What was to be taken over is not whole there; then everything is stored again.
-            Err(error) if error.is_damage() => tracing::warn!(%error, base = %base.0.id, "copying without what is there"),
+            Err(error) if error.is_damage() => {
+                tracing::warn!(%error, base = %base.0.id, "copying without what is there")
+            }
             copied => return copied,
         }
     }
@@ -102,7 +104,8 @@ async fn copy_with(
         *table = tables.copy(*table, Values::Plain, plain(|point| point.ledger)).await?;
     }
     for root in &mut copied.roots {
-        let of = |point: &RecoveryPoint| point.root(&root.name).filter(|other| other.kind == root.kind).map(|r| r.table);
+        let of =
+            |point: &RecoveryPoint| point.root(&root.name).filter(|other| other.kind == root.kind).map(|r| r.table);
         let pair = base.and_then(|(here, there)| of(here).zip(of(there)));
         root.table = tables.copy(root.table, Values::of_root(root.kind), pair).await?;
     }
@@ -118,13 +121,7 @@ async fn copy_with(
     Ok(summary(&point.id, false, base.map(|(here, _)| here.id.clone()), read_bytes, written.stats))
 }
 
-fn summary(
-    id: &PointId,
-    was_there: bool,
-    base: Option<PointId>,
-    read_bytes: u64,
-    stats: WriterStats,
-) -> CopySummary {
+fn summary(id: &PointId, was_there: bool, base: Option<PointId>, read_bytes: u64, stats: WriterStats) -> CopySummary {
     let WriterStats { new_bytes, stored_bytes, .. } = stats;
     CopySummary { id: id.clone(), was_there, base, read_bytes, new_bytes, stored_bytes }
 }

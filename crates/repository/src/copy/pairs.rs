@@ -28,7 +28,12 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    pub(super) async fn new(from: &Repository, to: &Repository, tables: (TableRef, TableRef), values: Values) -> Result<Self> {
+    pub(super) async fn new(
+        from: &Repository,
+        to: &Repository,
+        tables: (TableRef, TableRef),
+        values: Values,
+    ) -> Result<Self> {
         let streams = (Reader::new(from, tables.0).scan(&[]).boxed(), Reader::new(to, tables.1).scan(&[]).boxed());
         let mut pairs = Self { values, tables, streams: Some(streams), next: None };
         pairs.next = pairs.read().await?;

@@ -82,7 +82,11 @@ struct Window {
 }
 
 /// Tells the ranges of blocks in which the two sides differ, in order; ends early when `tell` gives false.
-pub(super) async fn compare(repo: &Repository, mut sides: Sides, mut tell: impl FnMut(Range<u64>) -> bool) -> Result<()> {
+pub(super) async fn compare(
+    repo: &Repository,
+    mut sides: Sides,
+    mut tell: impl FnMut(Range<u64>) -> bool,
+) -> Result<()> {
     let mut windows: BTreeMap<u64, Window> = BTreeMap::new();
     while let Some(side) = sides.try_next().await? {
         let (Side::Old(extent) | Side::New(extent)) = &side;

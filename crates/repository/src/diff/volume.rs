@@ -1,6 +1,7 @@
 //! What differs between two states of a volume or of a stream.
 
 use super::bytes::{self, Side};
+use crate::Error;
 use crate::error::Result;
 use crate::ids::TableRef;
 use crate::layout;
@@ -8,7 +9,6 @@ use crate::point::{Root, RootKind};
 use crate::repository::Repository;
 use crate::table;
 use crate::volume::Segment;
-use crate::Error;
 use futures::TryStreamExt;
 use std::ops::Range;
 

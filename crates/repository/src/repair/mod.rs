@@ -11,9 +11,12 @@
 //! 4. Where pages were among them, what lies below them could not be seen before, so 3 is done again.
 //! 5. A damaged pack goes when nothing needs it any more, a damaged run when nothing is lost any more.
 //!
+//! The session of a repair has an object that keeps a collector from its packs ([`mark`]).
+//!
 //! A crash leaves packs and runs that say truly where blobs are, and after the last step fewer damaged objects; to repair again is right
 //! after each.
 
+pub(crate) mod mark;
 mod pages;
 mod places;
 mod runs;
@@ -187,7 +190,9 @@ impl Work<'_> {
                 continue;
             }
             if writer.is_none() {
-                writer = Some(self.begin().await?);
+                let begun = self.begin().await?;
+                mark::put(self.repo, begun.id()).await?;
+                writer = Some(begun);
             }
             if let Some(writer) = &writer {
                 writer.put_blob(lost.kind, plain).await?;
@@ -215,8 +220,9 @@ impl Work<'_> {
             return Ok(());
         }
         let needed: BTreeSet<_> = lost.blobs.keys().map(|blob| blob.pack).collect();
-        let mut writers: BTreeSet<_> = seen.points.iter().flat_map(|point| &point.packs).map(|pack| pack.id.writer).collect();
-        writers.extend(seen.sought.iter().map(|pack| pack.writer));
+        let mut writers: BTreeSet<_> =
+            seen.points.iter().flat_map(|point| &point.packs).map(|pack| pack.id.writer).collect();
+        writers.extend(seen.survey.repairs());
         let packs = seen.damaged.ids().filter(|id| seen.survey.pack_len(id).is_some() && !needed.contains(id));
         // One of a session that no recovery point knows may be in use by a backup that is under way.
         let mut names: Vec<_> = packs.filter(|id| writers.contains(&id.writer)).map(|id| layout::pack(&id)).collect();

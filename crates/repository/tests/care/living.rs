@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 async fn from_the_source(world: &World) -> RepairReport {
-    let living = BTreeMap::from([
-        ("/folder".to_owned(), world.path("folder")),
-        ("disk".to_owned(), world.path("image")),
-    ]);
+    let living =
+        BTreeMap::from([("/folder".to_owned(), world.path("folder")), ("disk".to_owned(), world.path("image"))]);
     let sources = RepairSources { from: None, living };
     repair(&world.repo, &sources, &RepairOptions::default(), &NoProgress).await.unwrap()
 }

@@ -13,7 +13,8 @@ const WORLDS: u64 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_damage_is_healed_from_copies() {
-    let first = std::env::var("ORLOP_SEED").map_or_else(|_| u64::from(std::process::id()), |seed| seed.parse().unwrap());
+    let first =
+        std::env::var("ORLOP_SEED").map_or_else(|_| u64::from(std::process::id()), |seed| seed.parse().unwrap());
     for seed in first..first + WORLDS {
         println!("ORLOP_SEED={seed}");
         heal(seed).await;

@@ -5,8 +5,7 @@ use repository::copy::{CopySummary, copy};
 use repository::tree::{self, RestoreOptions};
 use repository::volume::{self, Changes, Map, Parent};
 use repository::{
-    NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats,
-    StoreConfig,
+    NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -83,7 +82,8 @@ impl World {
         let settled = tree::BackupOptions::new(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1));
         let table = old("/folder").map(|root| root.table);
         let (folder, progress) = (self.path("folder"), Arc::new(NoProgress));
-        let stored = tree::backup(&writer, &self.repo, &folder, table.as_ref(), &settled, progress.clone()).await.unwrap();
+        let stored =
+            tree::backup(&writer, &self.repo, &folder, table.as_ref(), &settled, progress.clone()).await.unwrap();
         let changes = Changes::new(std::mem::take(&mut self.changes), IMAGE_LEN).unwrap();
         let options = volume::BackupOptions {
             parent: old("disk").map(|root| Parent { table: root.table, size: root.bytes }),
@@ -91,7 +91,8 @@ impl World {
             cancel: CancellationToken::new(),
         };
         let image = volume::backup(&writer, &self.path("image"), &options, progress.clone()).await.unwrap();
-        let stream = volume::store_stream(&writer, &noise(5000, 1)[..], &CancellationToken::new(), progress).await.unwrap();
+        let stream =
+            volume::store_stream(&writer, &noise(5000, 1)[..], &CancellationToken::new(), progress).await.unwrap();
         let written = writer.finish().await.unwrap();
         let time = jiff::Timestamp::now();
         let root = |name: &str, kind, table, files, bytes| Root {

@@ -36,7 +36,8 @@ async fn a_copy_is_the_same_and_what_is_there_is_not_stored_again() {
     assert_eq!(findings(&to, THOROUGH).await, []);
     assert_eq!(fixture::restore(&to, "first").await.unwrap(), first);
     assert_eq!(fixture::restore(&to, "second").await.unwrap(), second);
-    let (original, copy) = (from.point(&point_id("second")).await.unwrap(), to.point(&point_id("second")).await.unwrap());
+    let (original, copy) =
+        (from.point(&point_id("second")).await.unwrap(), to.point(&point_id("second")).await.unwrap());
     assert_eq!((original.created, &original.source, original.complete), (copy.created, &copy.source, copy.complete));
     let facts = |root: &repository::Root| (root.name.clone(), root.files, root.bytes, root.table.entries);
     assert_eq!(facts(&original.roots[0]), facts(&copy.roots[0]));
@@ -46,7 +47,8 @@ async fn a_copy_is_the_same_and_what_is_there_is_not_stored_again() {
 
 #[tokio::test]
 async fn another_recovery_point_of_the_name_is_not_touched() {
-    let (from, to) = (fixture::create(OpenBook::default().store()).await, fixture::create(OpenBook::default().store()).await);
+    let (from, to) =
+        (fixture::create(OpenBook::default().store()).await, fixture::create(OpenBook::default().store()).await);
     fixture::publish(&from, "a", &contents(&[("x", "1")]), None).await.unwrap();
     fixture::publish(&to, "a", &contents(&[("x", "2"), ("y", "3")]), None).await.unwrap();
     assert_eq!(copied(&from, &to, "a").await.unwrap_err().kind(), ErrorKind::AlreadyExists);

@@ -380,7 +380,8 @@ async fn a_check_reads_each_page_once_for_all_recovery_points() {
 async fn a_sample_reads_a_part_and_names_the_points_hit() {
     let book = OpenBook::default();
     let fleet = fleet(book.store()).await;
-    let name = book.names().into_iter().find(|name| name.ends_with(&fleet.stored[0].1.table.root.pack.to_string())).unwrap();
+    let name =
+        book.names().into_iter().find(|name| name.ends_with(&fleet.stored[0].1.table.root.pack.to_string())).unwrap();
     let mut flipped = book.read(&name).unwrap().to_vec();
     flipped[fleet.stored[0].1.blobs["both"].offset as usize] ^= 1;
     book.swap(&name, Some(Bytes::from(flipped)));

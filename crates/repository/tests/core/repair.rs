@@ -245,3 +245,23 @@ async fn a_repair_that_is_cut_off_anywhere_can_be_repeated() {
         }
     }
 }
+
+/// The mark that keeps a collector from what was repaired is checked as every other object is; that it is damaged hits nobody.
+#[tokio::test]
+async fn the_mark_of_a_repair_is_checked() {
+    let patient = patient().await;
+    let there = patient.copied().await;
+    patient.flip(&patient.packs()[0], 45);
+    assert_eq!(patient.repair(Some(&there), false).await.left, []);
+    let marks: Vec<_> = patient.book.names().into_iter().filter(|name| name.contains("/repairs/")).collect();
+    assert_eq!(marks.len(), 1);
+    let known = |name: &String| name.contains(marks[0].rsplit('/').next().unwrap()) && name.contains("/index/");
+    assert!(patient.book.names().iter().any(known), "it has the name of the session");
+    for position in 0..patient.book.read(&marks[0]).unwrap().len() {
+        patient.flip(&marks[0], position);
+        let found = findings(&patient.repo, STRUCTURE).await;
+        assert_eq!((found.len(), &found[0].object, found[0].points.len()), (1, &marks[0], 0), "byte {position}");
+        patient.flip(&marks[0], position);
+    }
+    patient.is_well().await;
+}
