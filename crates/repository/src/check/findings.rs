@@ -131,6 +131,11 @@ impl Findings {
         pack.is_some_and(|pack| !pack.structure.is_empty() || pack.blobs.contains_key(&blob.offset))
     }
 
+    /// Whether anything is wrong with the pack that a blob is in.
+    pub(super) fn is_in_damaged_pack(&self, blob: &BlobRef) -> bool {
+        self.packs.contains_key(&blob.pack)
+    }
+
     /// Lets a recovery point that refers to a blob be hit by what is wrong with it.
     pub(super) fn hit(&mut self, blob: &BlobRef, point: &PointId) {
         let Some(pack) = self.packs.get(&blob.pack) else {

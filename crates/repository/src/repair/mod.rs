@@ -24,7 +24,7 @@ mod runs;
 use crate::check::lost::{Lost, LostBlob};
 use crate::check::{Examined, Finding, PartRead, examine};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{BlobRef, PointId};
+use crate::ids::{BlobRef, PackId, PointId};
 use crate::layout::{self, ObjectName, RunId};
 use crate::progress::{NoProgress, Progress};
 use crate::repository::Repository;
@@ -146,7 +146,8 @@ impl Work<'_> {
         self.repo.lookups().forget();
         let mut damaged = seen.damaged.clone();
         // Whether one that is gone is missed is found out anew.
-        damaged.retain(|id| seen.survey.pack_len(id).is_some());
+        let deleted = |id: &PackId| self.report.deleted.contains(&layout::pack(id));
+        damaged.retain(|id| seen.survey.pack_len(id).is_some() && !deleted(id));
         let mut lost = Lost::default();
         let seen = examine(self.repo, PartRead::Before(damaged), &NoProgress, Some(&mut lost)).await?;
         Ok((seen, lost))
@@ -208,7 +209,7 @@ impl Work<'_> {
     async fn find(&mut self, blob: &BlobRef, lost: &LostBlob, seen: &Examined) -> Result<Option<(Bytes, Origin)>> {
         let found = match self.repo.read_blob(blob).await {
             Ok(plain) => Some((plain, Origin::Here)),
-            Err(error) if error.is_damage() => self.places.find(blob, lost, &seen.points).await?,
+            Err(error) if error.is_damage() => self.places.find(blob, lost, seen).await?,
             Err(error) => return Err(error),
         };
         Ok(found.filter(|(plain, _)| self.repo.keys().identify(plain) == blob.id))

@@ -5,9 +5,10 @@
 
 use super::places::{Other, Places, root_of, unless_damaged};
 use crate::background;
+use crate::check::Examined;
 use crate::check::lost::{LostBlob, Part, Place, Use};
 use crate::error::Result;
-use crate::ids::{BlobId, BlobRef, PackId, TableRef};
+use crate::ids::{BlobId, BlobRef, PackId, PointId, TableRef, WriterId};
 use crate::index;
 use crate::layout;
 use crate::point::RecoveryPoint;
@@ -16,7 +17,7 @@ use crate::repository::Repository;
 use crate::table::{Reader, Rebuild};
 use bytes::Bytes;
 use futures::TryStreamExt;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::pin::Pin;
 
 /// How many blobs of the other repository are remembered with their places here, at 140 bytes each.
@@ -26,14 +27,9 @@ const TRIED_USES: usize = 4;
 
 impl Places {
     /// Makes a lost page again.
-    pub(super) async fn page(
-        &mut self,
-        blob: &BlobRef,
-        lost: &LostBlob,
-        points: &[RecoveryPoint],
-    ) -> Result<Option<Bytes>> {
+    pub(super) async fn page(&mut self, blob: &BlobRef, lost: &LostBlob, seen: &Examined) -> Result<Option<Bytes>> {
         let Some(mut other) = self.other.take() else { return Ok(None) };
-        let found = self.page_of(&mut other, blob, lost, points).await;
+        let found = self.page_of(&mut other, blob, lost, seen).await;
         self.other = Some(other);
         found
     }
@@ -43,7 +39,7 @@ impl Places {
         other: &mut Other,
         blob: &BlobRef,
         lost: &LostBlob,
-        points: &[RecoveryPoint],
+        seen: &Examined,
     ) -> Result<Option<Bytes>> {
         for found in lost.uses.iter().take(TRIED_USES) {
             let Use::Page { place, table, values, level, bounds } = found else { continue };
@@ -52,13 +48,14 @@ impl Places {
             if theirs.height < *level || theirs.entries != table.entries {
                 continue;
             }
-            let own = points.iter().filter(|point| point.id == place.point);
-            let own = own.flat_map(|point| &point.packs).map(|pack| pack.id).collect();
             let range = (bounds.first_key().unwrap_or_default(), bounds.end_key());
-            let mut translator = Translator { repo: &self.repo, other, own };
-            let made = unless_damaged(translator.page(theirs, *values, *level, range).await)?.flatten();
-            if let Some(page) = made.filter(|page| self.repo.keys().identify(page) == blob.id) {
-                return Ok(Some(page));
+            for own_first in [true, false] {
+                let likely = Likely::new(seen, &place.point, own_first);
+                let mut translator = Translator::new(&self.repo, other, likely);
+                let made = unless_damaged(translator.page(theirs, *values, *level, range).await)?.flatten();
+                if let Some(page) = made.filter(|page| self.repo.keys().identify(page) == blob.id) {
+                    return Ok(Some(page));
+                }
             }
         }
         Ok(None)
@@ -81,17 +78,55 @@ async fn table_at(repo: &Repository, point: &RecoveryPoint, place: &Place) -> Re
     Ok(found.tables.first().map(|(table, _)| *table))
 }
 
+/// Which of several places of a blob a page is likely to refer to. It was written by the backup of a recovery point, which knew the packs of
+/// its own session and of earlier ones, and never those of a repair.
+struct Likely<'a> {
+    point: PointId,
+    own_first: bool,
+    own: HashSet<PackId>,
+    published: HashSet<PackId>,
+    repairs: &'a BTreeSet<WriterId>,
+}
+
+impl<'a> Likely<'a> {
+    fn new(seen: &'a Examined, point: &PointId, own_first: bool) -> Self {
+        let packs = |of: &RecoveryPoint| of.packs.iter().map(|pack| pack.id).collect::<Vec<_>>();
+        let own = seen.points.iter().filter(|other| other.id == *point).flat_map(packs).collect();
+        let published = seen.points.iter().flat_map(packs).collect();
+        Self { point: point.clone(), own_first, own, published, repairs: seen.survey.repairs() }
+    }
+
+    /// The less, the likelier.
+    fn rank(&self, pack: &PackId) -> u8 {
+        match (self.own.contains(pack), self.published.contains(pack)) {
+            (true, _) if self.own_first => 0,
+            (false, true) => 1,
+            (true, _) => 2,
+            (false, false) if !self.repairs.contains(&pack.writer) => 3,
+            (false, false) => 4,
+        }
+    }
+}
+
 /// Turns entries of the other repository into those of this one.
 struct Translator<'a> {
     repo: &'a Repository,
     other: &'a mut Other,
-    /// The packs that the backup wrote: where a blob is in several packs, the page most likely refers to these.
-    own: HashSet<PackId>,
+    likely: Likely<'a>,
 }
 
 type Making<'b, T> = Pin<Box<dyn Future<Output = Result<Option<T>>> + Send + 'b>>;
 
-impl Translator<'_> {
+impl<'a> Translator<'a> {
+    fn new(repo: &'a Repository, other: &'a mut Other, likely: Likely<'a>) -> Self {
+        let known_for = Some((likely.point.clone(), likely.own_first));
+        if other.known_for != known_for {
+            other.known.clear();
+            other.known_for = known_for;
+        }
+        Self { repo, other, likely }
+    }
+
     /// Makes the page of `level` over a range of keys; none if something of it is not known here.
     fn page<'b>(
         &'b mut self,
@@ -171,7 +206,6 @@ impl Translator<'_> {
         let (repo, plain) = (self.repo.clone(), plain.clone());
         let id: BlobId = background::run(move || repo.keys().identify(&plain)).await?;
         let places = index::find(self.repo, &id).await?;
-        let own = places.iter().find(|place| self.own.contains(&place.pack));
-        Ok(own.or(places.first()).copied())
+        Ok(places.into_iter().min_by_key(|place| self.likely.rank(&place.pack)))
     }
 }

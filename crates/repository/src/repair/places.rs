@@ -2,6 +2,7 @@
 
 use super::{Origin, RepairSources};
 use crate::background;
+use crate::check::Examined;
 use crate::check::lost::{LostBlob, Part, Place, Use};
 use crate::error::{Error, Result};
 use crate::extents;
@@ -40,8 +41,9 @@ pub(super) struct Other {
     points: Vec<RecoveryPoint>,
     /// The extents that were found last, because the next blob is likely to be beside.
     last: Option<((PointId, Place), Option<Found>)>,
-    /// Blobs of it, and the ones with the same bytes here.
+    /// Blobs of it, and the ones with the same bytes here, as the pages of one recovery point refer to them.
     pub(super) known: HashMap<BlobRef, Option<BlobRef>>,
+    pub(super) known_for: Option<(PointId, bool)>,
 }
 
 /// The extents of a file, a segment or a stream.
@@ -57,7 +59,7 @@ impl Places {
         if let Some(repo) = &sources.from {
             let mut points: Vec<_> = repo.points().await?.into_iter().filter_map(|entry| entry.point.ok()).collect();
             points.sort_by_key(|point| std::cmp::Reverse(point.created));
-            other = Some(Other { repo: repo.clone(), points, last: None, known: HashMap::new() });
+            other = Some(Other { repo: repo.clone(), points, last: None, known: HashMap::new(), known_for: None });
         }
         Ok(Self { repo: repo.clone(), other, living: sources.living.clone() })
     }
@@ -67,7 +69,7 @@ impl Places {
         &mut self,
         blob: &BlobRef,
         lost: &LostBlob,
-        points: &[RecoveryPoint],
+        seen: &Examined,
     ) -> Result<Option<(Bytes, Origin)>> {
         if let Some(other) = self.other.as_ref().filter(|other| other.repo.id() == self.repo.id())
             && let Some(plain) = unless_damaged(other.repo.read_blob(blob).await)?
@@ -75,7 +77,7 @@ impl Places {
             return Ok(Some((plain, Origin::Other)));
         }
         if lost.kind == BlobKind::Page {
-            return Ok(self.page(blob, lost, points).await?.map(|plain| (plain, Origin::Other)));
+            return Ok(self.page(blob, lost, seen).await?.map(|plain| (plain, Origin::Other)));
         }
         if let Some(plain) = self.of_other(blob, lost).await? {
             return Ok(Some((plain, Origin::Other)));

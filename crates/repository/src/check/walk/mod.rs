@@ -3,29 +3,31 @@
 //! A page that was found to be clean with everything below it is not read again, whichever recovery point has it. One below which
 //! something is wrong is, so that each recovery point that it hits is known.
 
+mod links;
+mod losses;
+mod reach;
+
 use super::findings::Findings;
-use super::lost::{Lost, Part, Place, Use};
+use super::lost::{Lost, Part, Place};
 use super::rules::{Extents, Found, Rules};
 use super::seen::{Clean, Seen};
 use super::survey::Survey;
 use super::told;
 use crate::codec::Malformed;
-use crate::directories::{Directories, Wrong};
-use crate::error::{Error, Result};
-use crate::ids::{BlobId, BlobRef, PackId, PointId, TableRef};
-use crate::index;
+use crate::directories::Directories;
+use crate::error::Result;
+use crate::ids::{BlobId, BlobRef, TableRef};
 use crate::layout;
-use crate::pack::BlobKind;
 use crate::point::{RecoveryPoint, RootKind};
 use crate::references::{self, Values};
 use crate::repository::Repository;
 use crate::table::{self, Bounds, Page};
-use crate::tree::entry::{Content, Entry, Extent, Kind};
-use crate::tree::{Places, TreePath};
+use crate::tree::Places;
+use crate::tree::entry::Extent;
 use crate::volume::{Blobs, Segment};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 
 /// How many pages are read ahead, at up to 256 KiB each.
@@ -108,7 +110,7 @@ impl<'a> Walk<'a> {
     /// Follows everything from one recovery point.
     pub(super) async fn follow(&mut self, point: &RecoveryPoint) -> Result<()> {
         for info in &point.packs {
-            self.check_pack_len(&info.id, info.bytes, &point.id);
+            self.check_pack_len(&info.id, info.bytes);
         }
         let plain = [point.objects.map(|_| Part::Objects), point.ledger.map(|_| Part::Ledger)];
         let plain = plain.into_iter().flatten().map(|part| (part, Rules::None));
@@ -338,151 +340,6 @@ impl<'a> Walk<'a> {
         };
         let point = &table.place.point;
         self.findings.add(&layout::point(point), &format!("{name}{what}"), Some(point));
-    }
-
-    /// Another name must lead to the entry that has the content, directly.
-    async fn check_link(&mut self, table: &mut Table, path: &TreePath, first: &TreePath) -> Result<()> {
-        let found = match self.look_up(&table.table, first.as_key()).await {
-            Ok(found) => found,
-            // The page was, or will be, found to be damaged by the walk itself.
-            Err(error) if error.is_damage() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let entry = found.map(|value| Entry::decode(&value));
-        let what = match entry {
-            None => format!("its first name {first} is missing"),
-            Some(Ok(Entry { kind: Kind::Directory | Kind::HardLink { .. }, .. })) => {
-                format!("its first name {first} holds no content")
-            }
-            Some(_) => return Ok(()),
-        };
-        let error = crate::tree::Error::Damaged { path: path.to_string(), what };
-        self.break_rule(table, &error.to_string());
-        Ok(())
-    }
-
-    async fn look_up(&mut self, table: &TableRef, key: &[u8]) -> Result<Option<Bytes>> {
-        let (mut blob, mut level) = (table.root, table.height);
-        loop {
-            let known = self.recent.iter().find(|(known, _)| *known == blob).map(|(_, page)| page.clone());
-            let page = match known {
-                Some(page) => page,
-                None => {
-                    let page = table::read_page(self.repo, &blob, level).await?;
-                    self.keep(blob, &page);
-                    page
-                }
-            };
-            let Some(below) = level.checked_sub(1) else {
-                let index = page.count_below(key);
-                return Ok((index < page.len() && page.key(index) == key).then(|| page.entry(index).1));
-            };
-            blob = page.child(page.child_index(key)).map_err(|what| what.in_object(layout::pack(&blob.pack)))?;
-            level = below;
-        }
-    }
-
-    fn keep(&mut self, blob: BlobRef, page: &Page) {
-        if self.recent.len() >= KEPT_PAGES {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((blob, page.clone()));
-    }
-
-    /// Checks that packs are there and that their directories have the blobs; gives those that can be read nowhere.
-    async fn check_references(&mut self, blobs: &[BlobRef], point: &PointId) -> Result<HashSet<BlobRef>> {
-        self.references += blobs.len() as u64;
-        let mut blobs = blobs.to_vec();
-        blobs.sort_unstable();
-        blobs.dedup();
-        let mut hit = HashSet::new();
-        for (blob, wrong) in self.directories.check(blobs.clone()).await {
-            let elsewhere = self.is_elsewhere(&blob).await?;
-            match wrong {
-                Wrong::Pack(error) => {
-                    let error = told(self.repo, error).await;
-                    let gone = matches!(error, Error::Missing { .. });
-                    // That a pack is gone is no damage when everything that is needed of it is elsewhere.
-                    if !(gone && elsewhere) {
-                        self.findings.add_lost_directory(blob.pack, error)?;
-                    }
-                }
-                Wrong::Blob(_) if elsewhere => {}
-                Wrong::Blob(what) => self.findings.add(&layout::pack(&blob.pack), &what.to_string(), Some(point)),
-            }
-            if !elsewhere {
-                hit.insert(blob);
-            }
-        }
-        for blob in blobs {
-            if self.findings.is_damaged(&blob) && !self.is_elsewhere(&blob).await? {
-                self.findings.hit(&blob, point);
-                hit.insert(blob);
-            }
-        }
-        Ok(hit)
-    }
-
-    /// Whether a reader that cannot have a blob from its pack finds it whole in another one.
-    async fn is_elsewhere(&mut self, blob: &BlobRef) -> Result<bool> {
-        if let Some(known) = self.elsewhere.get(&blob.id) {
-            return Ok(*known);
-        }
-        let mut found = false;
-        for other in index::find(self.repo, &blob.id).await? {
-            let differs = other.pack != blob.pack && other.plain_len == blob.plain_len;
-            if differs && !self.findings.is_damaged(&other) && self.directories.check(vec![other]).await.is_empty() {
-                found = true;
-                break;
-            }
-        }
-        if self.elsewhere.len() >= KEPT_ANSWERS {
-            self.elsewhere.clear();
-        }
-        self.elsewhere.insert(blob.id, found);
-        Ok(found)
-    }
-
-    fn check_pack_len(&mut self, id: &PackId, expected: u64, point: &PointId) {
-        // One that is gone hits those who refer to a blob of it that is nowhere else.
-        if let Some(len) = self.survey.pack_len(id).filter(|len| *len != expected) {
-            let what = format!("it has {len} bytes instead of {expected}");
-            self.findings.add(&layout::pack(id), &what, Some(point));
-        }
-    }
-
-    fn lose_page(&mut self, table: &Table, visit: &Visit) {
-        if let Some(lost) = &mut self.lost {
-            let (level, bounds) = (visit.level, visit.bounds.clone());
-            let (place, values) = (table.place.clone(), table.values);
-            lost.add(visit.blob, BlobKind::Page, Use::Page { place, table: table.table, values, level, bounds });
-        }
-    }
-
-    fn lose_extents(&mut self, table: &Table, page: &Page, hit: &HashSet<BlobRef>) {
-        let Some(lost) = &mut self.lost else { return };
-        for index in 0..page.len() {
-            let (key, value) = page.entry(index);
-            let (extents, within) = match table.values {
-                Values::Extents => {
-                    (Extent::decode(&key, &value).ok().into_iter().collect(), table.place.within.clone())
-                }
-                Values::TreeEntries => match Entry::decode(&value).map(|entry| entry.kind) {
-                    Ok(Kind::File(file)) => match file.content {
-                        Content::Extents(extents) => (extents, Some(key)),
-                        Content::Table(_) => continue,
-                    },
-                    _ => continue,
-                },
-                Values::Plain | Values::Segments => continue,
-            };
-            for Extent { file_offset: offset, len, blob_offset, blob } in extents {
-                if hit.contains(&blob) {
-                    let place = Place { within: within.clone(), ..table.place.clone() };
-                    lost.add(blob, BlobKind::Data, Use::Bytes { place, offset, len, blob_offset });
-                }
-            }
-        }
     }
 }
 
