@@ -290,7 +290,7 @@ fn nowhere(lost: &Lost) -> Vec<Finding> {
     }
     let finding = |(pack, (count, points)): (_, (u64, BTreeSet<PointId>))| Finding {
         object: layout::pack(&pack),
-        what: format!("{count} of its blobs are found nowhere"),
+        what: format!("blobs of it that are found nowhere: {count}"),
         points: points.into_iter().collect(),
     };
     packs.into_iter().map(finding).collect()

@@ -7,6 +7,7 @@ mod links;
 mod losses;
 mod reach;
 
+use self::reach::Elsewhere;
 use super::findings::Findings;
 use super::lost::{Lost, Part, Place};
 use super::rules::{Extents, Found, Rules};
@@ -16,7 +17,7 @@ use super::told;
 use crate::codec::Malformed;
 use crate::directories::Directories;
 use crate::error::Result;
-use crate::ids::{BlobId, BlobRef, TableRef};
+use crate::ids::{BlobId, BlobRef, PackId, TableRef};
 use crate::layout;
 use crate::point::{RecoveryPoint, RootKind};
 use crate::references::{self, Values};
@@ -47,7 +48,7 @@ pub(super) struct Walk<'a> {
     directories: Directories,
     seen: Seen,
     recent: VecDeque<(BlobRef, Page)>,
-    elsewhere: HashMap<BlobId, bool>,
+    elsewhere: HashMap<(BlobId, PackId), Elsewhere>,
     pages: u64,
     references: u64,
 }

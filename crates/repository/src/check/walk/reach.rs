@@ -9,6 +9,15 @@ use crate::index;
 use crate::layout;
 use std::collections::HashSet;
 
+/// Where else than at the place that a reference names a blob is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    Nowhere,
+    /// Only in packs of which something else is damaged.
+    InDamagedPack,
+    InWholePack,
+}
+
 impl Walk<'_> {
     /// Checks that packs are there and that their directories have the blobs; gives those that can be read nowhere.
     pub(super) async fn check_references(&mut self, blobs: &[BlobRef], point: &PointId) -> Result<HashSet<BlobRef>> {
@@ -18,7 +27,8 @@ impl Walk<'_> {
         blobs.dedup();
         let mut hit = HashSet::new();
         for (blob, wrong) in self.directories.check(blobs.clone()).await {
-            let elsewhere = self.is_elsewhere(&blob).await?;
+            let found = self.elsewhere(&blob).await?;
+            let elsewhere = found != Elsewhere::Nowhere;
             match wrong {
                 Wrong::Pack(error) => {
                     let error = told(self.repo, error).await;
@@ -31,42 +41,51 @@ impl Walk<'_> {
                 Wrong::Blob(_) if elsewhere => {}
                 Wrong::Blob(what) => self.findings.add(&layout::pack(&blob.pack), &what.to_string(), Some(point)),
             }
-            if !elsewhere {
+            if !elsewhere || self.is_unsafe(found) {
                 hit.insert(blob);
             }
         }
         for blob in blobs {
-            if self.findings.is_damaged(&blob) && !self.is_elsewhere(&blob).await? {
+            if !self.findings.is_in_damaged_pack(&blob) {
+                continue;
+            }
+            let found = self.elsewhere(&blob).await?;
+            if self.findings.is_damaged(&blob) && found == Elsewhere::Nowhere {
                 self.findings.hit(&blob, point);
                 hit.insert(blob);
-            } else if self.lost.is_some()
-                && self.findings.is_in_damaged_pack(&blob)
-                && !self.is_elsewhere(&blob).await?
-            {
-                // It is whole, and nobody is hit; but a repair that clears the pack away must have it elsewhere first.
+            } else if self.is_unsafe(found) {
                 hit.insert(blob);
             }
         }
         Ok(hit)
     }
 
-    /// Whether a reader that cannot have a blob from its pack finds it whole in another one.
-    async fn is_elsewhere(&mut self, blob: &BlobRef) -> Result<bool> {
-        if let Some(known) = self.elsewhere.get(&blob.id) {
+    /// Whether a repair, which clears damaged packs away, must store a blob again although a reader can have it.
+    fn is_unsafe(&self, found: Elsewhere) -> bool {
+        self.lost.is_some() && found != Elsewhere::InWholePack
+    }
+
+    /// Where a reader that cannot have a blob from its pack finds it.
+    async fn elsewhere(&mut self, blob: &BlobRef) -> Result<Elsewhere> {
+        if let Some(known) = self.elsewhere.get(&(blob.id, blob.pack)) {
             return Ok(*known);
         }
-        let mut found = false;
+        let mut found = Elsewhere::Nowhere;
         for other in index::find(self.repo, &blob.id).await? {
             let differs = other.pack != blob.pack && other.plain_len == blob.plain_len;
-            if differs && !self.findings.is_damaged(&other) && self.directories.check(vec![other]).await.is_empty() {
-                found = true;
+            if !differs || self.findings.is_damaged(&other) || !self.directories.check(vec![other]).await.is_empty() {
+                continue;
+            }
+            if !self.findings.is_in_damaged_pack(&other) {
+                found = Elsewhere::InWholePack;
                 break;
             }
+            found = Elsewhere::InDamagedPack;
         }
         if self.elsewhere.len() >= KEPT_ANSWERS {
             self.elsewhere.clear();
         }
-        self.elsewhere.insert(blob.id, found);
+        self.elsewhere.insert((blob.id, blob.pack), found);
         Ok(found)
     }
 
