@@ -214,14 +214,15 @@ async fn what_was_repaired_is_repaired_again() {
     patient.is_well().await;
 }
 
-/// A backup that stops at any request of a repair is repaired by the next one.
+/// A repair that stops at some request is completed by the next one.
 #[tokio::test]
 async fn a_repair_that_is_cut_off_anywhere_can_be_repeated() {
     let patient = patient().await;
     let there = patient.copied().await;
     let name = patient.packs()[0].clone();
     patient.flip(&name, 45);
-    for stop in 0.. {
+    // Opening takes most of the time, so only some of the requests.
+    for stop in (3..).step_by(5) {
         let trial = OpenBook::default();
         for name in patient.book.names() {
             trial.swap(&name, patient.book.read(&name));
