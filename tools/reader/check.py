@@ -4,7 +4,7 @@ import bisect
 
 import applications
 import contents
-from keys import parse_configuration, parse_epoch, parse_key, parse_removal
+from keys import parse_configuration, parse_epoch, parse_key, parse_removal, parse_repair
 from packs import Pack, Run
 from points import parse_pin
 from primitives import Cache, Damage, Missing, Unsupported, open_checked, require
@@ -42,7 +42,7 @@ class Checker:
 
     def run(self):
         small = {"configuration": lambda data, _: parse_configuration(data), "epoch": parse_epoch,
-                 "key": self.check_key, "removal": parse_removal, "pin": parse_pin}
+                 "key": self.check_key, "removal": parse_removal, "pin": parse_pin, "repair": parse_repair}
         for kind, parse in small.items():
             for name in self.repository.of_kind(kind):
                 self.guarded(name, lambda: parse(self.repository.folder.read(name, SMALL_LIMIT), name))
@@ -122,6 +122,8 @@ class Checker:
         try:
             self.guarded(name, self.check_epoch, run.epoch)
             for reference, kind in run.entries():
+                if not self.repository.folder.has(pack_name(reference.pack)):
+                    continue  # What is needed of it is elsewhere, or is missed by a recovery point.
                 try:
                     listed = self.listed(reference)
                     require(listed is None or listed[1] == kind,
@@ -139,14 +141,21 @@ class Checker:
             return
         try:
             listed = self.listed(reference)
-        except Missing:
-            self.follow(self.repository.moved(reference))
-        else:
             if listed is None:
                 self.repository.blob(reference)  # It can still be read, and nobody has read it yet.
-            if reference.pack in self.bad_packs or (reference.pack, reference.offset) in self.bad_blobs:
-                self.hit.add(self.point)
+            broken = reference.pack in self.bad_packs or (reference.pack, reference.offset) in self.bad_blobs
+        except (Missing, Damage):
+            if self.elsewhere(reference):
+                self.last = reference
+                return
+            raise
+        if broken and not self.elsewhere(reference):
+            self.hit.add(self.point)
         self.last = reference
+
+    def elsewhere(self, reference):
+        """Whether a blob is whole in another pack than the one that a reference names."""
+        return self.repository.moved(reference) is not None
 
     def page(self, reference):
         self.follow(reference)
@@ -163,6 +172,8 @@ class Checker:
             self.guarded(f"{name}: {root.name}", self.check_tree if root.kind == "tree" else self.check_image, root)
 
     def check_pack_of_point(self, pack, length):
+        if not self.repository.folder.has(pack_name(pack)):
+            return  # Whoever needs a blob of it that is nowhere else misses it when references are followed.
         with self.repository.folder.open(pack_name(pack), PACK_LIMIT) as file:
             require(file.length == length, f"{pack_name(pack)} has {file.length} bytes instead of {length}")
 

@@ -123,3 +123,9 @@ def parse_epoch(data, name):
     require(epoch >= 1, "the first epoch is 1")
     require(name == f"epochs/{epoch:016x}", "its epoch is not that of its name")
     return epoch
+
+
+def parse_repair(data, name):
+    """Section 10: the mark of a session that repaired something."""
+    writer = parse_checked(data, "orlop-repair", ["writer"])["writer"]
+    require(name == f"domains/default/repairs/{writer}", "its writer is not that of its name")

@@ -61,30 +61,40 @@ class Repository:
 
     def _read_blob(self, reference):
         try:
-            pack = self.pack(reference.pack)
-        except Missing:
-            reference = self.moved(reference)
-            pack = self.pack(reference.pack)
+            return self._read_at(reference)
+        except (Missing, Damage) as error:
+            place = self.moved(reference)
+            if place is not None:
+                return self._read_at(place)
+            if isinstance(error, Missing):
+                raise Missing(f"{error}, and no index run knows another place of its blob") from None
+            raise
+
+    def _read_at(self, reference):
+        pack = self.pack(reference.pack)
         try:
             return pack.blob(reference)
         except Damage as error:
             raise Damage(f"{pack_name(reference.pack)}: {error}") from None
 
     def moved(self, reference):
-        """Where the index runs say a blob is whose pack is not there."""
-        place = self.places.get((reference.blob, reference.plain), lambda: self._look_up(reference))
-        if place is None:
-            raise Missing(f"{pack_name(reference.pack)} is not there, and no index run knows another place of its blob")
-        return place
+        """Where a blob is that cannot be read where a reference says: a place that the index runs know, and where it is whole. Or None."""
+        return self.places.get((reference.blob, reference.plain), lambda: self._look_up(reference))
 
     def _look_up(self, reference):
         for name in self.of_kind("run"):
             try:
-                for other in self.run(name).find(reference.blob):
-                    if other.plain == reference.plain and self.folder.has(pack_name(other.pack)):
-                        return other
+                others = list(self.run(name).find(reference.blob))
             except (Damage, Unsupported):
                 continue  # Damage to one run does not keep the others from being used.
+            for other in others:
+                if other.plain != reference.plain or other.pack == reference.pack:
+                    continue
+                try:
+                    self._read_at(other)
+                    return other
+                except (Missing, Damage):
+                    continue  # It may be whole in yet another place.
         return None
 
     def run(self, name):

@@ -25,6 +25,7 @@ NAMES = {kind: re.compile(pattern) for kind, pattern in {
     "run": r"domains/default/index/[0-9a-f]{16}-[0-9a-f]{24}-[0-9a-f]{8}",
     "point": r"domains/default/points/[a-z0-9-]{1,63}",
     "pin": r"domains/default/pins/[a-z0-9-]{1,63}",
+    "repair": r"domains/default/repairs/[0-9a-f]{24}",
 }.items()}
 
 

@@ -672,6 +672,41 @@ class Small(Case):
         self.refuse("is not there, and no index run", "restore", "one", self.folder / "lost", "--volume", "/lost")
         self.assertFalse((self.folder / "lost").exists())
 
+    def test_a_damaged_pack_stands_aside(self):
+        """Section 5: what is damaged where a reference says is read from where the index runs say that it is whole."""
+        old, lost = self.writer.blob(b"the text", codec=0), self.writer.blob(b"lost text", codec=0)
+        self.writer.end_pack()
+        self.writer.blob(b"the text")
+        roots = [self.writer.root(name, "stream", extents_table(self.writer, [extent(0, length, 0, blob)]), length)
+                 for name, length, blob in (("/s", 8, old), ("/lost", 9, lost))]
+        self.publish(roots[0])
+        self.writer.point("two", [roots[1]])
+        pack = self.repository / store.pack_name(old[32:56])
+        for offset in 50, 3, pack.stat().st_size - 1:
+            flip(pack, offset)
+            status, output, _ = self.read("check")
+            hits = [line.split()[2] for line in output.splitlines() if line.endswith("is hit")]
+            # The other blob of the pack is nowhere else; it is hit by damage to the pack, and not by that to the first blob.
+            self.assertEqual((status, hits), (1, [] if offset == 50 else ["two"]), offset)
+            self.succeed("restore", "one", self.folder / str(offset))
+            self.assertEqual((self.folder / str(offset)).read_bytes(), b"the text")
+            flip(pack, offset)
+        flip(pack, 50 + 8 + 1 + 16)
+        self.refuse("the blob", "restore", "two", self.folder / "lost")
+        pack.unlink()
+        self.succeed("restore", "one", self.folder / "without")
+        self.assertEqual([line.split()[2] for line in self.read("check")[1].splitlines() if line.endswith("is hit")], ["two"])
+
+    def test_a_pack_may_go_when_all_of_it_is_elsewhere(self):
+        old = self.writer.blob(b"the text", codec=0)
+        self.writer.end_pack()
+        self.writer.blob(b"the text")
+        self.publish(self.writer.root("/s", "stream", extents_table(self.writer, [extent(0, 8, 0, old)]), 8))
+        (self.repository / store.pack_name(old[32:56])).unlink()
+        self.succeed("check")
+        if ORLOP:
+            self.orlop_succeeds("check", "--read-data")
+
     def test_memory_does_not_grow_with_a_volume(self):
         chance = random.Random(5)
         extents = {}
@@ -957,7 +992,6 @@ class Small(Case):
             "other kind": ("another kind of a blob", entry_field(68, b"\2")),
             "offset": ("a reference differs", entry_field(56, b"\xff\xff")),
             "plain": ("a reference differs", entry_field(64, b"\xff\xff")),
-            "pack": ("is not there", entry_field(52, b"\7")),
             "section gap": ("back to back", section(1, 1, 100)),
             "section length": ("back to back", section(1, 2, 2 ** 64 - 1)),
             "section short": ("follows its sections", section(1, 2, 50)),
@@ -981,6 +1015,13 @@ class Small(Case):
                 self.writer.end_pack()
                 self.writer.end_run(**make(self.writer.run_entries()))
                 self.refuse(what, "check")
+        # A run may name a pack that is gone.
+        self.again()
+        for number in range(6):
+            self.writer.blob(b"%d" % number)
+        self.writer.end_pack()
+        self.writer.end_run(**entry_field(52, b"\7")(sorted(self.writer.run_entries())))
+        self.succeed("check")
         self.again()
         self.writer.blob(b"text")
         self.writer.end_pack()

@@ -22,6 +22,9 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "restore"],
         &["repo", "check"],
         &["repo", "verify"],
+        &["repo", "repair"],
+        &["repo", "copy"],
+        &["repo", "diff"],
         &["repo", "dump"],
         &["repo", "serve"],
         &["repo", "forget"],
@@ -78,6 +81,10 @@ fn what_cannot_be_understood_ends_with_2_and_names_it() {
     check(&["repo", "list", "--kms", "gcp:x"], "it is not aws: and the ARN of a key");
     check(&["repo", "list", "--password-secret", "x"], "\"x\" is not of the form NAMESPACE/NAME");
     check(&["repo", "key", "erase", "--yes-erase", "x"], "invalid value 'x'");
+    check(&["repo", "check", "--sample", "5", "--read-data"], "cannot be used with");
+    check(&["repo", "check", "--sample", "0"], "it is not more than 0 and at most 100");
+    check(&["repo", "check", "--seed", "1"], "--sample");
+    check(&["repo", "repair", "--from", "file:///x"], "--from-password-file");
     check(&["backup", "delete", "x", "--no-wait", "--timeout", "5s"], "cannot be used with");
 }
 

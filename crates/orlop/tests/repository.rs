@@ -299,6 +299,87 @@ fn a_missing_pack_hits_only_the_points_that_need_it() {
 }
 
 #[test]
+fn a_sample_says_what_it_covered_and_can_be_repeated() {
+    let place = Place::new();
+    place.fill();
+    place.backup(&["--id", "one"]);
+    place.backup(&["--id", "two", "--no-parent"]);
+    let checked = place.run(&["check", "--sample", "1", "-o", "json"]).json();
+    let seen = &checked["lookedAt"];
+    assert_eq!(
+        (&checked["clean"], &seen["packsRead"], &seen["packs"]),
+        (&Value::Bool(true), &Value::from(1), &Value::from(2))
+    );
+    assert!(seen["bytesRead"].as_u64() < seen["packBytes"].as_u64());
+    let seed = seen["seed"].to_string();
+    let again = place.run(&["check", "--sample", "1", "--seed", &seed, "-o", "json"]).json();
+    assert_eq!(again["lookedAt"]["bytesRead"], seen["bytesRead"]);
+    let said = place.run(&["check", "--sample", "1%", "--seed", &seed]).good();
+    assert!(said.contains(&format!("chosen by the seed {seed}")) && said.contains("1 pack with"), "{said}");
+}
+
+#[test]
+fn damage_is_repaired_from_a_copy_or_from_the_folder() {
+    let place = Place::new();
+    place.fill();
+    place.backup(&["--id", "one"]);
+    fs::write(place.data().join("hello"), "hello again\n").expect("write");
+    place.backup(&["--id", "two"]);
+    let to = format!("file://{}", place.text("second"));
+    let there = ["--location", &to];
+    place.run(&[&["init"][..], &there].concat()).good();
+    let copy = ["copy", "--to", &to, "--to-password-file", &place.text("password")];
+    let would = place.run(&[&copy[..], &["--dry-run", "-o", "json"]].concat()).json();
+    assert_eq!(would["recoveryPoints"][0]["wasThere"], false);
+    let copied = place.run(&[&copy[..], &["-o", "json"]].concat()).json();
+    assert_eq!(copied["recoveryPoints"][1]["base"], "one");
+    assert_eq!(copied["recoveryPoints"][1]["bytesRead"], "hello again\n".len());
+    assert_eq!(place.run(&[&copy[..], &["two", "-o", "json"]].concat()).json()["recoveryPoints"][0]["wasThere"], true);
+    place.run(&[&["check", "--read-data"][..], &there].concat()).good();
+    place.run(&[&["restore", "two", &place.text("from copy")][..], &there].concat()).good();
+    assert_eq!(fs::read(place.path("from copy/hello")).expect("read"), b"hello again\n");
+
+    let pack = place.object("domains/default/packs");
+    flip(&pack, 4096);
+    place.run(&["repair", "--dry-run"]).ended(1);
+    assert!(pack.exists());
+    let data = place.data();
+    let source = data.to_str().expect("text");
+    let healed = place.run(&["repair", "--source", source, "-o", "json"]).json();
+    assert_eq!((&healed["whole"], &healed["sourceBlobs"]), (&Value::Bool(true), &Value::from(1)), "{healed}");
+    assert!(!pack.exists());
+    place.run(&["check", "--read-data"]).good();
+
+    let pack = place.object("domains/default/packs");
+    fs::remove_file(pack).expect("remove");
+    let from = ["repair", "--from", &to, "--from-password-file", &place.text("password")];
+    let said = place.run(&from).good();
+    assert!(said.contains("Nothing is wrong any more."), "{said}");
+    place.run(&["check", "--read-data"]).good();
+    place.run(&["restore", "one", &place.text("again")]).good();
+    assert_eq!(fs::read(place.path("again/hello")).expect("read"), b"hello\n");
+    place.run(&["repair", "--source", "x/y=/"]).ended(2).says("no recovery point has a content x/y");
+}
+
+#[test]
+fn differences_are_lines() {
+    let place = Place::new();
+    place.fill();
+    place.backup(&["--id", "one"]);
+    place.run(&["diff", "one", "latest"]).good();
+    fs::write(place.data().join("hello"), "HELLO\n").expect("write");
+    fs::write(place.data().join("sub folder/new"), "new").expect("write");
+    place.backup(&["--id", "two"]);
+    let said = place.run(&["diff", "one", "two"]).ended(1).stdout;
+    assert!(said.contains(": hello (content") && said.contains("added     "), "{said}");
+    let lines = place.run(&["diff", "one", "two", "--path", "sub folder/new", "-o", "json"]).ended(1).stdout;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("each is JSON")).collect();
+    assert_eq!((lines.len(), &lines[0]["change"], &lines[0]["path"]), (2, &"added".into(), &"sub folder/new".into()));
+    assert_eq!((&lines[1]["change"], &lines[1]["added"]), (&"summary".into(), &Value::from(1)));
+    place.run(&["diff", "one", "two", "--path", "sub folder/large"]).good();
+}
+
+#[test]
 fn damage_that_keeps_the_repository_shut_is_a_finding() {
     let place = Place::new();
     let config = place.path("repository/orlop-repository");

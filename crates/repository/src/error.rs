@@ -168,6 +168,11 @@ impl Error {
         }
     }
 
+    /// Whether bytes in the store are lost or changed.
+    pub fn is_damage(&self) -> bool {
+        self.kind() == ErrorKind::Damaged
+    }
+
     /// Whether the same request may succeed later without anybody doing anything.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Interrupted)
@@ -188,7 +193,7 @@ impl Error {
             }
             ErrorKind::Newer => "use the version of orlop that wrote the repository, or a newer one",
             ErrorKind::Damaged => {
-                "run `orlop repo check --read-data` to see what is hit; restore the object from a copy if there is one"
+                "run `orlop repo check --read-data` to see what is hit, and `orlop repo repair` to take what is lost from a copy or the source"
             }
             ErrorKind::Pinned => "keep it, or unpin it first: orlop repo unpin",
             ErrorKind::NotFound => "list what is there, and check the name",

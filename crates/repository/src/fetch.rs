@@ -75,30 +75,37 @@ where
     let sealed = match repo.store().get_range(&name, start..end).await {
         Ok(sealed) => sealed,
         // One by one: a blob of a pack that is gone may be elsewhere, and of one that is cut off some are still there.
-        Err(error) if matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::TooShort) => {
+        Err(error) if Error::from(error.clone()).is_damage() || error.kind == StoreErrorKind::NotFound => {
             return one_by_one(&repo, &blobs, &take).await;
         }
         Err(error) => return Err(Error::from(error).into()),
     };
-    background::run(move || open_all(&repo, &name, &blobs, &sealed, &*take)).await.map_err(E::from)?
+    let (opener, taker) = (repo.clone(), take.clone());
+    let damaged =
+        background::run(move || open_all(&opener, &name, &blobs, &sealed, &*taker)).await.map_err(E::from)??;
+    one_by_one(&repo, &damaged, &take).await
 }
 
+/// Opens blobs that were read and hands them over; gives those that are damaged, which may be whole elsewhere.
 fn open_all<E: From<Error>>(
     repo: &Repository,
     name: &str,
     blobs: &[BlobRef],
     sealed: &Bytes,
     take: &impl Take<E>,
-) -> Result<(), E> {
+) -> Result<Vec<BlobRef>, E> {
     let key = repo.pack_key(&blobs[0].pack);
+    let mut damaged = Vec::new();
     for blob in blobs {
         let at = (blob.offset - blobs[0].offset) as usize;
         let part = sealed.get(at..at + blob.stored_len as usize);
         let part = part.ok_or_else(|| E::from(Malformed::new("the pack is cut off").in_object(name)))?;
-        let plain = pack::open_blob(blob, part, &key, repo.keys()).map_err(|what| E::from(what.in_object(name)))?;
-        take(blob, &plain)?;
+        match pack::open_blob(blob, part, &key, repo.keys()) {
+            Ok(plain) => take(blob, &plain)?,
+            Err(_) => damaged.push(*blob),
+        }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 async fn one_by_one<E, F>(repo: &Repository, blobs: &[BlobRef], take: &Arc<F>) -> Result<(), E>

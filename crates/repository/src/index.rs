@@ -265,6 +265,11 @@ impl Lookups {
         self.learned().lost.contains(id)
     }
 
+    /// Forgets everything: new runs are there, which may say where something is that was lost.
+    pub(crate) fn forget(&self) {
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Learned::default();
+    }
+
     pub(crate) fn lose(&self, id: BlobId) {
         let mut learned = self.learned();
         if learned.lost.len() >= MAX_LOST {
@@ -294,7 +299,8 @@ pub(crate) async fn find(repo: &Repository, id: &BlobId) -> Result<Vec<BlobRef>>
     while let Some(blobs) = answers.next().await {
         match blobs {
             Ok(blobs) => found.extend(blobs),
-            Err(error) if error.kind() == ErrorKind::Damaged => {
+            // One that is gone was cleared away since the runs were listed.
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                 tracing::warn!(%error, "an index run is left out of a search");
             }
             Err(error) => return Err(error),

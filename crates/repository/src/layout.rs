@@ -34,6 +34,8 @@ pub(crate) enum ObjectName {
     Run(RunId),
     Point(PointId),
     Pin(PointId),
+    /// The mark of a session that repaired something.
+    Repair(WriterId),
     /// Not a name that a repository gives.
     Foreign,
 }
@@ -70,6 +72,10 @@ pub(crate) fn point(id: &PointId) -> String {
 
 pub(crate) fn pin(id: &PointId) -> String {
     format!("domains/{DOMAIN}/pins/{id}")
+}
+
+pub(crate) fn repair(writer: &WriterId) -> String {
+    format!("domains/{DOMAIN}/repairs/{writer}")
 }
 
 /// Tells what an object is; a name counts only in the one spelling that is written.
@@ -113,6 +119,7 @@ fn parse_in_domain(name: &str) -> Option<ObjectName> {
         }
         "points" => rest.parse().ok().map(ObjectName::Point),
         "pins" => rest.parse().ok().map(ObjectName::Pin),
+        "repairs" => rest.parse().ok().map(ObjectName::Repair),
         _ => None,
     }
 }
@@ -140,6 +147,7 @@ mod tests {
             (run(&run_id), ObjectName::Run(run_id)),
             (point(&point_id), ObjectName::Point(point_id.clone())),
             (pin(&point_id), ObjectName::Pin(point_id)),
+            (repair(&writer), ObjectName::Repair(writer)),
         ];
         for (name, expected) in pairs {
             assert_eq!(parse(&name), expected, "{name}");

@@ -19,6 +19,17 @@ pub(crate) enum Values {
     Segments,
 }
 
+impl Values {
+    /// How the values of the table of a content are to be read.
+    pub(crate) fn of_root(kind: RootKind) -> Self {
+        match kind {
+            RootKind::Tree => Self::TreeEntries,
+            RootKind::Volume => Self::Segments,
+            RootKind::Stream => Self::Extents,
+        }
+    }
+}
+
 /// What one entry refers to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct References {
@@ -53,13 +64,47 @@ fn of_entry(entry: &Entry) -> References {
     }
 }
 
+/// Writes an entry again with other references in the places of its own, in the order in which [`of`] gives them.
+pub(crate) fn replace(
+    values: Values,
+    key: &[u8],
+    value: &[u8],
+    mut blobs: impl Iterator<Item = BlobRef>,
+    mut tables: impl Iterator<Item = TableRef>,
+) -> Result<Vec<u8>, Malformed> {
+    let missing = || Malformed::new("an entry has more references than there are others for");
+    match values {
+        Values::Plain => Ok(value.to_vec()),
+        Values::Extents => {
+            let mut extent = Extent::decode(key, value)?;
+            extent.blob = blobs.next().ok_or_else(missing)?;
+            Ok(extent.encode_value())
+        }
+        Values::Segments => {
+            let mut segment = Segment::decode(key, value)?;
+            segment.extents = tables.next().ok_or_else(missing)?;
+            Ok(segment.encode_value().to_vec())
+        }
+        Values::TreeEntries => {
+            let mut entry = Entry::decode(value)?;
+            if let Kind::File(file) = &mut entry.kind {
+                match &mut file.content {
+                    Content::Extents(extents) => {
+                        for extent in extents {
+                            extent.blob = blobs.next().ok_or_else(missing)?;
+                        }
+                    }
+                    Content::Table(table) => *table = tables.next().ok_or_else(missing)?,
+                }
+            }
+            Ok(entry.encode())
+        }
+    }
+}
+
 /// The tables that a recovery point itself names.
 pub(crate) fn tables_of(point: &RecoveryPoint) -> Vec<(TableRef, Values)> {
     let plain = [point.objects, point.ledger].into_iter().flatten().map(|table| (table, Values::Plain));
-    let roots = point.roots.iter().map(|root| match root.kind {
-        RootKind::Tree => (root.table, Values::TreeEntries),
-        RootKind::Volume => (root.table, Values::Segments),
-        RootKind::Stream => (root.table, Values::Extents),
-    });
+    let roots = point.roots.iter().map(|root| (root.table, Values::of_root(root.kind)));
     plain.chain(roots).collect()
 }

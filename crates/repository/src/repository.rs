@@ -189,26 +189,32 @@ impl Repository {
 
     /// Reads a blob, and checks it down to its identity.
     ///
-    /// When the pack is gone, the index is asked whether the blob is elsewhere.
+    /// When it cannot be read from its pack, because either is gone or damaged, the index is asked whether the blob is elsewhere.
     pub async fn read_blob(&self, blob: &BlobRef) -> Result<Bytes> {
-        match self.read_blob_at(blob).await {
-            Err(Error::Missing { object }) if self.lookups().is_lost(&blob.id) => Err(Error::Missing { object }),
-            Err(Error::Missing { object }) => {
-                let others = index::find(self, &blob.id).await?;
-                for other in others.iter().filter(|other| other.pack != blob.pack) {
-                    match self.read_blob_at(other).await {
-                        Err(Error::Missing { .. }) => {}
-                        result => return result,
-                    }
-                }
-                self.lookups().lose(blob.id);
-                Err(Error::Missing { object })
-            }
-            result => result,
-        }
+        let error = match self.read_blob_at(blob).await {
+            Err(error) if error.is_damage() => error,
+            result => return result,
+        };
+        self.read_elsewhere(blob).await?.ok_or(error)
     }
 
-    async fn read_blob_at(&self, blob: &BlobRef) -> Result<Bytes> {
+    /// Reads a blob from another place that the index knows; none if there is no place where it is whole.
+    async fn read_elsewhere(&self, blob: &BlobRef) -> Result<Option<Bytes>> {
+        if self.lookups().is_lost(&blob.id) {
+            return Ok(None);
+        }
+        for other in index::find(self, &blob.id).await?.iter().filter(|other| other.pack != blob.pack) {
+            match self.read_blob_at(other).await {
+                Err(error) if error.is_damage() => {}
+                result => return result.map(Some),
+            }
+        }
+        self.lookups().lose(blob.id);
+        Ok(None)
+    }
+
+    /// Reads a blob from the place that a reference names, and from no other.
+    pub(crate) async fn read_blob_at(&self, blob: &BlobRef) -> Result<Bytes> {
         let name = layout::pack(&blob.pack);
         pack::check_lengths(blob).map_err(|what| what.in_object(&name))?;
         let range = u64::from(blob.offset)..u64::from(blob.offset) + u64::from(blob.stored_len);

@@ -138,6 +138,11 @@ impl Writer {
         &self.session.repo
     }
 
+    /// Which session it is.
+    pub(crate) fn id(&self) -> WriterId {
+        self.session.writer
+    }
+
     /// Stores a blob of at most [`MAX_BLOB_LEN`] bytes, unless the session has it; gives where it is.
     pub async fn put_blob(&self, kind: BlobKind, plain: Bytes) -> Result<BlobRef> {
         self.put_blob_unless(kind, plain, |_| None).await
@@ -181,6 +186,20 @@ impl Writer {
             placed.push(self.session.append(&mut open, kind, blob).await?);
         }
         Ok(placed)
+    }
+
+    /// Lets the runs of this session also say where blobs of other sessions are, whose own runs are lost.
+    pub(crate) async fn name(&self, entries: Vec<Entry>) -> Result<()> {
+        let session = &self.session;
+        let run = {
+            let mut stored = lock(&session.stored);
+            stored.entries.extend(entries);
+            stored.take_run(session.epoch, session.writer, MAX_RUN_ENTRIES)
+        };
+        match run {
+            Some((id, entries)) => store_run(&session.repo, id, entries).await,
+            None => Ok(()),
+        }
     }
 
     /// What went in and what came out so far.

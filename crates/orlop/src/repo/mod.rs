@@ -7,10 +7,13 @@ mod browse;
 mod check;
 mod forget;
 mod key;
+mod copy;
+mod diff;
 mod manage;
 mod open;
 mod pin;
 mod progress;
+mod repair;
 mod restore;
 mod serve;
 mod stats;
@@ -74,6 +77,13 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// Check the repository; ends with 1 when anything is wrong
     Check(check::CheckArgs),
+    /// Take what is damaged or gone from a copy or from the source, and clear away what is damaged; ends with 1 when anything stays
+    /// wrong
+    Repair(repair::RepairArgs),
+    /// Copy recovery points to another repository, without their sources
+    Copy(copy::CopyArgs),
+    /// Show what differs between two recovery points; ends with 1 when anything does
+    Diff(diff::DiffArgs),
     /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
     Verify(verify::VerifyArgs),
     /// Delete recovery points, by name or by rules about which to keep; the space that only they used is not freed yet
@@ -101,6 +111,9 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Dump(args) => browse::dump(&place, &args, format).await,
         Verb::Serve(args) => serve::run(&place, &args, format).await,
         Verb::Check(args) => check::run(&place, &args, format).await,
+        Verb::Repair(args) => repair::run(&place, &args, format).await,
+        Verb::Copy(args) => copy::run(&place, &args, format).await,
+        Verb::Diff(args) => diff::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
         Verb::Forget(args) => forget::run(&place, &args, format).await,
         Verb::Pin(args) => pin::pin(&place, &args, format).await,

@@ -21,6 +21,11 @@ pub(super) const LATEST: &str = "latest";
 const FORMS: &str = "file:///path, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix";
 
 impl PlaceArgs {
+    /// Another place than the one that the command works on; nothing of it comes from the environment.
+    pub(super) fn elsewhere(location: &str, password_file: &std::path::Path) -> Self {
+        Self { location: Some(location.to_owned()), password_file: Some(password_file.to_owned()) }
+    }
+
     /// The store. Nothing is asked of it yet.
     pub(super) fn store(&self) -> Result<Store> {
         let Some(url) = &self.location else {

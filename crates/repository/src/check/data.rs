@@ -15,24 +15,25 @@ use crate::repository::Repository;
 use crate::store::{StoreError, StoreErrorKind};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::HashSet;
 
 /// How many packs are read at once; each is in memory as a whole.
 const READS: usize = 2;
 
-/// Reads all packs; gives how many bytes they have.
+/// Reads some packs; gives how many bytes they have.
 pub(super) async fn read_packs(
     repo: &Repository,
-    survey: &Survey,
+    packs: &[(PackId, u64)],
     progress: &dyn Progress,
     findings: &mut Findings,
 ) -> Result<u64> {
-    let packs = survey.packs().map(|id| survey.pack_len(&id).unwrap_or_default());
-    progress.total(packs.fold(Counters::default(), |sum, bytes| Counters {
+    progress.total(packs.iter().fold(Counters::default(), |sum, (_, bytes)| Counters {
         files: sum.files + 1,
         bytes: sum.bytes + bytes,
         ..sum
     }));
-    let mut reads = stream::iter(survey.packs().map(|id| read_pack(repo, id))).buffer_unordered(READS);
+    let reads: Vec<_> = packs.iter().map(|(id, _)| read_pack(repo, *id)).collect();
+    let mut reads = stream::iter(reads).buffer_unordered(READS);
     let mut total = 0;
     while let Some((id, len, damage)) = reads.try_next().await? {
         total += len;
@@ -53,22 +54,33 @@ async fn read_pack(repo: &Repository, id: PackId) -> Result<(PackId, u64, Vec<Pa
     Ok((id, len, damage))
 }
 
-/// Reads all index runs; what they say must agree with the packs that are there.
-pub(super) async fn read_runs(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<u64> {
-    let mut total = 0;
+/// Reads all index runs; gives their bytes, the packs that the whole ones name, and those that are damaged.
+///
+/// A run may name a pack that is gone: what is needed of it is elsewhere, or its loss is found by following references.
+pub(super) async fn read_runs(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Runs> {
+    let mut runs = Runs::default();
     for id in survey.runs() {
-        let name = layout::run(&id);
         match read_run(repo, id).await? {
             Ok((len, packs)) => {
-                total += len;
-                for pack in packs.iter().filter(|pack| survey.pack_len(pack).is_none()) {
-                    findings.add(&layout::pack(pack), "it is missing", None);
-                }
+                runs.bytes += len;
+                runs.packs.extend(packs);
             }
-            Err(what) => findings.add(&name, &what.to_string(), None),
+            Err(what) => {
+                findings.add(&layout::run(&id), &what.to_string(), None);
+                runs.damaged.push(id);
+            }
         }
     }
-    Ok(total)
+    Ok(runs)
+}
+
+/// What the index runs say.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    pub(super) bytes: u64,
+    /// The packs that whole runs name, at 24 bytes each.
+    pub(crate) packs: HashSet<PackId>,
+    pub(crate) damaged: Vec<RunId>,
 }
 
 /// The length of a run, and the packs it names.

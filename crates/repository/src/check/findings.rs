@@ -21,12 +21,30 @@ pub(super) struct Findings {
 }
 
 /// The damage of one pack, by what it hits.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct PackFindings {
     /// Damage of the pack's own structure: it hits whoever refers to the pack.
     structure: Vec<String>,
     /// Damage of one blob, by its offset.
     blobs: HashMap<u32, String>,
+}
+
+/// The packs that are damaged, and how.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DamagedPacks {
+    packs: HashMap<PackId, PackFindings>,
+}
+
+impl DamagedPacks {
+    /// Which.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PackId> + '_ {
+        self.packs.keys().copied()
+    }
+
+    /// Keeps those that `keep` says.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&PackId) -> bool) {
+        self.packs.retain(|id, _| keep(id));
+    }
 }
 
 impl Findings {
@@ -90,6 +108,32 @@ impl Findings {
                 None => pack.structure.push(what),
             }
         }
+    }
+
+    /// Takes over the damage of packs that an earlier look has found.
+    pub(super) fn take_packs(&mut self, damaged: &DamagedPacks) {
+        for (id, pack) in &damaged.packs {
+            for what in pack.structure.iter().chain(pack.blobs.values()) {
+                self.add(&layout::pack(id), what, None);
+            }
+        }
+        self.packs.clone_from(&damaged.packs);
+    }
+
+    /// The packs that are damaged.
+    pub(super) fn damaged_packs(&self) -> DamagedPacks {
+        DamagedPacks { packs: self.packs.clone() }
+    }
+
+    /// Whether something is wrong with a blob, or with the pack that it is in.
+    pub(super) fn is_damaged(&self, blob: &BlobRef) -> bool {
+        let pack = self.packs.get(&blob.pack);
+        pack.is_some_and(|pack| !pack.structure.is_empty() || pack.blobs.contains_key(&blob.offset))
+    }
+
+    /// Whether anything is wrong with the pack that a blob is in.
+    pub(super) fn is_in_damaged_pack(&self, blob: &BlobRef) -> bool {
+        self.packs.contains_key(&blob.pack)
     }
 
     /// Lets a recovery point that refers to a blob be hit by what is wrong with it.

@@ -11,8 +11,18 @@
 
 mod data;
 mod findings;
+pub(crate) mod lost;
+mod rules;
+mod sample;
+mod seen;
 mod survey;
 mod walk;
+
+pub use sample::Sample;
+
+pub(crate) use data::Runs;
+pub(crate) use findings::DamagedPacks;
+pub(crate) use survey::Survey;
 
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
@@ -22,10 +32,11 @@ use crate::layout::{self, ObjectName};
 use crate::pin;
 use crate::point::RecoveryPoint;
 use crate::progress::Progress;
+use crate::repair::mark;
 use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository, verify_config, verify_epoch};
 use crate::store::StoreErrorKind;
 use findings::Findings;
-use survey::Survey;
+use lost::Lost;
 
 /// How thorough a check is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,12 +67,16 @@ pub struct Report {
     pub packs: u64,
     /// Recovery points that could be read.
     pub points: u64,
-    /// Pages of tables that were read; a page counts for each recovery point that has it.
+    /// Pages of tables that were read: those that several recovery points have, once, unless something below them is wrong.
     pub pages: u64,
     /// References to blobs that were followed.
     pub references: u64,
     /// Bytes of packs and index runs that were read as a whole.
     pub bytes_read: u64,
+    /// Bytes that all packs have.
+    pub pack_bytes: u64,
+    /// Packs that were read as a whole.
+    pub packs_read: u64,
     /// Things that are wrong.
     pub findings: u64,
     /// Objects that are not of a repository, and were left alone.
@@ -86,23 +101,88 @@ pub async fn check(
     progress: &dyn Progress,
     on_finding: &mut dyn FnMut(Finding),
 ) -> Result<Report> {
+    let part = if options.read_data { PartRead::All } else { PartRead::Nothing };
+    let seen = examine(repo, part, progress, None).await?;
+    Ok(seen.tell(on_finding))
+}
+
+/// As [`check`], and reads the packs of a sample as a whole.
+pub async fn check_sample(
+    repo: &Repository,
+    sample: Sample,
+    progress: &dyn Progress,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<Report> {
+    Ok(examine(repo, PartRead::Sample(sample), progress, None).await?.tell(on_finding))
+}
+
+/// Which packs are read as a whole.
+#[derive(Debug, Clone)]
+pub(crate) enum PartRead {
+    Nothing,
+    Sample(Sample),
+    All,
+    /// None: they were read before, and this was found.
+    Before(DamagedPacks),
+}
+
+/// What a look at a repository has brought.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    pub(crate) survey: Survey,
+    pub(crate) damaged: DamagedPacks,
+    /// What the index runs say, if they were read.
+    pub(crate) runs: Runs,
+    /// The recovery points that could be read.
+    pub(crate) points: Vec<RecoveryPoint>,
+    findings: Findings,
+    report: Report,
+}
+
+impl Examined {
+    pub(crate) fn tell(self, on_finding: &mut dyn FnMut(Finding)) -> Report {
+        let mut report = self.report;
+        report.findings = self.findings.tell(on_finding);
+        report
+    }
+}
+
+/// Looks at everything; takes down what recovery points have lost, if that is wanted.
+pub(crate) async fn examine(
+    repo: &Repository,
+    part: PartRead,
+    progress: &dyn Progress,
+    lost: Option<&mut Lost>,
+) -> Result<Examined> {
     let survey = survey::survey(repo.store()).await?;
     let mut report = survey.report();
     let mut findings = Findings::default();
     let points = read_points(repo, &survey, &mut findings).await?;
     report.points = points.len() as u64;
     check_small_objects(repo, &survey, &mut findings).await?;
-    if options.read_data {
-        report.bytes_read += data::read_packs(repo, &survey, progress, &mut findings).await?;
-        report.bytes_read += data::read_runs(repo, &survey, &mut findings).await?;
+    let mut runs = Runs::default();
+    let packs = match &part {
+        PartRead::Nothing | PartRead::Before(_) => Vec::new(),
+        PartRead::Sample(sample) => sample.choose(survey.packs_with_lens()),
+        PartRead::All => survey.packs_with_lens().collect(),
+    };
+    report.packs_read = packs.len() as u64;
+    report.bytes_read = data::read_packs(repo, &packs, progress, &mut findings).await?;
+    match part {
+        PartRead::All => {
+            runs = data::read_runs(repo, &survey, &mut findings).await?;
+            report.bytes_read += runs.bytes;
+        }
+        PartRead::Before(damaged) => findings.take_packs(&damaged),
+        PartRead::Nothing | PartRead::Sample(_) => {}
     }
-    let mut walk = walk::Walk::new(repo, &survey, &mut findings);
+    let mut walk = walk::Walk::new(repo, &survey, &mut findings, lost);
     for point in &points {
         walk.follow(point).await?;
     }
     (report.pages, report.references) = walk.counts();
-    report.findings = findings.tell(on_finding);
-    Ok(report)
+    let damaged = findings.damaged_packs();
+    Ok(Examined { survey, damaged, runs, points, findings, report })
 }
 
 async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Vec<RecoveryPoint>> {
@@ -167,6 +247,11 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
             }
             ObjectName::Pin(id) => {
                 if let Err(what) = pin::decode(&id, &bytes) {
+                    findings.add(name, &what.to_string(), None);
+                }
+            }
+            ObjectName::Repair(writer) => {
+                if let Err(what) = mark::verify(&bytes, writer) {
                     findings.add(name, &what.to_string(), None);
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::error::{ErrorKind, Result};
-use crate::ids::{PackId, PointId};
+use crate::ids::{PackId, PointId, WriterId};
 use crate::layout::{self, ObjectName, RunId};
 use crate::store::{ObjectInfo, Store, StoreErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +12,12 @@ const FOREIGN_EXAMPLES: usize = 10;
 
 /// All objects at the place, told apart by their names.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(crate) struct Survey {
     packs: BTreeMap<PackId, u64>,
     runs: BTreeMap<RunId, u64>,
     points: BTreeSet<PointId>,
     epochs: BTreeSet<u64>,
+    repairs: BTreeSet<WriterId>,
     small: BTreeSet<String>,
     foreign: Vec<String>,
     objects: u64,
@@ -72,6 +73,10 @@ impl Survey {
                 self.epochs.insert(epoch);
                 self.small.insert(object.name.clone());
             }
+            ObjectName::Repair(writer) => {
+                self.repairs.insert(writer);
+                self.small.insert(object.name.clone());
+            }
             ObjectName::Config | ObjectName::Key(_) | ObjectName::Removal(..) | ObjectName::Pin(_) => {
                 _ = self.small.insert(object.name.clone())
             }
@@ -89,6 +94,7 @@ impl Survey {
             objects: self.objects,
             bytes: self.bytes,
             packs: self.packs.len() as u64,
+            pack_bytes: self.packs.values().sum(),
             foreign: self.foreign.len() as u64,
             foreign_examples: self.foreign.iter().take(FOREIGN_EXAMPLES).cloned().collect(),
             ..Report::default()
@@ -103,7 +109,12 @@ impl Survey {
         &self.epochs
     }
 
-    /// Configuration, epochs, keys, removals and pins.
+    /// The sessions that have repaired something.
+    pub(crate) fn repairs(&self) -> &BTreeSet<WriterId> {
+        &self.repairs
+    }
+
+    /// Configuration, epochs, keys, removals, pins, and marks of repairs.
     pub(super) fn small_objects(&self) -> impl Iterator<Item = &str> {
         self.small.iter().map(String::as_str)
     }
@@ -116,12 +127,12 @@ impl Survey {
         self.runs.keys().copied()
     }
 
-    pub(super) fn packs(&self) -> impl Iterator<Item = PackId> + '_ {
-        self.packs.keys().copied()
+    pub(crate) fn packs_with_lens(&self) -> impl Iterator<Item = (PackId, u64)> + '_ {
+        self.packs.iter().map(|(id, len)| (*id, *len))
     }
 
     /// The length of a pack; none if it is not there.
-    pub(super) fn pack_len(&self, id: &PackId) -> Option<u64> {
+    pub(crate) fn pack_len(&self, id: &PackId) -> Option<u64> {
         self.packs.get(id).copied()
     }
 }

@@ -5,16 +5,20 @@
 //! four uses: file trees, the extents of a volume, the objects of an application, and its ledger.
 
 mod builder;
+mod differences;
 mod page;
 mod parent;
 mod reader;
+mod rebuild;
 
 pub use builder::Builder;
+pub use differences::{Difference, differences};
 pub use reader::Reader;
 
 pub(crate) use page::Page;
 use reader::child_of;
 pub(crate) use reader::{Bounds, read_page};
+pub(crate) use rebuild::Rebuild;
 
 /// The longest key, in bytes.
 pub const MAX_KEY_LEN: usize = 64 << 10;

@@ -45,6 +45,22 @@ impl Reader {
 
     /// All entries from the first key that is not below `from`, in order; empty for all.
     pub fn scan(&self, from: &[u8]) -> impl Stream<Item = Result<(Bytes, Bytes)>> + Send + use<> {
+        self.scan_from(from, |page, from| page.count_below(from))
+    }
+
+    /// As [`Reader::scan`], and begins with the last key that is not above `from`: where keys are offsets, with what may cover it.
+    pub(crate) fn scan_covering(&self, from: &[u8]) -> impl Stream<Item = Result<(Bytes, Bytes)>> + Send + use<> {
+        self.scan_from(from, |page, from| {
+            let below = page.count_below(from);
+            if below < page.len() && page.key(below) == from { below } else { below.saturating_sub(1) }
+        })
+    }
+
+    fn scan_from(
+        &self,
+        from: &[u8],
+        first: fn(&Page, &[u8]) -> usize,
+    ) -> impl Stream<Item = Result<(Bytes, Bytes)>> + Send + use<> {
         let from = Bytes::copy_from_slice(from);
         let leaves = leaves(self.repo.clone(), self.table, from.clone());
         let repo = self.repo.clone();
@@ -59,7 +75,7 @@ impl Reader {
             })
             .try_buffered(PREFETCH);
         pages
-            .map_ok(move |page| stream::iter(page.count_below(&from)..page.len()).map(move |i| Ok(page.entry(i))))
+            .map_ok(move |page| stream::iter(first(&page, &from)..page.len()).map(move |i| Ok(page.entry(i))))
             .try_flatten()
     }
 }
@@ -77,6 +93,16 @@ impl Bounds {
     /// A root may hold any keys.
     pub(crate) fn of_root() -> Self {
         Self { first_key: None, end_key: None }
+    }
+
+    /// The key the page must begin with; none for a root.
+    pub(crate) fn first_key(&self) -> Option<&[u8]> {
+        self.first_key.as_deref()
+    }
+
+    /// The key that the page must end before; none for the last one.
+    pub(crate) fn end_key(&self) -> Option<&[u8]> {
+        self.end_key.as_deref()
     }
 
     /// The bounds of a child of a page that has these bounds.

@@ -100,7 +100,7 @@ pub struct Extent {
 
 impl Content {
     /// The table of extents, if there are so many.
-    pub(super) fn table(&self) -> Option<TableRef> {
+    pub(crate) fn table(&self) -> Option<TableRef> {
         match self {
             Self::Extents(_) => None,
             Self::Table(table) => Some(*table),

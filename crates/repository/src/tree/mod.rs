@@ -24,6 +24,8 @@ pub mod verify;
 mod walk;
 
 pub(crate) use self::content::{Cutter, DataRanges};
+pub(crate) use self::source::Places;
+pub(crate) use self::stack::open_file;
 
 pub use self::backup::{BackupOptions, SETTLE, TreeSummary, backup};
 pub use self::error::Error;

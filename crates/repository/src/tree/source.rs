@@ -25,13 +25,12 @@ const READ_AHEAD_BLOBS: usize = 3;
 pub(super) struct Entries {
     runtime: Runtime,
     entries: BoxStream<'static, crate::Result<(Bytes, Bytes)>>,
-    /// The directory that the last entry is or is in.
-    directory: Option<TreePath>,
+    places: Places,
 }
 
 impl Entries {
     pub(super) fn new(runtime: &Runtime, reader: &table::Reader) -> Self {
-        Self { runtime: runtime.clone(), entries: reader.scan(&[]).boxed(), directory: None }
+        Self { runtime: runtime.clone(), entries: reader.scan(&[]).boxed(), places: Places::default() }
     }
 
     /// The next entry; blocks.
@@ -39,11 +38,25 @@ impl Entries {
         let Some((key, value)) = self.runtime.block_on(self.entries.next()).transpose()? else { return Ok(None) };
         let path = TreePath::from_key(&key)?;
         let entry = Entry::decode(&value).map_err(|error| Error::damaged(&path, error.to_string()))?;
-        self.check_place(&path, &entry)?;
+        self.places.check(&path, &entry)?;
         Ok(Some((path, entry)))
     }
+}
 
-    fn check_place(&mut self, path: &TreePath, entry: &Entry) -> Result<(), Error> {
+/// Where a walk over the entries of a tree is, to see that each has its directory before it.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// The directory that the last entry is or is in.
+    directory: Option<TreePath>,
+}
+
+impl Places {
+    pub(crate) fn directory(&self) -> Option<&TreePath> {
+        self.directory.as_ref()
+    }
+
+    /// Goes on to the next entry.
+    pub(crate) fn check(&mut self, path: &TreePath, entry: &Entry) -> Result<(), Error> {
         let is_directory = entry.kind == Kind::Directory;
         match (path.split(), &mut self.directory) {
             (None, _) if is_directory => {}
@@ -65,6 +78,21 @@ impl Entries {
             Kind::HardLink { first } if first >= path => Err(Error::damaged(path, "its first name comes later")),
             _ => Ok(()),
         }
+    }
+
+    /// Goes over entries that were checked in another tree, of which the first has this key, to where they ended there: what follows the
+    /// first depends on it alone. False if the first has no place here.
+    pub(crate) fn pass(&mut self, first_key: &[u8], exit: &TreePath) -> bool {
+        let Ok(first) = TreePath::from_key(first_key) else { return false };
+        let fits = match (first.split(), &self.directory) {
+            (None, directory) => directory.is_none(),
+            (Some(_), None) => false,
+            (Some((parent, _)), Some(directory)) => *directory == parent || directory.is_below(&parent),
+        };
+        if fits {
+            self.directory = Some(exit.clone());
+        }
+        fits
     }
 }
 

@@ -1,8 +1,10 @@
 //! The open directories from the root of a tree down to where a walk is.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::TreePath;
@@ -92,4 +94,14 @@ pub(super) fn open_below(root: &Arc<OwnedFd>, path: &TreePath) -> Result<Arc<Own
         directory = Arc::new(open_directory(&*directory, name)?);
     }
     Ok(directory)
+}
+
+/// Opens the file at `path` below `root`, step by step and never through a symlink; what is no file is opened without waiting.
+pub(crate) fn open_file(root: &Path, path: &TreePath) -> std::io::Result<std::fs::File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let root = Arc::new(rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?);
+    let Some((parent, name)) = path.split() else { return Err(Errno::ISDIR.into()) };
+    let directory = open_below(&root, &parent)?;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    Ok(rustix::fs::openat(&*directory, name, flags, Mode::empty())?.into())
 }

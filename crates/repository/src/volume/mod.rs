@@ -86,18 +86,28 @@ fn narrow(len: u64) -> u32 {
 /// The different blobs of a segment, by the first bytes of their ids: two that share these only make the sum a little wrong, and a segment
 /// has at most 262,144.
 #[derive(Default)]
-struct Blobs {
+pub(crate) struct Blobs {
     seen: HashSet<u64>,
     /// Their plain bytes.
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Blobs {
-    fn add(&mut self, blob: &BlobRef) {
-        let [a, b, c, d, e, f, g, h, ..] = blob.id.0;
-        if self.seen.insert(u64::from_le_bytes([a, b, c, d, e, f, g, h])) {
-            self.bytes += u64::from(blob.plain_len);
+    pub(crate) fn add(&mut self, blob: &BlobRef) {
+        self.add_known(Self::begin_of(blob), blob.plain_len);
+    }
+
+    /// Adds a blob of which only the begin of the id is known.
+    pub(crate) fn add_known(&mut self, begin: u64, plain_len: u32) {
+        if self.seen.insert(begin) {
+            self.bytes += u64::from(plain_len);
         }
+    }
+
+    /// The first bytes of the id of a blob.
+    pub(crate) fn begin_of(blob: &BlobRef) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = blob.id.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::faults::{Fault, Faulty, OpenBook, memory};
 use crate::fixture::{self, Stored, contents, point_id};
 use bytes::Bytes;
-use repository::check::{CheckOptions, Finding, check};
+use repository::check::{CheckOptions, Finding, Sample, check, check_sample};
 use repository::tree::entry::{Attributes, Entry, Kind};
 use repository::tree::{self, RestoreOptions};
 use repository::{
@@ -12,10 +12,10 @@ use repository::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const THOROUGH: CheckOptions = CheckOptions { read_data: true };
-const STRUCTURE: CheckOptions = CheckOptions { read_data: false };
+pub(crate) const THOROUGH: CheckOptions = CheckOptions { read_data: true };
+pub(crate) const STRUCTURE: CheckOptions = CheckOptions { read_data: false };
 
-async fn findings(repo: &Repository, options: CheckOptions) -> Vec<Finding> {
+pub(crate) async fn findings(repo: &Repository, options: CheckOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     let report = check(repo, options, &NoProgress, &mut |finding| findings.push(finding)).await.unwrap();
     assert_eq!(report.findings, findings.len() as u64);
@@ -347,4 +347,62 @@ async fn a_pack_that_is_gone_costs_a_few_requests_for_each_of_its_blobs() {
     cost("x").await;
     assert_eq!(cost("x").await, 1, "it was looked for before");
     assert!(cost("y").await <= 1 + 1 + OTHER_RUNS, "of each run one block at most");
+}
+
+/// What recovery points share is read once, and the pages of a tree not twice.
+#[tokio::test]
+async fn a_check_reads_each_page_once_for_all_recovery_points() {
+    let inner = memory();
+    let repo = fixture::create(inner.clone()).await;
+    let text = |n: u32| (format!("{n:06}"), blake3::hash(&n.to_le_bytes()).as_bytes().to_vec());
+    let mut all: fixture::Contents = (0..8000).map(text).collect();
+    let mut parent = None;
+    let (mut distinct, mut requests) = (0, Vec::new());
+    for generation in 0..4 {
+        all.insert("000123".to_owned(), format!("generation {generation}").into_bytes());
+        parent = Some(fixture::publish(&repo, &format!("point-{generation}"), &all, parent.as_ref()).await.unwrap());
+        let counted = Faulty::new(inner.clone(), |_, _| Fault::None);
+        let repo = Repository::open(counted.store(RetryPolicy::never()), &fixture::passphrase()).await.unwrap();
+        let before = counted.requests();
+        let report = check(&repo, STRUCTURE, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap();
+        requests.push(counted.requests() - before);
+        assert_eq!(report.points, generation + 1);
+        distinct = if generation == 0 { report.pages } else { distinct };
+        // Of each further recovery point: the way from the root to the changed leaf.
+        assert_eq!(report.pages, distinct + generation * 2, "{report:?}");
+    }
+    println!("requests for 1 to 4 recovery points: {requests:?}, pages of the first: {distinct}");
+    assert!(distinct > 10 && requests[3] < requests[0] + 40, "{requests:?}");
+}
+
+/// A sample says what it covered, and finds what is wrong there with the recovery points that it hits.
+#[tokio::test]
+async fn a_sample_reads_a_part_and_names_the_points_hit() {
+    let book = OpenBook::default();
+    let fleet = fleet(book.store()).await;
+    let name =
+        book.names().into_iter().find(|name| name.ends_with(&fleet.stored[0].1.table.root.pack.to_string())).unwrap();
+    let mut flipped = book.read(&name).unwrap().to_vec();
+    flipped[fleet.stored[0].1.blobs["both"].offset as usize] ^= 1;
+    book.swap(&name, Some(Bytes::from(flipped)));
+    let (mut hit, mut missed) = (0, 0);
+    for seed in 0..40 {
+        let mut found = Vec::new();
+        let sample = Sample { percent: 1.0, seed };
+        let report = check_sample(&fleet.repo, sample, &NoProgress, &mut |finding| found.push(finding)).await.unwrap();
+        assert_eq!((report.packs, report.packs_read), (3, 1));
+        assert!(report.bytes_read < report.pack_bytes && report.bytes_read > 0);
+        match found.as_slice() {
+            [] => missed += 1,
+            [one] => {
+                assert_eq!((&one.object, &one.points), (&name, &vec![point_id("base"), point_id("later")]));
+                hit += 1;
+            }
+            more => panic!("{more:?}"),
+        }
+    }
+    assert!(hit > 3 && missed > 3, "{hit} {missed}");
+    let sample = Sample { percent: 100.0, seed: 1 };
+    let report = check_sample(&fleet.repo, sample, &NoProgress, &mut |_| {}).await.unwrap();
+    assert_eq!((report.packs_read, report.bytes_read, report.findings), (3, report.pack_bytes, 1));
 }

@@ -4,6 +4,7 @@
 
 mod accounting;
 mod conformance;
+mod copies;
 mod crash;
 mod damage;
 mod faults;
@@ -15,6 +16,7 @@ mod kms;
 mod opening;
 mod pins;
 mod points;
+mod repair;
 mod s3;
 mod servers;
 mod space;

@@ -1,0 +1,9 @@
+//! The care of a repository with trees and volumes in it: copies, differences, repairs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod copies;
+mod differences;
+mod living;
+mod random;
+mod support;
