@@ -23,6 +23,7 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "check"],
         &["repo", "verify"],
         &["repo", "dump"],
+        &["repo", "export"],
         &["operator"],
         &["mover"],
     ];
@@ -61,6 +62,7 @@ fn what_cannot_be_understood_ends_with_2_and_names_it() {
     check(&["location", "add", "main", "s3://b", "--secret", "s", "--ca-file", "f"], "cannot be used with");
     check(&["operator", "--image", "i", "-n", "x"], "unexpected argument '-n'");
     check(&["repo", "dump", "p", "file", "-o", "json"], "leave --output out");
+    check(&["repo", "export", "p", "--to", "/x", "--to-password-file", "f"], "write restic:PATH");
     check(&["backup", "delete", "x", "--no-wait", "--timeout", "5s"], "cannot be used with");
 }
 

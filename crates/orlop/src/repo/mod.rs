@@ -5,6 +5,7 @@
 mod backup;
 mod browse;
 mod check;
+mod export;
 mod manage;
 mod open;
 mod progress;
@@ -59,12 +60,14 @@ enum Verb {
     Ls(browse::LsArgs),
     /// Write files of a recovery point into a folder, or a volume into an image or a device
     Restore(restore::RestoreArgs),
-    /// Write one file of a recovery point, or a volume, to standard output
+    /// Write one file of a recovery point, a volume, or an archive of a folder to standard output
     Dump(browse::DumpArgs),
     /// Check the repository; ends with 1 when anything is wrong
     Check(check::CheckArgs),
     /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
     Verify(verify::VerifyArgs),
+    /// Write recovery points as snapshots into a restic repository, which restic itself checks and restores
+    Export(export::ExportArgs),
     /// Delete recovery points; the space that only they used is not freed yet
     Forget(manage::ForgetArgs),
 }
@@ -82,6 +85,7 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Dump(args) => browse::dump(&place, &args, format).await,
         Verb::Check(args) => check::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
+        Verb::Export(args) => export::run(&place, &args, format).await,
         Verb::Forget(args) => manage::forget(&place, &args, format).await,
     }
 }
