@@ -127,7 +127,14 @@ fn table(done: &Done) -> String {
     let row = |one: &Exported| {
         let short: String = one.snapshot.chars().take(8).collect();
         if one.existed {
-            return [one.recovery_point.clone(), short, human::dash(), human::dash(), human::dash(), "was there".to_owned()];
+            return [
+                one.recovery_point.clone(),
+                short,
+                human::dash(),
+                human::dash(),
+                human::dash(),
+                "was there".to_owned(),
+            ];
         }
         let (bytes, new) = (human::bytes(one.bytes), human::bytes(one.new_bytes));
         [one.recovery_point.clone(), short, one.files.to_string(), bytes, new, human::bytes(one.stored_bytes)]

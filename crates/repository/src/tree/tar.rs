@@ -55,7 +55,8 @@ pub async fn write_tar(
     let write = move || {
         let entries = look::entries(&repository, &root, &path).boxed();
         let contents = ContentReader::new(&repository);
-        let (builder, moved, summary) = (Builder::new(out), HashMap::new(), TarSummary::default());
+        let (builder, moved, summary) =
+            (Builder::new(Gate { out, shut: false }), HashMap::new(), TarSummary::default());
         Archive { repository, root, part: path, runtime, contents, builder, moved, summary }.write(entries)
     };
     tokio::task::spawn_blocking(write).await?
@@ -68,24 +69,52 @@ struct Archive<W: Write> {
     part: TreePath,
     runtime: Runtime,
     contents: ContentReader,
-    builder: Builder<W>,
+    builder: Builder<Gate<W>>,
     /// Where files are whose first name is not in the part.
     moved: HashMap<TreePath, TreePath>,
     summary: TarSummary,
 }
 
+/// Lets nothing through any more once it was shut.
+struct Gate<W> {
+    out: W,
+    shut: bool,
+}
+
+impl<W: Write> Write for Gate<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.shut { Err(io::ErrorKind::BrokenPipe.into()) } else { self.out.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// What is written, in order.
+type Entries = BoxStream<'static, Result<(TreePath, Entry), Error>>;
+
 /// The records before a header.
 type Records = Vec<(String, Vec<u8>)>;
 
 impl<W: Write> Archive<W> {
-    fn write(mut self, mut entries: BoxStream<'static, Result<(TreePath, Entry), Error>>) -> Result<TarSummary, Error> {
-        let runtime = self.runtime.clone();
-        while let Some((path, entry)) = runtime.block_on(entries.try_next())? {
-            self.entry(&path, &entry)?;
+    fn write(mut self, entries: Entries) -> Result<TarSummary, Error> {
+        if let Err(error) = self.all(entries) {
+            // The builder ends an archive when it is dropped, and what is not whole must not look so.
+            self.builder.get_mut().shut = true;
+            return Err(error);
         }
         let failed = |source| failed(&TreePath::root(), source);
         self.builder.into_inner().and_then(|mut out| out.flush()).map_err(failed)?;
         Ok(self.summary)
+    }
+
+    fn all(&mut self, mut entries: Entries) -> Result<(), Error> {
+        let runtime = self.runtime.clone();
+        while let Some((path, entry)) = runtime.block_on(entries.try_next())? {
+            self.entry(&path, &entry)?;
+        }
+        Ok(())
     }
 
     fn entry(&mut self, path: &TreePath, entry: &Entry) -> Result<(), Error> {

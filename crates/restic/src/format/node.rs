@@ -122,7 +122,7 @@ impl Node {
             subtree: None,
         };
         match kind {
-            NodeKind::File { size, content } => (body.size, body.content) = (*size, Some(content)),
+            NodeKind::File { size, content } => (body.size, body.content) = (*size, Some(&content[..])),
             NodeKind::Directory { subtree } => body.subtree = Some(*subtree),
             NodeKind::Symlink { target } => {
                 body.linktarget = Some(String::from_utf8_lossy(target).into_owned()).filter(|text| !text.is_empty());

@@ -122,14 +122,15 @@ mod tests {
         let header = key.open(&rest[header_at..]).expect("AES works").expect("it opens");
         let second = &pack.blobs[1];
         let expected = [
-            &[1, 33, 0, 0, 0],
-            &Id::of(&raw).as_bytes()[..],
+            &[1, 33, 0, 0, 0][..],
+            Id::of(&raw).as_bytes(),
             &[3],
             &second.length.to_le_bytes(),
             &1000_u32.to_le_bytes(),
             Id::of(&even).as_bytes(),
-        ];
-        assert_eq!(header, expected.concat());
+        ]
+        .concat();
+        assert_eq!(header, expected);
         assert_eq!((second.offset, second.uncompressed_length), (33, Some(1000)));
         assert_eq!(header_at, (second.offset + second.length) as usize);
         let sealed = &rest[second.offset as usize..header_at];

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use scrypt::Params;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::crypto::{Key, random};
 use super::error::{Error, Result};
@@ -38,16 +38,16 @@ pub(super) struct KeyFile {
     data: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
 struct MasterKey {
     mac: MacKey,
-    encrypt: Zeroizing<String>,
+    encrypt: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
 struct MacKey {
-    k: Zeroizing<String>,
-    r: Zeroizing<String>,
+    k: String,
+    r: String,
 }
 
 impl KeyFile {
@@ -56,7 +56,7 @@ impl KeyFile {
         let salt = random::<SALT_LEN>()?;
         let user = derive(password, &salt, LOG_N, R, P).ok_or(Error::Crypto("scrypt"))?;
         let (encrypt, k, r) = master.parts();
-        let text = |bytes: &[u8]| Zeroizing::new(STANDARD.encode(bytes));
+        let text = |bytes: &[u8]| STANDARD.encode(bytes);
         let document = MasterKey { mac: MacKey { k: text(k), r: text(r) }, encrypt: text(encrypt) };
         let plain = serde_json::to_vec(&document).map(Zeroizing::new).map_err(|_| Error::Crypto("JSON"))?;
         let mut data = Vec::new();

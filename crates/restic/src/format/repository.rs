@@ -172,6 +172,8 @@ impl Repository {
 
     /// Makes everything durable that was put, and names it in an index.
     pub fn flush(&mut self) -> Result<()> {
+        // Without the lock, packs that no index names yet may be gone.
+        self.lock.keep(&self.folder, &self.key)?;
         self.write_pack(BlobKind::Data)?;
         self.write_pack(BlobKind::Tree)?;
         self.write_index()
