@@ -86,7 +86,8 @@ impl Builder {
 
     /// Closes the pack, and begins the next one.
     pub(super) fn take(&mut self, key: &Key) -> Result<Pack> {
-        let Self { mut bytes, blobs, .. } = std::mem::replace(self, Self::new(self.kind));
+        let next = Self::new(self.kind);
+        let Self { mut bytes, blobs, .. } = std::mem::replace(self, next);
         let mut header = Vec::with_capacity(blobs.len() * 41);
         for blob in &blobs {
             let tree = u8::from(blob.kind == BlobKind::Tree);

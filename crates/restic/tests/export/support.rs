@@ -136,7 +136,9 @@ impl Place {
     }
 
     pub(crate) fn snapshots(&self) -> Vec<Value> {
-        serde_json::from_str(&self.restic(&["snapshots", "--json"])).unwrap()
+        // Without any it says null.
+        let found: Option<Vec<Value>> = serde_json::from_str(&self.restic(&["snapshots", "--json"])).unwrap();
+        found.unwrap_or_default()
     }
 }
 
@@ -185,6 +187,7 @@ pub(crate) fn described(folder: &Path) -> String {
     let find =
         ["-c", "find . -printf '%y %m %U:%G %s %T@ %n %p -> %l\\n' | sed -E 's/^(d .*:[0-9]+) [0-9]+ /\\1 /' | sort"];
     let devices = ["-c", "find . -type b -o -type c | sort | xargs -r stat -c '%n %t %T'"];
-    let attributes = ["-c", "getfattr -R -h -d -m - . 2>/dev/null | grep -v security.selinux"];
+    let attributes =
+        ["-c", "find . -print0 | sort -z | xargs -0 getfattr -h -d -m - 2>/dev/null | grep -v security.selinux"];
     [&find[..], &devices, &attributes].map(|words| said_by("sh", words, folder)).concat()
 }
