@@ -13,8 +13,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mover", &["repository"]),
     ("nbd", &[]),
     ("operator", &["api", "application", "mover", "repository"]),
-    ("orlop", &["api", "application", "mover", "nbd", "operator", "repository"]),
+    ("orlop", &["api", "application", "mover", "nbd", "operator", "repository", "restic"]),
     ("repository", &[]),
+    ("restic", &["repository"]),
     ("sandbox", &[]),
     ("scenarios", &["api", "sandbox"]),
 ];
@@ -29,6 +30,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("mover", &["kube", "k8s-openapi"]),
     ("nbd", &["kube", "object_store", "axum"]),
     ("repository", &["kube", "k8s-openapi", "axum"]),
+    ("restic", &["kube", "k8s-openapi", "object_store", "reqwest"]),
 ];
 
 struct Member {
@@ -71,6 +73,17 @@ fn crates_use_only_what_lies_below_them() {
     for (name, banned) in BANNED {
         let wrong: Vec<_> = members[*name].normal.iter().filter(|d| banned.contains(&d.as_str())).collect();
         assert!(wrong.is_empty(), "{name} must not use {wrong:?}");
+    }
+}
+
+#[test]
+fn the_format_of_restic_knows_nothing_of_orlop() {
+    let folder = Path::new(&members()["restic"].manifest).with_file_name("src").join("format");
+    for entry in std::fs::read_dir(folder).expect("there is a folder") {
+        let path = entry.expect("list").path();
+        let text = std::fs::read_to_string(&path).expect("read");
+        let uses = ["use ::repository", "repository::", "crate::export"].iter().any(|used| text.contains(used));
+        assert!(!uses || path.ends_with("format/mod.rs"), "{} uses what it must not know", path.display());
     }
 }
 

@@ -35,6 +35,7 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "key", "remove"],
         &["repo", "key", "rotate"],
         &["repo", "key", "erase"],
+        &["repo", "export"],
         &["operator"],
         &["mover"],
     ];
@@ -85,6 +86,7 @@ fn what_cannot_be_understood_ends_with_2_and_names_it() {
     check(&["repo", "check", "--sample", "0"], "it is not more than 0 and at most 100");
     check(&["repo", "check", "--seed", "1"], "--sample");
     check(&["repo", "repair", "--from", "file:///x"], "--from-password-file");
+    check(&["repo", "export", "p", "--to", "/x", "--to-password-file", "f"], "write restic:PATH");
     check(&["backup", "delete", "x", "--no-wait", "--timeout", "5s"], "cannot be used with");
 }
 

@@ -1,10 +1,10 @@
 //! `orlop repo ls` and `dump`: looking into a recovery point without restoring it.
 
-use std::io::ErrorKind;
+use std::io::{BufWriter, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use repository::tree::entry::{Entry, Kind};
@@ -16,9 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::PlaceArgs;
 use super::open::{explain_tree, explain_volume, has_files, map, point, root};
 use super::progress::Show;
+use super::restore::tell;
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
+
+/// Bytes of an archive that are written at once: headers are short, and a pipe takes 64 KiB.
+const ARCHIVE_BUFFER_LEN: usize = 64 << 10;
 
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
@@ -38,11 +42,23 @@ pub(super) struct LsArgs {
 pub(super) struct DumpArgs {
     /// The recovery point, or `latest`
     id: String,
-    /// The file; left out for a volume that was stored as an image, or a stream, of which all is written
+    /// The file, or with `--format tar` a file or a folder, else the top; left out for a volume that was stored as an image, or a stream, of
+    /// which all is written
     path: Option<PathBuf>,
     /// Which volume (namespace/claim) or folder, if there are several
     #[arg(long, value_name = "NAME")]
     volume: Option<String>,
+    /// As what it is written: the bytes of a file, a volume or a stream, or an archive of files with all that is known of them
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "raw")]
+    format: DumpFormat,
+}
+
+/// As what `dump` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DumpFormat {
+    // No documentation comments on these: help would give each a paragraph.
+    Raw,
+    Tar,
 }
 
 /// One file of a listing.
@@ -178,13 +194,16 @@ pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs, format: Format) -> 
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
     let root = root(&point, args.volume.as_deref())?;
+    if args.format == DumpFormat::Tar {
+        return dump_tar(&repository, root, &path.unwrap_or_default()).await;
+    }
     let path = match (map(&repository, root), path) {
         (Some(map), None) => return dump_map(&map, &root.name).await,
         (Some(_), Some(_)) => return has_files(root).map(|()| Exit::Succeeded),
         (None, Some(path)) => path,
         (None, None) => {
             return Err(Error::usage(format!("{} is a folder, and no file in it is named", root.name))
-                .next("orlop repo ls shows what is there"));
+                .next("orlop repo ls shows what is there; --format tar writes all of it"));
         }
     };
     match tree::dump(&repository, &root.table, &path, std::io::stdout()).await {
@@ -192,6 +211,21 @@ pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs, format: Format) -> 
         Err(tree::Error::FileSystem { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(Exit::Succeeded),
         Err(e) => Err(explain_tree(format!("dump {path} of {}", root.name), e)),
         Ok(_) => Ok(Exit::Succeeded),
+    }
+}
+
+/// Writes a folder, or one file, to standard output as an archive.
+async fn dump_tar(repository: &Repository, root: &Root, path: &TreePath) -> Result<Exit> {
+    has_files(root)?;
+    let out = BufWriter::with_capacity(ARCHIVE_BUFFER_LEN, std::io::stdout());
+    let written = tree::write_tar(repository, &root.table, path, out).await;
+    match written {
+        Err(tree::Error::FileSystem { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(Exit::Succeeded),
+        Err(e) => Err(explain_tree(format!("dump {path} of {}", root.name), e)),
+        Ok(summary) => {
+            tell(&root.name, "not whole in the archive", &summary.left_out);
+            Ok(if summary.left_out.is_empty() { Exit::Succeeded } else { Exit::Incomplete })
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod forget;
 mod key;
 mod copy;
 mod diff;
+mod export;
 mod manage;
 mod open;
 mod pin;
@@ -71,7 +72,7 @@ enum Verb {
     Ls(browse::LsArgs),
     /// Write files of a recovery point into a folder, or a volume into an image or a device
     Restore(restore::RestoreArgs),
-    /// Write one file of a recovery point, or a volume, to standard output
+    /// Write one file of a recovery point, a volume, or an archive of a folder to standard output
     Dump(browse::DumpArgs),
     /// Serve volumes that were stored as images, or streams, as read-only block devices over NBD, until it is interrupted
     Serve(serve::ServeArgs),
@@ -86,6 +87,8 @@ enum Verb {
     Diff(diff::DiffArgs),
     /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
     Verify(verify::VerifyArgs),
+    /// Write recovery points as snapshots into a restic repository, which restic itself checks and restores
+    Export(export::ExportArgs),
     /// Delete recovery points, by name or by rules about which to keep; the space that only they used is not freed yet
     Forget(forget::ForgetArgs),
     /// Keep a recovery point from being forgotten
@@ -115,6 +118,7 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Copy(args) => copy::run(&place, &args, format).await,
         Verb::Diff(args) => diff::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
+        Verb::Export(args) => export::run(&place, &args, format).await,
         Verb::Forget(args) => forget::run(&place, &args, format).await,
         Verb::Pin(args) => pin::pin(&place, &args, format).await,
         Verb::Unpin(args) => pin::unpin(&place, &args, format).await,

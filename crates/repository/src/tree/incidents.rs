@@ -25,7 +25,8 @@ pub struct Incident {
 }
 
 impl Incidents {
-    pub(super) fn add(&mut self, path: &TreePath, what: impl Into<String>) {
+    /// Counts one more.
+    pub fn add(&mut self, path: &TreePath, what: impl Into<String>) {
         self.count += 1;
         if self.first.len() < NAMED_PATHS {
             self.first.push(Incident { path: path.to_string(), what: what.into() });

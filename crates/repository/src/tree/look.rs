@@ -79,15 +79,15 @@ fn write_file(
         |source| Error::FileSystem { action: "write the content of", path: PathBuf::from(path.to_string()), source };
     let mut written = 0;
     cache.read_file(runtime, path, file, |offset, bytes| {
-        zeros(&mut out, offset - written).and_then(|()| out.write_all(bytes)).map_err(failed)?;
+        write_zeros(&mut out, offset - written).and_then(|()| out.write_all(bytes)).map_err(failed)?;
         written = offset + bytes.len() as u64;
         Ok::<_, Error>(())
     })?;
-    zeros(&mut out, file.size - written).and_then(|()| out.flush()).map_err(failed)?;
+    write_zeros(&mut out, file.size - written).and_then(|()| out.flush()).map_err(failed)?;
     Ok(file.size)
 }
 
-fn zeros(out: &mut impl Write, mut count: u64) -> io::Result<()> {
+pub(super) fn write_zeros(out: &mut impl Write, mut count: u64) -> io::Result<()> {
     while count > 0 {
         let part = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
         out.write_all(&ZEROS[..part])?;

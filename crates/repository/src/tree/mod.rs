@@ -17,9 +17,11 @@ mod look;
 mod metadata;
 mod names;
 mod path;
+mod read;
 pub mod restore;
 mod source;
 mod stack;
+mod tar;
 pub mod verify;
 mod walk;
 
@@ -32,7 +34,9 @@ pub use self::error::Error;
 pub use self::incidents::{Incident, Incidents, NAMED_PATHS};
 pub use self::look::{dump, entries, entry};
 pub use self::path::TreePath;
+pub use self::read::{ContentReader, EntryReader};
 pub use self::restore::{ExpectedCounts, RestoreOptions, RestoreSummary, restore};
+pub use self::tar::{TarSummary, write_tar};
 pub use self::verify::{VerifyOptions, VerifySummary, verify};
 pub use self::walk::WalkOptions;
 

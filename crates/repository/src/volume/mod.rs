@@ -30,7 +30,7 @@ pub use self::image::image_size;
 pub use self::map::Map;
 pub use self::restore::{RestoreOptions, RestoreSummary, restore};
 pub use self::segment::Segment;
-pub use self::stream::{StreamSummary, read_stream, store_stream};
+pub use self::stream::{StreamSummary, read_stream, store_stream, stretches};
 pub use self::verify::{Difference, VerifySummary, verify};
 
 use crate::ids::BlobRef;

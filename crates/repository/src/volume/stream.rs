@@ -10,7 +10,7 @@ use crate::tree::entry::Extent;
 use crate::writer::Writer;
 use crate::{Counters, Progress};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,6 +110,11 @@ pub async fn read_stream(
     output.flush().await.map_err(failed)?;
     progress.add(Counters { files: 1, bytes: map.size() - at, new_bytes: 0 });
     Ok(())
+}
+
+/// The stretches of a volume or a stream that hold anything, in order: where each begins, and its bytes, verified. The rest is zeros.
+pub fn stretches(map: &Map) -> impl Stream<Item = Result<(u64, Vec<u8>), Error>> + Send + use<> {
+    map.windows().map_ok(|window| (window.start, window.bytes))
 }
 
 async fn write_zeros(output: &mut (impl AsyncWrite + Unpin), len: u64) -> std::io::Result<()> {
