@@ -39,7 +39,7 @@ pub(super) async fn survey(store: &Store) -> Result<Survey> {
     });
     own.extend(store.list(layout::EPOCHS).await?);
     match store.head(layout::CONFIG).await {
-        Ok(size) => own.push(ObjectInfo { name: layout::CONFIG.to_owned(), size }),
+        Ok(size) => own.push(ObjectInfo { name: layout::CONFIG.to_owned(), size, modified: None }),
         Err(error) if error.kind == StoreErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
@@ -72,7 +72,12 @@ impl Survey {
                 self.epochs.insert(epoch);
                 self.small.insert(object.name.clone());
             }
-            ObjectName::Config | ObjectName::Key(_) => _ = self.small.insert(object.name.clone()),
+            ObjectName::Config
+            | ObjectName::Key(_)
+            | ObjectName::Session(_)
+            | ObjectName::Beat(..)
+            | ObjectName::Collection(_)
+            | ObjectName::Collected(_) => _ = self.small.insert(object.name.clone()),
             ObjectName::Foreign => {
                 self.foreign.push(object.name.clone());
                 return;
@@ -101,7 +106,7 @@ impl Survey {
         &self.epochs
     }
 
-    /// Configuration, epochs and keys.
+    /// All others: configuration, epochs, keys, and what sessions and collectors leave.
     pub(super) fn small_objects(&self) -> impl Iterator<Item = &str> {
         self.small.iter().map(String::as_str)
     }

@@ -42,7 +42,7 @@ impl RetryPolicy {
 }
 
 /// The attempts made so far at one request.
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     policy: RetryPolicy,
     made: u32,
 }

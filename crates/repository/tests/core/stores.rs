@@ -3,7 +3,6 @@
 use crate::faults::{EAGER, Fault, Faulty, OpenBook, Request, memory};
 use crate::s3::S3Server;
 use bytes::Bytes;
-use repository::store::ObjectInfo;
 use repository::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};
 
 /// Decides by the number and the kind of a request.
@@ -11,6 +10,10 @@ type Plan = fn(u64, Request) -> Fault;
 
 fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.unwrap_err().kind
+}
+
+fn a_day_ago() -> jiff::Timestamp {
+    jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24)
 }
 
 /// The rules. They hold for the store as its users see it, with retries.
@@ -40,11 +43,15 @@ async fn conforms(store: Store) {
         assert_eq!(store.head(name).await.unwrap_err().kind, StoreErrorKind::NotFound, "{name}");
     }
 
-    let info = |name: &str, size| ObjectInfo { name: name.to_owned(), size };
+    let info = |name: &str, size| (name.to_owned(), size);
+    let list = async |folder: &str| -> Vec<(String, u64)> {
+        store.list(folder).await.unwrap().into_iter().map(|object| (object.name, object.size)).collect()
+    };
     let (a, b, c) = (info("folder/a", 5), info("folder/deep/b", 300_000), info("folder2/c", 0));
-    assert_eq!(store.list("").await.unwrap(), [a.clone(), b.clone(), c]);
-    assert_eq!(store.list("folder/").await.unwrap(), [a, b]);
-    assert_eq!(store.list("nowhere/").await.unwrap(), []);
+    assert_eq!(list("").await, [a.clone(), b.clone(), c]);
+    assert_eq!(list("folder/").await, [a, b]);
+    assert_eq!(list("nowhere/").await, []);
+    assert!(store.list("").await.unwrap().iter().all(|object| object.modified.is_some_and(|time| time > a_day_ago())));
 
     store.delete("folder/a").await.unwrap();
     store.delete("folder/a").await.unwrap();
