@@ -78,7 +78,8 @@ pub(crate) async fn collect(port: Port, rules: Rules, plan: Plan) -> Result<Coll
             return Ok(Collected { state: State::Waiting, waiting, ..Collected::default() });
         }
     }
-    let (collection, resumed) = match begin(&port, rules, &plan).await? {
+    let mut referenced = BTreeSet::new();
+    let (collection, resumed) = match begin(&port, rules, &plan, &mut referenced).await? {
         Begun::Collection { collection, resumed } => (collection, resumed),
         Begun::Over(collected) => return Ok(collected),
     };
@@ -95,10 +96,9 @@ pub(crate) async fn collect(port: Port, rules: Rules, plan: Plan) -> Result<Coll
     }
     let over_before = port.exists(ObjectName::Collected(collection.epoch)).await;
     let seen = look(&port).await;
-    let referenced = match rules.keeps(Rule::MarkAgain) {
-        true => mark(&port, &seen).await.map_err(Refused::Points)?,
-        false => BTreeSet::new(),
-    };
+    if rules.keeps(Rule::MarkAgain) {
+        mark(&port, &seen, &mut referenced).await.map_err(Refused::Points)?;
+    }
     let over = match rules.keeps(Rule::LookAfterListing) {
         true => port.exists(ObjectName::Collected(collection.epoch)).await,
         false => over_before,
@@ -125,55 +125,57 @@ enum Begun {
 }
 
 /// Takes up the collection that is under way, or makes a new one.
-async fn begin(port: &Port, rules: Rules, plan: &Plan) -> Result<Begun, Refused> {
+async fn begin(
+    port: &Port,
+    rules: Rules,
+    plan: &Plan,
+    referenced: &mut BTreeSet<PackId>,
+) -> Result<Begun, Refused> {
     loop {
         let epoch = port.greatest_epoch().await.ok_or(Refused::NoEpoch)?;
         for number in [epoch.saturating_add(1), epoch] {
-            match under_way(port, number, plan).await {
-                UnderWay::Is(collection) => return Ok(Begun::Collection { collection, resumed: true }),
-                UnderWay::No => {}
-                // It was given up. In a dry run, it is as if it had been.
-                UnderWay::Lost => {}
+            if let Some(collection) = under_way(port, number, plan).await {
+                return Ok(Begun::Collection { collection, resumed: true });
             }
         }
-        if let Some(begun) = make(port, rules, plan, epoch).await? {
+        if let Some(begun) = make(port, rules, plan, epoch, referenced).await? {
             return Ok(begun);
         }
     }
-}
-
-enum UnderWay {
-    Is(Collection),
-    No,
-    Lost,
 }
 
 /// Looks whether the collection that opens an epoch is under way.
 ///
 /// One that is damaged or lost is given up: without having deleted anything, that is always allowed, because who deletes looks that it is
 /// not over.
-async fn under_way(port: &Port, number: u64, plan: &Plan) -> UnderWay {
+async fn under_way(port: &Port, number: u64, plan: &Plan) -> Option<Collection> {
     if port.exists(ObjectName::Collected(number)).await {
-        return UnderWay::No;
+        return None;
     }
     match port.read(ObjectName::Collection(number)).await {
-        Ok(Some(Object::Collection(collection))) => return UnderWay::Is(collection),
-        Ok(None) if number <= 1 || !port.exists(ObjectName::Epoch(number)).await => return UnderWay::No,
-        Ok(_) if port.exists(ObjectName::Collected(number)).await => return UnderWay::No,
+        Ok(Some(Object::Collection(collection))) => return Some(collection),
+        Ok(None) if number <= 1 || !port.exists(ObjectName::Epoch(number)).await => return None,
+        Ok(_) if port.exists(ObjectName::Collected(number)).await => return None,
         _ => {}
     }
     if !plan.dry_run {
         port.create(Object::Collected(number)).await;
         port.delete(ObjectName::Collection(number)).await;
     }
-    UnderWay::Lost
+    None
 }
 
 /// Makes a collection of what nothing refers to; none if somebody else was faster, and is done already.
-async fn make(port: &Port, rules: Rules, plan: &Plan, epoch: u64) -> Result<Option<Begun>, Refused> {
+async fn make(
+    port: &Port,
+    rules: Rules,
+    plan: &Plan,
+    epoch: u64,
+    referenced: &mut BTreeSet<PackId>,
+) -> Result<Option<Begun>, Refused> {
     let listed = port.list(Folder::Packs).await;
     let seen = look(port).await;
-    let referenced = mark(port, &seen).await.map_err(Refused::Points)?;
+    mark(port, &seen, referenced).await.map_err(Refused::Points)?;
     let unreferenced = packs(&listed).filter(|pack| pack.id.epoch <= epoch && !referenced.contains(&pack.id));
     let candidates: Vec<_> = unreferenced.take(MAX_CANDIDATES).collect();
     if candidates.is_empty() && nothing_else(port, plan, &seen, epoch).await {
@@ -274,19 +276,23 @@ async fn clean_up(port: &Port, rules: Rules, seen: &Look, up_to: u64, collected:
     let runs: Vec<_> = runs.filter(empty).collect();
     collected.index_runs = runs.len() as u64;
     port.delete_each(runs).await;
-    for (point, strays) in seen.strays.iter().filter(|(point, _)| seen.is_decided(point)) {
+    for (point, strays) in &seen.strays {
+        if !seen.is_decided(point) {
+            continue;
+        }
         let ended = strays.iter().filter(|stray| stray.id.epoch <= up_to).map(|stray| ObjectName::Session(stray.id));
-        port.delete_each(ended).await;
+        port.delete_each(ended.collect()).await;
         if seen.tombstones.contains(point) && !rules.keeps(Rule::TombstoneStays) {
             port.delete(ObjectName::Point(point.clone())).await;
         }
     }
     for (point, sessions) in &seen.void {
-        port.delete_each(sessions.iter().copied().map(ObjectName::Session)).await;
+        port.delete_each(sessions.iter().copied().map(ObjectName::Session).collect()).await;
         port.delete(ObjectName::Point(point.clone())).await;
     }
-    let beats = port.list(Folder::Beats).await.into_iter().map(|beat| beat.name);
-    port.delete_each(beats.filter(|beat| matches!(beat, ObjectName::Beat(id, _) if id.epoch <= up_to))).await;
+    let mut beats: Vec<_> = port.list(Folder::Beats).await.into_iter().map(|beat| beat.name).collect();
+    beats.retain(|beat| matches!(beat, ObjectName::Beat(id, _) if id.epoch <= up_to));
+    port.delete_each(beats).await;
 }
 
 /// Deletes the collections that are over, also those that somebody made who did not know.
@@ -295,5 +301,5 @@ async fn forget_collections(port: &Port) {
     let over = listed.iter().filter(
         |name| matches!(name, ObjectName::Collection(number) if listed.contains(&ObjectName::Collected(*number))),
     );
-    port.delete_each(over.cloned()).await;
+    port.delete_each(over.cloned().collect()).await;
 }

@@ -62,7 +62,8 @@ impl Look {
     async fn sort(&mut self, port: &Port, id: PointId, sessions: Vec<SessionId>) {
         let missing: Vec<_> = sessions.iter().filter(|id| !self.sessions.contains_key(id)).copied().collect();
         let counting = !sessions.is_empty() && (missing.is_empty() || counts(port, &missing).await);
-        if counting { &mut self.counted } else { &mut self.void }.insert(id, sessions);
+        let points = if counting { &mut self.counted } else { &mut self.void };
+        points.insert(id, sessions);
     }
 
     /// Reads the sessions that no point has among its own.
@@ -123,9 +124,10 @@ pub(super) async fn unfinished(
     up_to: u64,
     dead_after: SignedDuration,
 ) -> Vec<Unfinished> {
-    let concerns = |strays: &[Stray]| strays.iter().any(|stray| stray.id.epoch <= up_to);
-    let undecided = look.strays.iter().filter(|(point, strays)| !look.is_decided(point) && concerns(strays));
-    let undecided: Vec<_> = undecided.collect();
+    let mut undecided: Vec<_> = look.strays.iter().collect();
+    undecided.retain(|(point, strays)| {
+        !look.is_decided(point) && strays.iter().any(|stray| stray.id.epoch <= up_to)
+    });
     if undecided.is_empty() {
         return Vec::new();
     }
@@ -161,10 +163,15 @@ async fn last_beats(port: &Port) -> BTreeMap<SessionId, Timestamp> {
     last
 }
 
-/// All packs that the points that count refer to; or the points that cannot be followed, with what is wrong.
-pub(super) async fn mark(port: &Port, look: &Look) -> Result<BTreeSet<PackId>, BTreeMap<PointId, String>> {
+/// Adds all packs that the points that count refer to; or gives the points that cannot be followed, with what is wrong.
+///
+/// What was marked before stays marked: of what points share, a driver tells only the first time.
+pub(super) async fn mark(
+    port: &Port,
+    look: &Look,
+    referenced: &mut BTreeSet<PackId>,
+) -> Result<(), BTreeMap<PointId, String>> {
     let mut unreadable = look.damaged.clone();
-    let mut referenced = BTreeSet::new();
     for (id, sessions) in &look.counted {
         match port.follow(id.clone()).await {
             Ok(Some(packs)) => referenced.extend(packs),
@@ -177,5 +184,5 @@ pub(super) async fn mark(port: &Port, look: &Look) -> Result<BTreeSet<PackId>, B
             }
         }
     }
-    if unreadable.is_empty() { Ok(referenced) } else { Err(unreadable) }
+    if unreadable.is_empty() { Ok(()) } else { Err(unreadable) }
 }

@@ -203,7 +203,7 @@ impl Port {
         }
     }
 
-    pub(super) async fn delete_each(&self, names: impl IntoIterator<Item = ObjectName>) {
+    pub(super) async fn delete_each(&self, names: Vec<ObjectName>) {
         self.each(names.into_iter().map(Operation::Delete).collect()).await;
     }
 

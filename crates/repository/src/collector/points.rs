@@ -69,12 +69,13 @@ pub(crate) async fn forget(port: Port, rules: Rules, id: PointId, now: Timestamp
     if !rules.keeps(Rule::SessionsFirst) {
         port.delete(name.clone()).await;
     }
-    port.delete_each(sessions.iter().copied().map(ObjectName::Session)).await;
+    port.delete_each(sessions.iter().copied().map(ObjectName::Session).collect()).await;
     if !is_tombstone {
         port.delete(name).await;
     }
-    let beats = port.list(Folder::Beats).await.into_iter().map(|beat| beat.name);
-    port.delete_each(beats.filter(|beat| matches!(beat, ObjectName::Beat(id, _) if sessions.contains(id)))).await;
+    let mut beats: Vec<_> = port.list(Folder::Beats).await.into_iter().map(|beat| beat.name).collect();
+    beats.retain(|beat| matches!(beat, ObjectName::Beat(id, _) if sessions.contains(id)));
+    port.delete_each(beats).await;
 }
 
 /// The sessions that say that they work for a point.
