@@ -94,6 +94,8 @@ impl LocationProblem {
                 ErrorKind::AccessDenied => "AccessDenied",
                 ErrorKind::NoSpace => "NoSpace",
                 ErrorKind::Invalid => "InvalidSpec",
+                ErrorKind::Revoked => "Revoked",
+                ErrorKind::Busy => "Busy",
                 ErrorKind::AlreadyExists | ErrorKind::NotFound => "BucketNotFound",
                 ErrorKind::Unreachable | ErrorKind::Interrupted => "Unreachable",
             },

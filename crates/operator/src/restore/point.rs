@@ -371,6 +371,7 @@ mod tests {
             objects: None,
             ledger: None,
             roots: Vec::new(),
+            sessions: Vec::new(),
             packs: Vec::new(),
             stats: Stats::default(),
         };

@@ -8,6 +8,7 @@ mod check;
 mod manage;
 mod open;
 mod progress;
+mod prune;
 mod restore;
 mod verify;
 
@@ -65,8 +66,10 @@ enum Verb {
     Check(check::CheckArgs),
     /// Compare a recovery point with a folder, an image or a device; ends with 1 when anything differs
     Verify(verify::VerifyArgs),
-    /// Delete recovery points; the space that only they used is not freed yet
+    /// Delete recovery points; prune frees the space that only they used
     Forget(manage::ForgetArgs),
+    /// Delete what no recovery point needs; also beside backups that are under way
+    Prune(prune::PruneArgs),
 }
 
 /// Runs the command.
@@ -83,5 +86,6 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Check(args) => check::run(&place, &args, format).await,
         Verb::Verify(args) => verify::run(&place, &args, format).await,
         Verb::Forget(args) => manage::forget(&place, &args, format).await,
+        Verb::Prune(args) => prune::run(&place, &args, format).await,
     }
 }
