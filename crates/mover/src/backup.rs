@@ -64,8 +64,7 @@ impl Run<'_> {
         let writer = self.repository.writer(self.point).await?;
         let parent = self.parent(&writer, parents).await?;
         let progress = LineProgress::new(self.lines, Phase::Store, None);
-        let tree =
-            tree::backup(&writer, self.repository, self.volume, parent.as_ref(), &options, progress).await?;
+        let tree = tree::backup(&writer, self.repository, self.volume, parent.as_ref(), &options, progress).await?;
         let written = writer.finish().await?;
         let total = written.packs.iter().map(|pack| pack.bytes).sum();
         let _read_back = LineProgress::new(self.lines, Phase::ReadBack, Some(total));

@@ -41,7 +41,8 @@ async fn work(job: &Job, lines: &Lines, cancel: &CancellationToken) -> Result<Ou
     let repository = Repository::open(store, &job.passphrase).await?;
     match &job.direction {
         Direction::Backup { point, parents, content } => {
-            let run = backup::Run { repository: &repository, volume: &job.volume, point, parents, content, lines, cancel };
+            let run =
+                backup::Run { repository: &repository, volume: &job.volume, point, parents, content, lines, cancel };
             let backup = run.backup().await?;
             Ok(Outcome::of_backup(backup))
         }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use mover::{Direction, FailureKind, Job, Lines, MARKER_NAME, MESSAGE_BYTES, Outcome, run, run_process};
 use repository::tree::ExpectedCounts;
 use repository::{
-    PackId, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig, TableRef,
+    PackId, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig,
+    TableRef,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

@@ -193,11 +193,14 @@ impl Repository {
         let read: Vec<_> = stream::iter(read.collect::<Vec<_>>()).buffered(READS).collect().await;
         // Listed afterwards, because a session is older than its point.
         let sessions = self.sessions().await?;
-        let entries = read.into_iter().filter_map(|(found, id)| match found {
-            Ok(None) => None,
-            Ok(Some(point)) => point.sessions.iter().all(|id| sessions.contains(id)).then_some(Ok(point)),
-            Err(error) => Some(Err(error)),
-        }.map(|point| PointEntry { id, point }));
+        let entries = read.into_iter().filter_map(|(found, id)| {
+            match found {
+                Ok(None) => None,
+                Ok(Some(point)) => point.sessions.iter().all(|id| sessions.contains(id)).then_some(Ok(point)),
+                Err(error) => Some(Err(error)),
+            }
+            .map(|point| PointEntry { id, point })
+        });
         Ok(entries.collect())
     }
 

@@ -77,17 +77,19 @@ pub(super) fn parse(message: &str) -> Result<Reported, serde_json::Error> {
         None => ("the mover gives no reason".into(), true),
     };
     match outcome.backup {
-        Some(mover::Backup { tree, packs, sessions }) if outcome.ok || !tree.missed.is_empty() => Ok(Reported::Moved(Moved {
-            root: tree.root,
-            files: tree.files,
-            bytes: tree.bytes,
-            new_bytes: tree.new_bytes,
-            changed_while_read: tree.changed_while_read.count,
-            missed: tree.missed.count,
-            first_missed: first(&tree.missed),
-            packs,
-            sessions,
-        })),
+        Some(mover::Backup { tree, packs, sessions }) if outcome.ok || !tree.missed.is_empty() => {
+            Ok(Reported::Moved(Moved {
+                root: tree.root,
+                files: tree.files,
+                bytes: tree.bytes,
+                new_bytes: tree.new_bytes,
+                changed_while_read: tree.changed_while_read.count,
+                missed: tree.missed.count,
+                first_missed: first(&tree.missed),
+                packs,
+                sessions,
+            }))
+        }
         _ => Ok(Reported::Failed { error, retryable }),
     }
 }

@@ -71,8 +71,9 @@ struct Run {
 }
 
 pub(super) async fn run(place: &PlaceArgs, args: &PruneArgs, format: Format) -> Result<Exit> {
-    let dead_after = SignedDuration::try_from(args.dead_after)
-        .map_err(|e| Error::usage(format!("take backups for dead after {}", human::took(args.dead_after))).because(e))?;
+    let dead_after = SignedDuration::try_from(args.dead_after).map_err(|e| {
+        Error::usage(format!("take backups for dead after {}", human::took(args.dead_after))).because(e)
+    })?;
     let repository = place.open().await?;
     let plan = CollectOptions { dead_after, dry_run: true };
     let planned = collect(&repository, &plan, None).await?;
@@ -99,15 +100,17 @@ async fn prune(repository: &Repository, options: CollectOptions, wait: bool) -> 
         drop(show);
         let report = report?;
         let waits = report.state == CollectState::Waiting;
-        all = CollectReport {
-            revoked: all.revoked.into_iter().chain(report.revoked).collect(),
-            ..report
-        };
+        all = CollectReport { revoked: all.revoked.into_iter().chain(report.revoked).collect(), ..report };
         if !(waits && wait) {
             return Ok(all);
         }
         for run in &all.waiting {
-            eprintln!("orlop: waiting for {} on {}, under way since {}", run.point, run.host, human::instant(run.started));
+            eprintln!(
+                "orlop: waiting for {} on {}, under way since {}",
+                run.point,
+                run.host,
+                human::instant(run.started)
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -170,11 +173,18 @@ impl Run {
 
 fn table(pruned: &Pruned) -> String {
     let mut text = String::new();
-    let runs = pruned.revoked.iter().map(|run| (run, "given up")).chain(pruned.waiting.iter().map(|run| (run, "waited for")));
+    let runs =
+        pruned.revoked.iter().map(|run| (run, "given up")).chain(pruned.waiting.iter().map(|run| (run, "waited for")));
     let rows: Vec<_> = runs
         .map(|(run, what)| {
             let seen = run.last_seen.map(human::instant);
-            [run.recovery_point.clone(), run.host.clone(), human::instant(run.started), human::maybe(seen), what.to_owned()]
+            [
+                run.recovery_point.clone(),
+                run.host.clone(),
+                human::instant(run.started),
+                human::maybe(seen),
+                what.to_owned(),
+            ]
         })
         .collect();
     if !rows.is_empty() {

@@ -125,12 +125,7 @@ enum Begun {
 }
 
 /// Takes up the collection that is under way, or makes a new one.
-async fn begin(
-    port: &Port,
-    rules: Rules,
-    plan: &Plan,
-    referenced: &mut BTreeSet<PackId>,
-) -> Result<Begun, Refused> {
+async fn begin(port: &Port, rules: Rules, plan: &Plan, referenced: &mut BTreeSet<PackId>) -> Result<Begun, Refused> {
     loop {
         let epoch = port.greatest_epoch().await.ok_or(Refused::NoEpoch)?;
         for number in [epoch.saturating_add(1), epoch] {
@@ -270,9 +265,7 @@ async fn clean_up(port: &Port, rules: Rules, seen: &Look, up_to: u64, collected:
     let with_packs: BTreeSet<_> =
         packs(&listed).map(|pack| SessionId { epoch: pack.id.epoch, writer: pack.id.writer }).collect();
     let runs = port.list(Folder::Runs).await.into_iter().map(|run| run.name);
-    let empty = |name: &ObjectName| {
-        matches!(name, ObjectName::Run(run) if run.epoch <= up_to && !with_packs.contains(&run.session()))
-    };
+    let empty = |name: &ObjectName| matches!(name, ObjectName::Run(run) if run.epoch <= up_to && !with_packs.contains(&run.session()));
     let runs: Vec<_> = runs.filter(empty).collect();
     collected.index_runs = runs.len() as u64;
     port.delete_each(runs).await;

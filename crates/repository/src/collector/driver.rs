@@ -91,7 +91,9 @@ async fn simple(repo: &Repository, progress: &dyn Progress, operation: Operation
         }
         Operation::Read(name) => read(repo, name).await?,
         Operation::Glance(name) => match read(repo, name).await? {
-            Answer::Found(Object::Point(point)) => Answer::Found(Object::Point(PointRecord { document: None, ..point })),
+            Answer::Found(Object::Point(point)) => {
+                Answer::Found(Object::Point(PointRecord { document: None, ..point }))
+            }
             other => other,
         },
         Operation::Delete(name) => {

@@ -118,16 +118,9 @@ pub(crate) struct Unfinished {
 
 /// The runs without end that have a session up to an epoch. A run lives while any of its sessions does: one may be read back, or wait for
 /// the others, long after it has written its last pack.
-pub(super) async fn unfinished(
-    port: &Port,
-    look: &Look,
-    up_to: u64,
-    dead_after: SignedDuration,
-) -> Vec<Unfinished> {
+pub(super) async fn unfinished(port: &Port, look: &Look, up_to: u64, dead_after: SignedDuration) -> Vec<Unfinished> {
     let mut undecided: Vec<_> = look.strays.iter().collect();
-    undecided.retain(|(point, strays)| {
-        !look.is_decided(point) && strays.iter().any(|stray| stray.id.epoch <= up_to)
-    });
+    undecided.retain(|(point, strays)| !look.is_decided(point) && strays.iter().any(|stray| stray.id.epoch <= up_to));
     if undecided.is_empty() {
         return Vec::new();
     }

@@ -51,7 +51,8 @@ impl Marker {
         while !visits.is_empty() {
             let next = visits.split_off(visits.len().saturating_sub(READS));
             packs.extend(next.iter().map(|visit| visit.blob.pack));
-            let new: Vec<_> = next.into_iter().filter(|visit| self.seen.insert((visit.blob.id, visit.values))).collect();
+            let new: Vec<_> =
+                next.into_iter().filter(|visit| self.seen.insert((visit.blob.id, visit.values))).collect();
             let reads = new.into_iter().map(|visit| async move {
                 table::read_page(repo, &visit.blob, visit.level).await.map(|page| (visit, page))
             });

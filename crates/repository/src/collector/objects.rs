@@ -153,8 +153,8 @@ impl Collection {
         let sealed = fields.bytes(fields.remaining())?;
         let plain = keys.collection(epoch).open(nonce, &bound(epoch), sealed);
         let plain = plain.ok_or_else(|| Malformed::new("it does not open with its key"))?;
-        let read: Self = serde_json::from_slice(&plain)
-            .map_err(|error| Malformed::new(format!("its fields are wrong: {error}")))?;
+        let read: Self =
+            serde_json::from_slice(&plain).map_err(|error| Malformed::new(format!("its fields are wrong: {error}")))?;
         check(version == VERSION && read.version == VERSION && read.epoch == epoch, read)
     }
 }

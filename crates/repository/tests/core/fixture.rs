@@ -5,8 +5,8 @@ use futures::TryStreamExt;
 use repository::table;
 use repository::tree::entry::{Attributes, Content, Entry, Extent, File, Kind};
 use repository::{
-    BlobKind, BlobRef, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, Source, Stats,
-    Store, TableRef, Writer, WrittenPacks,
+    BlobKind, BlobRef, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, Source, Stats, Store,
+    TableRef, Writer, WrittenPacks,
 };
 use std::collections::BTreeMap;
 

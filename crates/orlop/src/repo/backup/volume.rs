@@ -114,8 +114,10 @@ async fn parent_of(
 ) -> Result<Option<(PointId, Root)>> {
     let found = parent(repository, session, args, &image.name, RootKind::Volume).await?;
     match (&args.parent, found) {
-        (Some(id), None) if !has_volume(repository, id, image).await? => Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
-            .next("orlop repo show tells what it has; --name gives the image the name that it has there")),
+        (Some(id), None) if !has_volume(repository, id, image).await? => {
+            Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
+                .next("orlop repo show tells what it has; --name gives the image the name that it has there"))
+        }
         (_, found) => Ok(found),
     }
 }

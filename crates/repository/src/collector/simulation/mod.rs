@@ -310,7 +310,9 @@ fn nothing_is_lost_and_all_garbage_goes() {
     );
     // A world in which nothing happens proves nothing.
     let worlds = usize::try_from(seeds.end - seeds.start).unwrap();
-    assert!(worlds < 100 || (published > 5 * worlds && finished > 2 * worlds && revoked > worlds && deleted > 2 * worlds));
+    assert!(
+        worlds < 100 || (published > 5 * worlds && finished > 2 * worlds && revoked > worlds && deleted > 2 * worlds)
+    );
 }
 
 fn is_noticed(rule: Rule) {

@@ -118,12 +118,13 @@ impl Process {
             }
         };
         for operation in &operations {
-            if let Operation::CreateOnce(Object::Session(session)) | Operation::Create(Object::Session(session)) = operation {
+            if let Operation::CreateOnce(Object::Session(session)) | Operation::Create(Object::Session(session)) =
+                operation
+            {
                 self.sessions.push(session.id());
             }
         }
-        self.pending =
-            operations.into_iter().map(|o| Pending { request: Request::new(o), answer: None }).collect();
+        self.pending = operations.into_iter().map(|o| Pending { request: Request::new(o), answer: None }).collect();
         None
     }
 
