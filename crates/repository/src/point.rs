@@ -14,7 +14,6 @@ use crate::layout::{self, ObjectName};
 use crate::repository::Repository;
 use crate::store::StoreErrorKind;
 use crate::writer::PackInfo;
-use bytes::Bytes;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

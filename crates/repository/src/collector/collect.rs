@@ -9,11 +9,11 @@
 //! 6. `collections/<F+1>-done` says that it is over: the collection itself is deleted by the next one.
 
 use super::look::{Look, Unfinished, look, mark, unfinished};
-use super::machine::{Folder, Object, Port};
+use super::machine::{Folder, Listed, Object, Port};
 use super::objects::{Collection, MAX_CANDIDATES, Tombstone};
 use super::rules::{Rule, Rules};
 use crate::ids::{PackId, PointId, SessionId};
-use crate::layout::ObjectName;
+use crate::layout::{ObjectName, RunId};
 use crate::writer::PackInfo;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,7 +173,10 @@ async fn make(
     mark(port, &seen, referenced).await.map_err(Refused::Points)?;
     let unreferenced = packs(&listed).filter(|pack| pack.id.epoch <= epoch && !referenced.contains(&pack.id));
     let candidates: Vec<_> = unreferenced.take(MAX_CANDIDATES).collect();
-    if candidates.is_empty() && nothing_else(port, plan, &seen, epoch).await {
+    if candidates.is_empty() && nothing_else(port, plan, &seen, epoch, &listed).await {
+        if !plan.dry_run {
+            forget_collections(port).await;
+        }
         let kept = kept(&listed, &[]);
         return Ok(Some(Begun::Over(Collected { state: State::Nothing, kept, ..Collected::default() })));
     }
@@ -191,7 +194,7 @@ async fn make(
 }
 
 /// Whether there is nothing to clean up but packs.
-async fn nothing_else(port: &Port, plan: &Plan, seen: &Look, epoch: u64) -> bool {
+async fn nothing_else(port: &Port, plan: &Plan, seen: &Look, epoch: u64, listed: &[Listed]) -> bool {
     if !seen.void.is_empty() || seen.strays.keys().any(|point| seen.is_decided(point)) {
         return false;
     }
@@ -199,8 +202,22 @@ async fn nothing_else(port: &Port, plan: &Plan, seen: &Look, epoch: u64) -> bool
         return false;
     }
     let living: BTreeSet<_> = seen.strays.values().flatten().map(|stray| stray.id).collect();
+    let runs = port.list(Folder::Runs).await;
+    if empty_runs(&runs, listed, epoch).any(|run| !living.contains(&run.session())) {
+        return false;
+    }
     let beats = port.list(Folder::Beats).await;
     beats.iter().all(|beat| matches!(beat.name, ObjectName::Beat(session, _) if living.contains(&session)))
+}
+
+/// The index runs of epochs up to one whose sessions have no packs any more.
+fn empty_runs<'a>(runs: &'a [Listed], listed: &[Listed], up_to: u64) -> impl Iterator<Item = RunId> + use<'a> {
+    let with_packs: BTreeSet<_> =
+        packs(listed).map(|pack| SessionId { epoch: pack.id.epoch, writer: pack.id.writer }).collect();
+    runs.iter().filter_map(move |object| match object.name {
+        ObjectName::Run(run) if run.epoch <= up_to && !with_packs.contains(&run.session()) => Some(run),
+        _ => None,
+    })
 }
 
 /// Revokes what has been silent for too long; gives what was revoked, and what must be waited for.
@@ -244,7 +261,7 @@ async fn others(port: &Port, plan: &Plan) -> Vec<Unfinished> {
     runs.into_iter().filter(|run| !run.silent).collect()
 }
 
-fn packs(listed: &[super::machine::Listed]) -> impl Iterator<Item = PackInfo> + '_ {
+fn packs(listed: &[Listed]) -> impl Iterator<Item = PackInfo> + '_ {
     listed.iter().filter_map(|object| match object.name {
         ObjectName::Pack(id) => Some(PackInfo { id, bytes: object.bytes }),
         _ => None,
@@ -252,7 +269,7 @@ fn packs(listed: &[super::machine::Listed]) -> impl Iterator<Item = PackInfo> + 
 }
 
 /// How many packs stay, and their bytes.
-fn kept(listed: &[super::machine::Listed], deleted: &[PackInfo]) -> (u64, u64) {
+fn kept(listed: &[Listed], deleted: &[PackInfo]) -> (u64, u64) {
     let deleted: BTreeSet<PackId> = deleted.iter().map(|pack| pack.id).collect();
     let kept = packs(listed).filter(|pack| !deleted.contains(&pack.id));
     kept.fold((0, 0), |(packs, bytes), pack| (packs + 1, bytes + pack.bytes))
@@ -262,11 +279,8 @@ fn kept(listed: &[super::machine::Listed], deleted: &[PackInfo]) -> (u64, u64) {
 async fn clean_up(port: &Port, rules: Rules, seen: &Look, up_to: u64, collected: &mut Collected) {
     let listed = port.list(Folder::Packs).await;
     collected.kept = kept(&listed, &[]);
-    let with_packs: BTreeSet<_> =
-        packs(&listed).map(|pack| SessionId { epoch: pack.id.epoch, writer: pack.id.writer }).collect();
-    let runs = port.list(Folder::Runs).await.into_iter().map(|run| run.name);
-    let empty = |name: &ObjectName| matches!(name, ObjectName::Run(run) if run.epoch <= up_to && !with_packs.contains(&run.session()));
-    let runs: Vec<_> = runs.filter(empty).collect();
+    let runs = port.list(Folder::Runs).await;
+    let runs: Vec<_> = empty_runs(&runs, &listed, up_to).map(ObjectName::Run).collect();
     collected.index_runs = runs.len() as u64;
     port.delete_each(runs).await;
     for (point, strays) in &seen.strays {

@@ -26,6 +26,12 @@ pub struct Heart {
     _beating: Arc<AbortOnDropHandle<()>>,
 }
 
+impl Heart {
+    fn start(repo: Repository, id: SessionId, every: Duration) -> Self {
+        Self { _beating: Arc::new(AbortOnDropHandle::new(tokio::spawn(beat(repo, id, every)))) }
+    }
+}
+
 /// A session that may write.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -48,8 +54,7 @@ impl Session {
         let machine = Machine::new(move |port| begin(port, Rules::default(), wanted));
         let begun = Driver::new(repo, &NoProgress).run(machine).await?;
         let id = begun.map_err(|why| refused(why, point))?;
-        let beating = tokio::spawn(beat(repo.clone(), id));
-        let heart = Heart { _beating: Arc::new(AbortOnDropHandle::new(beating)) };
+        let heart = Heart::start(repo.clone(), id, BEAT_EVERY);
         Ok(Self { id, heart, parents: tokio::sync::Mutex::default() })
     }
 
@@ -107,11 +112,38 @@ fn host() -> String {
 }
 
 /// Gives a sign of life now and then. One that fails is no harm: what is said by it is said by the next.
-async fn beat(repo: Repository, id: SessionId) {
+async fn beat(repo: Repository, id: SessionId, every: Duration) {
     for number in 1.. {
-        tokio::time::sleep(BEAT_EVERY).await;
+        tokio::time::sleep(every).await;
         if let Err(error) = repo.store().put_new(&layout::beat(&id, number), Bytes::new()).await {
             tracing::warn!(%error, session = %id, "a sign of life of the session was not stored");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::WriterId;
+    use crate::secret::Passphrase;
+    use crate::store::{RetryPolicy, StoreConfig};
+
+    #[tokio::test]
+    async fn signs_of_life_come_as_long_as_somebody_keeps_the_heart() {
+        let store = StoreConfig::Memory.open(RetryPolicy::never()).unwrap();
+        let repo = Repository::create(store.clone(), &Passphrase::new("secret")).await.unwrap();
+        let id = SessionId { epoch: 1, writer: WriterId([7; 12]) };
+        let beats = async || store.list(&layout::domain_folder("beats")).await.unwrap().len();
+        let heart = Heart::start(repo, id, Duration::from_millis(1));
+        let kept = heart.clone();
+        drop(heart);
+        while beats().await < 3 {
+            tokio::task::yield_now().await;
+        }
+        let beating = Arc::downgrade(&kept._beating);
+        drop(kept);
+        assert!(beating.upgrade().is_none(), "the task was aborted with the last clone");
+        let first = store.list(&layout::domain_folder("beats")).await.unwrap().remove(0);
+        assert_eq!((first.name, first.size), (layout::beat(&id, 1), 0));
     }
 }

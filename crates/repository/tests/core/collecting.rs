@@ -8,7 +8,6 @@ use repository::{
     CollectOptions, CollectReport, CollectState, Error, ErrorKind, NoProgress, Repository, RetryPolicy, Store,
     StoreConfig, StoreErrorKind,
 };
-use std::time::Duration;
 
 /// Longer than a run may be silent.
 const LONG: SignedDuration = SignedDuration::from_hours(7);
@@ -314,28 +313,16 @@ async fn a_store_that_refuses_nothing_has_one_run_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_session_gives_signs_of_life_until_it_is_dropped() {
+async fn a_sign_of_life_counts_for_its_run() {
     let book = OpenBook::default();
     let repo = fixture::create(book.store()).await;
-    let beats = || book.names().into_iter().filter(|name| name.contains("/beats/")).count();
-    tokio::time::pause();
-    let writer = repo.writer(&point_id("run")).await.unwrap();
-    let wait = Duration::from_secs(16 * 60);
-    tokio::time::sleep(wait).await;
-    assert_eq!(beats(), 1);
-    let written = writer.finish().await.unwrap();
-    tokio::time::sleep(wait).await;
-    assert_eq!(beats(), 2, "what was written is read back, or waits for others");
-    drop(written);
-    tokio::time::sleep(wait * 4).await;
-    assert_eq!(beats(), 2);
-    // A sign of life counts for the run.
+    let written = dead_run(&repo, "run").await.unwrap();
     book.pass(LONG);
-    let last = book.names().into_iter().filter(|name| name.contains("/beats/")).next_back().unwrap();
-    let next = format!("{}ffffffff", last.strip_suffix("00000002").unwrap());
-    repo.store().put_new(&next, bytes::Bytes::new()).await.unwrap();
-    let done = collect(&repo).await;
-    assert!(done.state == CollectState::Nothing && done.revoked.is_empty(), "{done:?}");
+    let beat = |number: u32| format!("domains/default/beats/{}-{number:08x}", written.sessions[0]);
+    repo.store().put_new(&beat(7), bytes::Bytes::new()).await.unwrap();
+    let waits = collect(&repo).await;
+    assert_eq!((waits.state, waits.waiting.len()), (CollectState::Waiting, 1));
     book.pass(LONG);
     assert_eq!(collect(&repo).await.revoked.len(), 1, "without one, it is taken for dead");
+    assert!(!book.names().iter().any(|name| name.contains("/beats/")));
 }

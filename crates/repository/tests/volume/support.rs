@@ -106,7 +106,7 @@ impl World {
     pub(crate) async fn backup(&mut self, disk: &Disk, parent: bool, changes: Option<Changes>) -> VolumeSummary {
         let options = BackupOptions { parent: self.last.filter(|_| parent), changes, cancel: CancellationToken::new() };
         self.count += 1;
-        let id: PointId = format!("point-{}", self.count).parse().unwrap();
+        let id: repository::PointId = format!("point-{}", self.count).parse().unwrap();
         let writer = self.repo.writer(&id).await.unwrap();
         let summary = volume::backup(&writer, &disk.path(), &options, Arc::new(NoProgress)).await.unwrap();
         let written = writer.finish().await.unwrap();

@@ -18,7 +18,7 @@ pub(super) enum End {
     Wrote(PointId, Result<(), NotPublished>),
     /// A run that did not begin.
     NotBegun,
-    Forgot(PointId),
+    Forgot,
     Collected(Result<Collected, Refused>),
 }
 
@@ -149,13 +149,12 @@ impl Process {
         let index = random.below(self.pending.len());
         let pending = &mut self.pending[index];
         let on_its_way = pending.answer.is_none().then(|| pending.request.clone());
-        match &pending.request.operation {
+        if let Operation::CreateOnce(_) = &pending.request.operation {
             // It is not repeated, and nobody knows what became of it.
-            Operation::CreateOnce(_) => pending.answer = Some(Answer::Exists),
-            operation => {
-                pending.request = Request { repeated: true, ..Request::new(operation.clone()) };
-                pending.answer = None;
-            }
+            pending.answer = Some(Answer::Exists);
+        } else {
+            pending.request = pending.request.again();
+            pending.answer = None;
         }
         on_its_way
     }

@@ -34,6 +34,11 @@ impl Request {
     pub(super) fn new(operation: Operation) -> Self {
         Self { operation, repeated: false, listed: None }
     }
+
+    /// The same request, sent once more.
+    pub(super) fn again(&self) -> Self {
+        Self { repeated: true, ..Self::new(self.operation.clone()) }
+    }
 }
 
 impl World {
