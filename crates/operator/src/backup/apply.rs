@@ -188,7 +188,7 @@ async fn start(
     let volume = &gathered.volumes()[index];
     let parents = context.backups.parents(&gathered.uid).unwrap_or_default();
     let content = format!("{}/{}", volume.namespace, volume.claim);
-    let parents = parents.get(&content).map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect());
+    let parents = parents.get(&content).map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect::<Vec<_>>());
     let parents = parents.unwrap_or_default();
     let point = gathered.point_id.clone();
     let job = Job {
