@@ -32,9 +32,11 @@ class Point:
     objects: Table | None
     ledger: Table | None
     roots: list
+    sessions: list
     packs: list
 
 
+SESSION = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}")
 
 
 def parse_point(data, id, keys):
@@ -50,7 +52,7 @@ def parse_point(data, id, keys):
     value = parse_canonical(text)
     require(isinstance(value, dict), "its document is not an object")
     check_version(value.get("version"), "the document")
-    fields_of(value, ["version", "id", "created", "source", "complete", "roots", "packs", "stats"],
+    fields_of(value, ["version", "id", "created", "source", "complete", "roots", "sessions", "packs", "stats"],
               ["objects", "ledger", "tags"], "the document")
     require(value["id"] == id, "its id is not that of its name")
     time_of(value["created"], "created")
@@ -65,13 +67,25 @@ def parse_point(data, id, keys):
     require(isinstance(value["roots"], list) and isinstance(value["packs"], list), "roots or packs are not lists")
     roots = [_parse_root(root) for root in value["roots"]]
     require(len({root.name for root in roots}) == len(roots), "two contents have one name")
+    sessions = _parse_sessions(value["sessions"])
     packs = []
     for pack in value["packs"]:
         fields_of(pack, ["id", "bytes"], [], "packs")
         packs.append((parse_hex(pack["id"], 24, "packs"), number_of(pack["bytes"], "packs", PACK_LIMIT)))
     require(len({pack for pack, _ in packs}) == len(packs), "it names a pack twice")
+    # A pack id holds the epoch and the writer of its session.
+    writers = {f"{int.from_bytes(pack[:8], 'little'):016x}-{pack[8:20].hex()}" for pack, _ in packs}
+    require(writers <= set(sessions), "a pack is of none of its sessions")
     tables = {name: Table.from_json(value[name], name) if name in value else None for name in ("objects", "ledger")}
-    return Point(id, value, tables["objects"], tables["ledger"], roots, packs)
+    return Point(id, value, tables["objects"], tables["ledger"], roots, sessions, packs)
+
+
+def _parse_sessions(value):
+    require(isinstance(value, list) and value, "sessions: there are none")
+    for session in value:
+        require(isinstance(session, str) and SESSION.fullmatch(session), "sessions: it is not the name of one")
+    require(len(set(value)) == len(value), "it names a session twice")
+    return value
 
 
 TAG_TEXT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/=-]{0,62}")

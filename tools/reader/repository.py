@@ -4,7 +4,8 @@ from keys import Keys, parse_configuration, unwrap_master_key
 from packs import BLOB_LIMIT, Pack, Run
 from points import parse_point
 from primitives import Cache, Cursor, Damage, Missing, Unsupported, require
-from store import POINT_LIMIT, SMALL_LIMIT, Folder, Reference, kind_of_name, pack_name
+from sessions import is_tombstone, parse_tombstone
+from store import POINT_LIMIT, SMALL_LIMIT, Folder, Reference, kind_of_name, pack_name, session_name
 
 KEY_LIMIT = 64 * 1024
 VALUE_LIMIT = 8 * 1024 * 1024
@@ -104,10 +105,28 @@ class Repository:
         name = f"domains/default/points/{id}"
         if kind_of_name(name) != "point":
             raise Missing(f"{id} cannot be the id of a recovery point")
-        return parse_point(self.folder.read(name, POINT_LIMIT), id, self.keys)
+        data = self.folder.read(name, POINT_LIMIT)
+        if is_tombstone(data):
+            parse_tombstone(data, id)
+            raise Missing(f"{name} was revoked before it was published")
+        point = parse_point(data, id, self.keys)
+        for session in point.sessions:
+            if not self.folder.has(session_name(session)):
+                raise Missing(f"{name} does not count: {session_name(session)} is not there")
+        return point
 
     def points(self):
-        return [name.rsplit("/", 1)[1] for name in self.of_kind("point")]
+        """The ids of the recovery points that count, and of those that cannot be read."""
+        return [id for id in (name.rsplit("/", 1)[1] for name in self.of_kind("point")) if self._may_count(id)]
+
+    def _may_count(self, id):
+        try:
+            self.point(id)
+        except Missing:
+            return False
+        except (Damage, Unsupported, OSError):
+            pass  # Whoever reads it finds that.
+        return True
 
     # Tables, section 7
 

@@ -46,6 +46,7 @@ class SmallWriter:
         self.writer = os.urandom(12)
         self.begin_pack(0)
         self.listed, self.packs, self.runs = [], [], 0
+        self.session = f"{EPOCH:016x}-{self.writer.hex()}"
         memory, passes, lanes = COST
         wrapping = argon2.low_level.hash_secret_raw(passphrase, salt, passes, memory, lanes, 32,
                                                     argon2.low_level.Type.ID, 0x13)
@@ -59,6 +60,10 @@ class SmallWriter:
             "salt": salt.hex(), "sealed": sealed.hex()}))
         self.put("orlop-repository", checked({
             "format": "orlop-repository", "version": 1, "repository": repository.hex(), "conditionalCreate": True}))
+        # The point that it names is for people; this writer may make several.
+        self.put(f"domains/default/sessions/{self.session}", checked({
+            "format": "orlop-session", "version": 1, "epoch": EPOCH, "writer": self.writer.hex(), "point": "one",
+            "host": "somewhere", "started": "2026-01-02T03:04:05Z"}))
 
     def proven_key(self, fields):
         """Section 4: the proof is made of what is before it."""
@@ -191,7 +196,7 @@ class SmallWriter:
         document = {
             "version": 1, "id": id, "created": "2026-01-02T03:04:05Z", "complete": True, "roots": roots,
             "source": source or {"kind": "paths", "host": "somewhere"},
-            "packs": sorted(self.packs, key=lambda pack: pack["id"]),
+            "sessions": [self.session], "packs": sorted(self.packs, key=lambda pack: pack["id"]),
             "stats": {"objects": 0, "files": 0, "bytes": 0, "newBytes": 0, "storedBytes": 0}}
         for name, table in ("objects", objects), ("ledger", ledger):
             if table:
@@ -202,6 +207,14 @@ class SmallWriter:
         head, nonce = magic + struct.pack("<I", version), os.urandom(12)
         cipher = AESGCM(derive("recovery point", self.data + id.encode()))
         self.put(f"domains/default/points/{id}", head + nonce + cipher.encrypt(nonce, text, head + id.encode()))
+
+
+    # Collections, section 10
+
+    def put_collection(self, epoch, text):
+        head, nonce, place = b"ORLOPCOL" + struct.pack("<I", 1), os.urandom(12), struct.pack("<Q", epoch)
+        cipher = AESGCM(derive("collection", self.data + place))
+        self.put(f"domains/default/collections/{epoch:016x}", head + nonce + cipher.encrypt(nonce, text, head + place))
 
 
 def table_json(table):

@@ -13,6 +13,7 @@ SMALL_LIMIT = 16 * 1024  # Checked JSON.
 PACK_LIMIT = 64 * 1024 * 1024
 RUN_LIMIT = 32 * 1024 * 1024
 POINT_LIMIT = 128 * 1024 * 1024
+COLLECTION_LIMIT = 128 * 1024 * 1024
 HEIGHT_LIMIT = 24
 
 # Section 1. A pack lies in the folder of the first byte of its writer; anywhere else it is a foreign object.
@@ -26,11 +27,19 @@ NAMES = {kind: re.compile(pattern) for kind, pattern in {
     "point": r"domains/default/points/[a-z0-9-]{1,63}",
     "pin": r"domains/default/pins/[a-z0-9-]{1,63}",
     "repair": r"domains/default/repairs/[0-9a-f]{24}",
+    "session": r"domains/default/sessions/[0-9a-f]{16}-[0-9a-f]{24}",
+    "beat": r"domains/default/beats/[0-9a-f]{16}-[0-9a-f]{24}-[0-9a-f]{8}",
+    "collection": r"domains/default/collections/[0-9a-f]{16}",
+    "collected": r"domains/default/collections/[0-9a-f]{16}-done",
 }.items()}
 
 
 def kind_of_name(name):
     return next((kind for kind, pattern in NAMES.items() if pattern.fullmatch(name)), None)
+
+
+def session_name(session):
+    return f"domains/default/sessions/{session}"
 
 
 def pack_name(pack):

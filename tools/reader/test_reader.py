@@ -483,7 +483,7 @@ def flip_everywhere(case, every):
                 unnoticed.append(offset)
             flip(path, offset)
         case.assertEqual(unnoticed, [], path)
-    case.assertEqual(kinds, {"configuration", "epoch", "key", "pack", "run", "point"})
+    case.assertEqual(kinds, {"configuration", "epoch", "key", "pack", "run", "point", "session"})
     case.succeed("check")
 
 
@@ -636,6 +636,41 @@ class Small(Case):
                     self.assertEqual(self.read("check")[0], 1)
                     (self.folder / "away").rename(path)
         self.succeed("check")
+
+    def test_points_count_only_with_their_sessions(self):
+        """Section 10: a point is void when one of its sessions is gone; a tombstone is no point."""
+        self.publish(self.writer.root("/s", "stream", extents_table(self.writer, []), 0))
+        session = self.repository / store.session_name(self.writer.session)
+        session.rename(self.folder / "away")
+        self.assertEqual(self.succeed("list"), "")
+        self.refuse("does not count", "restore", "one", self.folder / "target")
+        self.succeed("check")
+        (self.folder / "away").rename(session)
+        self.assertIn("one", self.succeed("list"))
+        tombstone = small_writer.checked({
+            "format": "orlop-revoked", "version": 1, "point": "two", "revoked": "2026-01-02T03:04:05Z"})
+        self.writer.put("domains/default/points/two", tombstone)
+        self.assertNotIn("two", self.succeed("list"))
+        self.refuse("was revoked", "restore", "two", self.folder / "target")
+        self.succeed("check")
+        self.writer.put("domains/default/points/three", tombstone)
+        self.refuse("its id is not", "check")
+
+    def test_what_collectors_leave(self):
+        """Section 10: collections, that they are over, and signs of life."""
+        session = self.writer.session
+        self.publish(self.writer.root("/s", "stream", extents_table(self.writer, []), 0))
+        self.writer.put(f"domains/default/beats/{session}-00000001", b"")
+        self.writer.put(f"domains/default/collections/{2:016x}-done", small_writer.checked({
+            "format": "orlop-collected", "version": 1, "epoch": 2}))
+        document = {"version": 1, "epoch": 3, "points": ["one"], "candidates": [{"id": "0" * 48, "bytes": 5}]}
+        self.writer.put_collection(3, small_writer.canonical(document))
+        self.assertIn("0 foreign", self.succeed("check"))
+        self.writer.put_collection(4, small_writer.canonical(document))
+        self.refuse("its epoch is not", "check")
+        (self.repository / f"domains/default/collections/{4:016x}").unlink()
+        (self.repository / f"domains/default/beats/{session}-00000001").write_bytes(b"x")
+        self.refuse("not a file of at most 0 bytes", "check")
 
     def test_what_damage_hits(self):
         """Section 12: a damaged blob hits those that refer to it; a damaged header all that need the pack."""
@@ -1085,6 +1120,8 @@ class Small(Case):
             "characters that no tag has": text(tags=["a b"]), "tags: one has": text(tags=[5]),
             "in order, each once": text(tags=["b", "a"]), "tags: they are not": text(tags=["a", "a"]),
             "tags: it is not a list of 1 to 32": text(tags=[f"t{number:02}" for number in range(33)]),
+            "sessions: there are none": text(sessions=[]), "names a session twice": text(sessions=good["sessions"] * 2),
+            "not the name of one": text(sessions=["x"]), "of none of its sessions": text(sessions=["0" * 16 + "-" + "0" * 24]),
             "lowercase": text(packs=[{"id": "A" * 48, "bytes": 1}]),
             "one spelling": text().replace(b":", b": ", 1),
             "twice": text().replace(b'"version":1', b'"version":1,"version":1'),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use repository::tree::ExpectedCounts;
-use repository::{Passphrase, StoreConfig, TableRef};
+use repository::{Passphrase, PointId, StoreConfig, TableRef};
 use serde::{Deserialize, Serialize};
 
 /// One volume to move. It carries credentials, so it comes from a file mounted from a Secret.
@@ -23,9 +23,13 @@ pub struct Job {
 pub enum Direction {
     /// Stores the volume.
     Backup {
-        /// The tree of the same volume in an earlier recovery point; what is unchanged since is not read.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        parent: Option<TableRef>,
+        /// The recovery point that the run makes.
+        point: PointId,
+        /// Earlier recovery points that have the same volume, the best first; what is unchanged since is not read. The first is
+        /// used that may be, which the repository decides.
+        parents: Vec<PointId>,
+        /// The name of the volume in them.
+        content: String,
     },
     /// Fills the volume, which must be empty or hold what an interrupted restore of the same tree left.
     Restore { root: TableRef, expected: ExpectedCounts },

@@ -1,7 +1,7 @@
 //! What became of a job.
 
-use repository::TableRef;
 use repository::tree::{Incidents, RestoreSummary, TreeSummary};
+use repository::{SessionId, TableRef};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Error, Failure};
@@ -34,6 +34,8 @@ pub struct Outcome {
 pub struct Backup {
     pub tree: TreeSummary,
     pub packs: PackList,
+    /// The sessions that wrote them; the recovery point must name them.
+    pub sessions: Vec<SessionId>,
 }
 
 /// What a restore filled in, and what the comparison with the repository found.
@@ -174,8 +176,9 @@ mod tests {
             parent_lost: Some("lost ".repeat(1000)),
         };
         let listed = vec![PackInfo { id: pack, bytes: u64::MAX }; 8];
+        let sessions = vec![SessionId { epoch: u64::MAX, writer: pack.writer }; 2];
         let packs = PackList { count: u64::MAX, bytes: u64::MAX, listed, table: Some(root) };
-        let outcome = Outcome { seconds: 123_456.789, ..Outcome::of_backup(Backup { tree, packs }) };
+        let outcome = Outcome { seconds: 123_456.789, ..Outcome::of_backup(Backup { tree, packs, sessions }) };
         assert!(!outcome.ok);
         let text = outcome.to_message();
         assert!(text.len() <= MESSAGE_BYTES, "{} bytes", text.len());

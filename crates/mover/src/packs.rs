@@ -1,7 +1,7 @@
 //! The packs that a mover wrote, in a form that fits into a termination message.
 
 use futures::TryStreamExt;
-use repository::{Fields, Malformed, PackId, PackInfo, Repository, TableRef, table};
+use repository::{Fields, Malformed, PackId, PackInfo, PointId, Repository, SessionId, TableRef, table};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Error;
@@ -27,21 +27,26 @@ pub struct PackList {
 }
 
 impl PackList {
-    /// Makes the list; stores what is too long for it.
-    pub(crate) async fn store(repository: &Repository, mut packs: Vec<PackInfo>) -> Result<Self, Error> {
+    /// Makes the list; stores what is too long for it, in a session of its own, which it gives.
+    pub(crate) async fn store(
+        repository: &Repository,
+        point: &PointId,
+        mut packs: Vec<PackInfo>,
+    ) -> Result<(Self, Option<SessionId>), Error> {
         if packs.len() <= LISTED_PACKS {
-            return Ok(Self::of(packs.iter(), None, packs.clone()));
+            return Ok((Self::of(packs.iter(), None, packs.clone()), None));
         }
         packs.sort_by_key(|pack| pack.id.encode());
-        let writer = repository.writer().await?;
+        let writer = repository.writer(point).await?;
         let mut table = table::Builder::new(&writer);
         for pack in &packs {
             table.push(&pack.id.encode(), &pack.bytes.to_le_bytes()).await?;
         }
         let table = table.finish().await?;
-        let written = writer.finish().await?.packs;
-        repository.verify_packs(&written).await?;
-        Ok(Self::of(packs.iter().chain(&written), Some(table), written.clone()))
+        let written = writer.finish().await?;
+        repository.verify_packs(&written.packs).await?;
+        let list = Self::of(packs.iter().chain(&written.packs), Some(table), written.packs.clone());
+        Ok((list, Some(written.session)))
     }
 
     fn of<'a>(packs: impl Iterator<Item = &'a PackInfo>, table: Option<TableRef>, listed: Vec<PackInfo>) -> Self {
@@ -81,7 +86,9 @@ mod tests {
         };
         for count in [0, 1, 8, 9, 5_000] {
             let packs: Vec<_> = (0..count).map(pack).collect();
-            let list = PackList::store(&repository, packs.clone()).await.unwrap();
+            let point = "run".parse().unwrap();
+            let (list, session) = PackList::store(&repository, &point, packs.clone()).await.unwrap();
+            assert_eq!(session.is_some(), count > 8, "{count}");
             assert_eq!(list.table.is_some(), count > 8, "{count}");
             assert!(serde_json::to_string(&list).unwrap().len() < 2_000, "{count}");
             let mut read = list.read(&repository).await.unwrap();

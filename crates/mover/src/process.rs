@@ -40,8 +40,10 @@ async fn work(job: &Job, lines: &Lines, cancel: &CancellationToken) -> Result<Ou
     let store = job.store.open(RetryPolicy::default())?;
     let repository = Repository::open(store, &job.passphrase).await?;
     match &job.direction {
-        Direction::Backup { parent } => {
-            let backup = backup::backup(&repository, &job.volume, parent.as_ref(), lines, cancel).await?;
+        Direction::Backup { point, parents, content } => {
+            let run =
+                backup::Run { repository: &repository, volume: &job.volume, point, parents, content, lines, cancel };
+            let backup = run.backup().await?;
             Ok(Outcome::of_backup(backup))
         }
         Direction::Restore { root, expected } => {

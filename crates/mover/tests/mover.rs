@@ -10,13 +10,26 @@ use std::sync::{Arc, Mutex};
 
 use mover::{Direction, FailureKind, Job, Lines, MARKER_NAME, MESSAGE_BYTES, Outcome, run, run_process};
 use repository::tree::ExpectedCounts;
-use repository::{PackId, Passphrase, Repository, RetryPolicy, StoreConfig, TableRef};
+use repository::{
+    PackId, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig,
+    TableRef,
+};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+/// The name of the volume in recovery points.
+const CONTENT: &str = "shop/data";
+
+/// A backup without a parent.
+fn first_backup() -> Direction {
+    Direction::Backup { point: "run".parse().unwrap(), parents: Vec::new(), content: CONTENT.to_owned() }
+}
 
 /// A folder with a repository, and with volumes that are folders beside it.
 struct World {
     home: TempDir,
+    /// The recovery points that backups were made for, by what they stored.
+    runs: Mutex<Vec<(Option<TableRef>, PointId)>>,
 }
 
 /// Where the lines of a mover go.
@@ -47,7 +60,7 @@ impl World {
         let store = StoreConfig::FileSystem { path: home.path().join("store") };
         let store = store.open(RetryPolicy::default()).unwrap();
         Repository::create(store, &Passphrase::new("secret")).await.unwrap();
-        Self { home }
+        Self { home, runs: Mutex::default() }
     }
 
     /// A volume with these files, made if it is not there.
@@ -71,8 +84,53 @@ impl World {
         Job { store, passphrase: Passphrase::new("secret"), volume, direction }
     }
 
-    async fn backup(&self, volume: PathBuf, parent: Option<TableRef>) -> Outcome {
-        run_quietly(&self.job(volume, Direction::Backup { parent })).await
+    /// Makes a backup, with an earlier one as its parent, which is published for that.
+    async fn backup(&self, volume: PathBuf, parent: Option<&Outcome>) -> Outcome {
+        let parents = match parent {
+            Some(parent) => vec![self.publish(parent).await],
+            None => Vec::new(),
+        };
+        let point: PointId = format!("run-{}", self.runs.lock().unwrap().len()).parse().unwrap();
+        let direction = Direction::Backup { point: point.clone(), parents, content: CONTENT.to_owned() };
+        let outcome = run_quietly(&self.job(volume, direction)).await;
+        self.runs.lock().unwrap().push((outcome.root(), point));
+        outcome
+    }
+
+    async fn publish(&self, outcome: &Outcome) -> PointId {
+        let stored = outcome.backup.clone().unwrap();
+        let runs = self.runs.lock().unwrap().clone();
+        let (_, id) = runs.into_iter().find(|(root, _)| *root == outcome.root()).unwrap();
+        let store = StoreConfig::FileSystem { path: self.home.path().join("store") };
+        let store = store.open(RetryPolicy::default()).unwrap();
+        let repository = Repository::open(store, &Passphrase::new("secret")).await.unwrap();
+        let time = "2026-11-22T10:00:00Z".parse().unwrap();
+        let root = Root {
+            name: CONTENT.to_owned(),
+            kind: RootKind::Tree,
+            table: stored.tree.root,
+            files: stored.tree.files,
+            bytes: stored.tree.bytes,
+            changed_while_read: 0,
+            started: time,
+            finished: time,
+            claim: None,
+        };
+        let point = RecoveryPoint {
+            version: RecoveryPoint::VERSION,
+            id: id.clone(),
+            created: time,
+            source: Source::Paths { host: "ship".to_owned() },
+            complete: true,
+            objects: None,
+            ledger: None,
+            roots: vec![root],
+            sessions: stored.sessions,
+            packs: stored.packs.read(&repository).await.unwrap(),
+            stats: Stats::default(),
+        };
+        repository.publish(&point).await.unwrap();
+        id
     }
 
     async fn restore(&self, volume: PathBuf, stored: &Outcome) -> Outcome {
@@ -165,7 +223,7 @@ async fn an_increment_stores_what_changed() {
     let volume = world.volume("volume", &[("large", &noise(8 << 20)), ("small", b"1")]);
     let first = world.backup(volume.clone(), None).await;
     fs::write(volume.join("data/small"), "2").unwrap();
-    let second = world.backup(volume, first.root()).await;
+    let second = world.backup(volume, Some(&first)).await;
     let tree = second.backup.unwrap().tree;
     assert!(tree.new_bytes < 10_000, "{tree:?}");
     assert_eq!(tree.files, 2);
@@ -184,7 +242,7 @@ async fn an_increment_on_what_is_gone_is_stored_whole() {
     fs::write(volume.join("data/small"), "2").unwrap();
     let pack = |id: &PackId| world.home.path().join(format!("store/domains/default/packs/{:02x}/{id}", id.writer.0[0]));
     fs::remove_file(pack(&listed[0].id)).unwrap();
-    let second = world.backup(volume, first.root()).await;
+    let second = world.backup(volume, Some(&first)).await;
     assert!(second.ok, "{second:?}");
     let tree = &second.backup.as_ref().unwrap().tree;
     assert!(tree.parent_lost.as_ref().is_some_and(|why| why.contains("missing")), "{tree:?}");
@@ -205,7 +263,7 @@ async fn a_damaged_page_of_the_parent_is_not_handed_on() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[root.offset as usize + 5] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let second = world.backup(volume, first.root()).await;
+    let second = world.backup(volume, Some(&first)).await;
     assert!(second.ok, "{second:?}");
     assert_ne!(second.root().unwrap().root.pack, root.pack);
     let filled = world.restore(world.empty("target"), &second).await;
@@ -224,7 +282,7 @@ async fn failures_are_told_apart() {
         let failure = outcome.failure.unwrap();
         assert_eq!((outcome.ok, failure.kind, failure.retryable), (false, expected, retryable), "{}", failure.error);
     };
-    let backup = Direction::Backup { parent: None };
+    let backup = first_backup();
     check(&|job| job.passphrase = Passphrase::new("wrong"), backup.clone(), FailureKind::WrongPassphrase, false).await;
     let elsewhere = StoreConfig::FileSystem { path: world.empty("no-repository") };
     check(&|job| job.store = elsewhere.clone(), backup.clone(), FailureKind::NotARepository, false).await;
@@ -247,7 +305,7 @@ async fn failures_are_told_apart() {
 async fn a_process_leaves_its_outcome_in_the_message_and_the_last_line() {
     let world = World::new().await;
     let volume = world.volume("volume", &[("a", b"1")]);
-    let job = world.job(volume, Direction::Backup { parent: None });
+    let job = world.job(volume, first_backup());
     let (job_file, message) = (world.home.path().join("job"), world.home.path().join("message"));
     let check = async |job: Vec<u8>, expected: ExitCode, expected_kind: Option<FailureKind>| {
         fs::write(&job_file, job).unwrap();
@@ -294,7 +352,7 @@ async fn sigterm_ends_the_work_with_an_outcome() {
     for index in 0..6 {
         fs::write(volume.join(format!("data/{index}")), &content[index..]).unwrap();
     }
-    let job = world.job(volume, Direction::Backup { parent: None });
+    let job = world.job(volume, first_backup());
     let (job_file, message) = (world.home.path().join("job"), world.home.path().join("message"));
     fs::write(&job_file, serde_json::to_vec(&job).unwrap()).unwrap();
     let code = run_process(&job_file, &message, Lines::new(TerminateAtFirstLine { sent: false })).await;

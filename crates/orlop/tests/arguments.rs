@@ -21,6 +21,7 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "backup"],
         &["repo", "restore"],
         &["repo", "check"],
+        &["repo", "prune"],
         &["repo", "verify"],
         &["repo", "repair"],
         &["repo", "copy"],

@@ -477,6 +477,31 @@ fn dry_runs_change_nothing() {
 }
 
 #[test]
+fn what_is_forgotten_is_pruned_and_that_is_said_before() {
+    let place = Place::new();
+    place.fill();
+    place.backup(&["--id", "kept"]);
+    let packs = || {
+        let folders = fs::read_dir(place.path("repository/domains/default/packs")).expect("packs").flatten();
+        folders.flat_map(|folder| fs::read_dir(folder.path()).expect("a folder")).count()
+    };
+    assert!(place.run(&["prune"]).good().starts_with("Nothing is to be freed.\n"));
+    place.backup(&["--id", "gone", "--no-parent"]);
+    place.run(&["forget", "gone"]).good();
+    let before = packs();
+    let would = place.run(&["prune", "--dry-run", "-o", "json"]).json();
+    assert_eq!((&would["state"], &would["packs"], packs()), (&Value::from("finished"), &Value::from(1), before));
+    let done = place.run(&["prune", "-o", "json"]).ended(0).says("orlop: 1 pack of ");
+    assert_eq!(packs(), before - 1);
+    let done: Value = serde_json::from_str(&done.stdout).expect("standard output is JSON");
+    assert_eq!((&done["bytes"], &done["keptPacks"]), (&would["bytes"], &Value::from(before - 1)));
+    assert_eq!(done["waiting"], serde_json::json!([]));
+    place.run(&["check", "--read-data"]).good();
+    place.run(&["prune", "--dead-after", "soon"]).ended(2).says("is not a time");
+    place.run(&["prune", "--wait", "--dry-run"]).ended(2);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_makes_the_recovery_point_incomplete() {
     let place = Place::new();
     place.fill();

@@ -86,6 +86,26 @@ pub enum Error {
         /// Why it is pinned.
         reason: String,
     },
+    /// A recovery point that was to be published never will be: a collector took the run for dead, or it was forgotten.
+    #[error("recovery point {id} was revoked: it will never be published")]
+    Revoked {
+        /// Its name.
+        id: PointId,
+    },
+    /// The store allows but one run at a time, and there is another.
+    #[error("the run for recovery point {id} on {host} is under way, and this store allows but one at a time")]
+    Busy {
+        /// What the other works for.
+        id: PointId,
+        /// Where it runs.
+        host: String,
+    },
+    /// Nothing was deleted, because it is not known what is needed.
+    #[error("nothing was deleted, because {what}")]
+    NotCollected {
+        /// Why it is not known.
+        what: String,
+    },
     /// The caller asked for something that the format does not allow.
     #[error("{0}")]
     Invalid(String),
@@ -111,6 +131,10 @@ pub enum ErrorKind {
     NotARepository,
     /// There is a repository, or a recovery point, where there should be none.
     AlreadyExists,
+    /// A run was given up by a collector.
+    Revoked,
+    /// Another run is under way, and there must be but one.
+    Busy,
     /// The passphrase, or the key of the key management service, opens nothing.
     WrongPassphrase,
     /// Written by a newer program.
@@ -147,7 +171,11 @@ impl Error {
             Self::AlreadyExists { .. } | Self::PointExists { .. } => ErrorKind::AlreadyExists,
             Self::WrongPassphrase { .. } => ErrorKind::WrongPassphrase,
             Self::Newer { .. } => ErrorKind::Newer,
-            Self::Damaged { .. } | Self::Missing { .. } | Self::NoKeys { .. } => ErrorKind::Damaged,
+            Self::Revoked { .. } => ErrorKind::Revoked,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Damaged { .. } | Self::Missing { .. } | Self::NoKeys { .. } | Self::NotCollected { .. } => {
+                ErrorKind::Damaged
+            }
             Self::Key(error) => error.kind(),
             Self::NoSuchPoint { .. } => ErrorKind::NotFound,
             Self::Pinned { .. } => ErrorKind::Pinned,
@@ -175,7 +203,7 @@ impl Error {
 
     /// Whether the same request may succeed later without anybody doing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Interrupted)
+        matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Interrupted | ErrorKind::Busy)
     }
 
     /// What its reader can do about it.
@@ -183,9 +211,16 @@ impl Error {
         match self {
             Self::Key(error) => return error.guidance(),
             Self::NoKeys { .. } => return "put the objects of its keys back from a copy of the store, if there is one",
+            Self::NotCollected { .. } => {
+                return "run `orlop repo check` to see what is damaged; restore what is named from a copy, or forget it";
+            }
             _ => {}
         }
         match self.kind() {
+            ErrorKind::Revoked => {
+                "run the backup again, under a new name; if it was alive, prune with a longer --dead-after"
+            }
+            ErrorKind::Busy => "wait until the other run has ended, then try again",
             ErrorKind::NotARepository => "check the path or the bucket and its prefix, or create the repository first",
             ErrorKind::AlreadyExists => "use what is there, or choose another name",
             ErrorKind::WrongPassphrase => {

@@ -89,6 +89,50 @@ byte_id! {
     KeyId, 16
 }
 
+/// One writing session as the store names it: the epoch that it began in, and its writer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId {
+    /// The epoch.
+    pub epoch: u64,
+    /// The writer.
+    pub writer: WriterId,
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.epoch, self.writer)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+impl std::str::FromStr for SessionId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let parsed = text.split_once('-').and_then(|(epoch, writer)| {
+            Some(Self { epoch: from_hex::<8>(epoch).map(u64::from_be_bytes)?, writer: writer.parse().ok()? })
+        });
+        parsed.ok_or_else(|| Malformed::new(format!("{text:?} is not the name of a session")))
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// One pack: the epoch that the session started in, the session, and a number within it.
 ///
 /// Never used twice, because the key that seals a pack is derived from it.

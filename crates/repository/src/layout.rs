@@ -1,7 +1,7 @@
 //! The names of all objects of a repository.
 
 use crate::codec::from_hex;
-use crate::ids::{KeyId, PackId, PointId, WriterId};
+use crate::ids::{KeyId, PackId, PointId, SessionId, WriterId};
 
 /// The object that makes a place a repository.
 pub(crate) const CONFIG: &str = "orlop-repository";
@@ -23,7 +23,7 @@ pub(crate) struct RunId {
 }
 
 /// What an object is, by its name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ObjectName {
     Config,
     Epoch(u64),
@@ -32,16 +32,41 @@ pub(crate) enum ObjectName {
     Removal(KeyId, KeyId),
     Pack(PackId),
     Run(RunId),
+    /// A recovery point, or the tombstone that says that there will be none of this name.
     Point(PointId),
     Pin(PointId),
     /// The mark of a session that repaired something.
     Repair(WriterId),
+    Session(SessionId),
+    /// A sign of life of a session.
+    Beat(SessionId, u32),
+    /// The collection that ends the epoch before.
+    Collection(u64),
+    /// That this collection is over.
+    Collected(u64),
     /// Not a name that a repository gives.
     Foreign,
 }
 
 pub(crate) fn epoch(epoch: u64) -> String {
     format!("{EPOCHS}{epoch:016x}")
+}
+
+/// The name of any object of a repository; none for a foreign one.
+pub(crate) fn name(object: &ObjectName) -> Option<String> {
+    Some(match object {
+        ObjectName::Config => CONFIG.to_owned(),
+        ObjectName::Epoch(number) => epoch(*number),
+        ObjectName::Key(id) => key(id),
+        ObjectName::Pack(id) => pack(id),
+        ObjectName::Run(id) => run(id),
+        ObjectName::Point(id) => point(id),
+        ObjectName::Session(id) => session(id),
+        ObjectName::Beat(id, number) => beat(id, *number),
+        ObjectName::Collection(epoch) => collection(*epoch),
+        ObjectName::Collected(epoch) => collected(*epoch),
+        ObjectName::Foreign => return None,
+    })
 }
 
 pub(crate) fn domain_folder(folder: &str) -> String {
@@ -76,6 +101,22 @@ pub(crate) fn pin(id: &PointId) -> String {
 
 pub(crate) fn repair(writer: &WriterId) -> String {
     format!("domains/{DOMAIN}/repairs/{writer}")
+}
+
+pub(crate) fn session(id: &SessionId) -> String {
+    format!("domains/{DOMAIN}/sessions/{id}")
+}
+
+pub(crate) fn beat(id: &SessionId, number: u32) -> String {
+    format!("domains/{DOMAIN}/beats/{id}-{number:08x}")
+}
+
+pub(crate) fn collection(epoch: u64) -> String {
+    format!("domains/{DOMAIN}/collections/{epoch:016x}")
+}
+
+pub(crate) fn collected(epoch: u64) -> String {
+    format!("domains/{DOMAIN}/collections/{epoch:016x}-done")
 }
 
 /// Tells what an object is; a name counts only in the one spelling that is written.
@@ -120,6 +161,15 @@ fn parse_in_domain(name: &str) -> Option<ObjectName> {
         "points" => rest.parse().ok().map(ObjectName::Point),
         "pins" => rest.parse().ok().map(ObjectName::Pin),
         "repairs" => rest.parse().ok().map(ObjectName::Repair),
+        "sessions" => rest.parse().ok().map(ObjectName::Session),
+        "beats" => {
+            let (session, number) = rest.rsplit_once('-')?;
+            Some(ObjectName::Beat(session.parse().ok()?, from_hex::<4>(number).map(u32::from_be_bytes)?))
+        }
+        "collections" => match rest.strip_suffix("-done") {
+            Some(epoch) => fixed_u64(epoch).map(ObjectName::Collected),
+            None => fixed_u64(rest).map(ObjectName::Collection),
+        },
         _ => None,
     }
 }
@@ -138,7 +188,12 @@ mod tests {
         let pack_id = PackId { epoch: 2, writer, sequence: 7 };
         let run_id = RunId { epoch: 2, writer, sequence: 1 };
         let point_id: PointId = "shop-1".parse().unwrap();
+        let session_id = SessionId { epoch: 2, writer };
         let pairs = [
+            (session(&session_id), ObjectName::Session(session_id)),
+            (beat(&session_id, 9), ObjectName::Beat(session_id, 9)),
+            (collection(3), ObjectName::Collection(3)),
+            (collected(3), ObjectName::Collected(3)),
             (CONFIG.to_owned(), ObjectName::Config),
             (epoch(17), ObjectName::Epoch(17)),
             (key(&KeyId([1; 16])), ObjectName::Key(KeyId([1; 16]))),
@@ -151,6 +206,7 @@ mod tests {
         ];
         for (name, expected) in pairs {
             assert_eq!(parse(&name), expected, "{name}");
+            assert_eq!(super::name(&expected).as_deref(), Some(name.as_str()));
             assert_eq!(parse(&format!("{name}.bak")), ObjectName::Foreign, "{name}");
             assert_eq!(parse(&format!("x/{name}")), ObjectName::Foreign, "{name}");
         }

@@ -1,13 +1,15 @@
 //! The backup repository: where recovery points are kept, in a folder or in a bucket.
 //!
 //! From the bottom up: a [`store`] keeps objects; blobs are sealed into packs by a [`Writer`]; a [`table`] is a sorted map made
-//! of blobs; a [`RecoveryPoint`] refers to tables, and is published last. Nothing is ever overwritten.
+//! of blobs; a [`RecoveryPoint`] refers to tables, and is published last. Nothing is ever overwritten. What no recovery point needs any
+//! more is deleted by [`Repository::collect`].
 //!
 //! `docs/formats/repository.md` specifies every byte.
 
 mod background;
 mod checked_json;
 mod codec;
+mod collector;
 mod crypto;
 mod directories;
 mod error;
@@ -43,8 +45,9 @@ pub mod tree;
 pub mod volume;
 
 pub use codec::{Fields, Malformed};
+pub use collector::{CollectOptions, CollectReport, CollectState, Heart, Run};
 pub use error::{Error, ErrorKind, Result};
-pub use ids::{BlobId, BlobRef, KeyId, PackId, PointId, RepositoryId, TableRef, WriterId};
+pub use ids::{BlobId, BlobRef, KeyId, PackId, PointId, RepositoryId, SessionId, TableRef, WriterId};
 pub use keys::{KeyError, Recipient};
 pub use pack::{BlobKind, MAX_BLOB_LEN};
 pub use pin::{MAX_REASON_LEN, Pin};

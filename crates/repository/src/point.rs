@@ -1,23 +1,25 @@
 //! Recovery points: the documents that make what was written a backup.
 //!
 //! A recovery point is written last, when everything it refers to is durable, and only if there is none of its name. It is
-//! sealed, so nothing about it can be changed without the keys.
+//! sealed, so nothing about it can be changed without the keys. It names its writing sessions, and counts only while the objects of all
+//! of them exist: that is what makes forgetting final (see [`crate::collector`]).
 
 use crate::canonical_json;
 use crate::codec::{Fields, Malformed};
+use crate::collector::{self, ForgetRequest, Tombstone};
 use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::holding;
-use crate::ids::{PointId, TableRef};
+use crate::ids::{PackId, PointId, SessionId, TableRef};
 use crate::layout::{self, ObjectName};
 use crate::repository::Repository;
 use crate::store::StoreErrorKind;
 use crate::tags::Tags;
 use crate::writer::PackInfo;
-use bytes::Bytes;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 const MAGIC: &[u8; 8] = b"ORLOPPNT";
 const VERSION: u32 = 1;
@@ -55,6 +57,8 @@ pub struct RecoveryPoint {
     pub ledger: Option<TableRef>,
     /// The contents: volumes, or plain folders.
     pub roots: Vec<Root>,
+    /// The writing sessions whose packs it needs first-hand, each once; while the object of any of them is gone, it does not count.
+    pub sessions: Vec<SessionId>,
     /// All packs that the run wrote; it may refer to others that were there before.
     pub packs: Vec<PackInfo>,
     /// What it amounts to.
@@ -153,6 +157,19 @@ impl RecoveryPoint {
     /// The version of the document that this program writes.
     pub const VERSION: u32 = DOCUMENT_VERSION;
 
+    /// A point has sessions, each once, and its packs are of these.
+    fn check_sessions(&self) -> Result<(), Malformed> {
+        let sessions: BTreeSet<_> = self.sessions.iter().copied().collect();
+        if sessions.is_empty() || sessions.len() != self.sessions.len() {
+            return Err(Malformed::new("it has no sessions, or one of them twice"));
+        }
+        let of_session = |pack: &PackId| sessions.contains(&SessionId { epoch: pack.epoch, writer: pack.writer });
+        match self.packs.iter().find(|pack| !of_session(&pack.id)) {
+            Some(pack) => Err(Malformed::new(format!("its pack {} is of none of its sessions", pack.id))),
+            None => Ok(()),
+        }
+    }
+
     /// The content of this name.
     pub fn root(&self, name: &str) -> Option<&Root> {
         self.roots.iter().find(|root| root.name == name)
@@ -169,29 +186,69 @@ pub struct PointEntry {
 }
 
 impl Repository {
-    /// All recovery points in order of their names; one that cannot be read does not hide the others.
+    /// All recovery points that count, in order of their names; one that cannot be read does not hide the others.
     pub async fn points(&self) -> Result<Vec<PointEntry>> {
         let objects = self.store().list(&layout::domain_folder("points")).await?;
         let ids = objects.iter().filter_map(|object| match layout::parse(&object.name) {
             ObjectName::Point(id) => Some(id),
             _ => None,
         });
-        let read = ids.map(|id| async move { PointEntry { point: self.point(&id).await, id } });
-        Ok(stream::iter(read.collect::<Vec<_>>()).buffered(READS).collect().await)
+        let read = ids.map(|id| async move { (self.read_point(&id).await, id) });
+        let read: Vec<_> = stream::iter(read.collect::<Vec<_>>()).buffered(READS).collect().await;
+        // Listed afterwards, because a session is older than its point.
+        let sessions = self.sessions().await?;
+        let entries = read.into_iter().filter_map(|(found, id)| {
+            match found {
+                Ok(None) => None,
+                Ok(Some(point)) => point.sessions.iter().all(|id| sessions.contains(id)).then_some(Ok(point)),
+                Err(error) => Some(Err(error)),
+            }
+            .map(|point| PointEntry { id, point })
+        });
+        Ok(entries.collect())
     }
 
-    /// Reads a recovery point.
+    /// Reads a recovery point, if it counts.
     pub async fn point(&self, id: &PointId) -> Result<RecoveryPoint> {
+        let absent = || Error::NoSuchPoint { id: id.clone() };
+        let point = self.read_point(id).await?.ok_or_else(absent)?;
+        for session in &point.sessions {
+            match self.store().head(&layout::session(session)).await {
+                Ok(_) => {}
+                Err(error) if error.kind == StoreErrorKind::NotFound => return Err(absent()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(point)
+    }
+
+    /// Reads a recovery point, whether it counts or not; none if there is none, or a tombstone.
+    async fn read_point(&self, id: &PointId) -> Result<Option<RecoveryPoint>> {
         match self.store().get(&layout::point(id), MAX_POINT_LEN).await {
-            Ok(bytes) => self.open_point(id, &bytes),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Err(Error::NoSuchPoint { id: id.clone() }),
+            Ok(bytes) if Tombstone::is_one(&bytes) => {
+                Tombstone::from_bytes(&bytes, id).map_err(|what| what.in_object(layout::point(id)))?;
+                Ok(None)
+            }
+            Ok(bytes) => self.open_point(id, &bytes).map(Some),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// The sessions whose objects exist.
+    async fn sessions(&self) -> Result<BTreeSet<SessionId>> {
+        let objects = self.store().list(&layout::domain_folder("sessions")).await?;
+        let ids = objects.iter().filter_map(|object| match layout::parse(&object.name) {
+            ObjectName::Session(id) => Some(id),
+            _ => None,
+        });
+        Ok(ids.collect())
+    }
+
     /// Publishes a recovery point; what it refers to must be durable, which is what [`crate::Writer::finish`] tells.
     ///
-    /// Publishing the same again is a success, so that a run that was interrupted can be repeated.
+    /// Publishing the same again is a success, so that a run that was interrupted can be repeated. One that a collector has revoked
+    /// meanwhile is an error: the run has to be made again.
     pub async fn publish(&self, point: &RecoveryPoint) -> Result<()> {
         if point.version != DOCUMENT_VERSION {
             return Err(Error::invalid(format!(
@@ -199,30 +256,21 @@ impl Repository {
                 point.version
             )));
         }
+        point.check_sessions().map_err(|what| Error::invalid(what.to_string()))?;
         holding::hold_all(self, point).await?;
-        let bytes = self.seal_point(point)?;
-        match self.store().put_new(&layout::point(&point.id), Bytes::from(bytes)).await {
-            Err(error) if error.kind == StoreErrorKind::AlreadyExists => {
-                let stored = self.point(&point.id).await?;
-                if canonical(&stored)? == canonical(point)? {
-                    Ok(())
-                } else {
-                    Err(Error::PointExists { id: point.id.clone() })
-                }
-            }
-            other => Ok(other?),
-        }
+        collector::publish(self, point).await
     }
 
-    /// Deletes a recovery point; its packs stay until a collector finds that nothing else needs them.
+    /// Forgets a recovery point, whole or damaged: it is gone at once; its packs stay until [`Repository::collect`] finds that nothing
+    /// else needs them. One that is under way will never be published. One that is gone already is a success.
     ///
-    /// One that is gone already is a success; one that is pinned is refused.
+    /// One that is pinned is refused. Its name must not be used again.
     pub async fn forget(&self, id: &PointId) -> Result<()> {
         self.refuse_pinned(id).await?;
-        Ok(self.store().delete(&layout::point(id)).await?)
+        collector::forget(self, ForgetRequest { id: id.clone(), now: Timestamp::now() }).await
     }
 
-    fn seal_point(&self, point: &RecoveryPoint) -> Result<Vec<u8>> {
+    pub(crate) fn seal_point(&self, point: &RecoveryPoint) -> Result<Vec<u8>> {
         let nonce = random::<12>().map_err(|what| Error::invalid(what.to_string()))?;
         let mut bytes = Vec::new();
         bytes.extend_from_slice(MAGIC);
@@ -264,6 +312,7 @@ impl Repository {
         let point: RecoveryPoint = serde_json::from_value(value)
             .map_err(|error| damaged(Malformed::new(format!("its fields are wrong: {error}"))))?;
         if point.id == *id {
+            point.check_sessions().map_err(damaged)?;
             Ok(point)
         } else {
             Err(damaged(Malformed::new(format!("it is recovery point {}", point.id))))

@@ -26,7 +26,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub(crate) const MAX_PLAIN_OBJECT_LEN: u64 = 16 << 10;
 /// What the key is called that a repository is created with.
 const FIRST_LABEL: &str = "first";
-/// The first epoch; a later issue's collector opens further ones.
+/// The first epoch; collectors open further ones.
 const FIRST_EPOCH: u64 = 1;
 
 /// The object that makes a place a repository.
@@ -70,10 +70,16 @@ pub struct Known {
 /// The object that opens an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EpochObject {
+pub(crate) struct EpochObject {
     format: String,
     version: u32,
     epoch: u64,
+}
+
+impl EpochObject {
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self { format: EPOCH_FORMAT.to_owned(), version: FORMAT_VERSION, epoch }
+    }
 }
 
 /// An open repository; cheap to clone.
@@ -238,16 +244,6 @@ impl Repository {
     pub(crate) fn pack_key(&self, id: &PackId) -> SealingKey {
         self.keys().pack(id)
     }
-
-    /// The epoch that a new session belongs to: the greatest that has been opened.
-    pub(crate) async fn epoch(&self) -> Result<u64> {
-        let objects = self.store().list(layout::EPOCHS).await?;
-        let epochs = objects.iter().filter_map(|object| match layout::parse(&object.name) {
-            ObjectName::Epoch(epoch) => Some(epoch),
-            _ => None,
-        });
-        epochs.max().ok_or_else(|| Error::Missing { object: layout::epoch(FIRST_EPOCH) })
-    }
 }
 
 /// Words for what fails before there is any object.
@@ -256,8 +252,7 @@ fn in_memory(what: Malformed) -> Error {
 }
 
 async fn write_first_epoch(store: &Store) -> Result<()> {
-    let epoch = EpochObject { format: EPOCH_FORMAT.to_owned(), version: FORMAT_VERSION, epoch: FIRST_EPOCH };
-    let bytes = checked_json::write(&epoch).map_err(in_memory)?;
+    let bytes = checked_json::write(&EpochObject::new(FIRST_EPOCH)).map_err(in_memory)?;
     match store.put_new(&layout::epoch(FIRST_EPOCH), Bytes::from(bytes)).await {
         Err(error) if error.kind == StoreErrorKind::AlreadyExists => Ok(()),
         other => Ok(other?),
@@ -325,7 +320,7 @@ pub(crate) fn verify_config(bytes: &[u8], id: RepositoryId) -> Result<()> {
 
 /// Whether the bytes open this epoch.
 pub(crate) fn verify_epoch(bytes: &[u8], epoch: u64) -> Result<(), Malformed> {
-    let expected = EpochObject { format: EPOCH_FORMAT.to_owned(), version: FORMAT_VERSION, epoch };
+    let expected = EpochObject::new(epoch);
     if checked_json::read::<EpochObject>(bytes)? == expected {
         Ok(())
     } else {

@@ -2,17 +2,19 @@
 //!
 //! A blob is hashed and compressed on a blocking thread, appended to the open pack, and can be referred to at once. A full pack
 //! is uploaded in the background. What a crash leaves after each step is harmless, because nothing refers to it yet:
+//! 0. the session has its object: a collector waits for it, and takes it for dead after a while;
 //! 1. a pack is stored: a pack that no recovery point needs;
 //! 2. an index run of stored packs is stored: the same, and the blobs can be found;
 //! 3. [`Writer::finish`] returns: only now may a recovery point be published.
 
 use crate::background;
-use crate::crypto::random;
+use crate::collector::{Heart, Session as Begun};
 use crate::error::{Error, Result};
-use crate::ids::{BlobId, BlobRef, PackId, WriterId};
+use crate::ids::{BlobId, BlobRef, PackId, PointId, SessionId};
 use crate::index::{self, MAX_RUN_ENTRIES};
 use crate::layout::{self, RunId};
 use crate::pack::{BlobKind, Entry, FinishedPack, MAX_BLOB_LEN, PackBuilder, encode_blob};
+use crate::point::RecoveryPoint;
 use crate::repository::Repository;
 use crate::seen::SeenBlobs;
 use bytes::Bytes;
@@ -35,8 +37,12 @@ pub struct PackInfo {
 }
 
 /// What a session stored; all of it is durable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct WrittenPacks {
+    /// The session; the recovery point that needs the packs must name it.
+    pub session: SessionId,
+    /// Keeps the session from being taken for dead, until the recovery point is published.
+    pub heart: Heart,
     /// The packs, in the order they were begun.
     pub packs: Vec<PackInfo>,
     /// What went in and what came out.
@@ -69,8 +75,7 @@ pub struct Writer {
 #[derive(Debug)]
 struct Session {
     repo: Repository,
-    epoch: u64,
-    writer: WriterId,
+    begun: Begun,
     /// One permit per core, so that blobs in work are bounded.
     workers: Semaphore,
     uploads: Arc<Semaphore>,
@@ -113,15 +118,15 @@ enum Prepared {
 }
 
 impl Repository {
-    /// Begins a writing session.
-    pub async fn writer(&self) -> Result<Writer> {
-        let epoch = self.epoch().await?;
-        let writer = WriterId(random().map_err(|what| Error::invalid(what.to_string()))?);
+    /// Begins a writing session for a recovery point, which must not exist and must not have been revoked.
+    ///
+    /// Several sessions may work for one point, also at once and on several machines; it names them all when it is published.
+    pub async fn writer(&self, point: &PointId) -> Result<Writer> {
+        let begun = Begun::begin(self, point).await?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let session = Session {
             repo: self.clone(),
-            epoch,
-            writer,
+            begun,
             workers: Semaphore::new(cores),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
             seen: Arc::default(),
@@ -138,9 +143,17 @@ impl Writer {
         &self.session.repo
     }
 
-    /// Which session it is.
-    pub(crate) fn id(&self) -> WriterId {
-        self.session.writer
+    /// The session, which the recovery point must name.
+    pub fn session(&self) -> SessionId {
+        self.session.begun.id()
+    }
+
+    /// Reads a recovery point, if it counts and this session may take over from it what it refers to; else there is none.
+    ///
+    /// While a collection is under way, points that were published after it had begun are no parents (see [`crate::collector`]). What a
+    /// session refers to must be its own, or come from a point that it got here.
+    pub async fn parent(&self, id: &PointId) -> Result<Option<RecoveryPoint>> {
+        self.session.begun.parent(&self.session.repo, id).await
     }
 
     /// Stores a blob of at most [`MAX_BLOB_LEN`] bytes, unless the session has it; gives where it is.
@@ -224,14 +237,14 @@ impl Writer {
             if let Some(failure) = &stored.failure {
                 return Err(failure.clone());
             }
-            stored.take_run(session.epoch, session.writer, 1)
+            stored.take_run(session.begun.id(), 1)
         };
         if let Some((id, entries)) = run {
             store_run(&session.repo, id, entries).await?;
         }
         let mut packs = std::mem::take(&mut lock(&session.stored).packs);
         packs.sort_unstable();
-        Ok(WrittenPacks { packs, stats: open.stats })
+        Ok(WrittenPacks { session: session.begun.id(), heart: session.begun.heart(), packs, stats: open.stats })
     }
 }
 
@@ -273,7 +286,8 @@ impl Session {
     }
 
     fn new_pack(&self, next_sequence: &mut u32) -> Result<PackBuilder> {
-        let id = PackId { epoch: self.epoch, writer: self.writer, sequence: *next_sequence };
+        let SessionId { epoch, writer } = self.begun.id();
+        let id = PackId { epoch, writer, sequence: *next_sequence };
         let next = next_sequence.checked_add(1);
         *next_sequence = next.ok_or_else(|| Error::invalid("a session has no more than 4 Gi packs"))?;
         Ok(PackBuilder::new(id, self.repo.pack_key(&id)))
@@ -290,8 +304,8 @@ impl Session {
             ended.map_err(|error| Error::Interrupted(error.to_string()))?;
         }
         if let Some(pack) = open.pack.take() {
-            let (repo, stored, ids) = (self.repo.clone(), Arc::clone(&self.stored), (self.epoch, self.writer));
-            open.tasks.spawn(upload(repo, pack, stored, ids, permit));
+            let (repo, stored) = (self.repo.clone(), Arc::clone(&self.stored));
+            open.tasks.spawn(upload(repo, pack, stored, self.begun.id(), permit));
         }
         Ok(())
     }
@@ -302,7 +316,7 @@ async fn upload(
     repo: Repository,
     pack: PackBuilder,
     stored: Arc<Mutex<Stored>>,
-    (epoch, writer): (u64, WriterId),
+    session: SessionId,
     _permit: OwnedSemaphorePermit,
 ) {
     let result = async {
@@ -313,7 +327,7 @@ async fn upload(
             let mut stored = lock(&stored);
             stored.packs.push(info);
             stored.entries.extend(entries);
-            stored.take_run(epoch, writer, MAX_RUN_ENTRIES)
+            stored.take_run(session, MAX_RUN_ENTRIES)
         };
         match run {
             Some((id, entries)) => store_run(&repo, id, entries).await,
@@ -328,7 +342,7 @@ async fn upload(
 
 impl Stored {
     /// Takes the entries for the next run if there are at least `enough`.
-    fn take_run(&mut self, epoch: u64, writer: WriterId, enough: usize) -> Option<(RunId, Vec<Entry>)> {
+    fn take_run(&mut self, SessionId { epoch, writer }: SessionId, enough: usize) -> Option<(RunId, Vec<Entry>)> {
         if self.entries.len() < enough {
             return None;
         }

@@ -81,7 +81,7 @@ fn fifty_thousand_files_and_large_ones_are_moved_in_bounded_memory() {
             let before = now_kib();
             reset_peak();
             let started = Instant::now();
-            let writer = repository.writer().await.unwrap();
+            let writer = repository.writer(&"scratch".parse().unwrap()).await.unwrap();
             let progress = Arc::new(NoProgress);
             let stored =
                 tree::backup(&writer, &repository, &source, parent.as_ref(), &options, progress).await.unwrap();

@@ -105,6 +105,8 @@ async fn keep_draft(context: &Context, gathered: &Gathered, opened: &Opened) -> 
             context.backups.keep_draft(&gathered.uid, draft);
             Ok(Applied::Stored)
         }
+        // Another operator has published it meanwhile; the next look finds it.
+        Err(StoreError::Repository(error)) if error.kind() == ErrorKind::AlreadyExists => Ok(Applied::Again),
         Err(error) => troubled(context, gathered, error).await,
     }
 }
@@ -185,12 +187,15 @@ async fn start(
 ) -> Result<Done, Error> {
     let volume = &gathered.volumes()[index];
     let parents = context.backups.parents(&gathered.uid).unwrap_or_default();
-    let parent = parents.get(&format!("{}/{}", volume.namespace, volume.claim)).map(|p| p.root);
+    let content = format!("{}/{}", volume.namespace, volume.claim);
+    let parents = parents.get(&content).map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect::<Vec<_>>());
+    let parents = parents.unwrap_or_default();
+    let point = gathered.point_id.clone();
     let job = Job {
         store: opened.store.clone(),
         passphrase: opened.passphrase.clone(),
         volume: VOLUME_PATH.into(),
-        direction: JobDirection::Backup { parent },
+        direction: JobDirection::Backup { point, parents, content },
     };
     let job = serde_json::to_vec(&job).during(|| "write the job of a mover".into())?;
     let placement = placement(&context.client, &volume.namespace, &volume.claim).await?;

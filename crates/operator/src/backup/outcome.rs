@@ -1,8 +1,8 @@
 //! What a mover hands over, and how it is kept in the status until the recovery point is written.
 
 use mover::{Outcome, PackList};
-use repository::TableRef;
 use repository::tree::Incidents;
+use repository::{SessionId, TableRef};
 use serde::{Deserialize, Serialize};
 
 /// What a mover stored. Kept as JSON in the status; the names of single files are not.
@@ -26,6 +26,8 @@ pub(super) struct Moved {
     pub first_missed: Option<String>,
     /// Packs that were written.
     pub packs: PackList,
+    /// The sessions that wrote them.
+    pub sessions: Vec<SessionId>,
 }
 
 /// What a mover says.
@@ -75,16 +77,19 @@ pub(super) fn parse(message: &str) -> Result<Reported, serde_json::Error> {
         None => ("the mover gives no reason".into(), true),
     };
     match outcome.backup {
-        Some(mover::Backup { tree, packs }) if outcome.ok || !tree.missed.is_empty() => Ok(Reported::Moved(Moved {
-            root: tree.root,
-            files: tree.files,
-            bytes: tree.bytes,
-            new_bytes: tree.new_bytes,
-            changed_while_read: tree.changed_while_read.count,
-            missed: tree.missed.count,
-            first_missed: first(&tree.missed),
-            packs,
-        })),
+        Some(mover::Backup { tree, packs, sessions }) if outcome.ok || !tree.missed.is_empty() => {
+            Ok(Reported::Moved(Moved {
+                root: tree.root,
+                files: tree.files,
+                bytes: tree.bytes,
+                new_bytes: tree.new_bytes,
+                changed_while_read: tree.changed_while_read.count,
+                missed: tree.missed.count,
+                first_missed: first(&tree.missed),
+                packs,
+                sessions,
+            }))
+        }
         _ => Ok(Reported::Failed { error, retryable }),
     }
 }

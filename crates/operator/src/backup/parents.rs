@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use repository::{PointEntry, PointId, RootKind, Source, TableRef};
+use repository::{PointEntry, PointId, RootKind, Source};
 
 /// One volume, in the newest recovery point that has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,9 +11,12 @@ pub(super) struct Parent {
     pub point: PointId,
     /// Files it had.
     pub files: u64,
-    /// Its tree.
-    pub root: TableRef,
+    /// Older recovery points that have it, the newest first: the repository may refuse the newest as a parent for a while.
+    pub older: Vec<PointId>,
 }
+
+/// Most older recovery points that a mover may fall back to.
+const MOST_OLDER: usize = 8;
 
 /// By `namespace/claim`.
 pub(super) type Parents = HashMap<String, Parent>;
@@ -31,8 +34,13 @@ pub(super) fn find(entries: &[PointEntry], cluster: &str) -> Parents {
     for point in points {
         let trees = point.roots.iter().filter(|root| root.kind == RootKind::Tree);
         for root in trees.filter(|root| point.complete || root.files > 0) {
-            let parent = Parent { point: point.id.clone(), files: root.files, root: root.table };
-            parents.insert(root.name.clone(), parent);
+            let mut older = Vec::new();
+            if let Some(before) = parents.remove(&root.name) {
+                older.push(before.point);
+                older.extend(before.older);
+                older.truncate(MOST_OLDER);
+            }
+            parents.insert(root.name.clone(), Parent { point: point.id.clone(), files: root.files, older });
         }
     }
     parents
@@ -41,7 +49,7 @@ pub(super) fn find(entries: &[PointEntry], cluster: &str) -> Parents {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use repository::{RecoveryPoint, Root, Stats};
+    use repository::{RecoveryPoint, Root, Stats, TableRef};
 
     use super::*;
 
@@ -80,6 +88,7 @@ mod tests {
             objects: None,
             ledger: None,
             roots: vec![root],
+            sessions: Vec::new(),
             packs: Vec::new(),
             stats: Stats::default(),
         };
@@ -100,5 +109,8 @@ mod tests {
         check(&[point(1, true, 0)], Some(("p1", 0)));
         check(&[point(1, false, 0)], None);
         assert!(find(&[point(1, true, 5)], "elsewhere").is_empty());
+        let many: Vec<_> = (1..20).map(|second| point(second, true, 5)).collect();
+        let older: Vec<_> = find(&many, "here")["shop/data"].older.iter().map(ToString::to_string).collect();
+        assert_eq!(older, ["p18", "p17", "p16", "p15", "p14", "p13", "p12", "p11"]);
     }
 }

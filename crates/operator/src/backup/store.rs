@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use repository::table::{Builder, Reader};
-use repository::{Claim, PackInfo, RecoveryPoint, Repository, Root, RootKind, Source, Stats, TableRef, Writer};
+use repository::{Claim, Heart, PackInfo, RecoveryPoint, Repository, Root, RootKind, Source, Stats, TableRef, Writer};
 use serde_json::Value;
 
 use super::gather::Gathered;
@@ -60,6 +60,8 @@ pub(super) struct Draft {
     pub point: RecoveryPoint,
     /// The packs that the operator wrote; movers have read their own back.
     pub own_packs: Vec<PackInfo>,
+    /// Keeps the run from being taken for dead while the draft waits to be published.
+    _heart: Heart,
 }
 
 /// What is read of a published recovery point.
@@ -89,15 +91,16 @@ pub(super) async fn store(
     let selection = selection(&gathered.run);
     let namespaces = selection.namespaces.clone();
     let mut capture = Capture::start(context.client.clone(), catalog, selection, patience).await?;
-    let writer = repository.writer().await?;
+    let writer = repository.writer(&gathered.point_id).await?;
     let mut tables = Tables::new(&writer, gathered.volumes());
     while let Some(captured) = capture.next().await? {
         tables.take(captured).await?;
     }
     let Stored { objects, ledger, summary, count, claims } = tables.finish().await?;
     let written = writer.finish().await?;
-    let mut packs = written.packs.clone();
+    let (mut packs, mut sessions) = (written.packs.clone(), vec![written.session]);
     for volume in &moved {
+        sessions.extend(&volume.moved.sessions);
         packs.extend(volume.moved.packs.read(repository).await?);
     }
     packs.sort_by_key(|pack| pack.id.encode());
@@ -120,9 +123,10 @@ pub(super) async fn store(
             stored_bytes: packs.iter().map(|pack| pack.bytes).sum(),
         },
         roots: moved.into_iter().map(|v| root(v, &claims, gathered.now)).collect(),
+        sessions,
         packs,
     };
-    Ok(Draft { point, own_packs: written.packs })
+    Ok(Draft { point, own_packs: written.packs, _heart: written.heart })
 }
 
 fn source(context: &Context, gathered: &Gathered, namespaces: Vec<String>) -> Source {

@@ -271,6 +271,7 @@ mod tests {
             missed,
             first_missed: None,
             packs: mover::PackList::default(),
+            sessions: Vec::new(),
         }
     }
 
@@ -289,6 +290,7 @@ mod tests {
                     "missed": {"count": missed, "first": []}, "parentLost": null,
                 },
                 "packs": {"count": 0, "bytes": 0, "listed": []},
+                "sessions": [],
             },
         });
         if let Some(failure) = failure {
@@ -357,7 +359,7 @@ mod tests {
 
     #[test]
     fn what_a_mover_stored_is_judged() {
-        let parent = |files| Some(Parent { point: "p1".parse().expect(ROOT), files, root: tree() });
+        let parent = |files| Some(Parent { point: "p1".parse().expect(ROOT), files, older: Vec::new() });
         let check = |files, missed, before: Option<u64>, expected: &str| {
             let mut seen = seen(Some(MoverState::Succeeded { message: message(files, missed) }));
             seen.parent = before.and_then(parent);

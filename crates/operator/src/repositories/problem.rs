@@ -96,6 +96,8 @@ impl LocationProblem {
                 ErrorKind::Pinned => "Pinned",
                 // Nothing is deleted in order to open a repository, so nothing can be refused for its lock.
                 ErrorKind::Invalid | ErrorKind::Locked => "InvalidSpec",
+                ErrorKind::Revoked => "Revoked",
+                ErrorKind::Busy => "Busy",
                 ErrorKind::AlreadyExists | ErrorKind::NotFound => "BucketNotFound",
                 ErrorKind::Unreachable | ErrorKind::Interrupted => "Unreachable",
             },

@@ -372,6 +372,7 @@ mod tests {
             objects: None,
             ledger: None,
             roots: Vec::new(),
+            sessions: Vec::new(),
             packs: Vec::new(),
             stats: Stats::default(),
         };

@@ -128,17 +128,22 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
     let store = StoreConfig::FileSystem { path: world.buckets().join("bucket") };
     let store = store.open(RetryPolicy::never()).unwrap();
     let repository = Repository::open_or_create(store, &Passphrase::new(PASSPHRASE)).await.unwrap();
-    let (mut roots, mut volume_packs) = (Vec::new(), Vec::new());
+    let point_id = id.parse().unwrap();
+    let (mut roots, mut volume_packs, mut sessions) = (Vec::new(), Vec::new(), Vec::new());
     for (claim, files) in wanted.volumes {
-        let writer = repository.writer().await.unwrap();
+        let writer = repository.writer(&point_id).await.unwrap();
         roots.push(volume(&writer, &repository, claim, files).await);
-        volume_packs.push(writer.finish().await.unwrap().packs);
+        let written = writer.finish().await.unwrap();
+        sessions.push(written.session);
+        volume_packs.push(written.packs);
     }
-    let writer = repository.writer().await.unwrap();
+    let writer = repository.writer(&point_id).await.unwrap();
     let ledger = ledger(&wanted.objects, &roots, &wanted.missed);
     let objects = objects_table(&writer, &wanted.objects).await;
     let ledger = table(&writer, ledger.iter().map(LedgerEntry::encode).collect()).await;
-    let object_packs = writer.finish().await.unwrap().packs;
+    let written = writer.finish().await.unwrap();
+    sessions.push(written.session);
+    let object_packs = written.packs;
     let source = Source::Application {
         cluster_id: "another".into(),
         cluster_name: None,
@@ -147,7 +152,7 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
     };
     let point = RecoveryPoint {
         version: RecoveryPoint::VERSION,
-        id: id.parse().unwrap(),
+        id: point_id,
         created: Timestamp::now(),
         source,
         tags: repository::Tags::default(),
@@ -155,6 +160,7 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
         objects: Some(objects),
         ledger: Some(ledger),
         roots,
+        sessions,
         packs: volume_packs.iter().flatten().chain(&object_packs).copied().collect(),
         stats: Stats::default(),
     };

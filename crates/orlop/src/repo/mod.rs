@@ -15,6 +15,7 @@ mod open;
 mod pin;
 mod progress;
 mod repair;
+mod prune;
 mod restore;
 mod serve;
 mod stats;
@@ -89,8 +90,10 @@ enum Verb {
     Verify(verify::VerifyArgs),
     /// Write recovery points as snapshots into a restic repository, which restic itself checks and restores
     Export(export::ExportArgs),
-    /// Delete recovery points, by name or by rules about which to keep; the space that only they used is not freed yet
+    /// Delete recovery points, by name or by rules about which to keep; prune frees the space that only they used
     Forget(forget::ForgetArgs),
+    /// Delete what no recovery point needs; also beside backups that are under way
+    Prune(prune::PruneArgs),
     /// Keep a recovery point from being forgotten
     Pin(pin::PinArgs),
     /// Let a recovery point be forgotten again
@@ -120,6 +123,7 @@ pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
         Verb::Verify(args) => verify::run(&place, &args, format).await,
         Verb::Export(args) => export::run(&place, &args, format).await,
         Verb::Forget(args) => forget::run(&place, &args, format).await,
+        Verb::Prune(args) => prune::run(&place, &args, format).await,
         Verb::Pin(args) => pin::pin(&place, &args, format).await,
         Verb::Unpin(args) => pin::unpin(&place, &args, format).await,
         Verb::Stats(args) => stats::run(&place, &args, format).await,

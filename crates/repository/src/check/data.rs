@@ -56,7 +56,8 @@ async fn read_pack(repo: &Repository, id: PackId) -> Result<(PackId, u64, Vec<Pa
 
 /// Reads all index runs; gives their bytes, the packs that the whole ones name, and those that are damaged.
 ///
-/// A run may name a pack that is gone: what is needed of it is elsewhere, or its loss is found by following references.
+/// A run may name a pack that is gone: a collector has deleted it, what is needed of it is elsewhere, or its loss is found by following
+/// references.
 pub(super) async fn read_runs(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Runs> {
     let mut runs = Runs::default();
     for id in survey.runs() {
@@ -83,19 +84,16 @@ pub(crate) struct Runs {
     pub(crate) damaged: Vec<RunId>,
 }
 
-/// The length of a run, and the packs it names.
-async fn read_run(repo: &Repository, id: RunId) -> Result<Result<(u64, Vec<PackId>), Malformed>> {
+/// The length of a run.
+async fn read_run(repo: &Repository, id: RunId) -> Result<Result<u64, Malformed>> {
     let bytes = match get(repo, &layout::run(&id), MAX_RUN_LEN).await? {
         Ok(bytes) => bytes,
         Err(what) => return Ok(Err(what)),
     };
     let key = repo.keys().run(&id);
     background::run(move || {
-        let entries = index::decode(&bytes, &id, &key)?;
-        let mut packs: Vec<_> = entries.iter().map(|entry| entry.blob.pack).collect();
-        packs.sort_unstable();
-        packs.dedup();
-        Ok((bytes.len() as u64, packs))
+        index::decode(&bytes, &id, &key)?;
+        Ok(bytes.len() as u64)
     })
     .await
 }

@@ -25,6 +25,7 @@ pub(crate) use findings::DamagedPacks;
 pub(crate) use survey::Survey;
 
 use crate::codec::Malformed;
+use crate::collector::{Collection, MAX_COLLECTION_LEN, SessionRecord, verify_collected};
 use crate::error::{Error, Result};
 use crate::ids::{KeyId, PointId};
 use crate::keys::{KeyObject, MAX_KEY_OBJECT_LEN, verify_announcement};
@@ -188,13 +189,13 @@ pub(crate) async fn examine(
 async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Vec<RecoveryPoint>> {
     let mut points = Vec::new();
     for id in survey.points() {
-        findings.name_point(id.clone());
         match repo.point(id).await {
+            // Forgotten since it was listed or before, or revoked before it was published.
+            Err(Error::NoSuchPoint { .. }) => continue,
             Ok(point) => points.push(point),
-            // Forgotten since it was listed.
-            Err(Error::NoSuchPoint { .. }) => {}
             Err(error) => findings.add_error(&layout::point(id), told(repo, error).await, Some(id))?,
         }
+        findings.name_point(id.clone());
     }
     Ok(points)
 }
@@ -225,10 +226,14 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
     }
     let mut keys = 0;
     for name in survey.small_objects() {
-        let limit = MAX_PLAIN_OBJECT_LEN.max(MAX_KEY_OBJECT_LEN);
+        let limit = match layout::parse(name) {
+            ObjectName::Collection(_) => MAX_COLLECTION_LEN,
+            _ => MAX_PLAIN_OBJECT_LEN.max(MAX_KEY_OBJECT_LEN),
+        };
         let bytes = match repo.store().get(name, limit).await {
             Ok(bytes) => bytes,
-            Err(error) if error.kind == StoreErrorKind::NotFound && is_pin(name) => continue,
+            // A collector may have deleted it since it was listed, or somebody taken the pin away.
+            Err(error) if error.kind == StoreErrorKind::NotFound && is_passing(name) => continue,
             Err(error) => {
                 findings.add_error(name, told(repo, error.into()).await, None)?;
                 continue;
@@ -241,20 +246,16 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
                 Err(error) => findings.add_for_all(name, &error.to_string()),
             },
             ObjectName::Epoch(epoch) => {
-                if let Err(what) = verify_epoch(&bytes, epoch) {
-                    findings.add(name, &what.to_string(), None);
-                }
+                note(findings, name, verify_epoch(&bytes, epoch));
             }
-            ObjectName::Pin(id) => {
-                if let Err(what) = pin::decode(&id, &bytes) {
-                    findings.add(name, &what.to_string(), None);
-                }
+            ObjectName::Pin(id) => note(findings, name, pin::decode(&id, &bytes).map(drop)),
+            ObjectName::Repair(writer) => note(findings, name, mark::verify(&bytes, writer)),
+            ObjectName::Session(id) => note(findings, name, SessionRecord::from_bytes(&bytes, &id).map(drop)),
+            ObjectName::Beat(..) if !bytes.is_empty() => findings.add(name, "a sign of life has no bytes", None),
+            ObjectName::Collection(epoch) => {
+                note(findings, name, Collection::from_bytes(&bytes, epoch, repo.keys()).map(drop));
             }
-            ObjectName::Repair(writer) => {
-                if let Err(what) = mark::verify(&bytes, writer) {
-                    findings.add(name, &what.to_string(), None);
-                }
-            }
+            ObjectName::Collected(epoch) => note(findings, name, verify_collected(&bytes, epoch)),
             ObjectName::Key(id) => keys += u64::from(check_key(repo, name, id, &bytes, findings)),
             ObjectName::Removal(key, _) => {
                 if let Err(what) = verify_announcement(&bytes, key) {
@@ -270,9 +271,18 @@ async fn check_small_objects(repo: &Repository, survey: &Survey, findings: &mut 
     Ok(())
 }
 
-/// A pin may be taken away while the check goes on.
-fn is_pin(name: &str) -> bool {
-    matches!(layout::parse(name), ObjectName::Pin(_))
+/// Whether an object of this name is deleted in the ordinary course of things.
+fn is_passing(name: &str) -> bool {
+    matches!(
+        layout::parse(name),
+        ObjectName::Pin(_) | ObjectName::Session(_) | ObjectName::Beat(..) | ObjectName::Collection(_)
+    )
+}
+
+fn note(findings: &mut Findings, name: &str, read: std::result::Result<(), Malformed>) {
+    if let Err(what) = read {
+        findings.add(name, &what.to_string(), None);
+    }
 }
 
 /// Checks a key; tells whether it is, or may have been, one of this repository.

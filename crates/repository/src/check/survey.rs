@@ -40,7 +40,7 @@ pub(super) async fn survey(store: &Store) -> Result<Survey> {
     });
     own.extend(store.list(layout::EPOCHS).await?);
     match store.head(layout::CONFIG).await {
-        Ok(size) => own.push(ObjectInfo { name: layout::CONFIG.to_owned(), size }),
+        Ok(size) => own.push(ObjectInfo { name: layout::CONFIG.to_owned(), size, modified: None }),
         Err(error) if error.kind == StoreErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
@@ -77,9 +77,14 @@ impl Survey {
                 self.repairs.insert(writer);
                 self.small.insert(object.name.clone());
             }
-            ObjectName::Config | ObjectName::Key(_) | ObjectName::Removal(..) | ObjectName::Pin(_) => {
-                _ = self.small.insert(object.name.clone())
-            }
+            ObjectName::Config
+            | ObjectName::Key(_)
+            | ObjectName::Removal(..)
+            | ObjectName::Pin(_)
+            | ObjectName::Session(_)
+            | ObjectName::Beat(..)
+            | ObjectName::Collection(_)
+            | ObjectName::Collected(_) => _ = self.small.insert(object.name.clone()),
             ObjectName::Foreign => {
                 self.foreign.push(object.name.clone());
                 return;
@@ -114,7 +119,7 @@ impl Survey {
         &self.repairs
     }
 
-    /// Configuration, epochs, keys, removals, pins, and marks of repairs.
+    /// All others: configuration, epochs, keys, removals, pins, marks of repairs, and what sessions and collectors leave.
     pub(super) fn small_objects(&self) -> impl Iterator<Item = &str> {
         self.small.iter().map(String::as_str)
     }

@@ -92,7 +92,11 @@ async fn copy_with(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<CopySummary> {
-    let writer = to.writer().await?;
+    let writer = to.writer(&point.id).await?;
+    let base = match base {
+        Some(base) if writer.parent(&base.1.id).await?.is_some() => Some(base),
+        _ => None,
+    };
     let blobs = Blobs::new(from, &writer, progress.clone(), cancel.clone());
     let mut tables = Tables { from: from.clone(), writer: writer.clone(), blobs };
     let mut copied = point.clone();
@@ -111,6 +115,7 @@ async fn copy_with(
     }
     let read_bytes = tables.blobs.read_bytes();
     drop(tables);
+    copied.sessions = vec![writer.session()];
     let written = writer.finish().await?;
     to.verify_packs(&written.packs).await?;
     copied.packs = written.packs;

@@ -7,10 +7,11 @@
 //!  └─ data key
 //!      ├─ key of each pack           (data key ‖ pack id)
 //!      ├─ key of each index run      (data key ‖ epoch ‖ writer ‖ sequence)
-//!      └─ key of each recovery point (data key ‖ id)
+//!      ├─ key of each recovery point (data key ‖ id)
+//!      └─ key of each collection     (data key ‖ epoch)
 //! ```
 //! No key seals two different texts under one nonce: a pack and a run are written once, each part at its own offset, and the
-//! offset is the nonce; a recovery point draws its nonce.
+//! offset is the nonce; a recovery point and a collection draw their nonces.
 
 use crate::codec::Malformed;
 use crate::ids::{BlobId, PackId, PointId};
@@ -28,6 +29,7 @@ const DATA_CONTEXT: &str = "orlop.io repository v1 data";
 const PACK_CONTEXT: &str = "orlop.io repository v1 pack";
 const RUN_CONTEXT: &str = "orlop.io repository v1 index run";
 const POINT_CONTEXT: &str = "orlop.io repository v1 recovery point";
+const COLLECTION_CONTEXT: &str = "orlop.io repository v1 collection";
 
 /// A key; wiped from memory when it is dropped.
 ///
@@ -112,6 +114,10 @@ impl DomainKeys {
 
     pub(crate) fn point(&self, id: &PointId) -> SealingKey {
         SealingKey::new(&self.data.derive(POINT_CONTEXT, &[id.as_str().as_bytes()]))
+    }
+
+    pub(crate) fn collection(&self, epoch: u64) -> SealingKey {
+        SealingKey::new(&self.data.derive(COLLECTION_CONTEXT, &[&epoch.to_le_bytes()]))
     }
 }
 

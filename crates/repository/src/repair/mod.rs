@@ -22,6 +22,7 @@ mod places;
 mod runs;
 
 use crate::check::lost::{Lost, LostBlob};
+use crate::codec::{Malformed, to_hex};
 use crate::check::{Examined, Finding, PartRead, examine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{BlobRef, PackId, PointId};
@@ -119,6 +120,12 @@ pub async fn repair(
     Ok(work.report)
 }
 
+/// What a repair writes.
+struct Session {
+    point: PointId,
+    writer: Writer,
+}
+
 /// A repair under way.
 struct Work<'a> {
     repo: &'a Repository,
@@ -128,17 +135,21 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Begins to write; the only place where a repair does.
-    async fn begin(&self) -> Result<Writer> {
-        self.repo.writer().await
+    /// Begins to write; the only place where a repair does. The session works for a recovery point that never will be.
+    async fn begin(&self) -> Result<Session> {
+        let token = crate::crypto::random::<16>().map_err(|what| Error::invalid(what.to_string()))?;
+        let point: PointId = format!("repair-{}", to_hex(&token)).parse().map_err(|what: Malformed| Error::invalid(what.to_string()))?;
+        let writer = self.repo.writer(&point).await?;
+        mark::put(self.repo, writer.session().writer).await?;
+        Ok(Session { point, writer })
     }
 
-    /// Ends a session: what it wrote is read back, and can be found.
-    async fn end(&self, writer: Writer) -> Result<()> {
-        let written = writer.finish().await?;
+    /// Ends a session: what it wrote is read back, and can be found; no collector waits for it any more.
+    async fn end(&self, session: Session) -> Result<()> {
+        let written = session.writer.finish().await?;
         self.repo.verify_packs(&written.packs).await?;
         self.repo.lookups().forget();
-        Ok(())
+        self.repo.forget(&session.point).await
     }
 
     /// Follows all references again, without reading packs again that were read.
@@ -155,28 +166,28 @@ impl Work<'_> {
 
     /// Names in new runs what no whole run names; gives whether there was such.
     async fn index(&mut self, seen: &Examined) -> Result<bool> {
-        let mut writer = None;
+        let mut session = None;
         for (pack, len) in seen.survey.packs_with_lens().filter(|(pack, _)| !seen.runs.packs.contains(pack)) {
             self.check_cancelled()?;
             let Some(entries) = runs::entries_of(self.repo, pack, len).await? else { continue };
             self.report.packs_indexed += 1;
             if !self.options.dry_run {
-                if writer.is_none() {
-                    writer = Some(self.begin().await?);
+                if session.is_none() {
+                    session = Some(self.begin().await?);
                 }
-                if let Some(writer) = &writer {
-                    writer.name(entries).await?;
+                if let Some(session) = &session {
+                    session.writer.name(entries).await?;
                 }
             }
         }
-        let Some(writer) = writer else { return Ok(false) };
-        self.end(writer).await?;
+        let Some(session) = session else { return Ok(false) };
+        self.end(session).await?;
         Ok(true)
     }
 
     /// Looks for lost blobs and stores those that are found; gives which these are.
     async fn save(&mut self, lost: &Lost, seen: &Examined) -> Result<BTreeSet<BlobRef>> {
-        let (mut saved, mut writer) = (BTreeSet::new(), None);
+        let (mut saved, mut session) = (BTreeSet::new(), None);
         for (blob, lost) in &lost.blobs {
             self.check_cancelled()?;
             let Some((plain, origin)) = self.find(blob, lost, seen).await? else { continue };
@@ -190,17 +201,15 @@ impl Work<'_> {
             if self.options.dry_run {
                 continue;
             }
-            if writer.is_none() {
-                let begun = self.begin().await?;
-                mark::put(self.repo, begun.id()).await?;
-                writer = Some(begun);
+            if session.is_none() {
+                session = Some(self.begin().await?);
             }
-            if let Some(writer) = &writer {
-                writer.put_blob(lost.kind, plain).await?;
+            if let Some(session) = &session {
+                session.writer.put_blob(lost.kind, plain).await?;
             }
         }
-        if let Some(writer) = writer {
-            self.end(writer).await?;
+        if let Some(session) = session {
+            self.end(session).await?;
         }
         Ok(saved)
     }

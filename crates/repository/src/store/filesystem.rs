@@ -13,6 +13,7 @@ use crate::codec::to_hex;
 use crate::layout::UNFINISHED;
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -287,7 +288,7 @@ fn list(root: &Path, folder: &str) -> io::Result<Vec<ObjectInfo>> {
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_foreign_folder(&folder) => {
-                objects.push(ObjectInfo { name: folder, size: 0 });
+                objects.push(ObjectInfo { name: folder, size: 0, modified: None });
                 continue;
             }
             Err(error) => return Err(error),
@@ -298,13 +299,19 @@ fn list(root: &Path, folder: &str) -> io::Result<Vec<ObjectInfo>> {
             let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => folders.push(name),
-                Ok(metadata) => objects.push(ObjectInfo { name, size: metadata.len() }),
+                Ok(metadata) => objects.push(info(name, &metadata)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
     }
     Ok(objects)
+}
+
+/// The time is that of the content: a link or a move leaves it as it was.
+fn info(name: String, metadata: &fs::Metadata) -> ObjectInfo {
+    let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+    ObjectInfo { name, size: metadata.len(), modified }
 }
 
 fn is_foreign_folder(folder: &str) -> bool {

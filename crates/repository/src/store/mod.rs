@@ -26,6 +26,8 @@ pub use lock::{Lock, LockMode, Retention};
 pub use retry::RetryPolicy;
 pub use s3::{ContainerKeys, S3Location, WebIdentity};
 
+pub(crate) use retry::Attempts;
+
 use crate::codec::to_hex;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +50,8 @@ pub struct ObjectInfo {
     pub name: String,
     /// Its length in bytes.
     pub size: u64,
+    /// When it was created, by the clock of the store; none where the store does not tell.
+    pub modified: Option<Timestamp>,
 }
 
 /// Access to objects by name; the one seam between the repository and the world of stores.
@@ -202,6 +206,49 @@ impl Store {
         }
     }
 
+    /// Creates an object with one request that is never repeated; gives whether it is known to have been created by this call.
+    ///
+    /// For names that must not come back: after one that failed, `attempts` lets time pass, and the caller chooses another name. Of an
+    /// object that was created like this, and whose creation was answered, no further request is under way that could make it again after
+    /// it was deleted.
+    pub(crate) async fn create_once(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        attempts: &mut Attempts,
+    ) -> Result<bool, StoreError> {
+        if !self.conditional_create && self.exists(name).await? {
+            return Ok(false);
+        }
+        match self.put_once(name, bytes).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == StoreErrorKind::AlreadyExists => Ok(false),
+            Err(error) => attempts.wait_after(error).await.map(|()| false),
+        }
+    }
+
+    /// Counts the attempts of what its caller tries more than once, by other names.
+    pub(crate) fn attempts(&self) -> Attempts {
+        self.retry.attempts()
+    }
+
+    /// Whether the store itself refuses to create what exists.
+    pub(crate) fn refuses_what_exists(&self) -> bool {
+        self.conditional_create
+    }
+
+    /// What time it is by the store's own clock: that of an object made and deleted now. None where the store does not tell.
+    pub(crate) async fn now(&self) -> Result<Option<Timestamp>, StoreError> {
+        let token = to_hex(&crate::crypto::random::<16>().map_err(|error| {
+            StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe").because(error)
+        })?);
+        let name = format!("{}{token}", crate::layout::PROBES);
+        self.put_new(&name, Bytes::from_static(b"now")).await?;
+        let probes = self.list(crate::layout::PROBES).await?;
+        self.delete(&name).await?;
+        Ok(probes.into_iter().find(|object| object.name == name).and_then(|object| object.modified))
+    }
+
     async fn exists(&self, name: &str) -> Result<bool, StoreError> {
         match self.head(name).await {
             Ok(_) => Ok(true),
@@ -266,7 +313,7 @@ impl Store {
         loop {
             match self.access.list(folder).await {
                 Ok(mut objects) => {
-                    objects.sort_unstable();
+                    objects.sort_unstable_by(|one, other| one.name.cmp(&other.name));
                     return Ok(objects);
                 }
                 Err(error) => attempts.wait_after(error).await?,

@@ -79,7 +79,12 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
         let above = if self.prefix.as_ref().is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let found = self.store.list(Some(&folder)).map_ok(|meta| {
             let name = meta.location.as_ref();
-            ObjectInfo { name: name.strip_prefix(&above).unwrap_or(name).to_owned(), size: meta.size }
+            let name = name.strip_prefix(&above).unwrap_or(name).to_owned();
+            let modified = jiff::Timestamp::from_nanosecond(
+                i128::from(meta.last_modified.timestamp()) * 1_000_000_000
+                    + i128::from(meta.last_modified.timestamp_subsec_nanos()),
+            );
+            ObjectInfo { name, size: meta.size, modified: modified.ok() }
         });
         found.try_collect().await.map_err(sort("list", prefix))
     }

@@ -87,7 +87,7 @@ async fn every_flipped_byte_of_every_object_is_found_and_named() {
     let fleet = fleet(book.store()).await;
     assert_eq!(findings(&fleet.repo, THOROUGH).await, []);
     let names = book.names();
-    let kinds = ["orlop-repository", "epochs/", "/keys/", "/packs/", "/index/", "/points/"];
+    let kinds = ["orlop-repository", "epochs/", "/keys/", "/packs/", "/index/", "/points/", "/sessions/"];
     assert!(kinds.iter().all(|kind| names.iter().any(|name| name.contains(kind))), "{names:?}");
     for name in names {
         for position in 0..book.read(&name).unwrap().len() {
@@ -104,8 +104,8 @@ async fn every_missing_object_is_found() {
     for name in book.names() {
         let original = book.swap(&name, None);
         let found = findings(&fleet.repo, THOROUGH).await;
-        let quiet = name.contains("/points/") || name.contains("/index/");
-        // A recovery point or an index run that is gone leaves no trace that misses it.
+        let quiet = ["/points/", "/index/", "/sessions/"].iter().any(|folder| name.contains(folder));
+        // A recovery point or an index run that is gone leaves no trace that misses it; without its session, a point is void.
         assert_eq!(found.is_empty(), quiet, "{name}: {found:?}");
         book.swap(&name, original);
     }
@@ -193,10 +193,10 @@ fn fifo() -> Vec<u8> {
 /// Publishes a tree of pages that no builder makes, and gives what a check says of it. A restore refuses all of them.
 async fn check_of_tree(pages: impl AsyncFn(&Writer) -> repository::Result<TableRef>) -> Vec<Finding> {
     let repo = fixture::create(OpenBook::default().store()).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&point_id("made")).await.unwrap();
     let table = pages(&writer).await.unwrap();
-    let packs = writer.finish().await.unwrap().packs;
-    repo.publish(&fixture::point("made", table, packs)).await.unwrap();
+    let written = writer.finish().await.unwrap();
+    repo.publish(&fixture::point("made", table, &written)).await.unwrap();
     let found = findings(&repo, STRUCTURE).await;
     let folder = tempfile::tempdir().unwrap();
     let (options, progress) = (RestoreOptions::default(), Arc::new(NoProgress));

@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use repository::store::{ObjectAccess, ObjectInfo};
 use repository::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};
 use std::collections::BTreeMap;
@@ -132,6 +133,10 @@ pub(crate) fn memory() -> Store {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpenBook {
     objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    /// When each was created, by a clock that a test may set forward.
+    times: Arc<Mutex<BTreeMap<String, Timestamp>>>,
+    /// How much later than now that clock is.
+    later: Arc<Mutex<SignedDuration>>,
     /// An object that is not given, and how that is said.
     withheld: Arc<Mutex<Option<(String, StoreErrorKind)>>>,
     /// Creates over what exists, and says nothing about it.
@@ -166,6 +171,11 @@ impl OpenBook {
         }
     }
 
+    /// Lets time pass, as the store sees it.
+    pub(crate) fn pass(&self, time: SignedDuration) {
+        *self.later.lock().unwrap() += time;
+    }
+
     pub(crate) fn read(&self, name: &str) -> Option<Bytes> {
         self.objects.lock().unwrap().get(name).cloned()
     }
@@ -192,6 +202,7 @@ impl ObjectAccess for OpenBook {
             return Err(StoreError::new(StoreErrorKind::AlreadyExists, "create", name));
         }
         objects.insert(name.to_owned(), bytes);
+        self.times.lock().unwrap().insert(name.to_owned(), Timestamp::now() + *self.later.lock().unwrap());
         Ok(())
     }
 
@@ -212,7 +223,11 @@ impl ObjectAccess for OpenBook {
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let objects = self.objects.lock().unwrap();
-        let info = |(name, bytes): (&String, &Bytes)| ObjectInfo { name: name.clone(), size: bytes.len() as u64 };
+        let times = self.times.lock().unwrap();
+        let info = |(name, bytes): (&String, &Bytes)| {
+            let modified = times.get(name).copied();
+            ObjectInfo { name: name.clone(), size: bytes.len() as u64, modified }
+        };
         Ok(objects.iter().filter(|(name, _)| name.starts_with(prefix)).map(info).collect())
     }
 

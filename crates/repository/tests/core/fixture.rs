@@ -5,8 +5,8 @@ use futures::TryStreamExt;
 use repository::table;
 use repository::tree::entry::{Attributes, Content, Entry, Extent, File, Kind};
 use repository::{
-    BlobKind, BlobRef, PackInfo, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, Source, Stats,
-    Store, TableRef, Writer,
+    BlobKind, BlobRef, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, Source, Stats, Store,
+    TableRef, Writer, WrittenPacks,
 };
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) fn point_id(name: &str) -> PointId {
 }
 
 /// A recovery point with one content.
-pub(crate) fn point(name: &str, table: TableRef, packs: Vec<PackInfo>) -> RecoveryPoint {
+pub(crate) fn point(name: &str, table: TableRef, written: &WrittenPacks) -> RecoveryPoint {
     let time = "2026-11-22T10:00:00Z".parse().unwrap();
     let root = Root {
         name: "/srv".to_owned(),
@@ -46,7 +46,8 @@ pub(crate) fn point(name: &str, table: TableRef, packs: Vec<PackInfo>) -> Recove
         objects: None,
         ledger: None,
         roots: vec![root],
-        packs,
+        sessions: vec![written.session],
+        packs: written.packs.clone(),
         stats: Stats::default(),
     }
 }
@@ -108,10 +109,10 @@ pub(crate) async fn publish(
     contents: &Contents,
     parent: Option<&Stored>,
 ) -> Result<Stored> {
-    let writer = repo.writer().await?;
+    let writer = repo.writer(&point_id(name)).await?;
     let stored = store_contents(&writer, contents, parent).await?;
-    let packs = writer.finish().await?.packs;
-    repo.publish(&point(name, stored.table, packs)).await?;
+    let written = writer.finish().await?;
+    repo.publish(&point(name, stored.table, &written)).await?;
     Ok(stored)
 }
 

@@ -5,6 +5,7 @@
 mod accounting;
 mod conformance;
 mod copies;
+mod collecting;
 mod crash;
 mod damage;
 mod faults;

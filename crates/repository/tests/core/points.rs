@@ -23,11 +23,10 @@ async fn what_is_published_comes_back() {
 #[tokio::test]
 async fn publishing_the_same_again_is_fine_and_another_is_refused() {
     let repo = fixture::create(memory()).await;
-    let stored = fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
+    fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
     let point = repo.point(&point_id("one")).await.unwrap();
     repo.publish(&point).await.unwrap();
-    let mut other = fixture::point("one", stored.table, vec![]);
-    other.complete = false;
+    let other = repository::RecoveryPoint { complete: false, ..point.clone() };
     assert_eq!(repo.publish(&other).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(repo.point(&point_id("one")).await.unwrap(), point);
 }

@@ -23,7 +23,7 @@ async fn build(writer: &Writer, model: &Model, parent: Option<&TableRef>) -> Res
 }
 
 async fn write(repo: &Repository, model: &Model) -> TableRef {
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let table = build(&writer, model, None).await.unwrap();
     writer.finish().await.unwrap();
     table
@@ -103,7 +103,7 @@ async fn the_longest_value_fits_and_a_longer_one_is_refused() {
     let model = Model::from([(b"a".to_vec(), vec![1; table::MAX_VALUE_LEN]), (b"b".to_vec(), vec![2])]);
     let table = write(&repo, &model).await;
     agrees(&repo, table, &model, &[b"a".to_vec()]).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let mut builder = table::Builder::new(&writer);
     assert!(builder.push(b"a", &vec![1; table::MAX_VALUE_LEN + 1]).await.is_err());
     assert!(builder.push(&vec![1; table::MAX_KEY_LEN + 1], b"").await.is_err());
@@ -112,7 +112,7 @@ async fn the_longest_value_fits_and_a_longer_one_is_refused() {
 #[tokio::test]
 async fn keys_out_of_order_are_refused() {
     let repo = fixture::create(memory()).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let mut builder = table::Builder::new(&writer);
     builder.push(b"b", b"").await.unwrap();
     for key in [&b"b"[..], b"a", b""] {
@@ -141,7 +141,7 @@ async fn what_the_parent_has_is_not_stored_again() {
     let parent = write(&repo, &model).await;
     let whole_bytes = 60_000 * 80;
 
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     assert_eq!(build(&writer, &model, Some(&parent)).await.unwrap(), parent);
     let written = writer.finish().await.unwrap();
     assert_eq!((written.packs.len(), written.stats.new_blobs), (0, 0));
@@ -149,7 +149,7 @@ async fn what_the_parent_has_is_not_stored_again() {
     model.insert(b"00030000x".to_vec(), b"new".to_vec());
     model.remove(&b"00000007"[..]);
     model.insert(b"00059999".to_vec(), b"changed".to_vec());
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let table = build(&writer, &model, Some(&parent)).await.unwrap();
     let written = writer.finish().await.unwrap();
     assert!(written.stats.new_bytes * 4 < whole_bytes, "{:?} of {whole_bytes}", written.stats);

@@ -20,7 +20,7 @@ fn noise(seed: u64, len: usize) -> Bytes {
 /// Writes 100 MB, which takes several packs, and reads it back.
 async fn several_packs_survive(store: Store) {
     let repo = fixture::create(store).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let puts = (0..50).map(|seed| writer.put_blob(BlobKind::Data, noise(seed, 2_000_000)));
     let blobs = futures::future::try_join_all(puts).await.unwrap();
     let written = writer.finish().await.unwrap();
@@ -88,7 +88,7 @@ async fn several_packs_survive_lost_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_blobs_of_a_session_are_stored_once() {
     let repo = fixture::create(memory()).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let puts = (0..20).map(|n| writer.put_blob(BlobKind::Data, noise(n % 2, 100_000)));
     let blobs = futures::future::try_join_all(puts).await.unwrap();
     assert!(blobs.iter().step_by(2).all(|blob| blob == &blobs[0]));
@@ -100,7 +100,7 @@ async fn equal_blobs_of_a_session_are_stored_once() {
 #[tokio::test]
 async fn blobs_of_every_length_survive_and_longer_ones_are_refused() {
     let repo = fixture::create(memory()).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let mut blobs = Vec::new();
     for len in [0, 1, 4096, MAX_BLOB_LEN] {
         blobs.push((len, writer.put_blob(BlobKind::Data, noise(len as u64, len)).await.unwrap()));
@@ -117,15 +117,16 @@ async fn blobs_of_every_length_survive_and_longer_ones_are_refused() {
 async fn a_session_that_wrote_nothing_stores_nothing() {
     let store = memory();
     let repo = fixture::create(store.clone()).await;
-    let before = store.list("").await.unwrap();
-    assert_eq!(repo.writer().await.unwrap().finish().await.unwrap().packs, []);
-    assert_eq!(store.list("").await.unwrap(), before);
+    let before = store.list("").await.unwrap().len();
+    assert_eq!(repo.writer(&fixture::point_id("scratch")).await.unwrap().finish().await.unwrap().packs, []);
+    // Its own object is all that there is of it.
+    assert_eq!(store.list("").await.unwrap().len(), before + 1);
 }
 
 #[tokio::test]
 async fn a_finished_session_takes_nothing_more() {
     let repo = fixture::create(memory()).await;
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     writer.clone().finish().await.unwrap();
     assert_eq!(writer.put_blob(BlobKind::Data, Bytes::new()).await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(writer.finish().await.unwrap_err().kind(), ErrorKind::Invalid);
@@ -141,7 +142,7 @@ async fn a_failed_upload_fails_the_session() {
     });
     let store = faulty.store(EAGER);
     let repo = repository::Repository::open(store, &fixture::passphrase()).await.unwrap();
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
     let mut refused = None;
     for seed in 0..40 {
         if let Err(error) = writer.put_blob(BlobKind::Data, noise(seed, 8 << 20)).await {
@@ -185,7 +186,7 @@ async fn a_blob_is_found_by_the_index_when_its_pack_is_gone() {
     let repo = fixture::create(store.clone()).await;
     let mut blobs = Vec::new();
     for _ in 0..2 {
-        let writer = repo.writer().await.unwrap();
+        let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
         blobs.push(writer.put_blob(BlobKind::Data, noise(1, 1000)).await.unwrap());
         writer.put_blob(BlobKind::Data, noise(2, 1000)).await.unwrap();
         writer.finish().await.unwrap();

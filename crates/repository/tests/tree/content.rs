@@ -83,7 +83,7 @@ async fn small_files_share_blobs() {
     for index in 0..200 {
         fs::write(world.source().join(format!("{index}")), noise(10_000, index)).unwrap();
     }
-    let writer = world.repository.writer().await.unwrap();
+    let writer = world.repository.writer(&"scratch".parse().unwrap()).await.unwrap();
     let progress = std::sync::Arc::new(repository::NoProgress);
     let source = world.source();
     repository::tree::backup(&writer, &world.repository, &source, None, &settled(), progress).await.unwrap();

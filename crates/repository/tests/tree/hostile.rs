@@ -29,7 +29,7 @@ fn link(target: &str) -> Entry {
 }
 
 async fn table(world: &World, entries: &[(&[u8], Entry)]) -> TableRef {
-    let writer = world.repository.writer().await.unwrap();
+    let writer = world.repository.writer(&"scratch".parse().unwrap()).await.unwrap();
     let mut table = Builder::new(&writer);
     for (key, entry) in entries {
         table.push(key, &entry.encode()).await.unwrap();

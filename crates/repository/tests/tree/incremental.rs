@@ -37,7 +37,7 @@ async fn an_unchanged_second_run_stores_nothing_and_reads_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_files_give_the_same_bundles_and_pages_without_a_parent() {
     let world = world_with_files().await;
-    let writer = world.repository.writer().await.unwrap();
+    let writer = world.repository.writer(&"scratch".parse().unwrap()).await.unwrap();
     let mut roots = Vec::new();
     for _ in 0..2 {
         let (source, progress) = (world.source(), Arc::new(NoProgress));

@@ -176,7 +176,7 @@ fn the_capabilities_of_the_movers_suffice() {
     };
     let stored = runtime_with(of_backup).block_on(async {
         let repository = repository().await;
-        let writer = repository.writer().await.unwrap();
+        let writer = repository.writer(&"scratch".parse().unwrap()).await.unwrap();
         let progress = Arc::new(NoProgress);
         let stored = tree::backup(&writer, &repository, &source, None, &settled(), progress).await.unwrap();
         writer.finish().await.unwrap();

@@ -57,7 +57,7 @@ impl World {
         options: &BackupOptions,
         progress: Arc<dyn Progress>,
     ) -> Result<TreeSummary, tree::Error> {
-        let writer = self.repository.writer().await.unwrap();
+        let writer = self.repository.writer(&"scratch".parse().unwrap()).await.unwrap();
         let summary = tree::backup(&writer, &self.repository, &self.source(), parent, options, progress).await;
         writer.finish().await.unwrap();
         summary

@@ -125,7 +125,7 @@ async fn what_a_restore_reads_is_bounded_however_many_incrementals_there_are() {
 #[tokio::test]
 async fn what_cannot_be_done_is_refused() {
     let (world, disk) = (World::new().await, Disk::new(SIZE));
-    let writer = world.repo.writer().await.unwrap();
+    let writer = world.repo.writer(&"scratch".parse().unwrap()).await.unwrap();
     let changes = Some(Changes::new([(0, 1)], SIZE).unwrap());
     let options = BackupOptions { changes, ..BackupOptions::default() };
     let error = volume::backup(&writer, &disk.path(), &options, Arc::new(NoProgress)).await.unwrap_err();

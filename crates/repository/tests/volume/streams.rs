@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 async fn there_and_back(repo: &Repository, bytes: &[u8]) -> (u64, Vec<u8>) {
     let (cancel, progress) = (CancellationToken::new(), Arc::new(NoProgress));
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&"scratch".parse().unwrap()).await.unwrap();
     let summary = volume::store_stream(&writer, bytes, &cancel, progress.clone()).await.unwrap();
     assert_eq!(summary.bytes, bytes.len() as u64);
     let written = writer.finish().await.unwrap();

@@ -109,11 +109,12 @@ impl World {
     /// Stores the disk and publishes a recovery point of it; the next one may have it as its parent.
     pub(crate) async fn backup(&mut self, disk: &Disk, parent: bool, changes: Option<Changes>) -> VolumeSummary {
         let options = BackupOptions { parent: self.last.filter(|_| parent), changes, cancel: CancellationToken::new() };
-        let writer = self.repo.writer().await.unwrap();
+        self.count += 1;
+        let id: repository::PointId = format!("point-{}", self.count).parse().unwrap();
+        let writer = self.repo.writer(&id).await.unwrap();
         let summary = volume::backup(&writer, &disk.path(), &options, Arc::new(NoProgress)).await.unwrap();
         let written = writer.finish().await.unwrap();
         self.repo.verify_packs(&written.packs).await.unwrap();
-        self.count += 1;
         let time = "2026-11-22T10:00:00Z".parse().unwrap();
         let root = Root {
             name: "shop/data".into(),
@@ -132,7 +133,7 @@ impl World {
         };
         let point = RecoveryPoint {
             version: RecoveryPoint::VERSION,
-            id: format!("point-{}", self.count).parse().unwrap(),
+            id,
             created: time,
             source: Source::Paths { host: "ship".into() },
             tags: repository::Tags::default(),
@@ -140,6 +141,7 @@ impl World {
             objects: None,
             ledger: None,
             roots: vec![root],
+            sessions: vec![written.session],
             packs: written.packs,
             stats: Stats {
                 new_bytes: written.stats.new_bytes,

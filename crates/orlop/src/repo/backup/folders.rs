@@ -61,7 +61,7 @@ impl Run<'_> {
     /// Stores a folder.
     pub(super) async fn folder(&self, name: &str, path: &Path) -> Result<(Root, Content)> {
         let parent = match self.parents {
-            true => parent(self.repository, self.args, name, RootKind::Tree).await?,
+            true => parent(self.repository, Some(&self.writer), self.args, name, RootKind::Tree).await?,
             false => None,
         };
         let started = Timestamp::now();
@@ -182,7 +182,7 @@ pub(super) async fn would(
     for (name, path) in paths {
         let parent = match args.no_parent {
             true => None,
-            false => parent(repository, args, name, RootKind::Tree).await?.map(|(id, _)| id.to_string()),
+            false => parent(repository, None, args, name, RootKind::Tree).await?.map(|(id, _)| id.to_string()),
         };
         let (files, bytes) = count(path, args.cross_mounts)?;
         contents.push(WouldContent { name: name.clone(), parent, files, bytes });

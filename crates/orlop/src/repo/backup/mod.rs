@@ -172,14 +172,14 @@ async fn store(
 ) -> Result<Done> {
     let (clock, created) = (Instant::now(), Timestamp::now());
     let id = id(args, created)?;
-    let mut stored = write(repository, args, what, !args.no_parent, cancel).await?;
+    let mut stored = write(repository, args, &id, what, !args.no_parent, cancel).await?;
     match stored.check(repository, cancel).await {
         Err(broken) if broken.damage && stored.contents.iter().any(Content::has_parent) => {
             let why = broken.error;
             eprintln!(
                 "orlop: an earlier recovery point has lost something, everything is stored again without it: {why}"
             );
-            stored = write(repository, args, what, false, cancel).await?;
+            stored = write(repository, args, &id, what, false, cancel).await?;
             stored.check(repository, cancel).await.map_err(|broken| broken.error)?;
         }
         checked => checked.map_err(|broken| broken.error)?,
@@ -198,11 +198,12 @@ async fn store(
 async fn write(
     repository: &Repository,
     args: &BackupArgs,
+    id: &PointId,
     what: &What,
     parents: bool,
     cancel: &CancellationToken,
 ) -> Result<Stored> {
-    let writer = repository.writer().await.map_err(|e| explain("begin to write", e))?;
+    let writer = repository.writer(id).await.map_err(|e| explain(format!("begin the recovery point {id}"), e))?;
     let run = Run { repository, writer, args, parents, cancel: cancel.clone() };
     let mut stored = Vec::new();
     for (name, path) in &what.folders {
@@ -259,6 +260,7 @@ impl Stored {
             objects: None,
             ledger: None,
             roots: self.roots,
+            sessions: vec![self.written.session],
             packs: self.written.packs,
             stats,
         };
@@ -285,24 +287,46 @@ fn id(args: &BackupArgs, created: Timestamp) -> Result<PointId> {
 }
 
 /// The content of this name and kind in the recovery point that is to be the parent.
+///
+/// With a session, only in one that it may have as a parent: while a prune is under way, the newest may be refused, and an older one or
+/// none is taken.
 async fn parent(
     repository: &Repository,
+    session: Option<&Writer>,
     args: &BackupArgs,
     name: &str,
     kind: RootKind,
 ) -> Result<Option<(PointId, Root)>> {
     let content = |point: &RecoveryPoint| point.root(name).filter(|root| root.kind == kind).cloned();
-    let Some(id) = &args.parent else {
-        let host = host(args);
-        let points = repository.points().await.map_err(|e| explain("list the recovery points", e))?;
-        let ours = |point: &RecoveryPoint| {
-            matches!(&point.source, Source::Paths { host: other } if *other == host) && content(point).is_some()
-        };
-        let newest = points.into_iter().filter_map(|entry| entry.point.ok()).filter(ours).max_by_key(|p| p.created);
-        return Ok(newest.and_then(|point| Some((point.id.clone(), content(&point)?))));
-    };
-    let point = point(repository, id).await?;
-    Ok(content(&point).map(|root| (point.id, root)))
+    if let Some(id) = &args.parent {
+        let point = point(repository, id).await?;
+        let Some(root) = content(&point) else { return Ok(None) };
+        if may_be_parent(session, &point.id).await? {
+            return Ok(Some((point.id, root)));
+        }
+        eprintln!("orlop: {name}: a prune is under way, so {} cannot be the parent, and all is read", point.id);
+        return Ok(None);
+    }
+    let host = host(args);
+    let points = repository.points().await.map_err(|e| explain("list the recovery points", e))?;
+    let ours = |point: &RecoveryPoint| matches!(&point.source, Source::Paths { host: other } if *other == host);
+    let mut points: Vec<_> = points.into_iter().filter_map(|entry| entry.point.ok()).filter(ours).collect();
+    points.sort_by_key(|point| std::cmp::Reverse(point.created));
+    for point in points {
+        if let Some(root) = content(&point)
+            && may_be_parent(session, &point.id).await?
+        {
+            return Ok(Some((point.id, root)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a session may take over what a recovery point has; without a session, nothing will be taken over.
+async fn may_be_parent(session: Option<&Writer>, id: &PointId) -> Result<bool> {
+    let Some(writer) = session else { return Ok(true) };
+    let parent = writer.parent(id).await.map_err(|e| explain(format!("read the recovery point {id}"), e))?;
+    Ok(parent.is_some())
 }
 
 fn table(done: &Done) -> String {

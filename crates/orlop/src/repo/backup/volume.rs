@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use repository::volume::{self, BackupOptions, Changes, Parent, StreamSummary, VolumeSummary};
-use repository::{PointId, Repository, Root, RootKind, TableRef};
+use repository::{PointId, Repository, Root, RootKind, TableRef, Writer};
 use serde::Serialize;
 
 use super::{BackupArgs, Content, Run, parent};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
-use crate::repo::open::explain_volume;
+use crate::repo::open::{explain_volume, point};
 use crate::repo::progress::Show;
 
 /// An image or a device that is to be stored.
@@ -71,9 +71,13 @@ impl Run<'_> {
     pub(super) async fn image(&self, image: &Image) -> Result<(Root, Content)> {
         let started = Timestamp::now();
         // Without a parent there is nothing that a list of changes could be the difference to: everything is read.
-        let (parent, changes) = match self.parents {
-            true => (parent_of(self.repository, self.args, image).await?, image.changes(self.args)?),
-            false => (None, None),
+        let parent = match self.parents {
+            true => parent_of(self.repository, Some(&self.writer), self.args, image).await?,
+            false => None,
+        };
+        let changes = match parent {
+            Some(_) => image.changes(self.args)?,
+            None => None,
         };
         let options = BackupOptions {
             parent: parent.as_ref().map(|(_, root)| Parent { table: root.table, size: root.bytes }),
@@ -102,13 +106,25 @@ impl Run<'_> {
 }
 
 /// The parent of an image. One that was named and does not have the image is a mistake.
-async fn parent_of(repository: &Repository, args: &BackupArgs, image: &Image) -> Result<Option<(PointId, Root)>> {
-    let found = parent(repository, args, &image.name, RootKind::Volume).await?;
+async fn parent_of(
+    repository: &Repository,
+    session: Option<&Writer>,
+    args: &BackupArgs,
+    image: &Image,
+) -> Result<Option<(PointId, Root)>> {
+    let found = parent(repository, session, args, &image.name, RootKind::Volume).await?;
     match (&args.parent, found) {
-        (Some(id), None) => Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
-            .next("orlop repo show tells what it has; --name gives the image the name that it has there")),
+        (Some(id), None) if !has_volume(repository, id, image).await? => {
+            Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
+                .next("orlop repo show tells what it has; --name gives the image the name that it has there"))
+        }
         (_, found) => Ok(found),
     }
+}
+
+async fn has_volume(repository: &Repository, id: &str, image: &Image) -> Result<bool> {
+    let point = point(repository, id).await?;
+    Ok(point.root(&image.name).is_some_and(|root| root.kind == RootKind::Volume))
 }
 
 fn root(name: &str, kind: RootKind, table: TableRef, bytes: u64, started: Timestamp) -> Root {
@@ -172,7 +188,7 @@ struct Would {
 
 pub(super) async fn would(repository: &Repository, args: &BackupArgs, image: &Image, format: Format) -> Result<Exit> {
     let changes = image.changes(args)?;
-    let parent = if args.no_parent { None } else { parent_of(repository, args, image).await? };
+    let parent = if args.no_parent { None } else { parent_of(repository, None, args, image).await? };
     let would = Would {
         name: image.name.clone(),
         parent: parent.map(|(id, _)| id.to_string()),

@@ -1,0 +1,83 @@
+//! Finding all packs that recovery points refer to, each page of their tables once.
+//!
+//! What is held grows with distinct pages (some 40 bytes each) and with packs, not with blobs: of a leaf only the packs are kept.
+
+use crate::codec::Malformed;
+use crate::error::Result;
+use crate::ids::{BlobId, BlobRef, PackId};
+use crate::layout;
+use crate::point::RecoveryPoint;
+use crate::references::{self, Values};
+use crate::repository::Repository;
+use crate::table::{self, Page};
+use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::{BTreeSet, HashSet};
+
+/// How many pages are read at once, at up to 256 KiB each, or one value of up to 8 MiB.
+const READS: usize = 8;
+
+/// A page to be read.
+#[derive(Debug, Clone, Copy)]
+struct Visit {
+    blob: BlobRef,
+    level: u8,
+    values: Values,
+}
+
+/// Remembers the pages that were followed, so that recovery points that share them cost little.
+#[derive(Debug, Default)]
+pub(crate) struct Marker {
+    seen: HashSet<(BlobId, Values)>,
+}
+
+impl Marker {
+    /// The packs that a recovery point refers to; those of pages that an earlier one shares were given with that one.
+    pub(crate) async fn follow(&mut self, repo: &Repository, point: &RecoveryPoint) -> Result<BTreeSet<PackId>> {
+        let followed = self.walk(repo, point).await;
+        if followed.is_err() {
+            // Pages were noted whose children were not read.
+            self.seen.clear();
+        }
+        followed
+    }
+
+    async fn walk(&mut self, repo: &Repository, point: &RecoveryPoint) -> Result<BTreeSet<PackId>> {
+        // Also packs of which nothing is used any more: the recovery point says that it has them.
+        let mut packs: BTreeSet<PackId> = point.packs.iter().map(|pack| pack.id).collect();
+        let mut visits = Vec::new();
+        for (table, values) in references::tables_of(point) {
+            visits.push(Visit { blob: table.root, level: table.height, values });
+        }
+        while !visits.is_empty() {
+            let next = visits.split_off(visits.len().saturating_sub(READS));
+            packs.extend(next.iter().map(|visit| visit.blob.pack));
+            let new: Vec<_> =
+                next.into_iter().filter(|visit| self.seen.insert((visit.blob.id, visit.values))).collect();
+            let reads = new.into_iter().map(|visit| async move {
+                table::read_page(repo, &visit.blob, visit.level).await.map(|page| (visit, page))
+            });
+            let mut pages = stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS);
+            while let Some((visit, page)) = pages.try_next().await? {
+                take(&visit, &page, &mut packs, &mut visits)
+                    .map_err(|what| what.in_object(layout::pack(&visit.blob.pack)))?;
+            }
+        }
+        Ok(packs)
+    }
+}
+
+/// Notes what a page refers to.
+fn take(visit: &Visit, page: &Page, packs: &mut BTreeSet<PackId>, visits: &mut Vec<Visit>) -> Result<(), Malformed> {
+    for index in 0..page.len() {
+        if let Some(level) = visit.level.checked_sub(1) {
+            visits.push(Visit { blob: page.child(index)?, level, values: visit.values });
+            continue;
+        }
+        let found = references::of(visit.values, page.key(index), page.value(index))?;
+        packs.extend(found.blobs.iter().map(|blob| blob.pack));
+        for (table, values) in found.tables {
+            visits.push(Visit { blob: table.root, level: table.height, values });
+        }
+    }
+    Ok(())
+}
