@@ -28,6 +28,11 @@ mod version;
 
 use std::process::ExitCode;
 
+/// The allocator of the C library keeps freed memory in a pool for each of some threads, and the buffers of a restore go through many threads: its peak
+/// was up to twice what was in use (`docs/benchmarks.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("orlop: another TLS provider is installed already; this is a defect of the program");
