@@ -34,6 +34,20 @@ enum Command {
     Run(RunArgs),
     /// Serves buckets over S3, as a process of its own
     S3(sandbox::s3::Arguments),
+    /// Fills a repository with many extents, as a process of its own
+    #[command(hide = true)]
+    Fill {
+        /// The folder of the repository
+        path: PathBuf,
+        /// How many
+        extents: u64,
+    },
+    /// Measures the steps of the engine alone on an image, as a process of its own
+    #[command(hide = true)]
+    Steps {
+        /// The image
+        image: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,12 +81,21 @@ pub(crate) struct RunArgs {
 fn main() -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     match Cli::parse().command {
-        Command::S3(arguments) => runtime.block_on(sandbox::s3::run(arguments)).map(|()| ExitCode::SUCCESS),
-        Command::Run(arguments) => run(&arguments, &runtime),
+        Command::S3(arguments) => runtime.block_on(sandbox::s3::run(arguments))?,
+        Command::Fill { path, extents } => runtime.block_on(many::fill(&path, extents))?,
+        Command::Steps { image } => print!("{}", limits::steps_table(&image)?),
+        Command::Run(arguments) => return run(&arguments),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn run(arguments: &RunArgs, runtime: &tokio::runtime::Runtime) -> Result<ExitCode> {
+/// This program again, for work that needs memory: the kernel counts the peak of whoever starts a process to that process, so what starts the
+/// programs that are measured must itself stay small.
+pub(crate) fn again() -> Result<std::process::Command> {
+    Ok(std::process::Command::new(std::env::current_exe().context("find this program")?))
+}
+
+fn run(arguments: &RunArgs) -> Result<ExitCode> {
     if !(0.001..=1.0).contains(&arguments.scale) || arguments.rounds == 0 {
         bail!("--scale is from 0.001 to 1, and --rounds is at least 1");
     }
@@ -80,7 +103,7 @@ fn run(arguments: &RunArgs, runtime: &tokio::runtime::Runtime) -> Result<ExitCod
     std::fs::create_dir(&arguments.folder)
         .with_context(|| format!("make {}; a folder of this name must not exist", arguments.folder.display()))?;
     let folder = arguments.folder.canonicalize()?;
-    let measured = measure_all(arguments, runtime, &orlop, &folder);
+    let measured = measure_all(arguments, &orlop, &folder);
     if !arguments.keep {
         std::fs::remove_dir_all(&folder).context("take the data away")?;
     }
@@ -107,7 +130,7 @@ impl Output {
 }
 
 /// Measures everything; gives whether every bound holds.
-fn measure_all(arguments: &RunArgs, runtime: &tokio::runtime::Runtime, orlop: &Path, folder: &Path) -> Result<bool> {
+fn measure_all(arguments: &RunArgs, orlop: &Path, folder: &Path) -> Result<bool> {
     let mut output = Output::open(arguments.report.as_deref())?;
     output.add(&machine::describe(orlop, arguments)?)?;
     let data = data::Data::make(&folder.join("data"), arguments.scale)?;
@@ -121,7 +144,7 @@ fn measure_all(arguments: &RunArgs, runtime: &tokio::runtime::Runtime, orlop: &P
     }
     output.add(&limits::table(orlop, folder, &data, arguments.rounds)?)?;
     if arguments.extents > 0 {
-        let (table, holds) = many::measure(runtime, orlop, folder, arguments.extents)?;
+        let (table, holds) = many::measure(orlop, folder, arguments.extents)?;
         output.add(&table)?;
         good &= holds;
     }

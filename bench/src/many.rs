@@ -4,7 +4,7 @@
 //! nothing; their number is what counts.
 
 use crate::data::BLOCK;
-use crate::measure::{Cost, size_of};
+use crate::measure::{Cost, run, size_of};
 use crate::place::{Kind, Place};
 use crate::report::{BACKUP_MIB, RESTORE_MIB};
 use crate::tool::{Peer, Since, Tools};
@@ -30,6 +30,8 @@ const IN_FLIGHT: usize = 64;
 const TOGETHER: u64 = 256;
 /// Changed blocks of the incremental.
 const CHANGED: u64 = 5000;
+/// In so many segments they lie: all extents of these are written anew, those of others are looked up.
+const CHANGED_SEGMENTS: u64 = 4;
 /// The bytes of the image that is stored anew and restored.
 const SMALL_LEN: u64 = 64 << 20;
 /// How long opening may take, cold.
@@ -37,19 +39,14 @@ const OPENING: Duration = Duration::from_secs(10);
 const NAME: &str = "many";
 
 /// Makes the repository and measures; gives a table, and whether the bounds hold.
-pub(crate) fn measure(
-    runtime: &tokio::runtime::Runtime,
-    orlop: &Path,
-    folder: &Path,
-    extents: u64,
-) -> Result<(String, bool)> {
+pub(crate) fn measure(orlop: &Path, folder: &Path, extents: u64) -> Result<(String, bool)> {
     eprintln!("bench: a repository of {extents} extents");
     let place = Place::start(Kind::Folder, folder)?;
     let tools = Tools::find(orlop, folder)?;
     tools.init(Peer::Orlop, &place, NAME)?;
     let path = folder.join("store").join(NAME);
     let started = Instant::now();
-    runtime.block_on(fill(&path, extents))?;
+    run(crate::again()?.arg("fill").arg(&path).arg(extents.to_string()), &folder.join("log"))?;
     let (made, bytes) = (started.elapsed(), size_of(&path)?);
     let costs = use_it(&tools, &place, folder, &path, extents)?;
     place.remove(NAME)?;
@@ -123,14 +120,15 @@ fn forget(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An image as large as the volume, of which only the changed blocks hold anything.
+/// An image as large as the volume, of which only the changed blocks hold anything; they lie in its first segments.
 fn change(image: &Path, ranges: &Path, extents: u64) -> Result<()> {
     let file = File::create(image)?;
     file.set_len(extents * BLOCK)?;
     let mut list = String::new();
-    let changed = CHANGED.min(extents);
+    let among = extents.min(CHANGED_SEGMENTS * SEGMENT_LEN / BLOCK);
+    let changed = CHANGED.min(among);
     for number in 0..changed {
-        let block = number * (extents / changed);
+        let block = number * (among / changed);
         file.write_all_at(&[&number.to_le_bytes()[..], b"changed"].concat(), block * BLOCK)?;
         writeln!(list, "{} {BLOCK}", block * BLOCK)?;
     }
@@ -144,7 +142,7 @@ fn small(image: &Path) -> Result<()> {
 }
 
 /// Writes the volume into a repository that is there.
-async fn fill(path: &Path, extents: u64) -> Result<()> {
+pub(crate) async fn fill(path: &Path, extents: u64) -> Result<()> {
     let store = StoreConfig::FileSystem { path: path.to_owned() }.open(RetryPolicy::default())?;
     let repository = Repository::open(store, &Passphrase::new("a passphrase for the benchmark")).await?;
     let writer = repository.writer().await?;

@@ -4,7 +4,7 @@ use crate::measure::size_of;
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 /// The keys of the server: it listens on this machine only, and lives as long as the benchmark.
 pub(crate) const ACCESS_KEY: &str = "bench";
@@ -85,7 +85,7 @@ impl Place {
 impl Server {
     /// The server is this program again, so that what it costs is not counted to whoever uses it.
     fn start(root: &Path) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut process = crate::again()?
             .args(["s3", "--listen", "127.0.0.1:0", "--bucket", BUCKET, "--root"])
             .arg(root)
             .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])

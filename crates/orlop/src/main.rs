@@ -17,6 +17,7 @@ mod interrupt;
 mod location;
 mod location_add;
 mod logs;
+mod memory;
 mod output;
 mod points;
 mod repo;
@@ -28,17 +29,13 @@ mod version;
 
 use std::process::ExitCode;
 
-/// The allocator of the C library keeps freed memory in a pool for each of some threads, and the buffers of a restore go through many threads: its peak
-/// was up to twice what was in use (`docs/benchmarks.md`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    memory::begin_again_with_one_arena(&words);
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("orlop: another TLS provider is installed already; this is a defect of the program");
         return error::Exit::Failed.into();
     }
-    let words: Vec<_> = std::env::args_os().collect();
     match cli::run(&words) {
         Ok(exit) => exit.into(),
         Err(e) => {
