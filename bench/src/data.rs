@@ -53,7 +53,7 @@ impl Data {
     /// Makes all of it below a folder that is made too.
     pub(crate) fn make(folder: &Path, scale: f64) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let (tree, files) = (folder.join("tree"), whole(FILES * scale).max(FILES_EACH as u64) as usize);
+        let (tree, files) = (folder.join("tree"), usize::try_from(whole(FILES * scale))?.max(FILES_EACH));
         // The files first: a backup believes the times of a file only when they are a minute old.
         eprintln!("bench: {files} small files");
         make_tree(&tree, files)?;
@@ -83,6 +83,7 @@ impl Data {
     }
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "sizes and counts are far below 2⁵³, and not negative")]
 fn whole(value: f64) -> u64 {
     value.round() as u64
 }
@@ -151,7 +152,7 @@ pub(crate) fn change(image: &Path, ranges: &Path, run: u64, seed: u64) -> Result
     let file = File::options().read(true).write(true).open(image)?;
     let count = usize::try_from(file.metadata()?.len() / run)?;
     let mut random = StdRng::seed_from_u64(seed);
-    let mut chosen = sample(&mut random, count, whole(count as f64 * CHANGED_BLOCKS) as usize).into_vec();
+    let mut chosen = sample(&mut random, count, usize::try_from(whole(count as f64 * CHANGED_BLOCKS))?).into_vec();
     chosen.sort_unstable();
     let mut list = BufWriter::new(File::create(ranges)?);
     let mut quarter = vec![0; usize::try_from(BLOCK / 4)?];
@@ -181,11 +182,12 @@ mod tests {
     fn a_list_names_what_was_changed_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let (image, ranges) = (folder.path().join("image"), folder.path().join("ranges"));
-        fs::write(&image, vec![0; 400 * BLOCK as usize]).unwrap();
+        let block_len = usize::try_from(BLOCK).unwrap();
+        fs::write(&image, vec![0; 400 * block_len]).unwrap();
         change(&image, &ranges, BLOCK, 1).unwrap();
         let bytes = fs::read(&image).unwrap();
         let changed: Vec<u64> = bytes
-            .chunks(BLOCK as usize)
+            .chunks(block_len)
             .enumerate()
             .filter(|(_, block)| block.iter().any(|byte| *byte != 0))
             .map(|(index, _)| index as u64 * BLOCK)

@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Blobs on their way into packs.
 const IN_FLIGHT: usize = 64;
+/// The bytes of a blob.
+const BLOCK_BYTES: usize = 4096;
 /// Blobs of one task: one for each blob would cost more than the blob.
 const TOGETHER: u64 = 256;
 /// Changed blocks of the incremental.
@@ -183,7 +185,7 @@ async fn segment(writer: &Writer, start: u64, end: u64) -> Result<TableRef> {
 async fn put(writer: &Writer, first: u64, end: u64) -> repository::Result<Vec<BlobRef>> {
     let mut blobs = Vec::new();
     for number in first..end {
-        let mut plain = vec![0; BLOCK as usize];
+        let mut plain = vec![0; BLOCK_BYTES];
         plain[..8].copy_from_slice(&(number + 1).to_le_bytes());
         blobs.push(writer.put_blob(BlobKind::Data, Bytes::from(plain)).await?);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use repository::tree::{self, BackupOptions, RestoreOptions};
-use repository::{NoProgress, Passphrase, Repository, RetryPolicy, StoreConfig};
+use repository::{NoProgress, Passphrase, Repository, RetryPolicy, StoreConfig, TableRef};
 
 const DIRECTORIES: usize = 500;
 const FILES_EACH: usize = 100;
@@ -21,7 +21,7 @@ const LARGE_FILE_BYTES: usize = 48 << 20;
 /// 32 MiB.
 const BACKUP_KIB: u64 = 128 << 10;
 
-/// What it may take for a restore or a comparison, with what the backups before have left to it.
+/// What it may take for a restore or a comparison.
 const RESTORE_KIB: u64 = 64 << 10;
 
 /// In memory if there are 4 GiB of it, because some disks take milliseconds to remove a file; it is not counted as the
@@ -91,41 +91,59 @@ async fn within<T>(what: &str, limit_kib: u64, work: impl Future<Output = T>) ->
     result
 }
 
+/// Names the phase, to the process that does it, and the folder of all of them.
+const PHASE: &str = "ORLOP_MEMORY_PHASE";
+const HOME: &str = "ORLOP_MEMORY_HOME";
+const TEST: &str = "many_files_and_large_ones_are_moved_in_bounded_memory";
+
+/// Each phase has a process of its own, as it has in the product, so that none inherits what another has left; and one arena, as the program
+/// gives itself.
 #[test]
 fn many_files_and_large_ones_are_moved_in_bounded_memory() {
+    if let (Ok(name), Some(home)) = (std::env::var(PHASE), std::env::var_os(HOME)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(phase(&name, Path::new(&home)));
+    }
     let home = roomy_directory();
-    let source = home.path().join("source");
-    fill(&source);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = StoreConfig::FileSystem { path: home.path().join("store") };
-        let store = store.open(RetryPolicy::default()).unwrap();
-        let repository = Repository::create(store, &Passphrase::new("for tests")).await.unwrap();
+    fill(&home.path().join("source"));
+    for name in ["first backup", "second backup", "verification", "restore", "comparison"] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", TEST, "--nocapture"]).env("MALLOC_ARENA_MAX", "1");
+        let status = child.env(PHASE, name).env(HOME, home.path()).status().unwrap();
+        assert!(status.success(), "{name}: {status}");
+    }
+}
+
+async fn phase(name: &str, home: &Path) {
+    let (store, noted) = (StoreConfig::FileSystem { path: home.join("store") }, home.join("root"));
+    let (source, target) = (home.join("source"), home.join("target"));
+    let store = store.open(RetryPolicy::default()).unwrap();
+    let repository = Repository::open_or_create(store, &Passphrase::new("for tests")).await.unwrap();
+    let root: Option<TableRef> = fs::read(&noted).ok().map(|bytes| serde_json::from_slice(&bytes).unwrap());
+    let progress = Arc::new(NoProgress);
+    if name.ends_with("backup") {
         let options = BackupOptions::new(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1));
-        let mut parent = None;
-        for run in ["first backup", "second backup"] {
-            let backup = async {
-                let writer = repository.writer().await.unwrap();
-                let progress = Arc::new(NoProgress);
-                let stored = tree::backup(&writer, &repository, &source, parent.as_ref(), &options, progress).await;
-                writer.finish().await.unwrap();
-                stored.unwrap()
-            };
-            let stored = within(run, BACKUP_KIB, backup).await;
-            assert_eq!(stored.files, (DIRECTORIES * FILES_EACH + FLAT_FILES + LARGE_FILES) as u64);
-            parent = Some(stored.root);
-        }
-        let root = parent.unwrap();
-        let options = tree::VerifyOptions { references: true, ..tree::VerifyOptions::default() };
-        let verify = tree::verify(&repository, &root, None, &options, Arc::new(NoProgress));
-        within("verification", RESTORE_KIB, verify).await.unwrap();
-        let (target, options) = (home.path().join("target"), RestoreOptions::default());
-        let restore = tree::restore(&repository, &root, &target, &options, Arc::new(NoProgress));
-        let restored = within("restore", RESTORE_KIB, restore).await.unwrap();
-        assert!(restored.failed.is_empty(), "{restored:?}");
-        let options = tree::VerifyOptions::default();
-        let compare = tree::verify(&repository, &root, Some(&target), &options, Arc::new(NoProgress));
-        let found = within("comparison", RESTORE_KIB, compare).await.unwrap();
-        assert!(found.differences.is_empty(), "{found:?}");
-    });
+        let backup = async {
+            let writer = repository.writer().await.unwrap();
+            let stored = tree::backup(&writer, &repository, &source, root.as_ref(), &options, progress).await.unwrap();
+            let written = writer.finish().await.unwrap();
+            repository.verify_packs(&written.packs).await.unwrap();
+            stored
+        };
+        let stored = within(name, BACKUP_KIB, backup).await;
+        assert_eq!(stored.files, (DIRECTORIES * FILES_EACH + FLAT_FILES + LARGE_FILES) as u64);
+        return fs::write(&noted, serde_json::to_vec(&stored.root).unwrap()).unwrap();
+    }
+    let root = root.expect("a backup has noted it");
+    if name == "restore" {
+        let options = RestoreOptions::default();
+        let restore = tree::restore(&repository, &root, &target, &options, progress);
+        let restored = within(name, RESTORE_KIB, restore).await.unwrap();
+        return assert!(restored.failed.is_empty(), "{restored:?}");
+    }
+    let compared = (name == "comparison").then_some(target.as_path());
+    let options = tree::VerifyOptions { references: compared.is_none(), ..tree::VerifyOptions::default() };
+    let verify = tree::verify(&repository, &root, compared, &options, progress);
+    let found = within(name, RESTORE_KIB, verify).await.unwrap();
+    assert!(found.differences.is_empty(), "{found:?}");
 }
