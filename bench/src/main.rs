@@ -96,8 +96,9 @@ pub(crate) fn again() -> Result<std::process::Command> {
 }
 
 fn run(arguments: &RunArgs) -> Result<ExitCode> {
-    if !(0.001..=1.0).contains(&arguments.scale) || arguments.rounds == 0 {
-        bail!("--scale is from 0.001 to 1, and --rounds is at least 1");
+    // Below a tenth, what every database has besides its rows does not fit into the image.
+    if !(0.1..=1.0).contains(&arguments.scale) || arguments.rounds == 0 {
+        bail!("--scale is from 0.1 to 1, and --rounds is at least 1");
     }
     let orlop = arguments.orlop.canonicalize().with_context(|| format!("find {}", arguments.orlop.display()))?;
     std::fs::create_dir(&arguments.folder)
