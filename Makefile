@@ -2,7 +2,7 @@
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test lint bench sandbox sandbox-down install setup crds
+.PHONY: demo demo-down test lint bench bench-repository sandbox sandbox-down install setup crds
 
 PREFIX ?= /usr/local
 
@@ -26,11 +26,17 @@ lint: setup
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
 
-## What is measured, for docs/benchmarks.md.
-bench: setup
+## What is measured, for docs/benchmarks.md: the engine against restic (about half an hour), and the operator on a large cluster.
+bench: bench-repository
 	cargo build --workspace
 	target/debug/sandbox build
 	cargo test --workspace --locked --bench capture --bench large_cluster --bench random_access
+
+## The engine alone. BENCH="--scale 0.1 --rounds 1" tries it on less. The tables are in target/bench.md, too.
+bench-repository:
+	@tools/setup restic postgresql e2fsprogs
+	cargo build --release --workspace --bin orlop --bin bench
+	target/release/bench run --report target/bench.md $(BENCH)
 
 ## The program into PREFIX/bin, with the links that make it a plug-in of kubectl.
 install: setup

@@ -17,6 +17,7 @@ mod interrupt;
 mod location;
 mod location_add;
 mod logs;
+mod memory;
 mod output;
 mod points;
 mod repo;
@@ -29,11 +30,12 @@ mod version;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    memory::begin_again_with_one_arena(&words);
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("orlop: another TLS provider is installed already; this is a defect of the program");
         return error::Exit::Failed.into();
     }
-    let words: Vec<_> = std::env::args_os().collect();
     match cli::run(&words) {
         Ok(exit) => exit.into(),
         Err(e) => {

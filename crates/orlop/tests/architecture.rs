@@ -10,6 +10,7 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("application", &[]),
+    ("bench", &["repository", "sandbox"]),
     ("mover", &["repository"]),
     ("nbd", &[]),
     ("operator", &["api", "application", "mover", "repository"]),
@@ -21,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that are not product.
-const SUPPORT: &[&str] = &["sandbox", "scenarios"];
+const SUPPORT: &[&str] = &["bench", "sandbox", "scenarios"];
 
 /// What a crate must not use from outside of the workspace, by itself.
 const BANNED: &[(&str, &[&str])] = &[

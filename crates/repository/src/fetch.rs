@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 
 /// How long one request is at most, in bytes, unless a single blob is longer: long enough for the latency of an object store not to matter.
-const READ_LEN: u64 = 4 << 20;
+const READ_LEN: u64 = 2 << 20;
 /// Bytes between two blobs that are read and thrown away rather than making two requests: less than a store takes to answer one.
 const GAP_LEN: u64 = 64 << 10;
 /// How many requests are on their way at once.
@@ -96,12 +96,13 @@ fn open_all<E: From<Error>>(
 ) -> Result<Vec<BlobRef>, E> {
     let key = repo.pack_key(&blobs[0].pack);
     let mut damaged = Vec::new();
+    let mut opener = pack::Opener::new(&key, repo.keys());
     for blob in blobs {
         let at = (blob.offset - blobs[0].offset) as usize;
         let part = sealed.get(at..at + blob.stored_len as usize);
         let part = part.ok_or_else(|| E::from(Malformed::new("the pack is cut off").in_object(name)))?;
-        match pack::open_blob(blob, part, &key, repo.keys()) {
-            Ok(plain) => take(blob, &plain)?,
+        match opener.open(blob, part) {
+            Ok(plain) => take(blob, plain)?,
             Err(_) => damaged.push(*blob),
         }
     }

@@ -148,10 +148,8 @@ impl SealingKey {
 
     /// Opens what [`Self::seal`] made; `None` when it is not that.
     pub(crate) fn open(&self, nonce: [u8; 12], bound: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-        let (text, tag) = sealed.split_at_checked(sealed.len().checked_sub(TAG_LEN)?)?;
-        let mut plain = vec![0; text.len()];
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.0.open_separate_gather(nonce, Aad::from(bound), text, tag, &mut plain).ok()?;
+        let mut plain = Vec::new();
+        self.open_into(nonce, bound, sealed, &mut plain)?;
         Some(plain)
     }
 
@@ -164,6 +162,15 @@ impl SealingKey {
         })
     }
 
+    /// The same into a buffer, whose content it replaces and whose memory it uses again.
+    fn open_into(&self, nonce: [u8; 12], bound: &[u8], sealed: &[u8], plain: &mut Vec<u8>) -> Option<()> {
+        let (text, tag) = sealed.split_at_checked(sealed.len().checked_sub(TAG_LEN)?)?;
+        // What it had stays until it is written over: filling it with zeros first would cost as much as opening.
+        plain.resize(text.len(), 0);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.0.open_separate_gather(nonce, Aad::from(bound), text, tag, plain).ok()
+    }
+
     /// Seals a part of an object at its offset, which is the nonce and is bound together with the object's name.
     pub(crate) fn seal_at(&self, object: &[u8], buffer: &mut Vec<u8>, offset: usize) {
         let (nonce, bound) = at_offset(object, offset as u64);
@@ -174,6 +181,12 @@ impl SealingKey {
     pub(crate) fn open_at(&self, object: &[u8], sealed: &[u8], offset: u64) -> Option<Vec<u8>> {
         let (nonce, bound) = at_offset(object, offset);
         self.open(nonce, &bound, sealed)
+    }
+
+    /// The same into a buffer, whose content it replaces and whose memory it uses again.
+    pub(crate) fn open_at_into(&self, object: &[u8], sealed: &[u8], offset: u64, plain: &mut Vec<u8>) -> Option<()> {
+        let (nonce, bound) = at_offset(object, offset);
+        self.open_into(nonce, &bound, sealed, plain)
     }
 }
 

@@ -12,44 +12,69 @@ const LEVEL: i32 = 1;
 
 thread_local! {
     // Making a context costs as much as compressing some KiB, and an extent of a volume has only 64.
-    static COMPRESSOR: RefCell<Compressor<'static>> =
-        RefCell::new(Compressor::new(LEVEL).expect("there is a level 1, and memory for its tables"));
+    static COMPRESSOR: RefCell<Encoder> = RefCell::new(Encoder {
+        zstd: Compressor::new(LEVEL).expect("there is a level 1, and memory for its tables"),
+        buffer: Vec::new(),
+    });
     static DECOMPRESSOR: RefCell<Decompressor<'static>> =
         RefCell::new(Decompressor::new().expect("there is memory for the tables of a decompressor"));
 }
 
+/// Up to this length in bytes a thread keeps its buffer for the next blob: twice the extent of a volume, of which there are many. Longer blobs are
+/// few, and as many such buffers as there are threads would be felt.
+const KEPT_BUFFER_LEN: usize = 128 << 10;
+
+/// What a thread keeps to compress with.
+struct Encoder {
+    zstd: Compressor<'static>,
+    buffer: Vec<u8>,
+}
+
 /// Compresses, unless that does not make it smaller.
 pub(crate) fn encode(plain: &[u8]) -> Vec<u8> {
-    let mut encoded = vec![0; plain.len() + 1];
-    // A result that does not fit is one that is not smaller; then the bytes stay as they are.
-    match COMPRESSOR.with_borrow_mut(|zstd| zstd.compress_to_buffer(plain, &mut encoded[1..])) {
-        Ok(len) if len < plain.len() => {
-            encoded[0] = ZSTD;
-            encoded.truncate(len + 1);
+    COMPRESSOR.with_borrow_mut(|encoder| encoder.encode(plain))
+}
+
+impl Encoder {
+    /// The result has no room that it does not use: it waits for its turn to be put into a pack.
+    fn encode(&mut self, plain: &[u8]) -> Vec<u8> {
+        if self.buffer.len() < plain.len() {
+            self.buffer.resize(plain.len(), 0);
         }
-        _ => {
-            encoded[0] = RAW;
-            encoded[1..].copy_from_slice(plain);
+        // A result that does not fit is one that is not smaller; then the bytes stay as they are.
+        let (codec, payload) = match self.zstd.compress_to_buffer(plain, &mut self.buffer[..plain.len()]) {
+            Ok(len) if len < plain.len() => (ZSTD, &self.buffer[..len]),
+            _ => (RAW, plain),
+        };
+        let mut encoded = Vec::with_capacity(payload.len() + 1);
+        encoded.push(codec);
+        encoded.extend_from_slice(payload);
+        if self.buffer.len() > KEPT_BUFFER_LEN {
+            self.buffer = Vec::new();
         }
+        encoded
     }
-    encoded
 }
 
 /// Gives the plain bytes, of which there must be `plain_len`; no more than that is ever allocated.
-pub(crate) fn decode(encoded: Vec<u8>, plain_len: u32) -> Result<Vec<u8>, Malformed> {
+///
+/// They are in `encoded` itself where it was not compressed, and in `buffer` else.
+pub(crate) fn decode<'a>(encoded: &'a [u8], plain_len: u32, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Malformed> {
     let plain_len = plain_len as usize;
     if plain_len > MAX_BLOB_LEN {
         return Err(Malformed::new(format!("a blob of {plain_len} bytes is longer than {MAX_BLOB_LEN}")));
     }
     let plain = match encoded.split_first() {
-        Some((&RAW, _)) => {
-            let mut plain = encoded;
-            plain.remove(0);
-            plain
+        Some((&RAW, plain)) => plain,
+        Some((&ZSTD, compressed)) => {
+            if buffer.len() < plain_len {
+                buffer.resize(plain_len, 0);
+            }
+            let len = DECOMPRESSOR
+                .with_borrow_mut(|zstd| zstd.decompress_to_buffer(compressed, &mut buffer[..plain_len]))
+                .map_err(|error| Malformed::new(format!("a blob does not decompress to {plain_len} bytes: {error}")))?;
+            &buffer[..len]
         }
-        Some((&ZSTD, compressed)) => DECOMPRESSOR
-            .with_borrow_mut(|zstd| zstd.decompress(compressed, plain_len))
-            .map_err(|error| Malformed::new(format!("a blob does not decompress to {plain_len} bytes: {error}")))?,
         Some((codec, _)) => return Err(Malformed::new(format!("{codec} is no codec"))),
         None => return Err(Malformed::new("a blob is empty")),
     };
@@ -71,14 +96,15 @@ mod tests {
         assert!(encode(&even).len() < 100);
         let uneven = crate::crypto::random::<1000>().unwrap();
         assert_eq!(encode(&uneven).len(), 1001);
-        assert_eq!(decode(encode(&[]), 0), Ok(vec![]));
+        let (nothing, mut buffer) = (encode(&[]), Vec::new());
+        assert_eq!(decode(&nothing, 0, &mut buffer), Ok(&[][..]));
     }
 
     #[test]
     fn a_blob_that_claims_another_length_is_refused() {
         let encoded = encode(&[7; 1000]);
         for wrong in [0, 999, 1001, u32::MAX] {
-            assert!(decode(encoded.clone(), wrong).is_err(), "{wrong}");
+            assert!(decode(&encoded, wrong, &mut vec![0; 3000]).is_err(), "{wrong}");
         }
     }
 
@@ -86,12 +112,14 @@ mod tests {
         #[test]
         fn blobs_survive(plain in proptest::collection::vec(any::<u8>(), 0..5000)) {
             let len = u32::try_from(plain.len()).unwrap();
-            prop_assert_eq!(decode(encode(&plain), len), Ok(plain));
+            let (encoded, mut buffer) = (encode(&plain), vec![9; 2000]);
+            prop_assert_eq!(decode(&encoded, len, &mut buffer), Ok(&plain[..]));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(encoded in proptest::collection::vec(any::<u8>(), 0..500), len in any::<u32>()) {
-            if let Ok(plain) = decode(encoded, len) {
+            let mut buffer = Vec::new();
+            if let Ok(plain) = decode(&encoded, len, &mut buffer) {
                 prop_assert_eq!(plain.len(), len as usize);
             }
         }

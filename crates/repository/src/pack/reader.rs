@@ -31,10 +31,11 @@ pub(crate) fn verify(bytes: &[u8], id: PackId, keys: &DomainKeys) -> (Vec<Entry>
         structural(what);
         Vec::new()
     });
+    let mut opener = Opener::new(&key, keys);
     for Entry { blob, .. } in &entries {
         let start = blob.offset as usize;
         let sealed = bytes.get(start..start + blob.stored_len as usize).unwrap_or_default();
-        if let Err(what) = open_blob(blob, sealed, &key, keys) {
+        if let Err(what) = opener.open(blob, sealed) {
             damage.push(PackDamage { what, blob: Some(*blob) });
         }
     }
@@ -63,14 +64,33 @@ pub(crate) fn open_blob(
     key: &SealingKey,
     keys: &DomainKeys,
 ) -> Result<Vec<u8>, Malformed> {
-    let encoded = key
-        .open_at(&blob.pack.encode(), sealed, u64::from(blob.offset))
-        .ok_or_else(|| Malformed::new(format!("the blob at {} does not open with its key", blob.offset)))?;
-    let plain = decode_blob(encoded, blob.plain_len)?;
-    if keys.identify(&plain) == blob.id {
-        Ok(plain)
-    } else {
-        Err(Malformed::new(format!("the blob at {} is not the one it should be", blob.offset)))
+    Opener::new(key, keys).open(blob, sealed).map(<[u8]>::to_vec)
+}
+
+/// Opens many blobs of one pack, one after the other, in the same memory.
+pub(crate) struct Opener<'a> {
+    key: &'a SealingKey,
+    keys: &'a DomainKeys,
+    encoded: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl<'a> Opener<'a> {
+    pub(crate) fn new(key: &'a SealingKey, keys: &'a DomainKeys) -> Self {
+        Self { key, keys, encoded: Vec::new(), plain: Vec::new() }
+    }
+
+    /// The plain bytes of a blob, checked down to its identity.
+    pub(crate) fn open(&mut self, blob: &BlobRef, sealed: &[u8]) -> Result<&[u8], Malformed> {
+        self.key
+            .open_at_into(&blob.pack.encode(), sealed, u64::from(blob.offset), &mut self.encoded)
+            .ok_or_else(|| Malformed::new(format!("the blob at {} does not open with its key", blob.offset)))?;
+        let plain = decode_blob(&self.encoded, blob.plain_len, &mut self.plain)?;
+        if self.keys.identify(plain) == blob.id {
+            Ok(plain)
+        } else {
+            Err(Malformed::new(format!("the blob at {} is not the one it should be", blob.offset)))
+        }
     }
 }
 

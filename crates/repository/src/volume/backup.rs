@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Batches under way for each core: while one waits for its turn to be put into a pack, the core has the next.
 const BATCHES_PER_CORE: usize = 2;
@@ -223,6 +224,9 @@ impl Run<'_> {
     }
 
     /// The batches of a segment in order, several of them in work.
+    ///
+    /// Each is a task of its own: nobody looks at the stream while a batch is put into packs, and one that waited to be looked at would keep
+    /// its worker from the pages that this needs.
     fn batches(&self, plan: Plan) -> BoxStream<'static, Result<Batch, Error>> {
         let planned = stream::try_unfold(plan, |mut plan| async move {
             let works = plan.batch().await?;
@@ -233,10 +237,11 @@ impl Run<'_> {
         planned
             .map_ok(move |works| {
                 let (image, writer) = (image.clone(), writer.clone());
-                async move {
+                let task = AbortOnDropHandle::new(tokio::spawn(async move {
                     let worker = writer.clone();
                     writer.work(move || Ok(execute(&image, &worker, works))).await?
-                }
+                }));
+                async move { task.await.map_err(|error| crate::Error::Interrupted(error.to_string()))? }
             })
             .try_buffered(cores * BATCHES_PER_CORE)
             .boxed()

@@ -38,7 +38,8 @@ impl Batch {
 
 /// Does the work of a batch; takes its time.
 pub(super) fn execute(image: &Image, writer: &Writer, works: Vec<Work>) -> Result<Batch, Error> {
-    let mut worker = Worker { image, writer, batch: Batch::default(), joined: Vec::new(), slots: Vec::new(), slot: 0 };
+    let (joined, slots, buffer) = (Vec::new(), Vec::new(), Vec::new());
+    let mut worker = Worker { image, writer, batch: Batch::default(), joined, slots, slot: 0, buffer };
     for work in works {
         match work {
             Work::Keep(extent) => worker.batch.places.push(Place::Kept(extent)),
@@ -61,15 +62,17 @@ struct Worker<'a> {
     slot: usize,
     /// The blobs; that of the joined blocks gets its place before it is full.
     slots: Vec<Option<PreparedBlob>>,
+    /// What was read last; its memory is used again for what is read next.
+    buffer: Vec<u8>,
 }
 
 impl Worker<'_> {
     fn part(&mut self, span: &Span, known: Option<BlobRef>) -> Result<(), Error> {
-        let bytes = self.read(span)?;
-        if is_zero(&bytes) {
+        self.read(span)?;
+        if is_zero(&self.buffer) {
             return Ok(());
         }
-        let prepared = self.writer.prepare(&bytes, |id| known.filter(|blob| blob.id == *id))?;
+        let prepared = self.writer.prepare(&self.buffer, |id| known.filter(|blob| blob.id == *id))?;
         let (len, blob) = (narrow(span_len(span)), self.slots.len());
         self.slots.push(Some(prepared));
         self.batch.places.push(Place::New { file_offset: span.start, len, blob_offset: 0, blob });
@@ -77,7 +80,15 @@ impl Worker<'_> {
     }
 
     fn blocks(&mut self, span: &Span) -> Result<(), Error> {
-        let bytes = self.read(span)?;
+        self.read(span)?;
+        let bytes = std::mem::take(&mut self.buffer);
+        let added = self.add_blocks(span, &bytes);
+        self.buffer = bytes;
+        added
+    }
+
+    /// Adds the blocks of a span that are not zeros.
+    fn add_blocks(&mut self, span: &Span, bytes: &[u8]) -> Result<(), Error> {
         let block_len = usize::try_from(BLOCK_LEN).expect("a block has 4 KiB");
         let mut run: Option<(u64, usize)> = None;
         let mut at = 0;
@@ -123,10 +134,11 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn read(&mut self, span: &Span) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; usize::try_from(span_len(span)).expect("a part has 64 KiB")];
-        self.image.read(span.start, &mut bytes)?;
-        self.batch.bytes_read += bytes.len() as u64;
-        Ok(bytes)
+    /// Reads a span into the buffer.
+    fn read(&mut self, span: &Span) -> Result<(), Error> {
+        self.buffer.resize(usize::try_from(span_len(span)).expect("a part has 64 KiB"), 0);
+        self.image.read(span.start, &mut self.buffer)?;
+        self.batch.bytes_read += self.buffer.len() as u64;
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Extents in ascending order, without overlap, each within what it belongs to.
 pub(super) type Extents = BoxStream<'static, Result<Extent, Error>>;
@@ -95,9 +96,11 @@ impl Map {
             Ok(window.map(|window| (window, cutter)))
         });
         let (repo, size) = (self.repo.clone(), self.size);
+        // A task of its own for each, so that the next are read while the first is used.
         cut.map_ok(move |(start, extents)| {
             let end = (start + WINDOW_LEN).min(size);
-            read(repo.clone(), start..end, extents)
+            let task = AbortOnDropHandle::new(tokio::spawn(read(repo.clone(), start..end, extents)));
+            async move { task.await.map_err(|error| crate::Error::Interrupted(error.to_string()))? }
         })
         .try_buffered(AHEAD)
         .boxed()

@@ -60,6 +60,7 @@ impl Plan {
             let old = self.old_pieces(&part).await?;
             let index = usize::try_from((part.start - self.span.start) / PART_LEN).expect("a segment has 16,384 parts");
             self.next = part.end;
+            let first_new = batch.len();
             match &self.read {
                 Read::All(with_data) if with_data[index] => batch.push(whole(part, &old)),
                 Read::All(_) => {}
@@ -67,7 +68,7 @@ impl Plan {
                     batch.extend(changed(part.clone(), changes.within(&part).collect(), old, *compact));
                 }
             }
-            bytes = batch.iter().map(Work::reads).sum();
+            bytes += batch[first_new..].iter().map(Work::reads).sum::<u64>();
         }
         Ok(batch)
     }

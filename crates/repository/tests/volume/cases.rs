@@ -23,6 +23,21 @@ async fn a_volume_comes_back_and_its_holes_stay_holes() {
     assert!(blocks * 512 < 1 << 20, "{blocks} blocks are written of a sparse volume");
 }
 
+/// Pages of the map need a worker while batches of content have all of them: none may wait for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_with_many_pages_of_extents_comes_back() {
+    const PARTS: u64 = 6000;
+    let (mut world, mut disk) = (World::new().await, Disk::new(PARTS * PART));
+    for part in 0..PARTS {
+        disk.write(part * PART, &part.to_le_bytes());
+        disk.write(part * PART + BLOCK, b"not a hole");
+    }
+    let stored = tokio::time::timeout(std::time::Duration::from_secs(120), world.backup(&disk, false, None));
+    let summary = stored.await.expect("it ends, and does not wait for itself");
+    assert_eq!(summary.data_bytes, PARTS * PART);
+    world.is(&disk).await;
+}
+
 #[tokio::test]
 async fn an_empty_volume_comes_back() {
     for size in [0, 1, SIZE] {
