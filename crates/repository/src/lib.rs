@@ -12,6 +12,8 @@ mod crypto;
 mod directories;
 mod error;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod ids;
 mod index;
 mod layout;

@@ -13,6 +13,8 @@ mod reader;
 pub(crate) use blob::{decode as decode_blob, encode as encode_blob};
 pub(crate) use builder::{FinishedPack, PackBuilder};
 pub(crate) use format::{Entry, MAX_PACK_LEN, check_lengths};
+#[cfg(feature = "fuzzing")]
+pub(crate) use builder::with_directory;
 pub(crate) use reader::{PackDamage, open_blob, read_directory, verify};
 
 use serde::{Deserialize, Serialize};
