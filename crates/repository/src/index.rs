@@ -77,6 +77,22 @@ pub(crate) fn encode(id: &RunId, mut entries: Vec<Entry>, key: &SealingKey) -> B
     Bytes::from(bytes)
 }
 
+/// A run with one sealed block and a sealed directory of any bytes, for fuzzing.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn with_parts(id: &RunId, key: &SealingKey, block: &[u8], directory: &[u8]) -> Bytes {
+    let (name, header_len) = (name_bytes(id), FIXED_HEADER_LEN + 2 * SECTION_LEN + 4);
+    let mut bytes = vec![0; header_len];
+    bytes.extend_from_slice(block);
+    key.seal_at(&name, &mut bytes, header_len);
+    let directory_offset = bytes.len();
+    bytes.extend_from_slice(directory);
+    key.seal_at(&name, &mut bytes, directory_offset);
+    let blocks = (BLOCKS, header_len as u64..directory_offset as u64);
+    let header = encode_header(id, &[blocks, (DIRECTORY, directory_offset as u64..bytes.len() as u64)]);
+    bytes[..header_len].copy_from_slice(&header);
+    Bytes::from(bytes)
+}
+
 fn narrow(len: usize) -> u32 {
     u32::try_from(len).expect("a run is shorter than 32 MiB")
 }

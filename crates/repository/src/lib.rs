@@ -15,6 +15,8 @@ mod directories;
 mod error;
 mod extents;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod holding;
 mod ids;
 mod index;

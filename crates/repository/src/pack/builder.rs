@@ -70,6 +70,19 @@ impl PackBuilder {
     }
 }
 
+/// A pack of any bytes between its header and a sealed directory of any bytes, for fuzzing.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn with_directory(id: PackId, key: &SealingKey, blobs: &[u8], directory: &[u8]) -> Vec<u8> {
+    let mut bytes = encode_header(&id).to_vec();
+    bytes.extend_from_slice(blobs);
+    let offset = bytes.len();
+    bytes.extend_from_slice(directory);
+    key.seal_at(&id.encode(), &mut bytes, offset);
+    let len = bytes.len() - offset;
+    bytes.extend_from_slice(&encode_trailer(narrow(offset), narrow(len)));
+    bytes
+}
+
 fn narrow(len: usize) -> u32 {
     u32::try_from(len).expect("a pack is shorter than 64 MiB")
 }
