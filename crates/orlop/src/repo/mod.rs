@@ -5,22 +5,22 @@
 mod backup;
 mod browse;
 mod check;
-mod forget;
-mod key;
 mod copy;
 mod diff;
 mod export;
+mod forget;
+mod key;
 mod manage;
 mod open;
 mod pin;
 mod progress;
-mod repair;
 mod prune;
+mod repair;
 mod restore;
+mod secret;
 mod serve;
 mod stats;
 mod store_line;
-mod secret;
 mod verify;
 
 pub(crate) use manage::{PointLine, lines_table};

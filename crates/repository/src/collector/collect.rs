@@ -222,9 +222,7 @@ fn empty_runs<'a>(
     let with_packs: BTreeSet<_> =
         packs(listed).map(|pack| SessionId { epoch: pack.id.epoch, writer: pack.id.writer }).collect();
     let runs = runs.iter().filter_map(|object| if let ObjectName::Run(run) = object.name { Some(run) } else { None });
-    runs.filter(move |run| {
-        run.epoch <= up_to && !with_packs.contains(&run.session()) && !repairs.contains(&run.writer)
-    })
+    runs.filter(move |run| run.epoch <= up_to && !with_packs.contains(&run.session()) && !repairs.contains(&run.writer))
 }
 
 /// Revokes what has been silent for too long; gives what was revoked, and what must be waited for.

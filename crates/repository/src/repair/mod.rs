@@ -22,8 +22,8 @@ mod places;
 mod runs;
 
 use crate::check::lost::{Lost, LostBlob};
-use crate::codec::{Malformed, to_hex};
 use crate::check::{Examined, Finding, PartRead, examine};
+use crate::codec::{Malformed, to_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{BlobRef, PackId, PointId};
 use crate::layout::{self, ObjectName, RunId};
@@ -138,7 +138,8 @@ impl Work<'_> {
     /// Begins to write; the only place where a repair does. The session works for a recovery point that never will be.
     async fn begin(&self) -> Result<Session> {
         let token = crate::crypto::random::<16>().map_err(|what| Error::invalid(what.to_string()))?;
-        let point: PointId = format!("repair-{}", to_hex(&token)).parse().map_err(|what: Malformed| Error::invalid(what.to_string()))?;
+        let point: PointId =
+            format!("repair-{}", to_hex(&token)).parse().map_err(|what: Malformed| Error::invalid(what.to_string()))?;
         let writer = self.repo.writer(&point).await?;
         mark::put(self.repo, writer.session().writer).await?;
         Ok(Session { point, writer })

@@ -3,17 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounting;
+mod collecting;
 mod conformance;
 mod copies;
-mod collecting;
 mod crash;
 mod damage;
 mod faults;
 mod fixture;
-mod locks;
 mod key_races;
 mod keys;
 mod kms;
+mod locks;
 mod opening;
 mod pins;
 mod points;
