@@ -65,6 +65,9 @@ pub(crate) fn name(object: &ObjectName) -> Option<String> {
         ObjectName::Beat(id, number) => beat(id, *number),
         ObjectName::Collection(epoch) => collection(*epoch),
         ObjectName::Collected(epoch) => collected(*epoch),
+        ObjectName::Removal(key, remover) => removal(key, remover),
+        ObjectName::Pin(id) => pin(id),
+        ObjectName::Repair(writer) => repair(writer),
         ObjectName::Foreign => return None,
     })
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{BlobRef, PackId, RepositoryId};
 use crate::index::{self, Lookups};
 use crate::keys::{self, NewKey, Recipient};
-use crate::layout::{self, ObjectName};
+use crate::layout;
 use crate::pack;
 use crate::store::{Abilities, Lock, ObjectLock, Store, StoreErrorKind};
 use bytes::Bytes;

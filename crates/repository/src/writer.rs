@@ -207,7 +207,7 @@ impl Writer {
         let run = {
             let mut stored = lock(&session.stored);
             stored.entries.extend(entries);
-            stored.take_run(session.epoch, session.writer, MAX_RUN_ENTRIES)
+            stored.take_run(session.begun.id(), MAX_RUN_ENTRIES)
         };
         match run {
             Some((id, entries)) => store_run(&session.repo, id, entries).await,

@@ -84,16 +84,19 @@ pub(crate) struct Runs {
     pub(crate) damaged: Vec<RunId>,
 }
 
-/// The length of a run.
-async fn read_run(repo: &Repository, id: RunId) -> Result<Result<u64, Malformed>> {
+/// The length of a run, and the packs that it names.
+async fn read_run(repo: &Repository, id: RunId) -> Result<Result<(u64, Vec<PackId>), Malformed>> {
     let bytes = match get(repo, &layout::run(&id), MAX_RUN_LEN).await? {
         Ok(bytes) => bytes,
         Err(what) => return Ok(Err(what)),
     };
     let key = repo.keys().run(&id);
     background::run(move || {
-        index::decode(&bytes, &id, &key)?;
-        Ok(bytes.len() as u64)
+        let entries = index::decode(&bytes, &id, &key)?;
+        let mut packs: Vec<_> = entries.iter().map(|entry| entry.blob.pack).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        Ok((bytes.len() as u64, packs))
     })
     .await
 }

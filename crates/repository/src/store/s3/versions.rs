@@ -146,7 +146,7 @@ impl ObjectAccess for FirstVersions {
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let found = self.find("list", prefix, false).await?;
-        Ok(found.into_iter().map(|(name, version)| ObjectInfo { name, size: version.size }).collect())
+        Ok(found.into_iter().map(|(name, version)| ObjectInfo { name, size: version.size, modified: None }).collect())
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
