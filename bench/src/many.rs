@@ -147,7 +147,7 @@ fn small(image: &Path) -> Result<()> {
 pub(crate) async fn fill(path: &Path, extents: u64) -> Result<()> {
     let store = StoreConfig::FileSystem { path: path.to_owned() }.open(RetryPolicy::default())?;
     let repository = Repository::open(store, &Passphrase::new("a passphrase for the benchmark")).await?;
-    let writer = repository.writer().await?;
+    let writer = repository.writer(&NAME.parse()?).await?;
     let mut segments = table::Builder::new(&writer);
     let each = SEGMENT_LEN / BLOCK;
     for number in 0..extents.div_ceil(each) {
@@ -210,10 +210,12 @@ async fn publish(repository: &Repository, root: TableRef, extents: u64, written:
         id: NAME.parse()?,
         created: time,
         source: Source::Paths { host: "bench".to_owned() },
+        tags: repository::Tags::default(),
         complete: true,
         objects: None,
         ledger: None,
         roots: vec![root],
+        sessions: vec![written.session],
         packs: written.packs,
         stats: Stats {
             objects: 0,

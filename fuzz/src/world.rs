@@ -70,7 +70,7 @@ impl World {
 
     /// A session that is never published.
     pub fn writer(&self) -> Writer {
-        self.runtime.block_on(self.repository.writer()).expect("a session")
+        self.runtime.block_on(self.repository.writer(&"fuzzed".parse().expect("a name"))).expect("a session")
     }
 
     /// Stores a blob as it is.

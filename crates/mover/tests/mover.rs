@@ -121,6 +121,7 @@ impl World {
             id: id.clone(),
             created: time,
             source: Source::Paths { host: "ship".to_owned() },
+            tags: repository::Tags::default(),
             complete: true,
             objects: None,
             ledger: None,

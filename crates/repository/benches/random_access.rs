@@ -42,7 +42,7 @@ impl Place {
         image(&folder.path().join("image"));
         let store = Self::config(folder.path()).open(RetryPolicy::default()).unwrap();
         let repo = Repository::create(store, &Passphrase::new("secret")).await.unwrap();
-        let writer = repo.writer().await.unwrap();
+        let writer = repo.writer(&"volume".parse().unwrap()).await.unwrap();
         let image = folder.path().join("image");
         let options = BackupOptions::default();
         let summary = volume::backup(&writer, &image, &options, Arc::new(NoProgress)).await.unwrap();

@@ -78,7 +78,7 @@ impl World {
             None => None,
         };
         let old = |name: &str| parent.as_ref().map(|parent| parent.root(name).unwrap().clone());
-        let writer = self.repo.writer().await.unwrap();
+        let writer = self.repo.writer(&id).await.unwrap();
         let settled = tree::BackupOptions::new(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1));
         let table = old("/folder").map(|root| root.table);
         let (folder, progress) = (self.path("folder"), Arc::new(NoProgress));
@@ -111,6 +111,7 @@ impl World {
             id: id.clone(),
             created: time,
             source: Source::Paths { host: "ship".to_owned() },
+            tags: repository::Tags::default(),
             complete: true,
             objects: None,
             ledger: None,
@@ -119,6 +120,7 @@ impl World {
                 root("disk", RootKind::Volume, image.root, 0, image.bytes),
                 root("dump", RootKind::Stream, stream.root, 0, stream.bytes),
             ],
+            sessions: vec![written.session],
             packs: written.packs,
             stats: Stats::default(),
         };

@@ -167,10 +167,11 @@ async fn history(seed: u64, store: repository::Store) -> Repository {
                 files.insert(format!("many-{number:03}-{}", "n".repeat(200)), vec![b'm']);
             }
         }
-        let writer = repo.writer().await.unwrap();
+        let writer = repo.writer(&point_id(&format!("p{index}"))).await.unwrap();
         let parent = stored.as_ref().filter(|_| random.random_range(0..4) > 0);
         let now = fixture::store_contents(&writer, &files, parent).await.unwrap();
-        let mut point = fixture::point(&format!("p{index}"), now.table, Vec::new());
+        let nothing = WrittenPacks { session: writer.session(), packs: Vec::new(), stats: WriterStats::default() };
+        let mut point = fixture::point(&format!("p{index}"), now.table, &nothing);
         if random.random_range(0..2) == 0 {
             write_somewhere(&image, &mut random);
             let options = volume::BackupOptions::default();
@@ -309,7 +310,7 @@ async fn what_was_moved_counts_where_it_is() {
     let before = accounting::measure(&repo).await.unwrap();
     let gone = repo.point(&point_id("a")).await.unwrap().packs[0].id.to_string();
     // The same blobs, in a pack that no recovery point names.
-    let writer = repo.writer().await.unwrap();
+    let writer = repo.writer(&point_id("moved")).await.unwrap();
     fixture::store_contents(&writer, &files, None).await.unwrap();
     writer.finish().await.unwrap();
     let name = book.names().into_iter().find(|name| name.ends_with(&gone)).unwrap();
@@ -330,14 +331,14 @@ async fn what_was_moved_counts_where_it_is() {
 /// Publishes a point whose data lies in another pack than its pages; gives the pack of the data.
 async fn repository_with_data_in_a_pack_of_its_own(repo: &Repository) -> String {
     let files = contents(&[("z", "only here")]);
-    let first = repo.writer().await.unwrap();
+    let first = repo.writer(&point_id("z")).await.unwrap();
     let stored = fixture::store_contents(&first, &files, None).await.unwrap();
     first.finish().await.unwrap();
     // Another table that refers to the same blob.
-    let second = repo.writer().await.unwrap();
+    let second = repo.writer(&point_id("z")).await.unwrap();
     let more = contents(&[("z", "only here"), ("zz", "more")]);
     let again = fixture::store_contents(&second, &more, Some(&stored)).await.unwrap();
-    let packs = second.finish().await.unwrap().packs;
-    repo.publish(&fixture::point("z", again.table, packs)).await.unwrap();
+    let written = second.finish().await.unwrap();
+    repo.publish(&fixture::point("z", again.table, &written)).await.unwrap();
     stored.blobs["z"].pack.to_string()
 }

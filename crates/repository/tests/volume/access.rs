@@ -155,7 +155,7 @@ async fn empty_volumes_and_streams_are_read_too_and_nothing_beyond_the_end() {
         assert!(volume.extents(range, 9).await.is_err());
     }
     let bytes = noise(3 * MIB as usize + 5, 4);
-    let writer = world.repo.writer().await.unwrap();
+    let writer = world.repo.writer(&"stream".parse().unwrap()).await.unwrap();
     let progress = Arc::new(repository::NoProgress);
     let cancel = tokio_util::sync::CancellationToken::new();
     let summary = repository::volume::store_stream(&writer, &bytes[..], &cancel, progress).await.unwrap();

@@ -43,7 +43,7 @@ async fn an_application_is_files_from_which_nothing_is_lost() {
         (key(group, kind, namespace, name), json!({"kind": kind, "metadata": {"name": name, "namespace": namespace}}))
     })
     .to_vec();
-    let writer = place.repository.writer().await.unwrap();
+    let writer = place.repository.writer(&"shop-1".parse().unwrap()).await.unwrap();
     let ledger = objects.iter().map(|(key, _)| (key.clone(), json!({"version": "v1", "outcome": "stored"}))).collect();
     let mut point = point("shop-1", vec![place.tree(&writer, "shop/data", &place.path("data")).await]);
     point.objects = Some(store(&writer, objects.clone()).await);

@@ -67,13 +67,14 @@ impl Place {
     }
 
     pub(crate) async fn publish(&self, writer: Writer, point: &mut RecoveryPoint) {
-        point.packs = writer.finish().await.unwrap().packs;
+        let written = writer.finish().await.unwrap();
+        (point.sessions, point.packs) = (vec![written.session], written.packs);
         self.repository.publish(point).await.unwrap();
     }
 
     /// Backs the folder `data` up.
     pub(crate) async fn backup(&self, id: &str) -> RecoveryPoint {
-        let writer = self.repository.writer().await.unwrap();
+        let writer = self.repository.writer(&id.parse().unwrap()).await.unwrap();
         let data = self.path("data");
         let mut point = point(id, vec![self.tree(&writer, data.to_str().unwrap(), &data).await]);
         self.publish(writer, &mut point).await;
@@ -154,10 +155,12 @@ pub(crate) fn point(id: &str, roots: Vec<Root>) -> RecoveryPoint {
         id: id.parse().unwrap(),
         created: "2026-11-25T10:11:12.5Z".parse().unwrap(),
         source: Source::Paths { host: "machine".to_owned() },
+        tags: repository::Tags::default(),
         complete: true,
         objects: None,
         ledger: None,
         roots,
+        sessions: vec![],
         packs: vec![],
         stats: Stats::default(),
     }

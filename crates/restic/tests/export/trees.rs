@@ -187,7 +187,7 @@ async fn several_contents_are_one_snapshot() {
         fs::create_dir_all(place.path("data").join(folder)).unwrap();
         fs::write(place.path("data").join(folder).join("file"), folder).unwrap();
     }
-    let writer = place.repository.writer().await.unwrap();
+    let writer = place.repository.writer(&"several".parse().unwrap()).await.unwrap();
     let mut roots = Vec::new();
     for (name, folder) in [("/x/a", "a"), ("/x/a/inner", "a/inner"), ("/y", "b")] {
         roots.push(place.tree(&writer, name, &place.path("data").join(folder)).await);
@@ -218,7 +218,7 @@ async fn a_file_system_from_its_top_is_the_top_of_the_snapshot() {
     require_restic!();
     let place = Place::new().await;
     fs::write(place.path("data/file"), "x").unwrap();
-    let writer = place.repository.writer().await.unwrap();
+    let writer = place.repository.writer(&"whole".parse().unwrap()).await.unwrap();
     let mut point = point("whole", vec![place.tree(&writer, "/", &place.path("data")).await]);
     place.publish(writer, &mut point).await;
     place.export(&[point]).await;

@@ -18,7 +18,7 @@ async fn volumes_and_streams_come_back_as_files() {
     disk.write_all_at(&noise(70_000, 3), (1 << 30) - 4096).unwrap();
     disk.write_all_at(b"end", (1 << 30) + (70 << 20) + 120).unwrap();
     let dump = noise(20 << 20, 4);
-    let writer = place.repository.writer().await.unwrap();
+    let writer = place.repository.writer(&"disks".parse().unwrap()).await.unwrap();
     let roots = vec![
         place.volume(&writer, "/srv/disk", &image).await,
         place.stream(&writer, "dump", &dump).await,
@@ -45,7 +45,7 @@ async fn a_changed_block_costs_its_blob() {
     fs::write(&image, noise(32 << 20, 1)).unwrap();
     let mut sizes = Vec::new();
     for id in ["first", "second"] {
-        let writer = place.repository.writer().await.unwrap();
+        let writer = place.repository.writer(&id.parse().unwrap()).await.unwrap();
         let mut point = point(id, vec![place.volume(&writer, "disk.img", &image).await]);
         place.publish(writer, &mut point).await;
         sizes.push(place.export(&[point]).await[0].new_bytes);
