@@ -57,7 +57,7 @@ impl Place {
 
     pub(crate) async fn volume(&self, writer: &Writer, name: &str, image: &Path) -> Root {
         let options = volume::BackupOptions::default();
-        let found = volume::backup(writer, image, None, &options, Arc::new(NoProgress)).await.unwrap();
+        let found = volume::backup(writer, image, &options, Arc::new(NoProgress)).await.unwrap();
         root(name, RootKind::Volume, found.root, fs::metadata(image).unwrap().len())
     }
 
