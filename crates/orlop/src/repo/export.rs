@@ -142,7 +142,9 @@ fn table(done: &Done) -> String {
     let header = ["RECOVERY POINT", "SNAPSHOT", "FILES", "BYTES", "NEW", "STORED"];
     let text = output::table(header, done.snapshots.iter().map(row));
     let (path, seconds) = (done.target.display(), done.seconds);
-    format!("{text}\nExported in {seconds:.1} s; every byte was verified. Now: restic -r {path} check --read-data\n")
+    format!(
+        "{text}\nExported in {seconds:.1} s; every byte that was read was verified. Now: restic -r {path} check --read-data\n"
+    )
 }
 
 #[cfg(test)]

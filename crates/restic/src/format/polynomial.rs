@@ -25,7 +25,7 @@ pub(super) fn draw() -> Result<u64> {
 /// Whether a polynomial of a prime degree is irreducible: it divides x^(2^degree) - x, and has no root (Rabin's test).
 fn is_irreducible(polynomial: u64) -> bool {
     let Some(degree) = polynomial.checked_ilog2() else { return false };
-    let has_root = polynomial & 1 == 0 || polynomial.count_ones() % 2 == 0;
+    let has_root = polynomial & 1 == 0 || polynomial.count_ones().is_multiple_of(2);
     let x = 0b10;
     let power = (0..degree).fold(x, |power, _| multiply(power, power, polynomial, degree));
     !has_root && power == x
