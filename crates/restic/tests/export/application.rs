@@ -21,14 +21,10 @@ fn key(group: &str, kind: &str, namespace: &str, name: &str) -> String {
     [scope, group, kind, namespace, name].join("\0")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_application_is_files_from_which_nothing_is_lost() {
-    require_restic!();
-    let place = Place::new().await;
-    fs::write(place.path("data/file"), "in the volume").unwrap();
+/// Keys and objects, with names that sort in another order with an end than without.
+fn objects() -> Vec<(String, Value)> {
     let long = format!("{}.{}", "x".repeat(126), "y".repeat(126));
-    // Names that sort in another order with an end than without.
-    let objects: Vec<_> = [
+    [
         ("", "Secret", "shop", "web"),
         ("", "Secret", "shop", "web-tls"),
         ("", "Secret", "shop", "web.old"),
@@ -42,7 +38,15 @@ async fn an_application_is_files_from_which_nothing_is_lost() {
     .map(|(group, kind, namespace, name)| {
         (key(group, kind, namespace, name), json!({"kind": kind, "metadata": {"name": name, "namespace": namespace}}))
     })
-    .to_vec();
+    .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_is_files_from_which_nothing_is_lost() {
+    require_restic!();
+    let place = Place::new().await;
+    fs::write(place.path("data/file"), "in the volume").unwrap();
+    let objects = objects();
     let writer = place.repository.writer(&"shop-1".parse().unwrap()).await.unwrap();
     let ledger = objects.iter().map(|(key, _)| (key.clone(), json!({"version": "v1", "outcome": "stored"}))).collect();
     let mut point = point("shop-1", vec![place.tree(&writer, "shop/data", &place.path("data")).await]);

@@ -38,7 +38,7 @@ async fn an_export_that_is_ended_leaves_a_good_repository_and_goes_on_where_it_w
     let point = place.backup("first").await;
     let options = place.options();
     let stop = Stop { after: AtomicU64::new(45 << 20), cancel: options.cancel.clone() };
-    let ended = place.try_export(&[point.clone()], options, Arc::new(stop)).await;
+    let ended = place.try_export(std::slice::from_ref(&point), options, Arc::new(stop)).await;
     assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
     assert!(place.snapshots().is_empty());
     place.check();
@@ -71,7 +71,7 @@ async fn a_crash_after_any_file_leaves_what_restic_accepts_and_the_next_export_e
     let place = Place::new().await;
     fs::write(place.path("data/file"), noise(40 << 20, 1)).unwrap();
     let point = place.backup("first").await;
-    place.export(&[point.clone()]).await;
+    place.export(std::slice::from_ref(&point)).await;
     let whole = place.path("whole");
     fs::rename(place.path("restic"), &whole).unwrap();
     let written = files(&whole);
@@ -93,7 +93,7 @@ async fn a_crash_after_any_file_leaves_what_restic_accepts_and_the_next_export_e
             assert!(said.contains("no errors were found"), "{count}: {said}");
             assert_eq!(place.snapshots().len(), usize::from(count == written.len()), "{count}");
         }
-        let exported = place.export(&[point.clone()]).await;
+        let exported = place.export(std::slice::from_ref(&point)).await;
         assert_eq!(exported[0].existed, count == written.len());
         assert!(!place.path("restic/tmp/orlop-unfinished").exists());
         let said = place.restic(&["check", "--read-data"]);
@@ -127,7 +127,7 @@ async fn what_cannot_be_written_into_is_refused_and_left_alone() {
     let place = Place::new().await;
     fs::write(place.path("data/file"), "x").unwrap();
     let point = place.backup("first").await;
-    let export = async || place.try_export(&[point.clone()], place.options(), Arc::new(NoProgress)).await;
+    let export = async || place.try_export(std::slice::from_ref(&point), place.options(), Arc::new(NoProgress)).await;
     let target = place.path("restic");
 
     fs::create_dir(&target).unwrap();
@@ -146,7 +146,7 @@ async fn what_cannot_be_written_into_is_refused_and_left_alone() {
     let before = files(&target);
     let mut options = place.options();
     options.password = "open barley".to_owned();
-    let refused = place.try_export(&[point.clone()], options, Arc::new(NoProgress)).await;
+    let refused = place.try_export(std::slice::from_ref(&point), options, Arc::new(NoProgress)).await;
     assert!(matches!(refused, Err(Error::Target(format::Error::WrongPassword { keys: 1, .. }))), "{refused:?}");
     assert_eq!(files(&target), before);
     // A repository whose configuration is lost is not made anew over what is in it.

@@ -166,7 +166,7 @@ async fn a_repository_that_restic_made_is_taken_and_restic_goes_on_in_ours() {
     place.restic(&["init", "--repository-version", "2"]);
     place.restic(&["backup", "--host", "machine", place.path("data").to_str().unwrap()]);
     let point = place.backup("first").await;
-    place.export(&[point.clone()]).await;
+    place.export(std::slice::from_ref(&point)).await;
     place.check();
     assert_eq!(place.snapshots().len(), 2);
     place.restic(&["forget", "--prune", "--keep-last", "1", "--group-by", "host"]);
