@@ -116,7 +116,8 @@ impl VolumeReader {
         let mut at = range.start;
         while at < range.end {
             let known = self.lookup.known(at).await?;
-            for extent in known.extents().iter().map(span_of).chain([known.end..u64::MAX]) {
+            let beyond = known.end..u64::MAX;
+            for extent in known.extents().iter().map(span_of).chain(std::iter::once(beyond)) {
                 let data = common(&extent, &(at..known.end.min(range.end)));
                 let hole = at..extent.start.min(known.end).min(range.end).max(at);
                 for (span, is_data) in [(hole, false), (data, true)] {
