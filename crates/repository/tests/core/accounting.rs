@@ -8,7 +8,9 @@ use rand::{RngExt, SeedableRng};
 use repository::accounting::{self, Space};
 use repository::tree::entry::{Content, Entry, Extent, Kind};
 use repository::volume::{self, Segment};
-use repository::{BlobRef, ErrorKind, Fields, NoProgress, RecoveryPoint, Repository, Root, RootKind, TableRef};
+use repository::{
+    BlobRef, ErrorKind, Fields, NoProgress, RecoveryPoint, Repository, Root, RootKind, TableRef, WriterStats, WrittenPacks,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
