@@ -12,6 +12,7 @@ use repository::{
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
+use super::secret::SecretArgs;
 use crate::error::{Error, Result};
 
 /// Names the newest recovery point wherever the name of one is asked for.
@@ -23,7 +24,8 @@ const FORMS: &str = "file:///path, s3://bucket/prefix, az://container/prefix or 
 impl PlaceArgs {
     /// Another place than the one that the command works on; nothing of it comes from the environment.
     pub(super) fn elsewhere(location: &str, password_file: &std::path::Path) -> Self {
-        Self { location: Some(location.to_owned()), password_file: Some(password_file.to_owned()) }
+        let secret = SecretArgs::of_file(password_file);
+        Self { location: Some(location.to_owned()), secret, past_deletions: false }
     }
 
     /// The store. Nothing is asked of it yet.

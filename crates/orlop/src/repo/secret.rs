@@ -42,6 +42,13 @@ pub(super) struct SecretArgs {
     kms: Option<String>,
 }
 
+impl SecretArgs {
+    /// The passphrase in a file.
+    pub(super) fn of_file(file: &Path) -> Self {
+        Self { password_file: Some(file.to_owned()), password_command: None, password_secret: None, kms: None }
+    }
+}
+
 /// What a new recipient will open the repository with.
 #[derive(Clone, Debug, Args)]
 pub(super) struct NewSecretArgs {

@@ -8,9 +8,7 @@ use rand::{RngExt, SeedableRng};
 use repository::accounting::{self, Space};
 use repository::tree::entry::{Content, Entry, Extent, Kind};
 use repository::volume::{self, Segment};
-use repository::{
-    BlobRef, ErrorKind, Fields, NoProgress, RecoveryPoint, Repository, Root, RootKind, TableRef, WriterStats, WrittenPacks,
-};
+use repository::{BlobRef, ErrorKind, Fields, NoProgress, RecoveryPoint, Repository, Root, RootKind, TableRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -172,8 +170,7 @@ async fn history(seed: u64, store: repository::Store) -> Repository {
         let writer = repo.writer(&point_id(&format!("p{index}"))).await.unwrap();
         let parent = stored.as_ref().filter(|_| random.random_range(0..4) > 0);
         let now = fixture::store_contents(&writer, &files, parent).await.unwrap();
-        let nothing = WrittenPacks { session: writer.session(), packs: Vec::new(), stats: WriterStats::default() };
-        let mut point = fixture::point(&format!("p{index}"), now.table, &nothing);
+        let mut point = fixture::point_of(&format!("p{index}"), now.table, writer.session(), Vec::new());
         if random.random_range(0..2) == 0 {
             write_somewhere(&image, &mut random);
             let options = volume::BackupOptions::default();

@@ -5,8 +5,8 @@ use futures::TryStreamExt;
 use repository::table;
 use repository::tree::entry::{Attributes, Content, Entry, Extent, File, Kind};
 use repository::{
-    BlobKind, BlobRef, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, Source, Stats, Store,
-    TableRef, Writer, WrittenPacks,
+    BlobKind, BlobRef, PackInfo, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, SessionId,
+    Source, Stats, Store, TableRef, Writer, WrittenPacks,
 };
 use std::collections::BTreeMap;
 
@@ -24,6 +24,11 @@ pub(crate) fn point_id(name: &str) -> PointId {
 
 /// A recovery point with one content.
 pub(crate) fn point(name: &str, table: TableRef, written: &WrittenPacks) -> RecoveryPoint {
+    point_of(name, table, written.session, written.packs.clone())
+}
+
+/// The same of a session that may not be finished.
+pub(crate) fn point_of(name: &str, table: TableRef, session: SessionId, packs: Vec<PackInfo>) -> RecoveryPoint {
     let time = "2026-11-22T10:00:00Z".parse().unwrap();
     let root = Root {
         name: "/srv".to_owned(),
@@ -46,8 +51,8 @@ pub(crate) fn point(name: &str, table: TableRef, written: &WrittenPacks) -> Reco
         objects: None,
         ledger: None,
         roots: vec![root],
-        sessions: vec![written.session],
-        packs: written.packs.clone(),
+        sessions: vec![session],
+        packs,
         stats: Stats::default(),
     }
 }
