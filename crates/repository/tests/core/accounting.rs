@@ -270,8 +270,9 @@ async fn a_page_that_many_points_share_is_read_once() {
     };
     let one = cost(1).await;
     assert!(one.0 > 3, "{one:?}");
+    let session = repo.point(&point_id("p0")).await.unwrap().sessions[0];
     for index in 1..10 {
-        repo.publish(&fixture::point(&format!("p{index}"), stored.table, Vec::new())).await.unwrap();
+        repo.publish(&fixture::point_of(&format!("p{index}"), stored.table, session, Vec::new())).await.unwrap();
     }
     assert_eq!(cost(10).await, one);
 }

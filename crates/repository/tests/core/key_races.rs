@@ -68,7 +68,11 @@ impl ObjectAccess for Stepped {
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         Step(false).await;
         let objects = self.objects.lock().unwrap();
-        let info = |(name, bytes): (&String, &Bytes)| ObjectInfo { name: name.clone(), size: bytes.len() as u64 };
+        let info = |(name, bytes): (&String, &Bytes)| ObjectInfo {
+            name: name.clone(),
+            size: bytes.len() as u64,
+            modified: None,
+        };
         Ok(objects.iter().filter(|(name, _)| name.starts_with(prefix)).map(info).collect())
     }
 

@@ -124,7 +124,8 @@ async fn tags_come_back() {
     let repo = fixture::create(memory()).await;
     let tags = Tags::new(["b".parse().unwrap(), "a".parse().unwrap()]).unwrap();
     let stored = fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
-    let mut point = fixture::point("two", stored.table, Vec::new());
+    let session = repo.point(&point_id("one")).await.unwrap().sessions[0];
+    let mut point = fixture::point_of("two", stored.table, session, Vec::new());
     point.tags = tags.clone();
     repo.publish(&point).await.unwrap();
     assert!(repo.point(&point_id("one")).await.unwrap().tags.is_empty());
