@@ -6,13 +6,20 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::fmt;
 use std::ops::Range;
 
 /// Objects under one prefix of a bucket.
-#[derive(Debug)]
 pub(super) struct Objects<S> {
     store: S,
     prefix: Path,
+}
+
+impl<S: ObjectStore> fmt::Debug for Objects<S> {
+    /// What the crate shows of a store for debugging has its keys; its name has not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.store, self.prefix)
+    }
 }
 
 impl<S: ObjectStore> Objects<S> {
@@ -61,9 +68,18 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
             Err(error) => sort("read", name)(error),
         };
         // Stores refuse a range beyond the end in many ways; the length of the object tells.
-        let is_beyond = matches!(error.kind, StoreErrorKind::Invalid | StoreErrorKind::Unreachable)
-            && self.store.head(&path).await.is_ok_and(|meta| meta.size <= start);
-        if is_beyond { Ok(Bytes::new()) } else { Err(error) }
+        if !matches!(error.kind, StoreErrorKind::Invalid | StoreErrorKind::Unreachable) {
+            return Err(error);
+        }
+        match self.store.head(&path).await {
+            Ok(meta) if meta.size <= start => Ok(Bytes::new()),
+            Ok(_) => Err(error),
+            // What passes says nothing of the range; asked again, both may be answered.
+            Err(unanswered) => {
+                let unanswered = sort("read", name)(unanswered);
+                Err(if unanswered.kind == StoreErrorKind::Unreachable { unanswered } else { error })
+            }
+        }
     }
 
     async fn head(&self, name: &str) -> Result<u64, StoreError> {

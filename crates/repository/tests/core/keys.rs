@@ -194,7 +194,7 @@ async fn a_rotation_that_is_cut_off_anywhere_leaves_a_key_that_opens() {
         let (old, new) = (opens(&book.store(), &passphrase().into()).await, opens(&book.store(), &other()).await);
         assert!(old || new, "cut at {cut}: nothing opens");
         // Done again by whoever can, it is done, and leaves nothing behind.
-        let ring = KeyRing::open(book.store(), &if old { passphrase().into() } else { other() }).await.unwrap();
+        let ring = KeyRing::open(book.store(), &if new { other() } else { passphrase().into() }).await.unwrap();
         for entry in ring.list().await.unwrap() {
             if entry.id != ring.in_use() {
                 ring.remove(entry.id, false).await.unwrap();

@@ -5,7 +5,7 @@
 use object_store::ClientOptions;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{HttpConnector, HttpRequestBody, ReqwestConnector};
-use repository::store::{AzureLocation, GoogleLocation};
+use repository::store::AzureLocation;
 use repository::{S3Location, Secret, StoreConfig};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -70,23 +70,6 @@ pub(crate) async fn azurite() -> Result<Server, String> {
     };
     let server = Server::start(&program, arguments).await?;
     server.make_container().await;
-    Ok(server)
-}
-
-/// A server that speaks as Google's storage does, with a bucket.
-pub(crate) async fn google() -> Result<Server, String> {
-    let program = installed("fake-gcs-server")?;
-    let arguments = |_: &Path, port: u16| {
-        let (port, public) = (port.to_string(), format!("127.0.0.1:{port}"));
-        ["-scheme", "http", "-host", "127.0.0.1", "-port", &port, "-public-host", &public, "-backend", "memory"]
-            .map(str::to_owned)
-            .to_vec()
-    };
-    let server = Server::start(&program, arguments).await?;
-    let body = format!("{{\"name\":\"{BUCKET}\"}}");
-    let headers = [("content-type", "application/json")];
-    let (status, answer) = ask(server.address, "POST", "/storage/v1/b?project=p", &headers, &body).await.unwrap();
-    assert_eq!(status, 200, "{answer}");
     Ok(server)
 }
 
@@ -159,15 +142,6 @@ impl Server {
             access_key: Some(Secret::new(ACCOUNT_KEY.to_owned())),
             ..AzureLocation::default()
         }
-    }
-
-    pub(crate) fn google(&self, prefix: &str) -> StoreConfig {
-        StoreConfig::Google(GoogleLocation {
-            bucket: BUCKET.to_owned(),
-            prefix: prefix.to_owned(),
-            emulator: Some(format!("http://{}", self.address)),
-            ..GoogleLocation::default()
-        })
     }
 
     async fn make_container(&self) {

@@ -8,7 +8,8 @@ use repository::check::{CheckOptions, check};
 use repository::{
     BlobKind, Counters, ErrorKind, MAX_BLOB_LEN, NoProgress, Progress, RetryPolicy, Store, StoreConfig, StoreErrorKind,
 };
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Bytes that do not compress, the same for the same seed.
 fn noise(seed: u64, len: usize) -> Bytes {
@@ -137,12 +138,19 @@ async fn a_finished_session_takes_nothing_more() {
 async fn a_failed_upload_fails_the_session() {
     let inner = memory();
     fixture::create(inner.clone()).await;
-    let faulty = Faulty::new(inner.clone(), |_, request| {
-        if request == Request::Create { Fault::Refused(StoreErrorKind::NoSpace) } else { Fault::None }
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = full.clone();
+    let faulty = Faulty::new(inner.clone(), move |_, request| {
+        if request == Request::Create && is_full.load(Ordering::SeqCst) {
+            Fault::Refused(StoreErrorKind::NoSpace)
+        } else {
+            Fault::None
+        }
     });
     let store = faulty.store(EAGER);
     let repo = repository::Repository::open(store, &fixture::passphrase()).await.unwrap();
     let writer = repo.writer(&fixture::point_id("scratch")).await.unwrap();
+    full.store(true, Ordering::SeqCst);
     let mut refused = None;
     for seed in 0..40 {
         if let Err(error) = writer.put_blob(BlobKind::Data, noise(seed, 8 << 20)).await {
