@@ -2,7 +2,7 @@
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test lint bench bench-repository sandbox sandbox-down install setup crds
+.PHONY: demo demo-down test lint fuzz bench bench-repository sandbox sandbox-down install setup crds
 
 PREFIX ?= /usr/local
 
@@ -25,6 +25,11 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
+
+## Each fuzz target for a minute: every parser, and restores out of hostile repositories.
+fuzz:
+	tools/setup g++
+	tools/fuzz 60
 
 ## What is measured, for docs/benchmarks.md: the engine against restic (about half an hour), and the operator on a large cluster.
 bench: bench-repository

@@ -306,8 +306,10 @@ fn nothing_is_lost_and_all_garbage_goes() {
     let (mut published, mut finished, mut revoked, mut deleted) = (0, 0, 0, 0);
     for seed in seeds.clone() {
         let mut simulation = Simulation::new(seed, Rules::default());
-        if let Err(what) = simulation.run() {
-            panic!("seed {seed} (ORLOP_SIM_SEED={seed} repeats it): {what:?}");
+        match simulation.run() {
+            Ok(()) => {}
+            Err(Wrong::Lost(what)) => panic!("seed {seed} (ORLOP_SIM_SEED={seed} repeats it): lost: {what}"),
+            Err(Wrong::Left(what)) => panic!("seed {seed} (ORLOP_SIM_SEED={seed} repeats it): left over: {what}"),
         }
         published += simulation.published;
         finished += simulation.finished;
