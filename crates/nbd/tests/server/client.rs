@@ -129,7 +129,7 @@ impl Client {
     }
 
     /// Wants the server to have closed the connection, at once.
-    pub(crate) async fn is_closed(mut self) {
+    pub(crate) async fn expect_closed(mut self) {
         let mut rest = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read_to_end(&mut rest)).await;
         // A reset says the same.

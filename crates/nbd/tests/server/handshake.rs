@@ -42,7 +42,7 @@ async fn exports_are_listed_and_described() {
     assert_eq!(infos[2], b"\0\x02about a/large");
     assert_eq!(infos[3], [&[0, 3][..], &[0, 0, 2, 0, 0, 0, 16, 0, 0, 16, 0, 0]].concat());
     assert_eq!(client.option(2, &[]).await.kind, ACK);
-    client.is_closed().await;
+    client.expect_closed().await;
     served.end().await;
 }
 
@@ -100,7 +100,7 @@ async fn the_old_way_begins_an_export_or_ends_the_connection() {
     for name in [&b"none"[..], b"a/large", &[0xff], &[b'n'; 70_000]] {
         let mut client = Client::greet(&served.socket, 3).await;
         client.send_option(1, name).await;
-        client.is_closed().await;
+        client.expect_closed().await;
     }
     served.end().await;
 }

@@ -24,20 +24,20 @@ async fn who_does_not_begin_as_a_client_is_left() {
         let mut hello = [0; 18];
         stream.read_exact(&mut hello).await.unwrap();
         stream.write_all(greeting).await.unwrap();
-        Client { stream }.is_closed().await;
+        Client { stream }.expect_closed().await;
     }
     // After a good greeting, an option that is none, and options without an end.
     let mut client = Client::greet(&served.socket, 3).await;
     client.stream.write_all(b"IHAVENOT\0\0\0\x03\0\0\0\0").await.unwrap();
-    client.is_closed().await;
+    client.expect_closed().await;
     let mut client = Client::greet(&served.socket, 3).await;
     client.stream.write_all(b"IHAVEOPT\0\0\0\x07\xff\xff\xff\xff").await.unwrap();
-    client.is_closed().await;
+    client.expect_closed().await;
     let mut client = Client::greet(&served.socket, 3).await;
     for _ in 0..128 {
         client.option(77, &[]).await;
     }
-    client.is_closed().await;
+    client.expect_closed().await;
     still_serves(&served).await;
     served.end().await;
 }
@@ -47,18 +47,18 @@ async fn a_request_that_is_none_ends_the_connection() {
     let (served, _) = Served::of(Memory::new(sparse(5000)));
     let mut client = Client::connect(&served.socket, "disk").await;
     client.stream.write_all(&[7; 28]).await.unwrap();
-    client.is_closed().await;
+    client.expect_closed().await;
     // Half of a request, and gone.
     let mut client = Client::connect(&served.socket, "disk").await;
     client.stream.write_all(&[0x25, 0x60, 0x95, 0x13, 0, 0]).await.unwrap();
     client.stream.shutdown().await.unwrap();
-    client.is_closed().await;
+    client.expect_closed().await;
     // A write of 4 GiB that is not sent.
     let mut client = Client::connect(&served.socket, "disk").await;
     client.request(1, 0, 1, 0, u32::MAX).await;
     client.stream.write_all(&[1; 1000]).await.unwrap();
     client.stream.shutdown().await.unwrap();
-    client.is_closed().await;
+    client.expect_closed().await;
     still_serves(&served).await;
     served.end().await;
 }
@@ -70,7 +70,7 @@ async fn who_says_nothing_or_takes_nothing_loses_his_place() {
     let limits = Limits { connections: 2, handshake, stall, ..Limits::default() };
     let served = Served::start(vec![("disk", memory)], limits);
     let silent = Client::greet(&served.socket, 3).await;
-    silent.is_closed().await;
+    silent.expect_closed().await;
     // Asks for more than the socket holds, and takes none of it.
     let mut deaf = Client::connect(&served.socket, "disk").await;
     for cookie in 0..4 {
@@ -81,7 +81,7 @@ async fn who_says_nothing_or_takes_nothing_loses_his_place() {
     let mut third = UnixStream::connect(&served.socket).await.unwrap();
     let mut nothing = Vec::new();
     assert_eq!(third.read_to_end(&mut nothing).await.unwrap_or(0), 0);
-    second.is_closed().await;
+    second.expect_closed().await;
     // One place is free again, and taken for good; when there is another, it was that of the deaf one.
     let _busy = Client::connect(&served.socket, "disk").await;
     let mut hello = [0; 18];

@@ -77,7 +77,7 @@ async fn what_a_device_cannot_do_is_an_error_and_the_connection_goes_on() {
     simple.stream.read_exact(&mut reply).await.unwrap();
     assert_eq!(reply, [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6]);
     client.request(2, 0, 0, 0, 0).await;
-    client.is_closed().await;
+    client.expect_closed().await;
     served.end().await;
 }
 
@@ -185,5 +185,5 @@ async fn what_was_taken_is_answered_when_the_server_is_stopped() {
     opens.await.unwrap();
     let chunk = client.chunk().await;
     assert_eq!((chunk.cookie, chunk.data.len()), (5, 8 + 4096));
-    client.is_closed().await;
+    client.expect_closed().await;
 }

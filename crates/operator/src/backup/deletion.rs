@@ -27,7 +27,7 @@ pub(super) enum Plan {
         stays: Option<String>,
     },
     /// End its movers, remove the recovery point, then let it go.
-    Forget(Opened),
+    Forget(Box<Opened>),
     /// The recovery point cannot be removed now.
     Wait(LocationProblem),
 }
@@ -67,7 +67,7 @@ pub(super) fn plan(leaving: &Leaving) -> Plan {
     match &leaving.location {
         _ if !leaving.held => Plan::Rest,
         None => Plan::Release { stays: None },
-        Some(Ok(opened)) => Plan::Forget(opened.clone()),
+        Some(Ok(opened)) => Plan::Forget(Box::new(opened.clone())),
         Some(Err(problem @ LocationProblem::NoLocation { .. })) => Plan::Release { stays: Some(problem.to_string()) },
         Some(Err(problem)) => Plan::Wait(problem.clone()),
     }

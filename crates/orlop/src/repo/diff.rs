@@ -142,9 +142,18 @@ async fn compare(
 ) -> Result<()> {
     let (old, new) = match (old, new) {
         (Some(old), Some(new)) if old.kind == new.kind => (old, new),
-        (Some(old), Some(_)) => return Ok(printer.print(&Line::ContentKind { content: old.name.clone() })),
-        (Some(old), None) => return Ok(printer.print(&Line::ContentRemoved { content: old.name.clone() })),
-        (None, Some(new)) => return Ok(printer.print(&Line::ContentAdded { content: new.name.clone() })),
+        (Some(old), Some(_)) => {
+            printer.print(&Line::ContentKind { content: old.name.clone() });
+            return Ok(());
+        }
+        (Some(old), None) => {
+            printer.print(&Line::ContentRemoved { content: old.name.clone() });
+            return Ok(());
+        }
+        (None, Some(new)) => {
+            printer.print(&Line::ContentAdded { content: new.name.clone() });
+            return Ok(());
+        }
         (None, None) => return Ok(()),
     };
     let (name, what) = (&new.name, format!("compare {}", new.name));
@@ -186,8 +195,14 @@ async fn compare_objects(
     let content = OBJECTS.to_owned();
     let (old, new) = match (old.objects, new.objects) {
         (None, None) => return Ok(()),
-        (Some(_), None) => return Ok(printer.print(&Line::ContentRemoved { content })),
-        (None, Some(_)) => return Ok(printer.print(&Line::ContentAdded { content })),
+        (Some(_), None) => {
+            printer.print(&Line::ContentRemoved { content });
+            return Ok(());
+        }
+        (None, Some(_)) => {
+            printer.print(&Line::ContentAdded { content });
+            return Ok(());
+        }
         (Some(old), Some(new)) => (old, new),
     };
     let mut differences = std::pin::pin!(table::differences(repository, old, new));

@@ -142,7 +142,7 @@ fn decide_group(policy: &Policy, decisions: &mut [Decision], now: Timestamp, zon
     }
     if let Some(within) = policy.within {
         let since = within.before(now, zone);
-        keep(decisions, |point| (point.created >= since).then(|| Reason::Within { within }));
+        keep(decisions, |point| (point.created >= since).then_some(Reason::Within { within }));
     }
     for tag in &policy.tags {
         keep(decisions, |point| point.tags.contains(tag).then(|| Reason::Tag { tag: tag.clone() }));

@@ -53,13 +53,13 @@ async fn collect(
                 Holds::Nothing => {}
                 Holds::Extents => _ = blobs.insert(Extent::decode(key, value).unwrap().blob),
                 Holds::Segments => waiting.push((Segment::decode(key, value).unwrap().extents.root, Holds::Extents)),
-                Holds::Files => match Entry::decode(value).unwrap().kind {
-                    Kind::File(file) => match file.content {
+                Holds::Files => {
+                    let Kind::File(file) = Entry::decode(value).unwrap().kind else { continue };
+                    match file.content {
                         Content::Extents(extents) => blobs.extend(extents.iter().map(|extent| extent.blob)),
                         Content::Table(table) => waiting.push((table.root, Holds::Extents)),
-                    },
-                    _ => {}
-                },
+                    }
+                }
             }
         }
     }

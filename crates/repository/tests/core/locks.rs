@@ -96,7 +96,7 @@ async fn credentials_of_every_day_cannot_destroy_a_locked_recovery_point() {
     let past = config.open_past_deletions(RetryPolicy::never()).unwrap();
     let repo = Repository::open(past, &passphrase()).await.unwrap();
     assert_eq!(fixture::restore(&repo, "second").await.unwrap(), expected);
-    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let options = CheckOptions { read_data: true };
     let report = check::check(&repo, options, &NoProgress, &mut |finding| panic!("{finding:?}")).await.unwrap();
     assert!(report.is_clean() && report.points == 2);
     // Nothing is written that way.
