@@ -1,6 +1,7 @@
 """Recovery points: section 9."""
 
 import dataclasses
+import re
 import struct
 import unicodedata
 
