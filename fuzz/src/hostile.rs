@@ -25,8 +25,9 @@ pub fn page(bytes: &[u8]) {
         world.runtime.block_on(async {
             let _ = Reader::new(repository, table).get(page).await;
             let _ = Reader::new(repository, table).scan(&[]).try_for_each(|_| async { Ok(()) }).await;
-            let _ = tree::restore(repository, &table, &world.target(), &RestoreOptions::default(), Arc::new(NoProgress))
-                .await;
+            let _ =
+                tree::restore(repository, &table, &world.target(), &RestoreOptions::default(), Arc::new(NoProgress))
+                    .await;
             for map in [Map::volume(repository, table, 1 << 40), Map::stream(repository, table, 1 << 20)] {
                 let _ = volume::check(&map, true, &Default::default()).await;
             }
@@ -114,7 +115,8 @@ fn blobs(world: &World, writer: &Writer) -> Vec<BlobRef> {
 }
 
 fn key(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    const NAMES: &[&[u8]] = &[b"a", b"b", b"c", b"..", b".", b"", b"a/b", b"../outside", b"/", b"target", b"lost+found"];
+    const NAMES: &[&[u8]] =
+        &[b"a", b"b", b"c", b"..", b".", b"", b"a/b", b"../outside", b"/", b"target", b"lost+found"];
     let mut names = Vec::new();
     for _ in 0..input.int_in_range(1..=3)? {
         names.push(if input.ratio(1, 8)? { <&[u8]>::arbitrary(input)? } else { *input.choose(NAMES)? });
@@ -122,13 +124,15 @@ fn key(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(names.join(&0))
 }
 
+const XATTRS: &[&[u8]] = &[b"user.a", b"trusted.b", b"security.capability", b"system.posix_acl_access", b"x"];
+
 fn attributes(input: &mut Unstructured<'_>) -> Result<Attributes> {
     let time = |input: &mut Unstructured<'_>| {
         Ok(Time { seconds: i64::arbitrary(input)?, nanoseconds: input.int_in_range(0..=999_999_999)? })
     };
     let mut xattrs = Vec::new();
     while xattrs.len() < 3 && input.ratio(1, 6)? {
-        let name = input.choose(&[&b"user.a"[..], b"trusted.b", b"security.capability", b"system.posix_acl_access", b"x"])?;
+        let name = input.choose(XATTRS)?;
         xattrs.push(Xattr { name: name.to_vec(), value: <Vec<u8>>::arbitrary(input)? });
     }
     Ok(Attributes {

@@ -53,7 +53,7 @@ pub fn pack(bytes: &[u8]) {
 pub fn blob(bytes: &[u8]) {
     let Some((len, encoded)) = bytes.split_first_chunk::<4>() else { return };
     let len = u32::from_le_bytes(*len);
-    if let Ok(plain) = pack::decode_blob(encoded.to_vec(), len) {
+    if let Ok(plain) = pack::decode_blob(encoded, len, &mut Vec::new()) {
         assert_eq!(plain.len(), len as usize);
     }
 }
