@@ -8,7 +8,9 @@ use crate::servers::{self, Server};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use repository::check::{self, CheckOptions};
-use repository::{ErrorKind, Lock, LockMode, NoProgress, Repository, RetryPolicy, Store, StoreErrorKind};
+use repository::{
+    CollectOptions, CollectState, ErrorKind, Lock, LockMode, NoProgress, Repository, RetryPolicy, Store, StoreErrorKind,
+};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 const LOCKABLE: &str = "lockable";
@@ -141,6 +143,26 @@ async fn what_is_locked_is_not_deleted_and_not_hidden() {
     repo.store().delete("notes/x").await.unwrap();
     let (_, versions) = server.ask("GET", &format!("/{LOCKABLE}?versions&prefix=team/a/notes"), &[], "").await;
     assert!(!versions.contains("notes/x</Key>"), "{versions}");
+}
+
+/// A run that died leaves packs that nobody needs, and that nobody can delete yet: a collection leaves them, and ends.
+#[tokio::test]
+async fn a_collector_leaves_what_is_locked() {
+    let server = lockable!();
+    let repo = Repository::create_locked(store(&server), &passphrase(), Some(a_month())).await.unwrap();
+    let expected = two_points(&repo).await;
+    let dead = fixture::point_id("dead");
+    let writer = repo.writer(&dead).await.unwrap();
+    fixture::store_contents(&writer, &contents(&[("lost", "work")]), None).await.unwrap();
+    let left = writer.finish().await.unwrap().packs;
+    repo.forget(&dead).await.unwrap();
+    for _ in 0..2 {
+        let report = repo.collect(&CollectOptions::default(), &NoProgress).await.unwrap();
+        assert_eq!((report.state, report.packs), (CollectState::Finished, 0), "{report:?}");
+    }
+    let packs = repo.store().list("domains/default/packs/").await.unwrap();
+    assert!(packs.iter().any(|object| object.name.ends_with(&left[0].id.to_string())), "{packs:?}");
+    assert_eq!(fixture::restore(&repo, "second").await.unwrap(), expected);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::fixture::{self, Contents, contents, point_id};
 use bytes::Bytes;
 use repository::copy::copy;
 use repository::repair::{RepairOptions, RepairReport, RepairSources, repair};
-use repository::{NoProgress, Repository, RetryPolicy, StoreErrorKind};
+use repository::{CollectOptions, NoProgress, Repository, RetryPolicy, StoreErrorKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +99,25 @@ async fn every_damage_of_a_pack_is_healed_from_copies() {
             patient.book.swap(&name, Some(original.clone()));
         }
     }
+}
+
+/// No recovery point names what a repair stores: its mark keeps that from a collector.
+#[tokio::test]
+async fn what_a_repair_stored_survives_collections() {
+    let patient = patient().await;
+    let there = patient.copied().await;
+    patient.flip(&patient.packs()[0], 45);
+    assert_eq!(patient.repair(Some(&there), false).await.left, []);
+    let packs = patient.packs();
+    let collect = async || patient.repo.collect(&CollectOptions::default(), &NoProgress).await.unwrap();
+    collect().await;
+    collect().await;
+    assert_eq!(patient.packs(), packs);
+    patient.is_well().await;
+    // Without the mark it goes: so it is the mark that keeps it.
+    let mark = patient.book.names().into_iter().find(|name| name.contains("/repairs/")).unwrap();
+    patient.book.swap(&mark, None);
+    assert!(collect().await.packs > 0);
 }
 
 /// A copy of the objects themselves, with the same keys, has also what no index knows of.
