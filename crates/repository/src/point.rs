@@ -223,7 +223,7 @@ impl Repository {
     }
 
     /// Reads a recovery point, whether it counts or not; none if there is none, or a tombstone.
-    async fn read_point(&self, id: &PointId) -> Result<Option<RecoveryPoint>> {
+    pub(crate) async fn read_point(&self, id: &PointId) -> Result<Option<RecoveryPoint>> {
         match self.store().get(&layout::point(id), MAX_POINT_LEN).await {
             Ok(bytes) if Tombstone::is_one(&bytes) => {
                 Tombstone::from_bytes(&bytes, id).map_err(|what| what.in_object(layout::point(id)))?;

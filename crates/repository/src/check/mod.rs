@@ -186,12 +186,22 @@ pub(crate) async fn examine(
     Ok(Examined { survey, damaged, runs, points, findings, report })
 }
 
+/// Said of a recovery point that is there and does not count. Forgetting that was interrupted leaves one, and so does the loss of a small
+/// object: who sees it can still put that back.
+const VOID: &str = "it does not count, because the object of one of its sessions is gone: if it was not forgotten, put that back from a copy \
+                    of the store before the next prune";
+
 async fn read_points(repo: &Repository, survey: &Survey, findings: &mut Findings) -> Result<Vec<RecoveryPoint>> {
     let mut points = Vec::new();
     for id in survey.points() {
         match repo.point(id).await {
-            // Forgotten since it was listed or before, or revoked before it was published.
-            Err(Error::NoSuchPoint { .. }) => continue,
+            // Forgotten since it was listed, or revoked before it was published; or void, which may be a loss.
+            Err(Error::NoSuchPoint { .. }) => {
+                if matches!(repo.read_point(id).await, Ok(Some(_))) {
+                    findings.add(&layout::point(id), VOID, Some(id));
+                }
+                continue;
+            }
             Ok(point) => points.push(point),
             Err(error) => findings.add_error(&layout::point(id), told(repo, error).await, Some(id))?,
         }

@@ -104,8 +104,8 @@ async fn every_missing_object_is_found() {
     for name in book.names() {
         let original = book.swap(&name, None);
         let found = findings(&fleet.repo, THOROUGH).await;
-        let quiet = ["/points/", "/index/", "/sessions/"].iter().any(|folder| name.contains(folder));
-        // A recovery point or an index run that is gone leaves no trace that misses it; without its session, a point is void.
+        let quiet = ["/points/", "/index/"].iter().any(|folder| name.contains(folder));
+        // A recovery point or an index run that is gone leaves no trace that misses it.
         assert_eq!(found.is_empty(), quiet, "{name}: {found:?}");
         book.swap(&name, original);
     }
