@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 ## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
 demo: setup
-	cargo build --release --workspace
+	cargo build --release --workspace --bin orlop --bin demo --bin sandbox
 	$(if $(KUBECONFIG)$(KUBECONFIG_EAST),,target/release/sandbox build)
 	target/release/demo up $(if $(KEEP),--keep)
 
@@ -45,12 +45,12 @@ bench-repository:
 
 ## The program into PREFIX/bin, with the links that make it a plug-in of kubectl.
 install: setup
-	cargo build --release --workspace
+	cargo build --release --workspace --bin orlop
 	tools/install target/release/orlop $(PREFIX)
 
 ## A cluster of three nodes to try things on, and a kubectl with the plug-in; what it prints last is for your shell.
 sandbox: setup
-	cargo build --release --workspace
+	cargo build --release --workspace --bin orlop --bin sandbox
 	target/release/sandbox build
 	tools/install target/release/orlop target/sandbox
 	target/release/sandbox up lab
