@@ -202,7 +202,7 @@ fn orders_of(count: f64) -> String {
         "CREATE TABLE orders (id bigint PRIMARY KEY, customer text, document jsonb, receipt bytea); \
          INSERT INTO orders SELECT i, 'customer ' || md5((i % 50021)::text), \
          jsonb_build_object('order', i, 'status', (ARRAY['open', 'shipped', 'delivered', 'returned'])[1 + i % 4], \
-         'amount', (i * 7919) % 100000, 'note', 'to be left at the gate of house ' || (i * 31) % 997, \
+         'amount', (i::bigint * 7919) % 100000, 'note', 'to be left at the gate of house ' || (i * 31) % 997, \
          'lines', jsonb_build_array(md5(i::text), md5((i / 3)::text), 'article ' || i % 977)), \
          decode(md5(i::text || 'a') || md5(i::text || 'b') || md5(i::text || 'c') || md5(i::text || 'd'), 'hex') \
          FROM generate_series(1, {count}) i; \

@@ -15,6 +15,8 @@ const ARENAS: &str = "MALLOC_ARENA_MAX";
 /// lost. Where it cannot be done, the program only takes more memory.
 pub(crate) fn begin_again_with_one_arena(words: &[OsString]) {
     if std::env::var_os(ARENAS).is_some() {
+        // Begun again, the process has the name of the link that it was begun by, `exe`. Where it keeps that, only lists of processes are worse.
+        let _failed = rustix::thread::set_name(c"orlop");
         return;
     }
     let Some((name, arguments)) = words.split_first() else { return };

@@ -3,6 +3,8 @@
 use crate::background;
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
+use crate::fetch;
+use crate::ids::BlobRef;
 use crate::layout;
 use crate::pack::{self, MAX_PACK_LEN, PackDamage};
 use crate::progress::{Counters, NoProgress, Progress};
@@ -11,8 +13,12 @@ use crate::store::StoreErrorKind;
 use crate::writer::PackInfo;
 use futures::{StreamExt, TryStreamExt, stream};
 
-/// How many packs are read at once; each is in memory as a whole.
+/// How many packs are read at once.
 const READS: usize = 2;
+/// Up to this length in bytes a pack is read with one request.
+const WHOLE_LEN: u64 = 4 << 20;
+/// How many parts of a longer pack are read at once, at 2 MiB each.
+const PARTS: usize = 2;
 
 impl Repository {
     /// Reads every named pack back as a whole, and checks every blob in it down to its identity.
@@ -41,17 +47,17 @@ impl Repository {
 
     async fn verify_pack(&self, info: PackInfo) -> Result<()> {
         let name = layout::pack(&info.id);
-        let bytes = match self.store().get(&name, MAX_PACK_LEN).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind == StoreErrorKind::NotFound => {
-                return Err(Error::Missing { object: name });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if bytes.len() as u64 != info.bytes {
-            let what = format!("it has {} bytes instead of {}", bytes.len(), info.bytes);
-            return Err(Malformed::new(what).in_object(name));
-        }
+        let verified = if info.bytes <= WHOLE_LEN { self.verify_whole(info).await } else { self.verify_parts(info).await };
+        verified.map_err(|error| match error {
+            Error::Store(error) if error.kind == StoreErrorKind::NotFound => Error::Missing { object: name },
+            error => error,
+        })
+    }
+
+    async fn verify_whole(&self, info: PackInfo) -> Result<()> {
+        let name = layout::pack(&info.id);
+        let bytes = self.store().get(&name, MAX_PACK_LEN).await?;
+        check_len(bytes.len() as u64, info, &name)?;
         let repo = self.clone();
         let (_, damage) = background::run(move || pack::verify(&bytes, info.id, repo.keys())).await?;
         match damage.into_iter().next() {
@@ -59,4 +65,39 @@ impl Repository {
             None => Ok(()),
         }
     }
+
+    /// The same for a pack that is too long to be in memory: header, directory and trailer, which say that the blobs fill all that is between
+    /// them, and then these.
+    async fn verify_parts(&self, info: PackInfo) -> Result<()> {
+        let name = layout::pack(&info.id);
+        check_len(self.store().head(&name).await?, info, &name)?;
+        let entries = pack::read_directory(self.store(), info.id, info.bytes, self.keys()).await?;
+        let blobs: Vec<BlobRef> = entries.into_iter().map(|entry| entry.blob).collect();
+        let parts = fetch::requests(&blobs).into_iter().map(|blobs| self.verify_part(blobs, &name));
+        stream::iter(parts.collect::<Vec<_>>()).buffer_unordered(PARTS).try_collect::<()>().await
+    }
+
+    /// Reads blobs that lie next to each other.
+    async fn verify_part(&self, blobs: Vec<BlobRef>, name: &str) -> Result<()> {
+        let (Some(first), Some(last)) = (blobs.first(), blobs.last()) else { return Ok(()) };
+        let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.stored_len);
+        let sealed = self.store().get_range(name, range).await?;
+        let repo = self.clone();
+        let verified = background::run(move || {
+            let key = repo.pack_key(&blobs[0].pack);
+            let mut opener = pack::Opener::new(&key, repo.keys());
+            blobs.iter().try_for_each(|blob| {
+                let start = (blob.offset - blobs[0].offset) as usize;
+                opener.open(blob, &sealed[start..start + blob.stored_len as usize]).map(drop)
+            })
+        });
+        verified.await?.map_err(|what| what.in_object(name))
+    }
+}
+
+fn check_len(len: u64, info: PackInfo, name: &str) -> Result<()> {
+    if len == info.bytes {
+        return Ok(());
+    }
+    Err(Malformed::new(format!("it has {len} bytes instead of {}", info.bytes)).in_object(name))
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::{BlobId, BlobRef, PackId, PointId, SessionId};
 use crate::index::{self, MAX_RUN_ENTRIES};
 use crate::layout::{self, RunId};
-use crate::pack::{BlobKind, Entry, FinishedPack, MAX_BLOB_LEN, PackBuilder, encode_blob};
+use crate::pack::{BlobKind, Buffers, Entry, FinishedPack, MAX_BLOB_LEN, PackBuilder, encode_blob};
 use crate::point::RecoveryPoint;
 use crate::repository::Repository;
 use crate::seen::SeenBlobs;
@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-/// How many packs are uploaded at once; each holds a full pack in memory. When all are busy, writing waits.
-const UPLOADS: usize = 2;
+/// How many packs there are in memory at once, 32 MiB each: while one is uploaded, the next is filled. When that is full too, writing waits.
+const PACKS: usize = 2;
 
 /// A pack, and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,7 +78,9 @@ struct Session {
     begun: Begun,
     /// One permit per core, so that blobs in work are bounded.
     workers: Semaphore,
-    uploads: Arc<Semaphore>,
+    /// One permit for each pack in memory.
+    packs: Arc<Semaphore>,
+    buffers: Buffers,
     seen: Arc<Mutex<SeenBlobs>>,
     open: tokio::sync::Mutex<Open>,
     stored: Arc<Mutex<Stored>>,
@@ -87,11 +89,18 @@ struct Session {
 /// What only one task at a time may work on.
 #[derive(Debug, Default)]
 struct Open {
-    pack: Option<PackBuilder>,
+    pack: Option<OpenPack>,
     next_sequence: u32,
     tasks: JoinSet<()>,
     stats: WriterStats,
     finished: bool,
+}
+
+/// A pack that is being filled or uploaded, and the leave to have it in memory.
+#[derive(Debug)]
+struct OpenPack {
+    builder: PackBuilder,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What the uploads have achieved.
@@ -128,7 +137,8 @@ impl Repository {
             repo: self.clone(),
             begun,
             workers: Semaphore::new(cores),
-            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            packs: Arc::new(Semaphore::new(PACKS)),
+            buffers: Buffers::default(),
             seen: Arc::default(),
             open: tokio::sync::Mutex::default(),
             stored: Arc::default(),
@@ -228,7 +238,7 @@ impl Writer {
         let mut open = session.open.lock().await;
         session.check_usable(&open)?;
         open.finished = true;
-        session.upload_open_pack(&mut open).await?;
+        session.upload_open_pack(&mut open)?;
         while let Some(ended) = open.tasks.join_next().await {
             ended.map_err(|error| Error::Interrupted(error.to_string()))?;
         }
@@ -242,6 +252,7 @@ impl Writer {
         if let Some((id, entries)) = run {
             store_run(&session.repo, id, entries).await?;
         }
+        session.buffers.clear();
         let mut packs = std::mem::take(&mut lock(&session.stored).packs);
         packs.sort_unstable();
         Ok(WrittenPacks { session: session.begun.id(), heart: session.begun.heart(), packs, stats: open.stats })
@@ -269,15 +280,15 @@ impl Session {
         if let Some(blob) = lock(&self.seen).get(&id) {
             return Ok(blob);
         }
-        if open.pack.as_ref().is_some_and(|pack| !pack.has_room(encoded.len())) {
-            self.upload_open_pack(open).await?;
+        if open.pack.as_ref().is_some_and(|pack| !pack.builder.has_room(encoded.len())) {
+            self.upload_open_pack(open)?;
         }
         let Open { pack, next_sequence, stats, .. } = open;
         let pack = match pack {
             Some(pack) => pack,
-            None => pack.insert(self.new_pack(next_sequence)?),
+            None => pack.insert(self.new_pack(next_sequence).await?),
         };
-        let blob = pack.append(id, kind, &encoded, plain_len as usize);
+        let blob = pack.builder.append(id, kind, &encoded, plain_len as usize);
         lock(&self.seen).insert(blob);
         stats.new_blobs += 1;
         stats.new_bytes += u64::from(plain_len);
@@ -285,42 +296,36 @@ impl Session {
         Ok(blob)
     }
 
-    fn new_pack(&self, next_sequence: &mut u32) -> Result<PackBuilder> {
+    /// Begins a pack as soon as there may be one more; until then nobody else writes either.
+    async fn new_pack(&self, next_sequence: &mut u32) -> Result<OpenPack> {
+        let closed = |error| Error::Interrupted(format!("{error}"));
+        let _permit = Arc::clone(&self.packs).acquire_owned().await.map_err(closed)?;
         let SessionId { epoch, writer } = self.begun.id();
         let id = PackId { epoch, writer, sequence: *next_sequence };
         let next = next_sequence.checked_add(1);
         *next_sequence = next.ok_or_else(|| Error::invalid("a session has no more than 4 Gi packs"))?;
-        Ok(PackBuilder::new(id, self.repo.pack_key(&id)))
+        let builder = PackBuilder::new(id, self.repo.pack_key(&id), &self.buffers);
+        Ok(OpenPack { builder, _permit })
     }
 
-    /// Hands the open pack to an upload as soon as one is free; until then nobody else writes either.
-    async fn upload_open_pack(&self, open: &mut Open) -> Result<()> {
-        if open.pack.is_none() {
-            return Ok(());
-        }
-        let closed = |error| Error::Interrupted(format!("{error}"));
-        let permit = Arc::clone(&self.uploads).acquire_owned().await.map_err(closed)?;
+    /// Uploads the open pack in the background.
+    fn upload_open_pack(&self, open: &mut Open) -> Result<()> {
         while let Some(ended) = open.tasks.try_join_next() {
             ended.map_err(|error| Error::Interrupted(error.to_string()))?;
         }
         if let Some(pack) = open.pack.take() {
             let (repo, stored) = (self.repo.clone(), Arc::clone(&self.stored));
-            open.tasks.spawn(upload(repo, pack, stored, self.begun.id(), permit));
+            open.tasks.spawn(upload(repo, pack, stored, self.begun.id()));
         }
         Ok(())
     }
 }
 
 /// Stores a pack, and an index run when enough entries have come together.
-async fn upload(
-    repo: Repository,
-    pack: PackBuilder,
-    stored: Arc<Mutex<Stored>>,
-    session: SessionId,
-    _permit: OwnedSemaphorePermit,
-) {
+async fn upload(repo: Repository, pack: OpenPack, stored: Arc<Mutex<Stored>>, session: SessionId) {
+    let OpenPack { builder, _permit } = pack;
     let result = async {
-        let FinishedPack { id, bytes, entries } = background::run(|| pack.finish()).await?;
+        let FinishedPack { id, bytes, entries } = background::run(|| builder.finish()).await?;
         let info = PackInfo { id, bytes: bytes.len() as u64 };
         repo.store().put_new(&layout::pack(&id), bytes).await?;
         let run = {

@@ -4,7 +4,7 @@ use super::format::{
     ENTRY_LEN, Entry, HEADER_LEN, MAX_PACK_BLOBS, PACK_TARGET_LEN, TRAILER_LEN, encode_directory, encode_header,
     encode_trailer,
 };
-use super::{BlobKind, MAX_BLOB_LEN};
+use super::{BlobKind, Buffers, MAX_BLOB_LEN};
 use crate::crypto::{SealingKey, TAG_LEN};
 use crate::ids::{BlobId, BlobRef, PackId};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ pub(crate) struct PackBuilder {
     id: PackId,
     id_bytes: [u8; PackId::LEN],
     key: SealingKey,
+    buffers: Buffers,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -28,10 +29,10 @@ pub(crate) struct FinishedPack {
 }
 
 impl PackBuilder {
-    pub(crate) fn new(id: PackId, key: SealingKey) -> Self {
-        let mut bytes = Vec::with_capacity(PACK_TARGET_LEN);
+    pub(crate) fn new(id: PackId, key: SealingKey, buffers: &Buffers) -> Self {
+        let mut bytes = buffers.take();
         bytes.extend_from_slice(&encode_header(&id));
-        Self { id, id_bytes: id.encode(), key, bytes, entries: Vec::new() }
+        Self { id, id_bytes: id.encode(), key, buffers: buffers.clone(), bytes, entries: Vec::new() }
     }
 
     /// Whether the pack stays within its target with one more blob; an empty pack takes any blob.
@@ -66,7 +67,7 @@ impl PackBuilder {
         let len = self.bytes.len() - offset;
         self.bytes.extend_from_slice(&encode_trailer(narrow(offset), narrow(len)));
         debug_assert!(offset >= HEADER_LEN);
-        FinishedPack { id: self.id, bytes: Bytes::from(self.bytes), entries: self.entries }
+        FinishedPack { id: self.id, bytes: self.buffers.lend(self.bytes), entries: self.entries }
     }
 }
 

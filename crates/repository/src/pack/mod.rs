@@ -6,6 +6,7 @@
 //! Nothing lies between the parts, so every byte belongs to a part that is compared, summed or sealed.
 
 mod blob;
+mod buffers;
 mod builder;
 mod format;
 mod reader;
@@ -13,6 +14,7 @@ mod reader;
 pub(crate) use blob::{decode as decode_blob, encode as encode_blob};
 #[cfg(feature = "fuzzing")]
 pub(crate) use builder::with_directory;
+pub(crate) use buffers::Buffers;
 pub(crate) use builder::{FinishedPack, PackBuilder};
 pub(crate) use format::{Entry, MAX_PACK_LEN, check_lengths, len_with};
 pub(crate) use reader::{Opener, PackDamage, open_blob, read_directory, verify};

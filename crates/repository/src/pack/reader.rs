@@ -114,14 +114,14 @@ mod tests {
     use super::*;
     use crate::crypto::Key;
     use crate::ids::WriterId;
-    use crate::pack::{BlobKind, PackBuilder, encode_blob, len_with};
+    use crate::pack::{BlobKind, Buffers, PackBuilder, encode_blob, len_with};
     use proptest::prelude::*;
 
     const ID: PackId = PackId { epoch: 1, writer: WriterId([2; 12]), sequence: 3 };
 
     fn pack_of(blobs: &[Vec<u8>]) -> (DomainKeys, Vec<u8>, Vec<Entry>) {
         let keys = DomainKeys::derive(&Key::new([5; 32]));
-        let mut builder = PackBuilder::new(ID, keys.pack(&ID));
+        let mut builder = PackBuilder::new(ID, keys.pack(&ID), &Buffers::default());
         for plain in blobs {
             builder.append(keys.identify(plain), BlobKind::Data, &encode_blob(plain), plain.len());
         }

@@ -34,8 +34,6 @@ pub struct Map {
 pub(super) struct Window {
     pub(super) start: u64,
     pub(super) bytes: Vec<u8>,
-    /// What of it is stored, in order; the rest is zeros.
-    pub(super) data: Vec<Span>,
 }
 
 impl Map {
@@ -87,23 +85,28 @@ impl Map {
         self.segments().map_ok(move |segment| map.extents_of(&segment)).try_flatten().boxed()
     }
 
+    /// The stretches of this length that hold anything, in order, with their extents; one that lies in two is cut.
+    pub(super) fn stretches(&self, len: u64) -> BoxStream<'static, Result<(Span, Vec<Extent>), Error>> {
+        let (start, size) = (Cutter { extents: self.extents(), pending: None, len }, self.size);
+        stream::try_unfold(start, move |mut cutter| async move {
+            let stretch = cutter.next().await?;
+            Ok(stretch.map(|(start, extents)| ((start..(start + len).min(size), extents), cutter)))
+        })
+        .boxed()
+    }
+
     /// The windows that hold anything, in order, their bytes read and verified; a few are read ahead.
     pub(super) fn windows(&self) -> BoxStream<'static, Result<Window, Error>> {
         const AHEAD: usize = 2;
-        let start = Cutter { extents: self.extents(), pending: None };
-        let cut = stream::try_unfold(start, |mut cutter| async move {
-            let window = cutter.next().await?;
-            Ok(window.map(|window| (window, cutter)))
-        });
-        let (repo, size) = (self.repo.clone(), self.size);
+        let repo = self.repo.clone();
         // A task of its own for each, so that the next are read while the first is used.
-        cut.map_ok(move |(start, extents)| {
-            let end = (start + WINDOW_LEN).min(size);
-            let task = AbortOnDropHandle::new(tokio::spawn(read(repo.clone(), start..end, extents)));
-            async move { task.await.map_err(|error| crate::Error::Interrupted(error.to_string()))? }
-        })
-        .try_buffered(AHEAD)
-        .boxed()
+        self.stretches(WINDOW_LEN)
+            .map_ok(move |(span, extents)| {
+                let task = AbortOnDropHandle::new(tokio::spawn(read(repo.clone(), span, extents)));
+                async move { task.await.map_err(|error| crate::Error::Interrupted(error.to_string()))? }
+            })
+            .try_buffered(AHEAD)
+            .boxed()
     }
 }
 
@@ -120,16 +123,17 @@ fn extents(repo: &Repository, table: TableRef, span: Span) -> Extents {
     entries.and_then(move |entry| std::future::ready(decode(entry))).boxed()
 }
 
-/// Sorts extents into windows; an extent that lies in two is cut.
+/// Sorts extents into stretches of one length.
 struct Cutter {
     extents: Extents,
     pending: Option<Extent>,
+    len: u64,
 }
 
 impl Cutter {
-    /// The begin of the next window that holds anything, and its extents.
+    /// The begin of the next stretch that holds anything, and its extents.
     async fn next(&mut self) -> Result<Option<(u64, Vec<Extent>)>, Error> {
-        let mut window: Option<(Span, Vec<Extent>)> = None;
+        let mut stretch: Option<(Span, Vec<Extent>)> = None;
         loop {
             let extent = match self.pending.take() {
                 Some(extent) => Some(extent),
@@ -137,9 +141,9 @@ impl Cutter {
             };
             let Some(extent) = extent else { break };
             let span = span_of(&extent);
-            let (limits, extents) = window.get_or_insert_with(|| {
-                let start = span.start / WINDOW_LEN * WINDOW_LEN;
-                (start..start + WINDOW_LEN, Vec::new())
+            let (limits, extents) = stretch.get_or_insert_with(|| {
+                let start = span.start / self.len * self.len;
+                (start..start + self.len, Vec::new())
             });
             let here = common(&span, limits);
             if !here.is_empty() {
@@ -151,7 +155,7 @@ impl Cutter {
                 break;
             }
         }
-        Ok(window.map(|(limits, extents)| (limits.start, extents)))
+        Ok(stretch.map(|(limits, extents)| (limits.start, extents)))
     }
 }
 
@@ -160,14 +164,8 @@ async fn read(repo: Repository, span: Span, extents: Vec<Extent>) -> Result<Wind
     let len = usize::try_from(span_len(&span)).expect("a window has some MiB");
     let bytes = Arc::new(Mutex::new(vec![0; len]));
     let mut pieces: HashMap<_, Vec<Extent>> = HashMap::new();
-    let mut data: Vec<Span> = Vec::new();
     let blobs = blobs_of(&extents);
     for extent in extents {
-        let covers = span_of(&extent);
-        match data.last_mut() {
-            Some(last) if last.end == covers.start => last.end = covers.end,
-            _ => data.push(covers),
-        }
         pieces.entry(extent.blob).or_default().push(extent);
     }
     let target = bytes.clone();
@@ -183,5 +181,5 @@ async fn read(repo: Repository, span: Span, extents: Vec<Extent>) -> Result<Wind
     };
     fetch::fetch(&repo, blobs, take).await?;
     let bytes = std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Window { start: span.start, bytes, data })
+    Ok(Window { start: span.start, bytes })
 }

@@ -3,9 +3,12 @@
 //! An image is written under another name and gets its own when it is whole and synced, so that no half of one is taken for a volume. A
 //! device has no other name: what it holds counts only when [`restore()`] has returned.
 
-use super::map::{Map, Window};
-use super::{Error, Span, span_len};
-use crate::{Counters, Progress, background};
+use super::map::Map;
+use super::{Error, Span, blobs_of, span_len, span_of};
+use crate::ids::BlobRef;
+use crate::repository::Repository;
+use crate::tree::entry::Extent;
+use crate::{Counters, Progress, background, fetch};
 use futures::TryStreamExt;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -16,7 +19,13 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+/// Bytes of a volume that are filled at once. A blob that lies in several places of it is read once, so a longer one saves work; of its
+/// extents there are at most 8192.
+const STRETCH_LEN: u64 = 32 << 20;
+/// How many stretches are filled at once: while the last blobs of one come, the next is begun.
+const STRETCHES: usize = 2;
 /// Bytes of zeros that are written at once where a device cannot be told to have zeros.
 const ZEROS_LEN: usize = 1 << 20;
 /// What the name of an image ends with until it is whole.
@@ -70,23 +79,57 @@ async fn fill(
     options: &RestoreOptions,
     progress: &Arc<dyn Progress>,
 ) -> Result<RestoreSummary, Error> {
-    let mut windows = map.windows();
     let mut summary = RestoreSummary { bytes: map.size(), data_bytes: 0 };
     let mut end = 0;
-    while let Some(window) = windows.try_next().await? {
-        if options.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
+    let stretches = map.stretches(STRETCH_LEN).map_ok(|(span, extents)| {
+        summary.data_bytes += extents.iter().map(|extent| u64::from(extent.len)).sum::<u64>();
+        let from = std::mem::replace(&mut end, span.end);
+        let done = Counters { bytes: span.end - from, ..Counters::default() };
+        let stretch = Stretch { from, end: span.end, extents };
+        let (filled, progress) = (stretch.fill(map.repo.clone(), target.clone()), progress.clone());
+        let task = AbortOnDropHandle::new(tokio::spawn(filled));
+        async move {
+            task.await.map_err(|error| crate::Error::Interrupted(error.to_string()))??;
+            progress.add(done);
+            if options.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
         }
-        summary.data_bytes += window.data.iter().map(span_len).sum::<u64>();
-        let (target, from) = (target.clone(), end);
-        end = window.start + window.bytes.len() as u64;
-        background::run(move || target.write(from, &window)).await??;
-        progress.add(Counters { bytes: end - from, ..Counters::default() });
-    }
+    });
+    stretches.try_buffer_unordered(STRETCHES).try_collect::<()>().await?;
     let (target, from, size) = (target.clone(), end, map.size());
     background::run(move || target.zero(&(from..size))).await??;
     progress.add(Counters { files: 1, bytes: size - from, new_bytes: 0 });
     Ok(summary)
+}
+
+/// A part of a volume that is filled at once.
+struct Stretch {
+    /// Where it begins, or the holes before it.
+    from: u64,
+    end: u64,
+    extents: Vec<Extent>,
+}
+
+impl Stretch {
+    /// Writes every blob to where it belongs as soon as it is verified; what lies between becomes zeros.
+    async fn fill(mut self, repo: Repository, target: Arc<Target>) -> Result<(), Error> {
+        let holes = self.holes();
+        let zeroed = target.clone();
+        background::run(move || holes.iter().try_for_each(|hole| zeroed.zero(hole))).await??;
+        let blobs = blobs_of(&self.extents);
+        self.extents.sort_unstable_by_key(|extent| extent.blob);
+        let take = move |blob: &BlobRef, plain: &[u8]| {
+            let first = self.extents.partition_point(|extent| extent.blob < *blob);
+            let mut extents = self.extents[first..].iter().take_while(|extent| extent.blob == *blob);
+            extents.try_for_each(|extent| target.write(extent, plain))
+        };
+        fetch::fetch(&repo, blobs, take).await
+    }
+
+    fn holes(&self) -> Vec<Span> {
+        let ends = std::iter::once(self.from).chain(self.extents.iter().map(|extent| span_of(extent).end));
+        let starts = self.extents.iter().map(|extent| extent.file_offset).chain([self.end]);
+        ends.zip(starts).map(|(end, start)| end..start).filter(|hole| !hole.is_empty()).collect()
+    }
 }
 
 struct Target {
@@ -123,18 +166,10 @@ impl Target {
         Ok(Self { file, path, unfinished: None })
     }
 
-    /// Writes a window; what lies between `from` and its data becomes zeros.
-    fn write(&self, from: u64, window: &Window) -> Result<(), Error> {
-        let mut end = from;
-        for data in &window.data {
-            self.zero(&(end..data.start))?;
-            let at = usize::try_from(data.start - window.start).expect("it lies in the window");
-            let len = usize::try_from(span_len(data)).expect("it lies in the window");
-            let bytes = &window.bytes[at..at + len];
-            self.file.write_all_at(bytes, data.start).map_err(Error::image("write", &self.path))?;
-            end = data.end;
-        }
-        self.zero(&(end..window.start + window.bytes.len() as u64))
+    /// Writes an extent, which the map has found to lie within its blob.
+    fn write(&self, extent: &Extent, blob: &[u8]) -> Result<(), Error> {
+        let bytes = &blob[extent.blob_offset as usize..][..extent.len as usize];
+        self.file.write_all_at(bytes, extent.file_offset).map_err(Error::image("write", &self.path))
     }
 
     /// Makes a span zeros; in a new image it is a hole already.

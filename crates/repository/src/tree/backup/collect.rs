@@ -15,7 +15,7 @@ use super::super::stack::open_below;
 use super::super::walk::{Found, Place};
 use super::super::{Error, Incidents, TreePath};
 use super::TreeSummary;
-use super::produce::Item;
+use super::produce::{Item, Name};
 use super::read::{Data, Described, FileRead, FileReader, ReadError, extents_of, table_builder};
 use crate::{BlobKind, BlobRef, TableRef, Writer, table};
 
@@ -137,13 +137,17 @@ impl<'a> Collector<'a> {
                 self.counts.unchanged_files += u64::from(unchanged);
                 self.add(path, entry, None);
             }
-            Item::Reading { path, linked, read, budget } => {
-                let read = read.await?;
-                let stored = self.take_described(path.clone(), read)?;
-                drop(budget);
-                if linked && !stored {
-                    self.lost_firsts.insert(path, None);
+            Item::Reading { names, read, budget } => {
+                for (Name { path, linked }, read) in names.into_iter().zip(read.await?) {
+                    let stored = self.take_described(path.clone(), read)?;
+                    if linked && !stored {
+                        self.lost_firsts.insert(path, None);
+                    }
+                    if self.open.is_full() {
+                        self.close().await?;
+                    }
                 }
+                drop(budget);
             }
             Item::Link { path, stat, first } => self.take_link(path, stat, first).await?,
             Item::Skipped { path, rule } => self.counts.skipped.add(&path, rule),

@@ -30,7 +30,7 @@ use super::{Error, Incidents, scoped};
 use crate::{Progress, Repository, TableRef, Writer};
 
 /// Items between the walk and the table. Enough to keep the readers busy past a large file; each is some hundred bytes.
-const QUEUE_ITEMS: usize = 1024;
+const QUEUE_ITEMS: usize = 512;
 
 /// The time after which a file that was written without new times has them. What is written through a memory mapping changes the
 /// times once, and then not until the kernel has written the page to the disk: with its defaults that is begun 30 to 35 seconds

@@ -16,8 +16,13 @@ use super::parent::Parent;
 use super::read::{Described, FileReader, ReadError, SMALL_FILE_BYTES};
 use crate::TableRef;
 
-/// Small files that are read at once. Opening and looking waits for the disk or the network more than it computes.
+/// Groups of small files that are read at once. Opening and looking waits for the disk or the network more than it computes.
 const SMALL_READERS: usize = 8;
+
+/// Small files of a group, and KiB of them, at which it is full: handing a file from thread to thread costs as much as opening it, and a
+/// group must not keep the others from having work.
+const GROUP_FILES: usize = 32;
+const GROUP_KIB: u32 = 256;
 
 /// Large files that are read at once, each with a buffer of 5 MiB and some chunks on their way: one keeps the cores busy,
 /// the second fills the gaps at the ends of files.
@@ -42,11 +47,10 @@ pub(super) enum Item {
         entry: Entry,
         unchanged: bool,
     },
-    /// An entry that is being read. `linked` when there are other names of it.
+    /// Entries that are being read.
     Reading {
-        path: TreePath,
-        linked: bool,
-        read: JoinHandle<Result<Described, ReadError>>,
+        names: Vec<Name>,
+        read: JoinHandle<Vec<Result<Described, ReadError>>>,
         budget: Option<OwnedSemaphorePermit>,
     },
     /// Another name of what was sent with the path `first`.
@@ -64,6 +68,31 @@ pub(super) enum Item {
         action: &'static str,
         error: Errno,
     },
+}
+
+/// The name of what is being read; `linked` when there are others.
+pub(super) struct Name {
+    pub(super) path: TreePath,
+    pub(super) linked: bool,
+}
+
+/// What is read by one reader, one after the other.
+#[derive(Default)]
+struct Group {
+    names: Vec<Name>,
+    files: Vec<(Found, Option<Content>)>,
+    kib: u32,
+}
+
+impl Group {
+    fn add(&mut self, found: Found, parent: Option<Content>, linked: bool) {
+        self.names.push(Name { path: found.path.clone(), linked });
+        self.files.push((found, parent));
+    }
+
+    fn is_full(&self) -> bool {
+        self.files.len() >= GROUP_FILES || self.kib >= GROUP_KIB
+    }
 }
 
 /// Files with several names, until the last one was met.
@@ -118,6 +147,8 @@ pub(super) struct Producer {
     large_readers: Arc<Semaphore>,
     small_budget: Arc<Semaphore>,
     linked: Linked,
+    /// Small files that wait for a reader; they come before whatever is sent next.
+    group: Group,
 }
 
 /// The collector has ended; its error is the one that counts.
@@ -132,6 +163,7 @@ impl Producer {
             large_readers: Arc::new(Semaphore::new(LARGE_READERS)),
             small_budget: Arc::new(Semaphore::new(SMALL_BUDGET_KIB as usize)),
             linked: Linked::new(LINKED_BYTES),
+            group: Group::default(),
         }
     }
 
@@ -164,13 +196,16 @@ impl Producer {
                 }
             };
             if sent.is_err() {
-                break;
+                return Ok(parent_lost);
             }
         }
+        // Whoever has abandoned this has an error of its own to tell.
+        let _ = self.read_group();
         Ok(parent_lost)
     }
 
-    fn send(&self, item: Item) -> Result<(), Abandoned> {
+    fn send(&mut self, item: Item) -> Result<(), Abandoned> {
+        self.read_group()?;
         self.items.blocking_send(item).map_err(|_| Abandoned)
     }
 
@@ -190,24 +225,43 @@ impl Producer {
         self.start_reading(found, content, linked)
     }
 
-    /// Starts to read a file. Leave to start is given in the order of the walk, and what a reader needs to end does not
-    /// wait for the collector, so nothing can wait in a circle.
     fn start_reading(&mut self, found: Found, parent: Option<Content>, linked: bool) -> Result<(), Abandoned> {
-        let path = found.path.clone();
-        let is_large = found.stat.kind == FileType::RegularFile && found.stat.size > SMALL_FILE_BYTES;
-        let mut budget = None;
-        if !is_large && found.stat.kind == FileType::RegularFile {
-            let kib = u32::try_from(found.stat.size / 1024 + 1).expect("a small file has less than 1 MiB");
-            budget = Some(self.wait_for(&self.small_budget, kib));
+        let is_file = found.stat.kind == FileType::RegularFile;
+        if is_file && found.stat.size > SMALL_FILE_BYTES {
+            self.read_group()?;
+            let mut alone = Group::default();
+            alone.add(found, parent, linked);
+            return self.read(alone, &self.large_readers.clone());
         }
-        let turn = self.wait_for(if is_large { &self.large_readers } else { &self.small_readers }, 1);
+        if is_file {
+            self.group.kib += u32::try_from(found.stat.size / 1024 + 1).expect("a small file has less than 1 MiB");
+        }
+        self.group.add(found, parent, linked);
+        if self.group.is_full() { self.read_group() } else { Ok(()) }
+    }
+
+    /// Starts to read the small files that wait.
+    fn read_group(&mut self) -> Result<(), Abandoned> {
+        if self.group.files.is_empty() {
+            return Ok(());
+        }
+        let group = std::mem::take(&mut self.group);
+        self.read(group, &self.small_readers.clone())
+    }
+
+    /// Starts to read. Leave to start is given in the order of the walk, and what a reader needs to end does not wait for the collector, so
+    /// nothing can wait in a circle.
+    fn read(&self, group: Group, readers: &Arc<Semaphore>) -> Result<(), Abandoned> {
+        let Group { names, files, kib } = group;
+        let budget = (kib > 0).then(|| self.wait_for(&self.small_budget, kib));
+        let turn = self.wait_for(readers, 1);
         let reader = self.reader.clone();
         let read = self.reader.runtime.spawn_blocking(move || {
-            let described = reader.describe(&found, parent.as_ref());
+            let described = files.iter().map(|(found, parent)| reader.describe(found, parent.as_ref())).collect();
             drop(turn);
             described
         });
-        self.send(Item::Reading { path, linked, read, budget })
+        self.items.blocking_send(Item::Reading { names, read, budget }).map_err(|_| Abandoned)
     }
 
     fn wait_for(&self, semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
