@@ -47,7 +47,8 @@ impl Repository {
 
     async fn verify_pack(&self, info: PackInfo) -> Result<()> {
         let name = layout::pack(&info.id);
-        let verified = if info.bytes <= WHOLE_LEN { self.verify_whole(info).await } else { self.verify_parts(info).await };
+        let verified =
+            if info.bytes <= WHOLE_LEN { self.verify_whole(info).await } else { self.verify_parts(info).await };
         verified.map_err(|error| match error {
             Error::Store(error) if error.kind == StoreErrorKind::NotFound => Error::Missing { object: name },
             error => error,

@@ -4,6 +4,7 @@ use super::MAX_BLOB_LEN;
 use crate::codec::Malformed;
 use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::ResetDirective;
 
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
@@ -47,6 +48,8 @@ impl Encoder {
     fn encode(&mut self, plain: &[u8]) -> Vec<u8> {
         let level = if plain.len() <= SHORT_LEN { SHORT_LEVEL } else { LEVEL };
         if self.level != level {
+            // A result that did not fit has left the context in the middle of a frame.
+            self.zstd.context_mut().reset(ResetDirective::SessionOnly).expect("a frame can always be given up");
             self.zstd.set_compression_level(level).expect("there is such a level");
             self.level = level;
         }
@@ -110,6 +113,19 @@ mod tests {
         assert_eq!(encode(&uneven).len(), 1001);
         let (nothing, mut buffer) = (encode(&[]), Vec::new());
         assert_eq!(decode(&nothing, 0, &mut buffer), Ok(&[][..]));
+    }
+
+    #[test]
+    fn blobs_of_any_length_follow_each_other_whether_they_compress_or_not() {
+        let uneven = |len: usize| crate::crypto::random::<4096>().unwrap()[..len].to_vec();
+        for (len, compresses) in
+            [(4000, false), (SHORT_LEN + 1, true), (3000, false), (SHORT_LEN, true), (2 * SHORT_LEN, true)]
+        {
+            let plain = if compresses { vec![7; len] } else { uneven(len) };
+            let encoded = encode(&plain);
+            let mut buffer = Vec::new();
+            assert_eq!(decode(&encoded, u32::try_from(len).unwrap(), &mut buffer), Ok(&plain[..]));
+        }
     }
 
     #[test]

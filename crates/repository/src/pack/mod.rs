@@ -12,9 +12,9 @@ mod format;
 mod reader;
 
 pub(crate) use blob::{decode as decode_blob, encode as encode_blob};
+pub(crate) use buffers::Buffers;
 #[cfg(feature = "fuzzing")]
 pub(crate) use builder::with_directory;
-pub(crate) use buffers::Buffers;
 pub(crate) use builder::{FinishedPack, PackBuilder};
 pub(crate) use format::{Entry, MAX_PACK_LEN, check_lengths, len_with};
 pub(crate) use reader::{Opener, PackDamage, open_blob, read_directory, verify};
