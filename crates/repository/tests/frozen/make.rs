@@ -230,7 +230,7 @@ async fn volumes(repo: &Repository, home: &Path) {
         let mut changed = Vec::new();
         for change in 0..40 * number.min(1) {
             let offset = (3 << 20) + 4096 * ((change * 7 + number * 13) % 256);
-            let bytes = if change % 5 == 0 { vec![0; 4096] } else { text(4096 * (1 + change as usize % 2)) };
+            let bytes = if change % 5 == 0 { vec![0; 4096] } else { text(if change % 2 == 0 { 4096 } else { 8192 }) };
             image.write_all_at(&bytes, offset).unwrap();
             changed.push((offset, bytes.len() as u64));
         }
