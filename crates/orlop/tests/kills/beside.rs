@@ -58,7 +58,7 @@ impl<'a> Beside<'a> {
     fn backup(&mut self) {
         for _ in 0..3 {
             let name = format!("beside/file-{}", self.random.random_range(0..FILES));
-            let bytes = noise(self.random.random_range(0..2_000_000), u64::from(self.random.next_u32()));
+            let bytes = noise(self.random.random_range(0..1_000_000), u64::from(self.random.next_u32()));
             fs::write(self.world.place.path(&name), bytes).unwrap();
         }
         self.number += 1;

@@ -5,7 +5,7 @@
 //! the whole of each run: a run that nobody disturbs shows how long each of its phases takes; then a phase is chosen that was hit least, and
 //! in it a moment at random. Which phase a kill really hit is read from what it left.
 //!
-//! `ORLOP_KILLS` says how many kills (10), `ORLOP_SEED` from which seed.
+//! `ORLOP_KILLS` says how many kills (10), `ORLOP_SEED` from which seed. Each phase is hit at least once, however few they are.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
@@ -28,11 +28,10 @@ use phases::Phase;
 use victim::Victim;
 use world::World;
 
-/// Kills between two looks at everything.
-const KILLS_EACH: usize = 10;
-/// Runs that may end before their kill comes, for each kill that is wanted, besides some.
-const MISSES: usize = 3;
-const MISSES_BESIDES: usize = 40;
+/// Runs between two looks at everything.
+const RUNS_EACH: usize = 15;
+/// Runs for each kill that is wanted, at the most: some end before their kill comes, or are hit in another phase.
+const ATTEMPTS: usize = 6;
 
 /// Stops the writer beside, also when something has failed: it is waited for.
 struct EndOfRound<'a>(&'a AtomicBool);
@@ -50,7 +49,6 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn whatever_is_killed_what_was_reported_comes_back_and_the_space_of_the_dead_is_freed() {
     let kills = usize::try_from(number("ORLOP_KILLS").unwrap_or(10)).unwrap();
-    assert!(kills >= Phase::ALL.len(), "ORLOP_KILLS={kills}: there are {} phases", Phase::ALL.len());
     let seed = number("ORLOP_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("ORLOP_SEED={seed} ORLOP_KILLS={kills}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -59,27 +57,31 @@ fn whatever_is_killed_what_was_reported_comes_back_and_the_space_of_the_dead_is_
     let mut hit: BTreeMap<Phase, usize> = Phase::ALL.into_iter().map(|phase| (phase, 0)).collect();
     let mut beside = Beside::new(&world, seed);
     let mut misses = 0;
-    while hit.values().sum::<usize>() < kills {
+    // A kill may hit another phase than the one it was meant for, so it may take some more.
+    let is_enough = |hit: &BTreeMap<_, _>| hit.values().sum::<usize>() >= kills && hit.values().all(|count| *count > 0);
+    while !is_enough(&hit) {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let _ends = EndOfRound(&stop);
             scope.spawn(|| beside.go_on_until(&stop));
-            let round = kills.min(hit.values().sum::<usize>() + KILLS_EACH);
-            while hit.values().sum::<usize>() < round {
+            for _ in 0..RUNS_EACH {
                 let (least, _) = hit.iter().min_by_key(|(_, count)| **count).unwrap();
                 match victim.kill_in(*least, &mut random) {
                     Some(phase) => *hit.get_mut(&phase).unwrap() += 1,
                     None => misses += 1,
                 }
-                assert!(misses < MISSES * kills + MISSES_BESIDES, "hit so far, before they ended: {hit:?}");
+                if is_enough(&hit) {
+                    break;
+                }
             }
         });
         let points = victim.points().iter().chain(beside.points());
         world.everything_is_there(points.map(|(id, state)| (id.as_str(), state)));
         victim.forget_some();
+        let attempts = misses + hit.values().sum::<usize>();
+        assert!(attempts < ATTEMPTS * kills.max(Phase::ALL.len()), "{attempts} runs, and hit are only {hit:?}");
     }
     println!("killed in {hit:?}; {misses} runs ended before; beside: {}", beside.told());
-    assert!(hit.values().all(|count| *count > 0), "some phases were never hit: {hit:?}");
     assert!(beside.has_worked(), "nothing was backed up beside: {}", beside.told());
     victim.dies_with_packs(&mut random);
     world.only_what_is_needed_is_left(victim.points().len() + beside.points().len());
