@@ -1,8 +1,8 @@
-# Two commands: `make demo` and `make test`. The others are parts of them.
+# Two commands: `make demo` and `make test`. The others are parts of them, or longer runs of them.
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test lint fuzz bench bench-repository sandbox sandbox-down install setup crds
+.PHONY: demo demo-down test soak lint fuzz bench bench-repository sandbox sandbox-down install setup crds
 
 PREFIX ?= /usr/local
 
@@ -19,6 +19,10 @@ demo-down:
 ## All tests. What this machine cannot run is skipped with its reason and counted at the end; NO_SKIP=1 makes a skip a failure.
 test: setup
 	tools/test
+
+## The program is killed a hundred times at random points (KILLS=100), from a seed (SEED=number): about five minutes. `make test` kills it ten times.
+soak: setup
+	ORLOP_KILLS=$(or $(KILLS),100) $(if $(SEED),ORLOP_SEED=$(SEED)) cargo nextest run --workspace --locked --no-capture -E 'package(orlop) and binary(kills)'
 
 ## Formatting, clippy with the lints of Cargo.toml, licences and bans.
 lint: setup

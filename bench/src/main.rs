@@ -3,6 +3,7 @@
 //! What is judged are ratios of processor time within one run of this program, because a machine that others use gives no other number that
 //! means anything. Data is made from a seed, so that two runs measure the same.
 
+mod care;
 mod data;
 mod limits;
 mod machine;
@@ -144,6 +145,9 @@ fn measure_all(arguments: &RunArgs, orlop: &Path, folder: &Path) -> Result<bool>
         good &= holds;
     }
     output.add(&limits::table(orlop, folder, &data, arguments.rounds)?)?;
+    let (table, holds) = care::measure(orlop, folder, &data)?;
+    output.add(&table)?;
+    good &= holds;
     if arguments.extents > 0 {
         let (table, holds) = many::measure(orlop, folder, arguments.extents)?;
         output.add(&table)?;

@@ -83,13 +83,18 @@ impl Tools {
         command
     }
 
-    fn orlop(&self, place: &Place, repository: &str) -> Command {
+    pub(crate) fn orlop(&self, place: &Place, repository: &str) -> Command {
         let mut command = self.command(Peer::Orlop, place);
         command.args(["repo", "--location", &place.orlop_url(repository), "--password-file"]).arg(&self.password);
         command
     }
 
-    fn run(&self, command: &mut Command) -> Result<Cost> {
+    /// The file with the passphrase of every repository.
+    pub(crate) fn password(&self) -> &Path {
+        &self.password
+    }
+
+    pub(crate) fn run(&self, command: &mut Command) -> Result<Cost> {
         run(command, &self.folder.join("log"))
     }
 

@@ -33,6 +33,7 @@ mod provisioner;
 pub mod s3;
 mod sandbox;
 pub mod skip;
+pub mod small_disk;
 mod wait;
 
 pub use cluster::{Cluster, DEFAULT_NODES};

@@ -487,6 +487,81 @@ def flip_everywhere(case, every):
     case.succeed("check")
 
 
+def escaped(path):
+    """As the facts of fixtures name what is no printable ASCII."""
+    return "".join(f"\\x{byte:02x}" if byte < 0x20 or byte >= 0x7f or byte == 0x5c else chr(byte) for byte in path)
+
+
+def frozen_entry(path):
+    about = os.lstat(path)
+    holds, attribute = "", "-"
+    if stat.S_ISREG(about.st_mode):
+        kind = "file"
+        with open(path, "rb") as file:
+            holds = hashlib.file_digest(file, "sha256").hexdigest()
+    elif stat.S_ISDIR(about.st_mode):
+        kind = "directory"
+    elif stat.S_ISLNK(about.st_mode):
+        kind, holds = "symlink", escaped(os.readlink(path))
+    elif stat.S_ISFIFO(about.st_mode):
+        kind = "fifo"
+    else:
+        kind, holds = "character-device", str(about.st_rdev)
+    with contextlib.suppress(OSError):
+        attribute = os.getxattr(path, "user.orlop", follow_symlinks=False).hex()
+    links, size = (0, 0) if kind == "directory" else (about.st_nlink, about.st_size)
+    mode, owner = stat.S_IMODE(about.st_mode), f"{about.st_uid}:{about.st_gid}"
+    return f"{kind} {mode:o} {owner} {links} {size} {about.st_mtime_ns} {attribute} {holds}"
+
+
+def frozen_tree(top):
+    top, found = os.fsencode(top), {}
+    for folder, folders, files in os.walk(top):
+        for name in [b"."] + files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
+            path = os.path.normpath(os.path.join(folder, name))
+            found[escaped(b"" if path == top else os.path.relpath(path, top))] = frozen_entry(path)
+    return {"kind": "tree", "entries": found}
+
+
+def frozen_image(path):
+    digest, number = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(64 << 10):
+            if chunk != bytes(len(chunk)):
+                digest.update(struct.pack("<Q", number) + chunk)
+            number += 1
+    return {"kind": "image", "bytes": os.stat(path).st_size, "sha256": digest.hexdigest()}
+
+
+class Frozen(Case):
+    """What the program wrote in its day, the reader reads for ever."""
+
+    @needs_root
+    def test_version_1(self):
+        folders = sorted((HERE.parents[1] / "crates/repository/tests/fixtures/v1").iterdir())
+        self.assertGreater(len(folders), 5)
+        for folder in folders:
+            with self.subTest(folder.name):
+                self.frozen(folder)
+
+    def frozen(self, folder):
+        self.repository = self.folder / folder.name
+        shutil.copytree(folder / "repository", self.repository)
+        expected = json.loads((folder / "expected.json").read_bytes())
+        for number, passphrase in enumerate(expected["passphrases"]):
+            self.password.write_text(passphrase + "\n", "utf-8")
+            self.assertIn("0 things are wrong", self.succeed("check"))
+            listed = {line.split()[0] for line in self.succeed("list").splitlines() if not line.startswith(" ")}
+            self.assertEqual(listed, set(expected["points"]))
+            for id, point in expected["points"].items():
+                for name, content in point["contents"].items():
+                    target = self.folder / f"{folder.name}-{number}-{id}"
+                    self.succeed("restore", id, target, "--volume", name)
+                    self.assertEqual((frozen_tree if target.is_dir() else frozen_image)(target), content)
+                for table, (count, _) in point["tables"].items():
+                    self.assertEqual(len(self.succeed(table, id).splitlines()), count)
+
+
 class Small(Case):
     """What the small writer wrote."""
 

@@ -3,20 +3,27 @@
 mod support;
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use serde_json::Value;
+use support::place::{Place, flip, noise};
 use support::{Ran, orlop};
-use tempfile::TempDir;
 
 /// A repository, a folder that is backed up into it, and room for what is restored.
-struct Place {
-    dir: TempDir,
+struct Files(Place);
+
+impl Deref for Files {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
-impl Place {
+impl Files {
     /// With a repository in it.
     fn new() -> Self {
         let place = Self::empty();
@@ -25,34 +32,13 @@ impl Place {
     }
 
     fn empty() -> Self {
-        let place = Self { dir: tempfile::tempdir().expect("a folder") };
+        let place = Self(Place::empty());
         fs::create_dir(place.data()).expect("make a folder");
-        fs::write(place.path("password"), "open sesame\n").expect("write the passphrase");
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
     fn data(&self) -> PathBuf {
-        // The name in the recovery point is the canonical one.
-        self.dir.path().canonicalize().expect("the folder is there").join("data")
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().expect("the path is text").to_owned()
-    }
-
-    fn command(&self) -> Command {
-        let mut command = orlop();
-        command.env("ORLOP_LOCATION", format!("file://{}", self.text("repository")));
-        command.env("ORLOP_PASSWORD_FILE", self.path("password")).arg("repo");
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        self.command().args(words).output().expect("run orlop").into()
+        self.path("data")
     }
 
     /// Puts some files into the folder.
@@ -60,7 +46,7 @@ impl Place {
         let data = self.data();
         fs::create_dir(data.join("sub folder")).expect("make a folder");
         fs::write(data.join("hello"), "hello\n").expect("write");
-        fs::write(data.join("sub folder/large"), noise(3 << 20)).expect("write");
+        fs::write(data.join("sub folder/large"), noise(3 << 20, 0)).expect("write");
         fs::hard_link(data.join("hello"), data.join("sub folder/hello too")).expect("link");
         symlink("hello", data.join("link")).expect("link");
         fs::set_permissions(data.join("hello"), fs::Permissions::from_mode(0o640)).expect("set the mode");
@@ -74,43 +60,11 @@ impl Place {
         let data = data.to_str().expect("the path is text");
         self.run(&[&["backup", data, "-o", "json"], words].concat()).json()
     }
-
-    /// The largest object below a folder of the repository.
-    fn object(&self, folder: &str) -> PathBuf {
-        let mut folders = vec![self.path("repository").join(folder)];
-        let mut files = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("list") {
-                let path = entry.expect("list").path();
-                if path.is_dir() { folders.push(path) } else { files.push(path) }
-            }
-        }
-        files.into_iter().max_by_key(|path| fs::metadata(path).expect("look").len()).expect("there is an object")
-    }
-}
-
-/// Bytes that do not compress, always the same.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len / 8).flat_map(|_| next()).collect()
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).expect("read");
-    bytes[at] ^= 0x10;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("set the mode");
-    fs::write(path, bytes).expect("write");
 }
 
 #[test]
 fn what_is_backed_up_comes_back() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     let done = place.backup(&["--id", "first"]);
     assert_eq!(done["recoveryPoint"], "first");
@@ -121,7 +75,7 @@ fn what_is_backed_up_comes_back() {
     let restored = place.run(&["restore", "first", &place.text("target"), "-o", "json"]).json();
     assert_eq!(restored["contents"][0]["failed"]["count"], 0);
     assert_eq!(fs::read(target.join("hello")).expect("read"), b"hello\n");
-    assert_eq!(fs::read(target.join("sub folder/large")).expect("read"), noise(3 << 20));
+    assert_eq!(fs::read(target.join("sub folder/large")).expect("read"), noise(3 << 20, 0));
     assert_eq!(fs::read_link(target.join("link")).expect("read"), Path::new("hello"));
     let hello = fs::metadata(target.join("hello")).expect("look");
     assert_eq!(hello.mode() & 0o7777, 0o640);
@@ -137,7 +91,7 @@ fn what_is_backed_up_comes_back() {
 
 #[test]
 fn a_second_backup_reads_and_stores_only_what_is_new() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     // Times that are older than the run prove that a file is unchanged.
     let old = fs::FileTimes::new()
@@ -160,7 +114,7 @@ fn a_second_backup_reads_and_stores_only_what_is_new() {
 
 #[test]
 fn a_backup_on_a_pack_that_is_gone_is_stored_again() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "first"]);
     let old = place.object("domains/default/packs");
@@ -174,12 +128,12 @@ fn a_backup_on_a_pack_that_is_gone_is_stored_again() {
     let target = place.path("target");
     let restored = place.run(&["restore", "third", &place.text("target"), "-o", "json"]).json();
     assert_eq!(restored["contents"][0]["failed"]["count"], 0);
-    assert_eq!(fs::read(target.join("sub folder/large")).expect("read"), noise(3 << 20));
+    assert_eq!(fs::read(target.join("sub folder/large")).expect("read"), noise(3 << 20, 0));
 }
 
 #[test]
 fn files_are_listed_and_dumped_without_restoring() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "p"]);
     assert_eq!(place.run(&["ls", "p", "-o", "name"]).good(), "hello\nlink\nsparse\nsub folder\n");
@@ -193,7 +147,7 @@ fn files_are_listed_and_dumped_without_restoring() {
     let sparse = place.command().args(["dump", "p", "sparse"]).output().expect("run orlop").stdout;
     assert_eq!(sparse, vec![0; 5 << 20]);
     let large = place.command().args(["dump", "p", "sub folder/large"]).output().expect("run orlop").stdout;
-    assert_eq!(large, noise(3 << 20));
+    assert_eq!(large, noise(3 << 20, 0));
     place.run(&["dump", "p", "sub folder"]).ended(1).says("sub folder is not a file");
     place.run(&["dump", "p", "none"]).ended(1).says("there is no none in the file tree");
     place.run(&["ls", "p", "none"]).ended(1).says("there is no such file");
@@ -202,7 +156,7 @@ fn files_are_listed_and_dumped_without_restoring() {
 
 #[test]
 fn a_part_is_restored_with_the_folders_that_lead_there() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "p"]);
     place.run(&["restore", "p", &place.text("part"), "--path", "sub folder"]).good();
@@ -221,7 +175,7 @@ fn a_part_is_restored_with_the_folders_that_lead_there() {
 
 #[test]
 fn several_folders_are_one_recovery_point() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     let other = place.path("other");
     fs::create_dir(&other).expect("make a folder");
@@ -240,7 +194,7 @@ fn several_folders_are_one_recovery_point() {
 
 #[test]
 fn a_target_that_holds_files_is_left_alone_unless_asked() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "p"]);
     fs::create_dir(place.path("target")).expect("make a folder");
@@ -253,7 +207,7 @@ fn a_target_that_holds_files_is_left_alone_unless_asked() {
 
 #[test]
 fn a_damaged_pack_is_named_with_the_recovery_points_it_hits() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "hit"]);
     let pack = place.object("domains/default/packs");
@@ -276,7 +230,7 @@ fn a_damaged_pack_is_named_with_the_recovery_points_it_hits() {
 
 #[test]
 fn a_missing_pack_hits_only_the_points_that_need_it() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "hit"]);
     let pack = place.object("domains/default/packs");
@@ -300,7 +254,7 @@ fn a_missing_pack_hits_only_the_points_that_need_it() {
 
 #[test]
 fn a_sample_says_what_it_covered_and_can_be_repeated() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "one"]);
     place.backup(&["--id", "two", "--no-parent"]);
@@ -320,7 +274,7 @@ fn a_sample_says_what_it_covered_and_can_be_repeated() {
 
 #[test]
 fn damage_is_repaired_from_a_copy_or_from_the_folder() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "one"]);
     fs::write(place.data().join("hello"), "hello again\n").expect("write");
@@ -363,7 +317,7 @@ fn damage_is_repaired_from_a_copy_or_from_the_folder() {
 
 #[test]
 fn differences_are_lines() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "one"]);
     place.run(&["diff", "one", "latest"]).good();
@@ -381,7 +335,7 @@ fn differences_are_lines() {
 
 #[test]
 fn damage_that_keeps_the_repository_shut_is_a_finding() {
-    let place = Place::new();
+    let place = Files::new();
     let config = place.path("repository/orlop-repository");
     let at = fs::read(&config).expect("read").len() / 2;
     flip(&config, at);
@@ -392,7 +346,7 @@ fn damage_that_keeps_the_repository_shut_is_a_finding() {
 
 #[test]
 fn a_recovery_point_that_cannot_be_read_does_not_hide_the_others() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "good"]);
     place.backup(&["--id", "bad"]);
@@ -406,7 +360,7 @@ fn a_recovery_point_that_cannot_be_read_does_not_hide_the_others() {
 
 #[test]
 fn what_is_wrong_with_a_place_is_said_with_what_to_do() {
-    let place = Place::empty();
+    let place = Files::empty();
     place.run(&["list"]).ended(1).says("holds no repository").says("next: ");
     assert!(place.run(&["init", "--dry-run"]).good().contains("A repository would be made"));
     assert!(!place.path("repository").exists());
@@ -440,7 +394,7 @@ fn what_is_wrong_with_a_place_is_said_with_what_to_do() {
 
 #[test]
 fn what_cannot_be_locked_or_read_past_deletions_is_refused() {
-    let place = Place::empty();
+    let place = Files::empty();
     place.run(&["init", "--lock-for", "30d"]).ended(1).says("cannot lock objects");
     let too_long = format!("{}w", u64::MAX);
     for (time, why) in [("30", "30d"), ("x", "30d"), ("0d", "one hour"), ("99999w", "100 years"), (&too_long, "30d")] {
@@ -458,7 +412,7 @@ fn what_cannot_be_locked_or_read_past_deletions_is_refused() {
 
 #[test]
 fn dry_runs_change_nothing() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     let data = place.data();
     let data = data.to_str().expect("text");
@@ -478,7 +432,7 @@ fn dry_runs_change_nothing() {
 
 #[test]
 fn what_is_forgotten_is_pruned_and_that_is_said_before() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     place.backup(&["--id", "kept"]);
     let packs = || {
@@ -503,7 +457,7 @@ fn what_is_forgotten_is_pruned_and_that_is_said_before() {
 
 #[test]
 fn a_file_that_cannot_be_read_makes_the_recovery_point_incomplete() {
-    let place = Place::new();
+    let place = Files::new();
     place.fill();
     fs::set_permissions(place.data().join("hello"), fs::Permissions::from_mode(0o000)).expect("set the mode");
     let mut command = place.command();
@@ -517,8 +471,7 @@ fn a_file_that_cannot_be_read_makes_the_recovery_point_incomplete() {
         }
         command = Command::new("setpriv");
         command.args(NOBODY).arg(env!("CARGO_BIN_EXE_orlop")).arg("repo");
-        command.env("ORLOP_LOCATION", format!("file://{}", place.text("repository")));
-        command.env("ORLOP_PASSWORD_FILE", place.path("password"));
+        command.envs(place.environment());
     }
     let ran: Ran = command.arg("backup").arg(place.data()).output().expect("run orlop").into();
     let ran = ran.ended(3).says("hello: missed");

@@ -3,50 +3,40 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::ops::Deref;
 
 use serde_json::{Value, json};
-use support::{Ran, orlop};
-use tempfile::TempDir;
+use support::Ran;
+use support::place::{Place, flip, noise};
 
 /// A repository, and a folder that is backed up into it.
-struct Place {
-    dir: TempDir,
+struct Kept(Place);
+
+impl Deref for Kept {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
-impl Place {
+impl Kept {
     fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().expect("a folder") };
+        let place = Self(Place::new());
         fs::create_dir(place.path("data")).expect("make a folder");
         fs::write(place.path("data/file"), "the same in all of them").expect("write");
-        fs::write(place.path("password"), "open sesame\n").expect("write the passphrase");
-        place.run(&["init"]).good();
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
+    /// Runs it where it is always the same time zone.
     fn run(&self, words: &[&str]) -> Ran {
-        let mut command = orlop();
-        command.env("TZ", "UTC");
-        command.env("ORLOP_LOCATION", format!("file://{}", self.path("repository").display()));
-        command.env("ORLOP_PASSWORD_FILE", self.path("password")).arg("repo").args(words);
-        command.output().expect("run orlop").into()
+        self.command().env("TZ", "UTC").args(words).output().expect("run orlop").into()
     }
 
     /// Backs up the folder, with a file that only this recovery point has, of so many bytes that do not compress.
-    fn backup(&self, id: &str, own: usize, words: &[&str]) {
-        let mut state =
-            id.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| state.rotate_left(9) ^ u64::from(byte));
-        let noise = (0..own).map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[3]
-        });
-        fs::write(self.path("data/own"), noise.collect::<Vec<_>>()).expect("write");
+    fn backup(&self, id: &str, own: u64, words: &[&str]) {
+        let seed = id.bytes().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(byte));
+        fs::write(self.path("data/own"), noise(own, seed)).expect("write");
         let data = self.path("data");
         self.run(&[&["backup", data.to_str().expect("text"), "--id", id], words].concat()).good();
     }
@@ -57,17 +47,15 @@ impl Place {
     }
 
     fn flip(&self, object: &str) {
-        let path = self.path("repository").join(object);
-        let mut bytes = fs::read(&path).expect("read");
-        let at = bytes.len() / 2;
-        bytes[at] ^= 1;
-        fs::write(path, bytes).expect("write");
+        let path = self.repository().join(object);
+        let middle = fs::metadata(&path).expect("look").len() / 2;
+        flip(&path, usize::try_from(middle).expect("it is short"));
     }
 }
 
 #[test]
 fn tags_are_kept_shown_and_looked_for() {
-    let place = Place::new();
+    let place = Kept::new();
     place.backup("a", 10, &["--tag", "release=1.2,audit", "--tag", "audit"]);
     place.backup("b", 10, &["--tag", "audit"]);
     place.backup("c", 10, &[]);
@@ -89,7 +77,7 @@ fn tags_are_kept_shown_and_looked_for() {
 
 #[test]
 fn what_is_pinned_stays_until_it_is_unpinned() {
-    let place = Place::new();
+    let place = Kept::new();
     place.backup("a", 10, &[]);
     place.backup("b", 10, &[]);
     place.run(&["pin", "a"]).ended(2).says("--reason");
@@ -132,7 +120,7 @@ fn what_is_pinned_stays_until_it_is_unpinned() {
 
 #[test]
 fn rules_say_what_they_keep_and_why_before_they_forget() {
-    let place = Place::new();
+    let place = Kept::new();
     place.backup("a", 10, &["--tag", "release"]);
     for id in ["b", "c", "d"] {
         place.backup(id, 10, &[]);
@@ -170,7 +158,7 @@ fn rules_say_what_they_keep_and_why_before_they_forget() {
 
 #[test]
 fn nothing_is_forgotten_if_any_argument_is_wrong() {
-    let place = Place::new();
+    let place = Kept::new();
     for id in ["a", "b"] {
         place.backup(id, 10, &[]);
     }
@@ -198,7 +186,7 @@ fn nothing_is_forgotten_if_any_argument_is_wrong() {
 
 #[test]
 fn rules_leave_alone_what_cannot_be_read() {
-    let place = Place::new();
+    let place = Kept::new();
     for id in ["a", "b", "c"] {
         place.backup(id, 10, &[]);
     }
@@ -210,7 +198,7 @@ fn rules_leave_alone_what_cannot_be_read() {
 
 #[test]
 fn space_is_told_for_each_recovery_point_and_for_all() {
-    let place = Place::new();
+    let place = Kept::new();
     fs::write(place.path("data/shared"), vec![7; 1 << 20]).expect("write");
     place.backup("a", 200_000, &[]);
     place.backup("b", 300_000, &[]);

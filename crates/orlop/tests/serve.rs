@@ -6,43 +6,30 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{Ran, orlop};
-use tempfile::TempDir;
+use support::place::{Place, noise};
 
 const MIB: u64 = 1 << 20;
 
-struct Place {
-    dir: TempDir,
+/// A repository that is served from.
+struct Server(Place);
+
+impl Deref for Server {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
-impl Place {
+impl Server {
     fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
-        fs::write(place.path("password"), "open sesame\n").unwrap();
-        place.run(&["init"]).good();
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn environment(&self) -> [(&'static str, String); 2] {
-        let location = format!("file://{}", self.text("repository"));
-        [("ORLOP_LOCATION", location), ("ORLOP_PASSWORD_FILE", self.text("password"))]
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        orlop().envs(self.environment()).arg("repo").args(words).output().unwrap().into()
+        Self(Place::new())
     }
 
     /// Stores an image; with holes, some data at its begin and its end, and some that is changed by a second backup.
@@ -114,17 +101,6 @@ impl Drop for Served {
     }
 }
 
-fn noise(len: u64, seed: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (seed << 32);
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
 fn has(programs: &[&str]) -> bool {
     let runs = |program: &&str| Command::new(program).arg("-V").output().is_ok();
     programs.iter().all(runs)
@@ -145,7 +121,7 @@ fn a_volume_is_what_it_was_to_libnbd_and_qemu() {
     if !has(&["nbdinfo", "nbdcopy", "qemu-img"]) {
         sandbox::skip!("nbdinfo, nbdcopy or qemu-img is missing: install libnbd-bin and qemu-utils");
     }
-    let place = Place::new();
+    let place = Server::new();
     place.image("disk", "monday");
     let (socket, disk, copy) = (place.text("nbd.sock"), place.text("disk"), place.text("copy"));
     let served = place.serve(&["latest", "--socket", &socket]);
@@ -187,7 +163,7 @@ fn a_file_system_on_a_volume_is_sound_and_its_files_are_there() {
     if !has(&["nbdcopy", "mkfs.ext4", "fsck.ext4", "debugfs"]) {
         sandbox::skip!("nbdcopy or e2fsprogs is missing: install libnbd-bin and e2fsprogs");
     }
-    let place = Place::new();
+    let place = Server::new();
     let files = place.path("files");
     fs::create_dir_all(files.join("folder")).unwrap();
     fs::write(files.join("folder/large"), noise(7 * MIB + 3, 5)).unwrap();
@@ -213,7 +189,7 @@ fn several_volumes_are_served_and_a_cache_takes_the_place_of_the_repository() {
     if !has(&["nbdinfo", "nbdcopy"]) {
         sandbox::skip!("nbdinfo or nbdcopy is missing: install libnbd-bin");
     }
-    let place = Place::new();
+    let place = Server::new();
     place.image("disk", "monday");
     let (cache, copy) = (place.text("cache"), place.text("copy"));
     let words = ["monday-2", "--cache", &cache, "--cache-size", "64MiB"];
@@ -246,7 +222,7 @@ fn several_volumes_are_served_and_a_cache_takes_the_place_of_the_repository() {
 
 #[test]
 fn what_cannot_be_served_is_said() {
-    let place = Place::new();
+    let place = Server::new();
     place.image("disk", "monday");
     fs::create_dir(place.path("folder")).unwrap();
     fs::write(place.path("folder/file"), "1").unwrap();

@@ -5,54 +5,38 @@
 mod support;
 
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
 
-use assert_cmd::Command;
 use serde_json::Value;
-use support::{Ran, orlop};
-use tempfile::TempDir;
+use support::Ran;
+use support::place::{Place, noise};
 
 const MIB: u64 = 1 << 20;
 
 /// A repository, and an image of 8 MiB beside it: a MiB of bytes, a hole, and some more bytes.
-struct Place {
-    dir: TempDir,
+struct Volumes(Place);
+
+impl Deref for Volumes {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
-impl Place {
+impl Volumes {
     fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
-        fs::write(place.path("password"), "open sesame\n").unwrap();
+        let place = Self(Place::new());
         let image = File::create(place.path("disk")).unwrap();
         image.set_len(8 * MIB).unwrap();
         place.write(0, &noise(MIB, 1));
         place.write(5 * MIB + 123, &noise(70_000, 2));
-        place.run(&["init"]).good();
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
         File::options().write(true).open(self.path("disk")).unwrap().write_all_at(bytes, offset).unwrap();
-    }
-
-    fn command(&self) -> Command {
-        let mut command = orlop();
-        command.env("ORLOP_LOCATION", format!("file://{}", self.text("repository")));
-        command.env("ORLOP_PASSWORD_FILE", self.path("password")).arg("repo");
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        self.command().args(words).output().unwrap().into()
     }
 
     fn backup(&self, words: &[&str]) -> Value {
@@ -64,20 +48,9 @@ impl Place {
     }
 }
 
-fn noise(len: u64, seed: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (seed << 32);
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
 #[test]
 fn an_image_comes_back_as_a_file_and_on_standard_output() {
-    let place = Place::new();
+    let place = Volumes::new();
     let done = place.backup(&["--id", "monday"]);
     assert_eq!(done["contents"][0]["kind"], "volume");
     assert_eq!(done["contents"][0]["bytes"], 8 * MIB);
@@ -100,7 +73,7 @@ fn an_image_comes_back_as_a_file_and_on_standard_output() {
 
 #[test]
 fn with_a_list_of_changes_nothing_else_is_read_and_verify_finds_what_it_misses() {
-    let place = Place::new();
+    let place = Volumes::new();
     place.backup(&["--id", "monday"]);
     place.write(MIB / 2, b"changed and named");
     place.write(MIB / 4, b"changed and not named");
@@ -127,7 +100,7 @@ fn with_a_list_of_changes_nothing_else_is_read_and_verify_finds_what_it_misses()
 
 #[test]
 fn what_comes_on_standard_input_comes_back() {
-    let place = Place::new();
+    let place = Volumes::new();
     let dump = noise(6 * MIB + 5, 7);
     let words = ["backup", "--stdin", "orders.sql", "--id", "dump", "-o", "json"];
     let done: Ran = place.command().args(words).write_stdin(dump.clone()).output().unwrap().into();
@@ -142,7 +115,7 @@ fn what_comes_on_standard_input_comes_back() {
 
 #[test]
 fn what_cannot_be_done_is_said_and_changes_nothing() {
-    let place = Place::new();
+    let place = Volumes::new();
     place.backup(&["--id", "monday"]);
     let (disk, list) = (place.text("disk"), place.text("changes"));
     fs::write(&list, "0 4096\nall of it\n").unwrap();
@@ -157,7 +130,7 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     refused(&["--parent", "sunday"], 1, "there is no recovery point sunday");
     place.run(&["backup", "--image", &disk, "--parent", "monday"]).ended(1).says("has no volume");
     place.run(&["backup", "--image", &place.text("no-disk")]).ended(1).says("no-disk");
-    place.run(&["backup", "--image", place.dir.path().to_str().unwrap()]).ended(2).says("it is a folder");
+    place.run(&["backup", "--image", &place.text("")]).ended(2).says("it is a folder");
     place.run(&["backup", "--stdin", "x", "--dry-run"]).ended(2).says("leave --dry-run out");
     let would = place.run(&[&image, &["--dry-run", "-o", "json"][..]].concat()).json();
     assert_eq!(
@@ -191,7 +164,7 @@ impl Drop for Loop {
 #[test]
 fn a_device_is_stored_and_filled_and_what_was_on_it_is_gone() {
     sandbox::require_root!();
-    let place = Place::new();
+    let place = Volumes::new();
     fs::write(place.path("garbage"), noise(9 * MIB, 9)).unwrap();
     let (Some(source), Some(target)) = (Loop::over(&place.path("disk")), Loop::over(&place.path("garbage"))) else {
         sandbox::skip::report("a_device_is_stored_and_filled", "losetup finds no free loop device");

@@ -6,47 +6,32 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command as Program, Stdio};
 
-use assert_cmd::Command;
-use support::{Ran, orlop};
-use tempfile::TempDir;
+use support::Ran;
+use support::place::{Place, noise};
 
 /// A repository, a folder that is backed up into it, and room for what comes out.
-struct Place {
-    dir: TempDir,
+struct Exported(Place);
+
+impl Deref for Exported {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
-impl Place {
+impl Exported {
     fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
+        let place = Self(Place::new());
         fs::create_dir(place.path("data")).unwrap();
-        fs::write(place.path("password"), "open sesame\n").unwrap();
         fs::write(place.path("restic-password"), "open barley\n").unwrap();
-        place.run(&["init"]).good();
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn command(&self) -> Command {
-        let mut command = orlop();
-        command.env("ORLOP_LOCATION", format!("file://{}", self.text("repository")));
-        command.env("ORLOP_PASSWORD_FILE", self.path("password")).arg("repo");
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        self.command().args(words).output().unwrap().into()
     }
 
     fn backup(&self, id: &str) {
@@ -81,17 +66,6 @@ fn shell(folder: &Path, script: &str) -> String {
 
 fn has_restic() -> bool {
     Program::new("restic").arg("version").output().is_ok()
-}
-
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (seed << 32);
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
 }
 
 /// A line for everything in a folder, with all that an archive keeps; then all attributes.
@@ -130,7 +104,7 @@ fn fill(data: &Path) {
 
 #[test]
 fn an_archive_is_what_was_backed_up() {
-    let place = Place::new();
+    let place = Exported::new();
     let data = place.path("data");
     fill(&data);
     place.backup("p");
@@ -153,7 +127,7 @@ fn an_archive_is_what_was_backed_up() {
 
 #[test]
 fn a_part_of_a_tree_is_an_archive_with_its_links() {
-    let place = Place::new();
+    let place = Exported::new();
     let data = place.path("data");
     fill(&data);
     fs::hard_link(data.join("one"), data.join("sub folder/zwei")).unwrap();
@@ -180,7 +154,7 @@ fn a_part_of_a_tree_is_an_archive_with_its_links() {
 /// An archive that is not whole must be taken for what it is, whatever became of the exit code.
 #[test]
 fn an_archive_that_is_cut_off_has_no_end() {
-    let place = Place::new();
+    let place = Exported::new();
     for number in 0..3 {
         fs::write(place.path("data").join(number.to_string()), noise(3 << 20, number)).unwrap();
     }
@@ -207,7 +181,7 @@ fn recovery_points_are_exported_and_said_to_be() {
     if !has_restic() {
         sandbox::skip!("restic is not installed; tools/setup does it");
     }
-    let place = Place::new();
+    let place = Exported::new();
     fill(&place.path("data"));
     place.backup("monday");
     fs::write(place.path("data/new"), "new").unwrap();
@@ -240,7 +214,7 @@ fn a_killed_export_leaves_a_good_repository() {
     if !has_restic() {
         sandbox::skip!("restic is not installed; tools/setup does it");
     }
-    let place = Place::new();
+    let place = Exported::new();
     for number in 0..8 {
         fs::write(place.path("data").join(number.to_string()), noise(16 << 20, number)).unwrap();
     }
@@ -249,8 +223,7 @@ fn a_killed_export_leaves_a_good_repository() {
         || shell(&place.path(""), "find restic/data -type f 2>/dev/null | wc -l").trim().parse::<usize>().unwrap();
     for wanted in [1, 3, 5] {
         let mut export = Program::new(env!("CARGO_BIN_EXE_orlop"));
-        export.env("ORLOP_LOCATION", format!("file://{}", place.text("repository")));
-        export.env("ORLOP_PASSWORD_FILE", place.path("password")).args(["repo", "export", "p", "--to"]);
+        export.envs(place.environment()).args(["repo", "export", "p", "--to"]);
         export
             .arg(format!("restic:{}", place.text("restic")))
             .arg("--to-password-file")

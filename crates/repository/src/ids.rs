@@ -230,6 +230,19 @@ impl TableRef {
     /// How many bytes it takes encoded.
     pub const LEN: usize = BlobRef::LEN + 9;
 
+    /// Stands where there is no table yet, or where it does not matter which.
+    pub(crate) const NOWHERE: Self = Self {
+        root: BlobRef {
+            id: BlobId([0; 32]),
+            pack: PackId { epoch: 0, writer: WriterId([0; 12]), sequence: 0 },
+            offset: 0,
+            stored_len: 0,
+            plain_len: 0,
+        },
+        height: 0,
+        entries: 0,
+    };
+
     /// The bytes as they are stored inside of other structures.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];

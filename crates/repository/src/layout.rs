@@ -52,6 +52,11 @@ pub(crate) fn epoch(epoch: u64) -> String {
     format!("{EPOCHS}{epoch:016x}")
 }
 
+/// Whether a file is one that a process was writing, by its name.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_prefix(UNFINISHED).is_some_and(|token| from_hex::<16>(token).is_some())
+}
+
 /// The name of any object of a repository; none for a foreign one.
 pub(crate) fn name(object: &ObjectName) -> Option<String> {
     Some(match object {

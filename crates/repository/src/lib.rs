@@ -10,6 +10,7 @@ mod background;
 mod checked_json;
 mod codec;
 mod collector;
+mod content;
 mod crypto;
 mod directories;
 mod error;
@@ -48,6 +49,7 @@ pub mod volume;
 
 pub use codec::{Fields, Malformed};
 pub use collector::{CollectOptions, CollectReport, CollectState, Heart, Run};
+pub use content::{ContentError, check_content};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{BlobId, BlobRef, KeyId, PackId, PointId, RepositoryId, SessionId, TableRef, WriterId};
 pub use keys::{KeyError, Recipient};

@@ -3,6 +3,7 @@
 use crate::codec::Malformed;
 use crate::ids::{BlobRef, TableRef};
 use crate::point::{RecoveryPoint, RootKind};
+use crate::table::Page;
 use crate::tree::entry::{Content, Entry, Extent, Kind};
 use crate::volume::Segment;
 
@@ -62,6 +63,31 @@ fn of_entry(entry: &Entry) -> References {
         }
         Content::Table(table) => References { blobs: Vec::new(), tables: vec![(*table, Values::Extents)] },
     }
+}
+
+/// What a page refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Referred {
+    /// A page of the same table, of the next lower level.
+    Page(BlobRef, u8),
+    /// A blob of content.
+    Blob(BlobRef),
+    /// A further table, and how its values are to be read.
+    Table(TableRef, Values),
+}
+
+/// Gives everything that a page refers to, in the order of its entries.
+pub(crate) fn of_page(page: &Page, values: Values, mut take: impl FnMut(Referred)) -> Result<(), Malformed> {
+    for index in 0..page.len() {
+        if let Some(level) = page.level().checked_sub(1) {
+            take(Referred::Page(page.child(index)?, level));
+            continue;
+        }
+        let found = of(values, page.key(index), page.value(index))?;
+        found.blobs.into_iter().map(Referred::Blob).for_each(&mut take);
+        found.tables.into_iter().map(|(table, values)| Referred::Table(table, values)).for_each(&mut take);
+    }
+    Ok(())
 }
 
 /// Writes an entry again with other references in the places of its own, in the order in which [`of`] gives them.

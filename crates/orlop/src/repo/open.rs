@@ -1,13 +1,12 @@
 //! Opening a repository, finding a recovery point and a content in it, and what errors mean.
 
-use std::sync::Arc;
+use std::io;
 
 use jiff::Timestamp;
 use repository::keys::KeyRing;
-use repository::tree::{self, VerifyOptions};
 use repository::volume::{self, Map};
 use repository::{
-    NoProgress, PointId, Recipient, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
+    ContentError, PointId, Recipient, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -74,10 +73,18 @@ pub(crate) fn explain(what: impl Into<String>, error: repository::Error) -> Erro
     Error::new(what).because(error).next(guidance)
 }
 
+/// Whether a disk, or a quota of it, is used up.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The same for an error of a file tree.
 pub(super) fn explain_tree(what: impl Into<String>, error: repository::tree::Error) -> Error {
     match error {
         repository::tree::Error::Repository(error) => explain(what, error),
+        repository::tree::Error::FileSystem { ref source, .. } if is_full(source) => Error::new(what)
+            .because(error)
+            .next("make room there, or restore to another disk; with --replace it goes on in the same folder"),
         other => Error::new(what).because(other),
     }
 }
@@ -86,6 +93,9 @@ pub(super) fn explain_tree(what: impl Into<String>, error: repository::tree::Err
 pub(super) fn explain_volume(what: impl Into<String>, error: volume::Error) -> Error {
     match error {
         volume::Error::Repository(error) => explain(what, error),
+        volume::Error::Image { ref source, .. } | volume::Error::Stream { ref source, .. } if is_full(source) => {
+            Error::new(what).because(error).next("make room there, or write to another disk, and run it again")
+        }
         other => Error::new(what).because(other),
     }
 }
@@ -153,15 +163,14 @@ pub(super) async fn check_content(
     cancel: &CancellationToken,
 ) -> Result<(), Broken> {
     let what = format!("read back what was stored of {}", root.name);
-    if let Some(map) = map(repository, root) {
-        let checked = volume::check(&map, true, cancel).await;
-        return checked.map_err(|e| Broken { damage: e.is_damage(), error: explain_volume(what, e) });
-    }
-    let options = VerifyOptions { references: true, cancel: cancel.clone(), ..VerifyOptions::default() };
-    match tree::verify(repository, &root.table, None, &options, Arc::new(NoProgress)).await {
-        Ok(_) => Ok(()),
-        Err(e) => Err(Broken { damage: e.is_damage(), error: explain_tree(what, e) }),
-    }
+    repository::check_content(repository, root, cancel).await.map_err(|error| {
+        let damage = error.is_damage();
+        let error = match error {
+            ContentError::Tree(error) => explain_tree(what, error),
+            ContentError::Volume(error) => explain_volume(what, error),
+        };
+        Broken { damage, error }
+    })
 }
 
 /// Refuses what is no folder, where files of it are meant.

@@ -25,6 +25,8 @@ pub(super) struct Shown {
     units: Units,
     files: AtomicU64,
     bytes: AtomicU64,
+    /// All bytes that there are to do; 0 while that is not known.
+    total: AtomicU64,
     started: Instant,
     bar: Option<ProgressBar>,
 }
@@ -40,6 +42,7 @@ impl Progress for Shown {
     }
 
     fn total(&self, total: Counters) {
+        self.total.store(total.bytes, Ordering::Relaxed);
         if let Some(bar) = self.bar.as_ref().filter(|_| total.bytes > 0) {
             bar.set_length(total.bytes);
             bar.set_style(style(
@@ -54,8 +57,12 @@ impl Shown {
         let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let elapsed = self.started.elapsed();
         let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
+        let of = match self.total.load(Ordering::Relaxed) {
+            0 => String::new(),
+            total => format!(" of {}", human::bytes(total)),
+        };
         format!(
-            "{}: {}, {}, {}/s, {}",
+            "{}: {}, {}{of}, {}/s, {}",
             self.what,
             human::count(files, self.units.0, self.units.1),
             human::bytes(bytes),
@@ -95,8 +102,8 @@ impl Show {
             bar.enable_steady_tick(TICK);
             bar
         });
-        let (files, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shown = Arc::new(Shown { what, units, files, bytes, started: Instant::now(), bar });
+        let [files, bytes, total] = [const { AtomicU64::new(0) }; 3];
+        let shown = Arc::new(Shown { what, units, files, bytes, total, started: Instant::now(), bar });
         let lines = (!terminal).then(|| tokio::spawn(write_lines(shown.clone())));
         Self { shown, lines }
     }
@@ -135,7 +142,7 @@ mod tests {
         let show = Show::start("backup /data");
         show.progress().total(Counters { files: 2, bytes: 4096, new_bytes: 0 });
         show.progress().add(Counters { files: 1, bytes: 2048, new_bytes: 0 });
-        assert!(show.shown.line().starts_with("backup /data: 1 file, 2.0 KiB, "), "{}", show.shown.line());
+        assert!(show.shown.line().starts_with("backup /data: 1 file, 2.0 KiB of 4.0 KiB, "), "{}", show.shown.line());
         let show = Show::start_of_packs("check");
         assert!(show.shown.line().starts_with("check: 0 packs, 0 B, "), "{}", show.shown.line());
     }

@@ -51,6 +51,9 @@ struct Pruned {
     /// Index runs that were deleted; absent in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     index_runs: Option<u64>,
+    /// Parts of objects that processes left which died while they wrote them, and their bytes.
+    unfinished_files: u64,
+    unfinished_bytes: u64,
     /// Leftovers of recovery points that were forgotten.
     void_recovery_points: Vec<String>,
     /// Backups that were given up.
@@ -100,7 +103,12 @@ async fn prune(repository: &Repository, options: CollectOptions, wait: bool) -> 
         drop(show);
         let report = report?;
         let waits = report.state == CollectState::Waiting;
-        all = CollectReport { revoked: all.revoked.into_iter().chain(report.revoked).collect(), ..report };
+        all = CollectReport {
+            revoked: all.revoked.into_iter().chain(report.revoked).collect(),
+            unfinished: all.unfinished + report.unfinished,
+            unfinished_bytes: all.unfinished_bytes + report.unfinished_bytes,
+            ..report
+        };
         if !(waits && wait) {
             return Ok(all);
         }
@@ -130,6 +138,7 @@ fn said_before(planned: &CollectReport) -> String {
     let packs = human::count(planned.packs, "pack", "packs");
     match planned.state {
         CollectState::Nothing => String::new(),
+        CollectState::Finished if planned.packs == 0 => String::new(),
         _ => format!("orlop: {packs} of {} will be deleted\n", human::bytes(planned.bytes)),
     }
 }
@@ -157,6 +166,8 @@ impl Pruned {
             kept_packs: known.then_some(report.kept_packs),
             kept_bytes: known.then_some(report.kept_bytes),
             index_runs: (!dry_run).then_some(report.index_runs),
+            unfinished_files: report.unfinished,
+            unfinished_bytes: report.unfinished_bytes,
             void_recovery_points: report.void_points.iter().map(ToString::to_string).collect(),
             revoked: report.revoked.into_iter().map(Run::new).collect(),
             waiting: report.waiting.into_iter().map(Run::new).collect(),
@@ -199,6 +210,11 @@ fn table(pruned: &Pruned) -> String {
     } else {
         let packs = human::count(pruned.packs, "pack", "packs");
         text.push_str(&format!("{} in {packs} {would}freed.\n", human::bytes(pruned.bytes)));
+    }
+    if pruned.unfinished_files > 0 {
+        let files = human::count(pruned.unfinished_files, "file", "files");
+        let bytes = human::bytes(pruned.unfinished_bytes);
+        text.push_str(&format!("{bytes} in {files} that died processes did not finish {would}freed.\n"));
     }
     if let Some((packs, bytes)) = pruned.kept_packs.zip(pruned.kept_bytes) {
         text.push_str(&format!("{} in {} stay.\n", human::bytes(bytes), human::count(packs, "pack", "packs")));

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod golden;
+pub(crate) mod place;
 
 use std::path::Path;
 use std::process::Output;

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::ids::{BlobRef, PackId, TableRef};
 use crate::index;
 use crate::layout;
-use crate::references::{self, Values};
+use crate::references::{self, Referred, Values};
 use crate::repository::Repository;
 use crate::table::{self, Page};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -98,19 +98,10 @@ impl<'a> Walk<'a> {
     }
 
     fn follow(&mut self, page: &Page, values: Values, class: Class) -> Result<(), Malformed> {
-        for index in 0..page.len() {
-            if let Some(level) = page.level().checked_sub(1) {
-                self.add_page(page.child(index)?, level, values, class, false);
-                continue;
-            }
-            let found = references::of(values, page.key(index), page.value(index))?;
-            for blob in found.blobs {
-                self.mark(&blob, class);
-            }
-            for (table, values) in found.tables {
-                self.add_table(&table, values, class);
-            }
-        }
-        Ok(())
+        references::of_page(page, values, |referred| match referred {
+            Referred::Page(blob, level) => self.add_page(blob, level, values, class, false),
+            Referred::Blob(blob) => self.mark(&blob, class),
+            Referred::Table(table, values) => self.add_table(&table, values, class),
+        })
     }
 }

@@ -29,18 +29,26 @@ pub(super) struct Driver<'a> {
     marker: Marker,
     attempts: Attempts,
     progress: &'a dyn Progress,
+    /// What the same work has done before.
+    done: Counters,
     /// Whether what is locked stays without that being an error.
     spares_locked: bool,
 }
 
 impl<'a> Driver<'a> {
     pub(super) fn new(repo: &'a Repository, progress: &'a dyn Progress) -> Self {
-        Self { repo, marker: Marker::default(), attempts: repo.store().attempts(), progress, spares_locked: false }
+        let (marker, attempts, done) = (Marker::default(), repo.store().attempts(), Counters::default());
+        Self { repo, marker, attempts, progress, done, spares_locked: false }
     }
 
     /// Leaves what is locked where it is, and goes on.
     pub(super) fn sparing_locked(self) -> Self {
         Self { spares_locked: true, ..self }
+    }
+
+    /// Tells totals with what the same work has done before.
+    pub(super) fn after(self, done: Counters) -> Self {
+        Self { done, ..self }
     }
 
     /// Drives a machine. An error of the store ends it where it is, which is what the protocol calls a crash.
@@ -67,6 +75,11 @@ impl<'a> Driver<'a> {
                 Ok(if created { Answer::Created } else { Answer::Exists })
             }
             Operation::Follow(id) => self.follow(&id).await,
+            Operation::Announce(more) => {
+                let (files, bytes) = (self.done.files + more.files, self.done.bytes + more.bytes);
+                self.progress.total(Counters { files, bytes, new_bytes: 0 });
+                Ok(Answer::Told)
+            }
             operation => self.simple(operation).await,
         }
     }
@@ -127,7 +140,7 @@ async fn simple(repo: &Repository, progress: &dyn Progress, operation: Operation
         Operation::NewWriter => {
             Answer::Writer(WriterId(random().map_err(|what: Malformed| Error::invalid(what.to_string()))?))
         }
-        Operation::CreateOnce(_) | Operation::Follow(_) | Operation::Each(_) => {
+        Operation::CreateOnce(_) | Operation::Follow(_) | Operation::Announce(_) | Operation::Each(_) => {
             unreachable!("the protocol groups only what is independent")
         }
     })

@@ -8,6 +8,7 @@ use super::objects::{Collection, SessionRecord, Tombstone};
 use crate::ids::{PackId, PointId, SessionId, WriterId};
 use crate::layout::{ObjectName, RunId};
 use crate::point::RecoveryPoint;
+use crate::progress::Counters;
 use crate::writer::PackInfo;
 use jiff::Timestamp;
 use std::pin::Pin;
@@ -38,6 +39,8 @@ pub(crate) enum Operation {
     DeletePack(PackInfo),
     /// Does all of these, in any order.
     Each(Vec<Operation>),
+    /// Tells how much will be deleted next.
+    Announce(Counters),
     /// Asks the store what time it is.
     Now,
     /// A name for a writing session that nobody has ever had.
@@ -65,6 +68,8 @@ pub(crate) enum Answer {
     Deleted,
     /// It is locked, and stays.
     Kept,
+    /// It is taken note of.
+    Told,
     /// It is this late, if the store tells.
     Time(Option<Timestamp>),
     /// A name.
@@ -212,6 +217,11 @@ impl Port {
 
     /// Deletes packs; gives those that are deleted. Others are locked, and stay.
     pub(super) async fn delete_packs(&self, packs: Vec<PackInfo>) -> Vec<PackInfo> {
+        let bytes = packs.iter().map(|pack| pack.bytes).sum();
+        match self.ask(Operation::Announce(Counters { files: packs.len() as u64, bytes, new_bytes: 0 })).await {
+            Answer::Told => {}
+            other => unfit(&other),
+        }
         let answers = self.each(packs.iter().copied().map(Operation::DeletePack).collect()).await;
         let deleted = packs.into_iter().zip(answers).filter(|(_, answer)| *answer == Answer::Deleted);
         deleted.map(|(pack, _)| pack).collect()

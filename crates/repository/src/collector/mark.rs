@@ -2,14 +2,13 @@
 //!
 //! What is held grows with distinct pages (some 40 bytes each) and with packs, not with blobs: of a leaf only the packs are kept.
 
-use crate::codec::Malformed;
 use crate::error::Result;
 use crate::ids::{BlobId, BlobRef, PackId};
 use crate::layout;
 use crate::point::RecoveryPoint;
-use crate::references::{self, Values};
+use crate::references::{self, Referred, Values};
 use crate::repository::Repository;
-use crate::table::{self, Page};
+use crate::table;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeSet, HashSet};
 
@@ -58,26 +57,17 @@ impl Marker {
             });
             let mut pages = stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS);
             while let Some((visit, page)) = pages.try_next().await? {
-                take(&visit, &page, &mut packs, &mut visits)
-                    .map_err(|what| what.in_object(layout::pack(&visit.blob.pack)))?;
+                let take = |referred| match referred {
+                    Referred::Page(blob, level) => visits.push(Visit { blob, level, values: visit.values }),
+                    Referred::Blob(blob) => _ = packs.insert(blob.pack),
+                    Referred::Table(table, values) => {
+                        visits.push(Visit { blob: table.root, level: table.height, values });
+                    }
+                };
+                let taken = references::of_page(&page, visit.values, take);
+                taken.map_err(|what| what.in_object(layout::pack(&visit.blob.pack)))?;
             }
         }
         Ok(packs)
     }
-}
-
-/// Notes what a page refers to.
-fn take(visit: &Visit, page: &Page, packs: &mut BTreeSet<PackId>, visits: &mut Vec<Visit>) -> Result<(), Malformed> {
-    for index in 0..page.len() {
-        if let Some(level) = visit.level.checked_sub(1) {
-            visits.push(Visit { blob: page.child(index)?, level, values: visit.values });
-            continue;
-        }
-        let found = references::of(visit.values, page.key(index), page.value(index))?;
-        packs.extend(found.blobs.iter().map(|blob| blob.pack));
-        for (table, values) in found.tables {
-            visits.push(Visit { blob: table.root, level: table.height, values });
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use super::rules::Rules;
 use crate::error::{Error, Result};
 use crate::ids::PointId;
 use crate::layout;
-use crate::progress::Progress;
+use crate::progress::{Counters, Progress};
 use crate::repository::Repository;
 use jiff::{SignedDuration, Timestamp};
 
@@ -78,14 +78,20 @@ pub struct CollectReport {
     pub revoked: Vec<Run>,
     /// Runs that are waited for.
     pub waiting: Vec<Run>,
+    /// Parts of objects that were cleared away, left by processes that died while they wrote them; only folders have any.
+    pub unfinished: u64,
+    /// Their bytes.
+    pub unfinished_bytes: u64,
 }
 
 impl Repository {
     /// Deletes what no recovery point needs; safe beside writers, readers and other collectors.
     ///
-    /// A collection that was interrupted is finished first. `progress` hears of the packs that are deleted.
+    /// What was left unfinished goes before anything else, and needs no room: so a disk that dead runs have filled has some again for
+    /// what a collection must write. A collection that was interrupted is finished next. `progress` hears of the packs that are deleted, and
+    /// of their total when it is known.
     pub async fn collect(&self, options: &CollectOptions, progress: &dyn Progress) -> Result<CollectReport> {
-        let mut report = CollectReport::default();
+        let mut report = self.clear_unfinished(options).await?;
         loop {
             let plan = Plan {
                 dead_after: options.dead_after,
@@ -94,7 +100,9 @@ impl Repository {
                 now: Timestamp::now(),
             };
             let machine = Machine::new(move |port| collect(port, Rules::default(), plan));
-            let collected = Driver::new(self, progress).sparing_locked().run(machine).await?.map_err(refused)?;
+            let done = Counters { files: report.packs, bytes: report.bytes, new_bytes: 0 };
+            let driver = Driver::new(self, progress).sparing_locked().after(done);
+            let collected = driver.run(machine).await?.map_err(refused)?;
             let again = collected.resumed && collected.state == State::Finished && !options.dry_run;
             report.add(collected);
             if !again {
@@ -102,12 +110,24 @@ impl Repository {
             }
         }
     }
+
+    async fn clear_unfinished(&self, options: &CollectOptions) -> Result<CollectReport> {
+        let files = self.store().unfinished(options.dead_after).await?;
+        if !options.dry_run {
+            for file in &files {
+                self.store().delete(&file.name).await?;
+            }
+        }
+        let bytes = files.iter().map(|file| file.size).sum();
+        Ok(CollectReport { unfinished: files.len() as u64, unfinished_bytes: bytes, ..CollectReport::default() })
+    }
 }
 
 impl CollectReport {
     /// Adds a later collection.
     fn add(&mut self, later: Collected) {
-        let did_something = self.packs > 0 || !self.void_points.is_empty() || !self.revoked.is_empty();
+        let did_something =
+            self.packs > 0 || self.unfinished > 0 || !self.void_points.is_empty() || !self.revoked.is_empty();
         self.state = match later.state {
             State::Nothing if did_something => CollectState::Finished,
             State::Nothing => CollectState::Nothing,

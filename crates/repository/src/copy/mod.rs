@@ -18,14 +18,15 @@ mod blobs;
 mod pairs;
 mod tables;
 
+use crate::content::{ContentError, check_content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{PointId, TableRef};
-use crate::point::{RecoveryPoint, Root, RootKind};
+use crate::point::{RecoveryPoint, Root};
 use crate::progress::Progress;
 use crate::references::Values;
 use crate::repository::Repository;
 use crate::table::Reader;
-use crate::tree::{self, VerifyOptions};
+use crate::tree;
 use crate::volume;
 use crate::writer::WriterStats;
 use blobs::Blobs;
@@ -150,25 +151,12 @@ async fn find_base(from: &Repository, to: &Repository, point: &RecoveryPoint) ->
 ///
 /// The times of the backup have nanoseconds, so two that were made on their own do not have the same.
 pub(crate) fn is_copy(one: &RecoveryPoint, other: &RecoveryPoint) -> bool {
-    let root = |root: &Root| (root.table.entries, Root { table: NOWHERE, ..root.clone() });
+    let root = |root: &Root| (root.table.entries, Root { table: TableRef::NOWHERE, ..root.clone() });
     let entries = |table: Option<TableRef>| table.map(|table| table.entries);
     (&one.id, one.created, &one.source, one.complete) == (&other.id, other.created, &other.source, other.complete)
         && (entries(one.objects), entries(one.ledger)) == (entries(other.objects), entries(other.ledger))
         && one.roots.iter().map(root).eq(other.roots.iter().map(root))
 }
-
-/// Stands for the place of a table where that does not matter.
-const NOWHERE: TableRef = TableRef {
-    root: crate::BlobRef {
-        id: crate::BlobId([0; 32]),
-        pack: crate::PackId { epoch: 0, writer: crate::WriterId([0; 12]), sequence: 0 },
-        offset: 0,
-        stored_len: 0,
-        plain_len: 0,
-    },
-    height: 0,
-    entries: 0,
-};
 
 /// Looks that everything that the copy refers to is in the directories of its packs.
 async fn look_up(to: &Repository, point: &RecoveryPoint, cancel: &CancellationToken) -> Result<()> {
@@ -176,29 +164,12 @@ async fn look_up(to: &Repository, point: &RecoveryPoint, cancel: &CancellationTo
         Reader::new(to, table).scan(&[]).try_for_each(|_| std::future::ready(Ok(()))).await?;
     }
     for root in &point.roots {
-        let map = match root.kind {
-            RootKind::Tree => {
-                let options = VerifyOptions { references: true, cancel: cancel.clone(), ..VerifyOptions::default() };
-                let progress = Arc::new(crate::NoProgress);
-                tree::verify(to, &root.table, None, &options, progress).await.map_err(|error| match error {
-                    tree::Error::Repository(error) => error,
-                    error if error.is_damage() => broken(&root.name, error.to_string()),
-                    error => Error::Interrupted(error.to_string()),
-                })?;
-                continue;
-            }
-            RootKind::Volume => volume::Map::volume(to, root.table, root.bytes),
-            RootKind::Stream => volume::Map::stream(to, root.table, root.bytes),
-        };
-        volume::check(&map, true, cancel).await.map_err(|error| match error {
-            volume::Error::Repository(error) => error,
-            error if error.is_damage() => broken(&root.name, error.to_string()),
+        check_content(to, root, cancel).await.map_err(|error| match error {
+            ContentError::Tree(tree::Error::Repository(error))
+            | ContentError::Volume(volume::Error::Repository(error)) => error,
+            error if error.is_damage() => Error::Damaged { object: root.name.clone(), what: error.to_string() },
             error => Error::Interrupted(error.to_string()),
         })?;
     }
     Ok(())
-}
-
-fn broken(root: &str, what: String) -> Error {
-    Error::Damaged { object: root.to_owned(), what }
 }

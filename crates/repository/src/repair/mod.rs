@@ -36,8 +36,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
-/// How many times lost blobs are looked for, at most: each goes one level of pages further down, and a volume has at most some ten.
-const MAX_ROUNDS: u32 = 32;
+/// How many times lost blobs are looked for, at most. Each time goes one level of pages further down, of which a volume has at most some ten; or
+/// it goes on with what there was no room for in memory. A round that finds nothing is the last one in any case.
+const MAX_ROUNDS: u32 = 1000;
 
 /// Where bytes may be had from.
 #[derive(Debug, Clone, Default)]
@@ -300,7 +301,7 @@ fn nowhere(lost: &Lost) -> Vec<Finding> {
     for (blob, lost) in &lost.blobs {
         let (count, points) = packs.entry(blob.pack).or_default();
         *count += 1;
-        points.extend(lost.points.iter().cloned());
+        points.extend(lost.points());
     }
     let finding = |(pack, (count, points)): (_, (u64, BTreeSet<PointId>))| Finding {
         object: layout::pack(&pack),

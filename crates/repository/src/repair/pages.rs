@@ -6,7 +6,7 @@
 use super::places::{Other, Places, root_of, unless_damaged};
 use crate::background;
 use crate::check::Examined;
-use crate::check::lost::{LostBlob, Part, Place, Use};
+use crate::check::lost::{LostBlob, PageUse, Part, Place, Use};
 use crate::error::Result;
 use crate::ids::{BlobId, BlobRef, PackId, PointId, TableRef, WriterId};
 use crate::index;
@@ -42,7 +42,8 @@ impl Places {
         seen: &Examined,
     ) -> Result<Option<Bytes>> {
         for found in lost.uses.iter().take(TRIED_USES) {
-            let Use::Page { place, table, values, level, bounds } = found else { continue };
+            let Use::Page(page) = found else { continue };
+            let PageUse { place, table, values, level, bounds } = &**page;
             let Some(copy) = other.same(place).next().cloned() else { continue };
             let Some(theirs) = unless_damaged(table_at(&other.repo, &copy, place).await)?.flatten() else { continue };
             if theirs.height < *level || theirs.entries != table.entries {

@@ -144,15 +144,15 @@ pub(super) fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
 
 fn as_bytes(found: &Use) -> Option<(&Place, u64, u32, u32)> {
     match found {
-        Use::Bytes { place, offset, len, blob_offset } => Some((place, *offset, *len, *blob_offset)),
-        Use::Page { .. } => None,
+        Use::Bytes { place, offset, len, blob_offset } => Some((place.as_ref(), *offset, *len, *blob_offset)),
+        Use::Page(_) => None,
     }
 }
 
 /// The uses by recovery point, because within one they are of one time; at the end all of them, because one point may use only a part.
 fn groups(lost: &LostBlob) -> Vec<Vec<&Use>> {
     let of = |id: &PointId| lost.uses.iter().filter(|found| found.place().point == *id).collect();
-    let mut groups: Vec<Vec<&Use>> = lost.points.iter().rev().map(of).collect();
+    let mut groups: Vec<Vec<&Use>> = lost.points().iter().rev().map(of).collect();
     if groups.len() > 1 {
         groups.push(lost.uses.iter().collect());
     }

@@ -1,7 +1,7 @@
 //! What a power failure would leave of what was reported as created.
 //!
 //! The fault model: a name is durable when its folder was synced after it was made, and content when its file was. A sync may fail.
-//! The process may be killed before any call. A file system may not know how to move a file to a free name, and may refuse a link
+//! The process may be killed before any call. What it writes may be cleared away by a collector that takes it for dead. A file system may not know how to move a file to a free name, and may refuse a link
 //! that it has made, as NFS does when it repeats a request whose answer was lost.
 
 use super::disk::{Disk, RealDisk};
@@ -26,6 +26,8 @@ struct Faults {
     link_is_refused: bool,
     /// The sync of this number, from zero, fails.
     failing_sync: Option<usize>,
+    /// The first file that is to get its name is taken away before.
+    is_cleared_once: bool,
     /// From the call of this number on, the process is gone.
     killed_at: Option<usize>,
 }
@@ -116,6 +118,9 @@ impl Disk for Watched {
         self.call(|state| {
             if state.faults.no_move {
                 return Err(rustix::io::Errno::INVAL.into());
+            }
+            if std::mem::take(&mut state.faults.is_cleared_once) {
+                RealDisk.remove(from)?;
             }
             RealDisk.move_to_free_name(from, to)?;
             state.named(from, to);
@@ -223,4 +228,14 @@ async fn folders_that_are_known_to_be_durable_are_not_synced_again() {
     let (_, syncs) = disk.counts();
     assert_eq!(syncs, 2, "the file, and the folder of its name");
     disk.assert_durable(&root.join("domains/default/packs/ab/other"), "the second");
+}
+
+/// A collector that takes the process for dead clears away what it was writing, just before that gets its name.
+#[tokio::test]
+async fn what_was_cleared_away_while_it_was_written_is_written_again() {
+    let ((_home, root), disk) = (place(), Watched::default());
+    disk.set(Faults { is_cleared_once: true, ..Faults::default() });
+    assert_eq!(create(&disk, &root).await, Ok(()));
+    assert_eq!(std::fs::read(root.join(NAME)).unwrap(), b"content");
+    disk.assert_durable(&root.join(NAME), "after it was written again");
 }

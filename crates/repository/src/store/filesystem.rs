@@ -1,7 +1,8 @@
 //! A folder of a file system as a store.
 //!
 //! An object is written in four steps, and what a crash leaves after each is harmless:
-//! 1. a file under `unfinished/` is written: a leftover there, which `check` lists as foreign;
+//! 1. a file under `unfinished/` is written: a leftover there, which `check` lists as foreign, and a collector clears away when nobody has
+//!    touched it for long;
 //! 2. the file is synced: the same;
 //! 3. it is moved to its name, which fails if the name is taken: the object is there, whole, or not there;
 //! 4. the folder is synced: from here on the object survives a power failure. Only now is the creation reported, or that the name
@@ -124,6 +125,10 @@ impl ObjectAccess for FileSystem {
         }
     }
 
+    fn leaves_unfinished(&self) -> bool {
+        true
+    }
+
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.blocking("delete", name, StoreError::io, |path| {
             fs::remove_file(path)?;
@@ -156,7 +161,12 @@ impl Creator {
         self.make_folder(&unfinished)?;
         let token = crate::crypto::random::<16>().map_err(io::Error::other)?;
         let temporary = unfinished.join(to_hex(&token));
-        let written = self.write_synced(&temporary, bytes).and_then(|()| Ok(self.move_to_free_name(&temporary, path)?));
+        let written =
+            self.write_synced(&temporary, bytes).and_then(|()| match self.move_to_free_name(&temporary, path) {
+                // A collector took this process for dead, and cleared away what it was writing: it is written again.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failed::Call(io::Error::other(error))),
+                moved => Ok(moved?),
+            });
         match &written {
             Ok(()) => {}
             Err(Failed::Call(error)) if error.kind() == io::ErrorKind::AlreadyExists => self.clean_up(&temporary),

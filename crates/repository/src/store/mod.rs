@@ -29,9 +29,10 @@ pub use s3::{ContainerKeys, S3Location, WebIdentity};
 pub(crate) use retry::Attempts;
 
 use crate::codec::to_hex;
+use crate::layout;
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -107,6 +108,11 @@ pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
     /// Deletes an object that is not locked, with what a store would keep of it where these credentials may.
     async fn delete_for_good(&self, name: &str) -> Result<(), StoreError> {
         self.delete(name).await
+    }
+
+    /// Whether a process that dies while it creates an object leaves a part of it under [`crate::layout::UNFINISHED`].
+    fn leaves_unfinished(&self) -> bool {
+        false
     }
 
     /// Tells what the store says about itself.
@@ -242,9 +248,9 @@ impl Store {
         let token = to_hex(&crate::crypto::random::<16>().map_err(|error| {
             StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe").because(error)
         })?);
-        let name = format!("{}{token}", crate::layout::PROBES);
+        let name = format!("{}{token}", layout::PROBES);
         self.put_new(&name, Bytes::from_static(b"now")).await?;
-        let probes = self.list(crate::layout::PROBES).await?;
+        let probes = self.list(layout::PROBES).await?;
         self.delete(&name).await?;
         Ok(probes.into_iter().find(|object| object.name == name).and_then(|object| object.modified))
     }
@@ -339,12 +345,27 @@ impl Store {
         }
     }
 
+    /// The parts of objects that processes left behind that died while they created them, and that nobody has touched for so long.
+    ///
+    /// The time is that of this machine, because the store's own is had only by creating something, which a full disk refuses; and because
+    /// nothing hangs on it: who loses such a file while he writes it begins again.
+    pub(crate) async fn unfinished(&self, untouched_for: SignedDuration) -> Result<Vec<ObjectInfo>, StoreError> {
+        if !self.access.leaves_unfinished() {
+            return Ok(Vec::new());
+        }
+        let mut files = self.list(layout::UNFINISHED).await?;
+        let now = (self.clock)();
+        let is_old = |touched: Timestamp| now.duration_since(touched) >= untouched_for;
+        files.retain(|file| layout::is_unfinished(&file.name) && file.modified.is_some_and(is_old));
+        Ok(files)
+    }
+
     /// Finds out what the store can do, by creating an object twice, reading it and deleting it.
     pub async fn probe(&self) -> Result<StoreFeatures, StoreError> {
         let token = to_hex(&crate::crypto::random::<16>().map_err(|error| {
             StoreError::new(StoreErrorKind::Invalid, "draw random bytes for", "a probe").because(error)
         })?);
-        let name = format!("{}{token}", crate::layout::PROBES);
+        let name = format!("{}{token}", layout::PROBES);
         let first = Bytes::from(token);
         let conditional_create = match self.put_new(&name, first.clone()).await {
             // The store does not know the condition, so nothing is lost by doing without.

@@ -97,7 +97,7 @@ pub async fn backup(
         None => table::Builder::new(writer),
     };
     let summary = VolumeSummary {
-        root: NOTHING_YET,
+        root: TableRef::NOWHERE,
         bytes: size,
         data_bytes: 0,
         read_bytes: 0,
@@ -107,19 +107,6 @@ pub async fn backup(
     let run = Run { writer, image, changes, old, progress, cancel: options.cancel.clone(), summary };
     run.all(segments, table).await
 }
-
-/// Stands in a summary until the table is stored.
-const NOTHING_YET: TableRef = TableRef {
-    root: crate::BlobRef {
-        id: crate::BlobId([0; 32]),
-        pack: crate::PackId { epoch: 0, writer: crate::WriterId([0; 12]), sequence: 0 },
-        offset: 0,
-        stored_len: 0,
-        plain_len: 0,
-    },
-    height: 0,
-    entries: 0,
-};
 
 struct Run<'a> {
     writer: &'a Writer,

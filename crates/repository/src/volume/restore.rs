@@ -153,8 +153,12 @@ impl Target {
         name.push(UNFINISHED);
         let unfinished = PathBuf::from(name);
         let file = File::create(&unfinished).map_err(Error::image("make", &unfinished))?;
-        file.set_len(size).map_err(Error::image("set the length of", &unfinished))?;
-        Ok(Self { file, path, unfinished: Some(unfinished) })
+        let target = Self { file, path, unfinished: Some(unfinished) };
+        if let Err(error) = target.file.set_len(size) {
+            target.abandon();
+            return Err(Error::image("set the length of", &target.path)(error));
+        }
+        Ok(target)
     }
 
     fn open_device(path: PathBuf, needed: u64) -> Result<Self, Error> {

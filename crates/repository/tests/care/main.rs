@@ -4,6 +4,8 @@
 
 mod copies;
 mod differences;
+#[path = "../shared/literals.rs"]
+mod literals;
 mod living;
 mod random;
 mod support;

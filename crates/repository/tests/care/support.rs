@@ -1,12 +1,12 @@
 //! A folder and an image that are backed up together, as one recovery point after another.
 
+use crate::literals;
+pub(crate) use crate::literals::noise;
 use repository::check::{CheckOptions, Finding, check};
 use repository::copy::{CopySummary, copy};
 use repository::tree::{self, RestoreOptions};
 use repository::volume::{self, Changes, Map, Parent};
-use repository::{
-    NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig,
-};
+use repository::{NoProgress, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, RootKind, StoreConfig};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -15,12 +15,6 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const IMAGE_LEN: u64 = 3 << 20;
-
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 /// What a recovery point should bring back: files by their names, and the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,35 +89,13 @@ impl World {
             volume::store_stream(&writer, &noise(5000, 1)[..], &CancellationToken::new(), progress).await.unwrap();
         let written = writer.finish().await.unwrap();
         let time = jiff::Timestamp::now();
-        let root = |name: &str, kind, table, files, bytes| Root {
-            name: name.to_owned(),
-            kind,
-            table,
-            files,
-            bytes,
-            changed_while_read: 0,
-            started: time,
-            finished: time,
-            claim: None,
-        };
-        let point = RecoveryPoint {
-            version: RecoveryPoint::VERSION,
-            id: id.clone(),
-            created: time,
-            source: Source::Paths { host: "ship".to_owned() },
-            tags: repository::Tags::default(),
-            complete: true,
-            objects: None,
-            ledger: None,
-            roots: vec![
-                root("/folder", RootKind::Tree, stored.root, stored.files, stored.bytes),
-                root("disk", RootKind::Volume, image.root, 0, image.bytes),
-                root("dump", RootKind::Stream, stream.root, 0, stream.bytes),
-            ],
-            sessions: vec![written.session],
-            packs: written.packs,
-            stats: Stats::default(),
-        };
+        let root = |name: &str, kind, table, amounts| literals::root(name, kind, table, amounts, time);
+        let roots = vec![
+            root("/folder", RootKind::Tree, stored.root, (stored.files, stored.bytes)),
+            root("disk", RootKind::Volume, image.root, (0, image.bytes)),
+            root("dump", RootKind::Stream, stream.root, (0, stream.bytes)),
+        ];
+        let point = literals::point(id.clone(), time, roots, written.session, written.packs);
         self.repo.publish(&point).await.unwrap();
         self.states.push((id, self.state()));
         point

@@ -1,12 +1,12 @@
 //! Collecting what no recovery point needs, beside whoever else works on the repository.
 
-use crate::faults::{Fault, Faulty, OpenBook, memory};
+use crate::faults::{Fault, Faulty, OpenBook, Request, memory};
 use crate::fixture::{self, Contents, contents, passphrase, point_id};
 use jiff::SignedDuration;
 use repository::check::{CheckOptions, check};
 use repository::{
-    CollectOptions, CollectReport, CollectState, Error, ErrorKind, NoProgress, Repository, RetryPolicy, Store,
-    StoreConfig, StoreErrorKind,
+    CollectOptions, CollectReport, CollectState, Counters, Error, ErrorKind, NoProgress, Progress, Repository,
+    RetryPolicy, Store, StoreConfig, StoreErrorKind,
 };
 
 /// Longer than a run may be silent.
@@ -329,4 +329,69 @@ async fn a_sign_of_life_counts_for_its_run() {
     book.pass(LONG);
     assert_eq!(collect(&repo).await.revoked.len(), 1, "without one, it is taken for dead");
     assert!(!book.names().iter().any(|name| name.contains("/beats/")));
+}
+
+/// What a process leaves that is killed while it creates an object in a folder.
+#[tokio::test]
+async fn what_was_left_unfinished_is_cleared_away_when_it_is_old_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = StoreConfig::FileSystem { path: folder.path().to_owned() };
+    let repo = fixture::create(config.open(RetryPolicy::never()).unwrap()).await;
+    fixture::publish(&repo, "kept", &both(), None).await.unwrap();
+    let path = |name: &str| folder.path().join("unfinished").join(name);
+    let (old, young, foreign) = (path(&"a".repeat(32)), path(&"b".repeat(32)), path("notes"));
+    for file in [&old, &young, &foreign] {
+        std::fs::write(file, [7; 1000]).unwrap();
+    }
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7 * 3600);
+    for file in [&old, &foreign] {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+    }
+    let planned = plan(&repo).await;
+    assert_eq!((planned.unfinished, planned.unfinished_bytes, old.exists()), (1, 1000, true));
+    let done = collect(&repo).await;
+    assert_eq!((done.state, done.unfinished, done.unfinished_bytes), (CollectState::Finished, 1, 1000));
+    assert!(!old.exists() && young.exists() && foreign.exists());
+    assert_eq!(collect(&repo).await.state, CollectState::Nothing);
+    is_clean(&repo).await;
+}
+
+/// Notes totals, and what was done.
+#[derive(Default)]
+struct Noted(std::sync::Mutex<(Counters, Vec<Counters>)>);
+
+impl Progress for Noted {
+    fn add(&self, done: Counters) {
+        let sum = &mut self.0.lock().unwrap().0;
+        (sum.files, sum.bytes) = (sum.files + done.files, sum.bytes + done.bytes);
+    }
+
+    fn total(&self, total: Counters) {
+        self.0.lock().unwrap().1.push(total);
+    }
+}
+
+#[tokio::test]
+async fn how_much_will_be_deleted_is_told_before_it_is_deleted() {
+    let store = memory();
+    let repo = fixture::create(store.clone()).await;
+    for name in ["one", "two", "three"] {
+        fixture::publish(&repo, name, &contents(&[("only", name)]), None).await.unwrap();
+    }
+    repo.forget(&point_id("one")).await.unwrap();
+    repo.forget(&point_id("two")).await.unwrap();
+    // A collection that was cut off after its first pack, so that two are made in one call.
+    let crashing = Faulty::new(store, |number, request| match request {
+        Request::Delete if number > 0 => Fault::Refused(StoreErrorKind::Unreachable),
+        _ => Fault::None,
+    });
+    let broken = Repository::open(crashing.store(RetryPolicy::never()), &passphrase()).await.unwrap();
+    broken.collect(&CollectOptions::default(), &NoProgress).await.unwrap_err();
+    repo.forget(&point_id("three")).await.unwrap();
+    let noted = Noted::default();
+    let done = repo.collect(&CollectOptions::default(), &noted).await.unwrap();
+    let (sum, totals) = noted.0.into_inner().unwrap();
+    assert_eq!((sum.files, sum.bytes, done.packs), (3, done.bytes, 3));
+    assert_eq!(totals.iter().map(|total| total.files).collect::<Vec<_>>(), [2, 3], "of the first, and of both");
+    assert_eq!(totals[1].bytes, done.bytes);
 }

@@ -1,12 +1,13 @@
 //! A small repository with three recovery points, and what is known about it.
 
+use crate::literals;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use repository::table;
 use repository::tree::entry::{Attributes, Content, Entry, Extent, File, Kind};
 use repository::{
-    BlobKind, BlobRef, PackInfo, Passphrase, PointId, RecoveryPoint, Repository, Result, Root, RootKind, SessionId,
-    Source, Stats, Store, TableRef, Writer, WrittenPacks,
+    BlobKind, BlobRef, PackInfo, Passphrase, PointId, RecoveryPoint, Repository, Result, RootKind, SessionId, Store,
+    TableRef, Writer, WrittenPacks,
 };
 use std::collections::BTreeMap;
 
@@ -29,32 +30,8 @@ pub(crate) fn point(name: &str, table: TableRef, written: &WrittenPacks) -> Reco
 
 /// The same of a session that may not be finished.
 pub(crate) fn point_of(name: &str, table: TableRef, session: SessionId, packs: Vec<PackInfo>) -> RecoveryPoint {
-    let time = "2026-11-22T10:00:00Z".parse().unwrap();
-    let root = Root {
-        name: "/srv".to_owned(),
-        kind: RootKind::Tree,
-        table,
-        files: table.entries,
-        bytes: 0,
-        changed_while_read: 0,
-        started: time,
-        finished: time,
-        claim: None,
-    };
-    RecoveryPoint {
-        version: RecoveryPoint::VERSION,
-        id: point_id(name),
-        created: time,
-        source: Source::Paths { host: "ship".to_owned() },
-        tags: repository::Tags::default(),
-        complete: true,
-        objects: None,
-        ledger: None,
-        roots: vec![root],
-        sessions: vec![session],
-        packs,
-        stats: Stats::default(),
-    }
+    let root = literals::root("/srv", RootKind::Tree, table, (table.entries, 0), literals::passed());
+    literals::point(point_id(name), literals::passed(), vec![root], session, packs)
 }
 
 /// What a test writes as one recovery point: content by its name.

@@ -13,6 +13,8 @@ mod fixture;
 mod key_races;
 mod keys;
 mod kms;
+#[path = "../shared/literals.rs"]
+mod literals;
 mod locks;
 mod opening;
 mod pins;

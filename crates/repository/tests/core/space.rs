@@ -3,8 +3,7 @@
 use crate::faults::{Fault, Faulty, Request, memory};
 use crate::fixture::{self, contents, passphrase};
 use repository::{ErrorKind, Repository, RetryPolicy, StoreConfig, StoreErrorKind};
-use std::path::Path;
-use std::process::Command;
+use sandbox::small_disk::SmallDisk;
 
 #[tokio::test]
 async fn a_full_store_is_told_as_such_and_publishes_nothing() {
@@ -22,34 +21,11 @@ async fn a_full_store_is_told_as_such_and_publishes_nothing() {
     assert_eq!(fixture::restore(&repo, "before").await.unwrap(), contents(&[("a", "1")]));
 }
 
-/// A file system in memory of a few MiB; unmounted when it is dropped.
-struct SmallFileSystem(tempfile::TempDir);
-
-impl SmallFileSystem {
-    /// None when this process may not mount.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=4m", "orlop-test"]).arg(folder.path());
-        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallFileSystem {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0.path()).status().unwrap();
-        assert!(unmounted.success() || std::thread::panicking());
-    }
-}
-
 #[tokio::test]
 async fn a_full_file_system_is_told_as_such_and_keeps_what_it_has() {
-    let Some(disk) = SmallFileSystem::mount() else {
-        sandbox::skip!("mounting a small file system needs root");
+    let disk = match SmallDisk::mount(4) {
+        Ok(disk) => disk,
+        Err(reason) => sandbox::skip!("{reason}"),
     };
     let store = StoreConfig::FileSystem { path: disk.path().join("repository") }.open(RetryPolicy::never()).unwrap();
     let repo = fixture::create(store.clone()).await;

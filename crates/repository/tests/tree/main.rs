@@ -6,6 +6,8 @@ mod content;
 mod hostile;
 mod incremental;
 mod kinds;
+#[path = "../shared/literals.rs"]
+mod literals;
 mod random;
 mod shapes;
 mod support;

@@ -1,5 +1,7 @@
 //! A repository and directories to try trees on, and a comparison of directories that shares no code with the product.
 
+pub(crate) use crate::literals::noise;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -208,13 +210,6 @@ pub(crate) fn assert_same(one: &Path, other: &Path) {
     for (path, facts) in &one {
         assert_eq!(facts, &other[path], "{}", path.display());
     }
-}
-
-/// Bytes that do not compress and are the same each time.
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 pub(crate) fn os(bytes: &[u8]) -> OsString {

@@ -1,11 +1,12 @@
 //! Reading at any place: against the image, through every kind of cache, and with stores and disks that go wrong.
 
-use super::access_store::{Counted, Small};
+use super::access_store::Counted;
 use super::support::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use repository::volume::{Allocation, BlobCache, CacheError, DiskCache, Error, Map, Stretch, VolumeReader};
 use repository::{Passphrase, Repository};
+use sandbox::small_disk::SmallDisk;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -314,8 +315,9 @@ async fn a_cache_keeps_to_its_size_also_when_it_is_opened_with_less() {
 
 #[tokio::test]
 async fn a_full_disk_only_ends_the_filling_of_the_cache() {
-    let Some(small) = Small::mount() else {
-        sandbox::skip!("mounting a small file system needs root");
+    let small = match SmallDisk::mount(3) {
+        Ok(small) => small,
+        Err(reason) => sandbox::skip!("{reason}"),
     };
     let (store, repo, map, disk) = counted(8 * MIB).await;
     read_through(small.path(), 64 * MIB, &repo, &map, &disk).await;
@@ -327,8 +329,31 @@ async fn a_full_disk_only_ends_the_filling_of_the_cache() {
     read_through(small.path(), 64 * MIB, &repo, &map, &disk).await;
     let second = store.take().bytes;
     assert!(second > 0 && second < first, "{second} of {first} bytes are read again");
-    // Work in the background must have let go of it before it can be unmounted.
-    drop(open_cache(small.path(), 64 * MIB).await);
+}
+
+#[tokio::test]
+async fn a_cache_takes_more_again_when_there_is_room() {
+    let small = match SmallDisk::mount(3) {
+        Ok(small) => small,
+        Err(reason) => sandbox::skip!("{reason}"),
+    };
+    let (store, repo, map, disk) = counted(8 * MIB).await;
+    let cache = Arc::new(open_cache(small.path(), 64 * MIB).await);
+    let reader = VolumeReader::new(map, &BlobCache::new(&repo, MIB, Some(cache)));
+    let read_all = async || {
+        for start in (0..8 * MIB).step_by(MIB as usize) {
+            assert!(flat(&reader.read(start..start + MIB).await.unwrap()) == of_disk(&disk, start..start + MIB));
+        }
+        store.take().bytes
+    };
+    let first = read_all().await;
+    assert!(read_all().await > first / 4, "the disk is full, and the most is read again");
+    small.resize(64).unwrap();
+    let mut again = Vec::new();
+    for _ in 0..8 {
+        again.push(read_all().await);
+    }
+    assert_eq!(again.last(), Some(&0), "in the end all of it is in the cache: {again:?}");
 }
 
 #[tokio::test]

@@ -1,12 +1,10 @@
-//! A store that counts reads and can be made to go wrong, and a small file system.
+//! A store that counts reads and can be made to go wrong.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use repository::store::{ObjectAccess, ObjectInfo};
 use repository::{RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind};
 use std::ops::Range;
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 /// What was read since it was last asked.
@@ -94,29 +92,5 @@ impl ObjectAccess for Counted {
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.inner.delete(name).await
-    }
-}
-
-/// A file system in memory of 3 MiB; unmounted when it is dropped.
-pub(crate) struct Small(tempfile::TempDir);
-
-impl Small {
-    /// None when this process may not mount.
-    pub(crate) fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=3m", "orlop-test"]).arg(folder.path());
-        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(folder))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0.path()).status().unwrap();
-        assert!(unmounted.success() || std::thread::panicking());
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test's helpers may panic as the test may")]
 
 mod access_store;
+#[path = "../shared/literals.rs"]
+mod literals;
 mod support;
 
 mod access;

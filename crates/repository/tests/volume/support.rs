@@ -1,11 +1,12 @@
 //! An image, what is changed in it, and recovery points of it.
 
+use crate::literals;
+pub(crate) use crate::literals::noise;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use repository::volume::{self, BackupOptions, Changes, Map, Parent, VerifySummary, VolumeSummary};
 use repository::{
-    Claim, NoProgress, Passphrase, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, Store,
-    StoreConfig,
+    Claim, NoProgress, Passphrase, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Stats, Store, StoreConfig,
 };
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -15,12 +16,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const BLOCK: u64 = volume::BLOCK_LEN;
 pub(crate) const PART: u64 = volume::PART_LEN;
 pub(crate) const SEGMENT: u64 = volume::SEGMENT_LEN;
-
-pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 /// Bytes that compress to about a half, as those of databases do.
 pub(crate) fn page(len: usize, seed: u64) -> Vec<u8> {
@@ -115,40 +110,17 @@ impl World {
         let summary = volume::backup(&writer, &disk.path(), &options, Arc::new(NoProgress)).await.unwrap();
         let written = writer.finish().await.unwrap();
         self.repo.verify_packs(&written.packs).await.unwrap();
-        let time = "2026-11-22T10:00:00Z".parse().unwrap();
-        let root = Root {
-            name: "shop/data".into(),
-            kind: RootKind::Volume,
-            table: summary.root,
-            files: 0,
-            bytes: summary.bytes,
-            changed_while_read: 0,
-            started: time,
-            finished: time,
-            claim: Some(Claim {
-                namespace: "shop".into(),
-                name: "data".into(),
-                object: serde_json::json!({"kind": "PersistentVolumeClaim"}),
-            }),
+        let claim = Claim {
+            namespace: "shop".into(),
+            name: "data".into(),
+            object: serde_json::json!({"kind": "PersistentVolumeClaim"}),
         };
-        let point = RecoveryPoint {
-            version: RecoveryPoint::VERSION,
-            id,
-            created: time,
-            source: Source::Paths { host: "ship".into() },
-            tags: repository::Tags::default(),
-            complete: true,
-            objects: None,
-            ledger: None,
-            roots: vec![root],
-            sessions: vec![written.session],
-            packs: written.packs,
-            stats: Stats {
-                new_bytes: written.stats.new_bytes,
-                stored_bytes: written.stats.stored_bytes,
-                ..Stats::default()
-            },
-        };
+        let (time, amounts) = (literals::passed(), (0, summary.bytes));
+        let root = literals::root("shop/data", RootKind::Volume, summary.root, amounts, time);
+        let roots = vec![Root { claim: Some(claim), ..root }];
+        let stats =
+            Stats { new_bytes: written.stats.new_bytes, stored_bytes: written.stats.stored_bytes, ..Stats::default() };
+        let point = RecoveryPoint { stats, ..literals::point(id, time, roots, written.session, written.packs) };
         self.repo.publish(&point).await.unwrap();
         self.last = Some(Parent { table: summary.root, size: summary.bytes });
         summary

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::device::{Said, Served};
 use super::PlaceArgs;
-use super::open::{map, point, roots};
+use super::open::{is_full, map, point, roots};
 use crate::daemons::stop_at_signals;
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -112,12 +112,19 @@ fn open_cache(repository: &Repository, args: &ServeArgs) -> Result<BlobCache> {
         Some(folder) => {
             let size = args.cache_size.unwrap_or(DEFAULT_CACHE_BYTES);
             let opened = DiskCache::open(folder, size).map_err(|e| {
-                let in_use = matches!(e, CacheError::InUse(_));
+                let next = match &e {
+                    CacheError::InUse(_) => None,
+                    CacheError::Folder { source, .. } if is_full(source) => {
+                        Some("make room there, name a folder on another disk, or leave --cache out")
+                    }
+                    CacheError::Folder { .. } => {
+                        Some("name a folder that this user may write to, or leave --cache out")
+                    }
+                };
                 let error = Error::new("open the cache").because(e);
-                if in_use {
-                    error
-                } else {
-                    error.next("name a folder that this user may write to, or leave --cache out")
+                match next {
+                    Some(next) => error.next(next),
+                    None => error,
                 }
             });
             Some(Arc::new(opened?))

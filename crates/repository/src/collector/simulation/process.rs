@@ -174,6 +174,7 @@ pub(super) fn changes(request: &Request) -> bool {
             | Operation::Read(_)
             | Operation::Glance(_)
             | Operation::Follow(_)
+            | Operation::Announce(_)
             | Operation::Now
             | Operation::NewWriter
     )

@@ -61,6 +61,7 @@ impl World {
             Operation::Follow(id) => self.follow(&id),
             Operation::Delete(name) => self.delete(&name),
             Operation::DeletePack(pack) => self.delete(&ObjectName::Pack(pack.id)),
+            Operation::Announce(_) => Answer::Told,
             Operation::Now => Answer::Time(Some(self.time)),
             Operation::NewWriter => {
                 self.writers += 1;

@@ -7,7 +7,7 @@
 //! ```
 //! Nothing in it is in clear, and nothing in it is trusted: what is read is opened and verified as if it came from the store, and dropped if
 //! it is not what it was. So no file is synced. What was used longest ago goes first; after a restart, what was written longest ago. When
-//! the disk takes no more, the cache stays as it is, and the work goes on.
+//! the disk takes no more, the cache stays as it is, and the work goes on; now and then it is tried again whether there is room.
 
 use super::lru::Lru;
 use crate::codec::{from_hex, to_hex};
@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -24,6 +24,10 @@ use std::time::SystemTime;
 const FILE_UNIT: u64 = 4 << 10;
 
 const UNFINISHED: &str = "unfinished-";
+
+/// Of so many blobs that a full disk is spared one is tried: seldom enough to cost nothing, often enough that a volume that is read finds
+/// soon that there is room again.
+const TRIED_OF: u64 = 64;
 
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +55,8 @@ type Place = (PackId, u32);
 pub struct DiskCache {
     folder: PathBuf,
     index: Mutex<Lru<Place, ()>>,
-    /// The disk takes no more.
-    is_full: AtomicBool,
+    /// Blobs that were not kept since the disk takes no more; none while it does.
+    passed_over: AtomicU64,
     unfinished: AtomicU64,
     /// Its lock ends with it.
     _lock: File,
@@ -73,7 +77,7 @@ impl DiskCache {
         let cache = Self {
             folder: folder.to_owned(),
             index: Mutex::new(Lru::new(most)),
-            is_full: AtomicBool::new(false),
+            passed_over: AtomicU64::new(0),
             unfinished: AtomicU64::new(0),
             _lock: lock,
         };
@@ -146,18 +150,30 @@ impl DiskCache {
     /// Keeps the sealed bytes of a blob, if there is room on the disk.
     pub(super) fn put(&self, blob: &BlobRef, sealed: &[u8]) {
         let place = (blob.pack, blob.offset);
-        if self.is_full.load(Ordering::Relaxed) || self.index().contains(&place) {
+        if self.index().contains(&place) || self.is_spared() {
             return;
         }
+        let folder = self.folder.display();
         match self.write(&place, sealed) {
-            Ok(()) => self.remember(place, sealed.len() as u64),
+            Ok(()) => {
+                self.remember(place, sealed.len() as u64);
+                if self.passed_over.swap(0, Ordering::Relaxed) > 0 {
+                    tracing::info!(%folder, "the cache takes more again");
+                }
+            }
             Err(error) => {
-                if !self.is_full.swap(true, Ordering::Relaxed) {
-                    let folder = self.folder.display();
-                    tracing::warn!(%folder, %error, "the cache takes no more; the work goes on with what is in it");
+                if self.passed_over.fetch_max(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!(%folder, %error, "the cache takes no more for now; the work goes on with what is in it");
                 }
             }
         }
+    }
+
+    /// Whether the disk is full, and it is not time to see whether it still is.
+    fn is_spared(&self) -> bool {
+        let count = |passed: u64| (passed > 0).then(|| passed.wrapping_add(1).max(1));
+        let passed = self.passed_over.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        passed.is_ok_and(|passed| passed % TRIED_OF != 0)
     }
 
     fn write(&self, place: &Place, sealed: &[u8]) -> io::Result<()> {
