@@ -157,6 +157,9 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// Not even a snapshot has room.
+    #[error("the pool is full; delete or discard something, or make it larger")]
+    Full,
     /// A pool cannot shrink, and has an end.
     #[error("the pool cannot have {blocks} blocks: {reason}")]
     BadPoolSize {

@@ -1,10 +1,14 @@
 //! draft
 #![allow(dead_code)]
+mod catalog;
 mod checksum;
 mod disk;
+mod engine;
 mod error;
 mod format;
+mod map;
 mod memory;
+mod offline;
 mod space;
 mod units;
 pub use disk::{Disk, FileDisk};

@@ -49,9 +49,9 @@ pub(crate) fn bits(region: u64, slot: u8) -> Place {
 /// The first block of the log.
 pub(crate) const LOG_START: u64 = HEAD;
 
-/// How long the log of a pool of this size is unless something else is asked for: a sixteenth, from 64 KiB to 64 MiB.
+/// How long the log of a pool of this size is unless something else is asked for: a sixteenth, from 256 KiB to 64 MiB.
 pub(crate) fn usual_log(blocks: u64) -> u64 {
-    (blocks / 16).clamp(16, MOST_LOG)
+    (blocks / 16).clamp(64, MOST_LOG)
 }
 
 /// How many changed nodes a pool of this size may hold in memory before it must make a checkpoint: up to 32 MiB.

@@ -6,8 +6,6 @@
 
 mod images;
 
-pub(crate) use images::Image;
-
 use crate::format::layout::{HEAD, LOG_START, REGION, regions};
 use crate::format::superblock::{Slot, Superblock};
 use crate::units::{Place, Run};
@@ -82,6 +80,11 @@ impl Space {
     /// Whether a checkpoint would let blocks be given out again.
     pub(crate) fn has_freed(&self) -> bool {
         !self.freed.is_empty()
+    }
+
+    /// In how many pieces what was freed lies.
+    pub(crate) fn freed_pieces(&self) -> usize {
+        self.freed.len()
     }
 
     /// Blocks of the pool that are not set aside.
