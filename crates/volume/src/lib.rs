@@ -9,6 +9,8 @@ mod format;
 mod map;
 mod memory;
 mod offline;
+#[cfg(test)]
+mod simulation;
 mod space;
 mod units;
 pub use disk::{Disk, FileDisk};

@@ -5,7 +5,7 @@
 
 use super::checkpoint::Admin;
 use super::request::{Answer, Request};
-use super::{Engine, World};
+use super::{Engine, Rule, World};
 use crate::error::Error;
 use crate::format::catalog::{Kind, MOST_NAME, Record};
 use crate::format::layout::MOST_BLOCKS;
@@ -101,7 +101,7 @@ impl<W: World> Engine<W> {
             let id = SnapshotId(self.next_id());
             let next = self.next_epoch();
             let current = self.catalog.live_volume(volume).map_or(next, |tree| tree.record.epoch);
-            let next = if W::BUMP_EPOCH { next } else { current };
+            let next = if W::keeps(Rule::BumpEpoch) { next } else { current };
             self.catalog.snapshot(volume.into(), id, name, next);
             ids.push(id);
         }
@@ -166,4 +166,33 @@ fn check_size(blocks: u64) -> Result<(), Error> {
         return Err(Error::BadSize { blocks, reason: "1 PiB is the most that a map can hold" });
     }
     Ok(())
+}
+
+/// What is there, by name and number.
+impl<W: World> Engine<W> {
+    /// A volume's id and size.
+    pub(crate) fn find_volume(&self, name: &str) -> Option<(TreeId, u64)> {
+        let id = self.catalog.find(None, name)?;
+        self.catalog.live(id).map(|tree| (id, tree.record.blocks))
+    }
+
+    /// How many volumes and snapshots there are that are not being deleted.
+    pub(crate) fn live_states(&self) -> usize {
+        self.catalog.trees.keys().filter(|id| self.catalog.live(**id).is_some()).count()
+    }
+
+    pub(crate) fn epoch_of(&self, id: TreeId) -> Option<Epoch> {
+        self.catalog.live(id).map(|tree| tree.record.epoch)
+    }
+
+    /// All volumes and snapshots that are not being deleted.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &Record> {
+        self.catalog.trees.keys().filter_map(|id| self.catalog.live(*id)).map(|tree| &tree.record)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn find_snapshot(&self, name: &str) -> Option<(TreeId, Epoch, u64)> {
+        let found = self.states().find(|record| record.kind == Kind::Snapshot && record.name == name);
+        found.map(|record| (record.id, record.epoch, record.blocks))
+    }
 }

@@ -10,7 +10,7 @@
 
 use super::io::Io;
 use super::request::Answer;
-use super::{Engine, Purpose, Retired, World};
+use super::{Engine, Purpose, Retired, Rule, World};
 use crate::format::catalog::{Record, SLOT};
 use crate::format::layout::superblocks;
 use crate::format::node::{self, Entry};
@@ -85,6 +85,12 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// A checkpoint that nobody waits for.
+    pub(super) fn make_checkpoint(&mut self) -> super::Output<W> {
+        self.checkpoint_wanted = true;
+        self.settle()
+    }
+
     /// The first step, with no request to the disk.
     pub(super) fn freeze(&mut self) {
         self.checkpoint_wanted = false;
@@ -124,10 +130,13 @@ impl<W: World> Engine<W> {
         for page in pages {
             self.ask(Purpose::CheckpointPages, Io::Pages { pages: vec![page] });
         }
-        if !W::KEEP_LOG {
+        if writes == 0 && W::keeps(Rule::FlushPages) {
+            self.ask(Purpose::CheckpointFlush, Io::Flush);
+        }
+        if !W::keeps(Rule::KeepLog) {
             self.log.trim(self.log.position());
         }
-        if !W::FLUSH_PAGES {
+        if !W::keeps(Rule::FlushPages) {
             self.write_superblock();
         }
         self.resume();
@@ -178,7 +187,7 @@ impl<W: World> Engine<W> {
     }
 
     fn freeze_space(&mut self, pages: &mut Vec<(u64, Buffer)>, clean: bool) -> Superblock {
-        let (images, groups) = self.space.freeze(!W::ALTERNATE_PAGES);
+        let (images, groups) = self.space.freeze(!W::keeps(Rule::AlternatePages));
         pages.extend(images.into_iter().map(|image| (image.place.bytes(), Buffer::copy_of(&image.bytes[..]))));
         let catalog = self.catalog.trees.get(&TreeId::CATALOG).map(|tree| &tree.record);
         let (catalog, level) = catalog.map_or((self.superblock.catalog, 0), |record| (record.root, record.level));
@@ -222,7 +231,7 @@ impl<W: World> Engine<W> {
         }
         let Some(checkpoint) = &mut self.checkpoint else { return };
         checkpoint.writes -= 1;
-        if checkpoint.writes == 0 && W::FLUSH_PAGES {
+        if checkpoint.writes == 0 && W::keeps(Rule::FlushPages) {
             self.ask(Purpose::CheckpointFlush, Io::Flush);
         }
     }
@@ -237,7 +246,7 @@ impl<W: World> Engine<W> {
     /// Both copies go out in one write; the two of the last checkpoint stay as they are.
     fn write_superblock(&mut self) {
         let Some(checkpoint) = &self.checkpoint else { return };
-        let number = if W::ALTERNATE_SUPERBLOCKS { checkpoint.superblock.checkpoint } else { 0 };
+        let number = if W::keeps(Rule::AlternateSuperblocks) { checkpoint.superblock.checkpoint } else { 0 };
         let mut bytes = Buffer::zeroed(2 * BLOCK);
         let superblock = checkpoint.superblock.encode();
         bytes.chunks_exact_mut(BLOCK).for_each(|copy| copy.copy_from_slice(&superblock));
@@ -248,7 +257,7 @@ impl<W: World> Engine<W> {
     pub(super) fn superblock_written(&mut self, result: Result<(), (u64, String)>) {
         match result {
             Err((_, reason)) => self.fail(format!("a superblock cannot be written: {reason}")),
-            Ok(()) if W::FLUSH_SUPERBLOCK => self.ask(Purpose::CheckpointLast, Io::Flush),
+            Ok(()) if W::keeps(Rule::FlushSuperblock) => self.ask(Purpose::CheckpointLast, Io::Flush),
             Ok(()) => self.superblock_flushed(Ok(())),
         }
     }

@@ -3,7 +3,7 @@
 use super::io::Io;
 use super::log::Stage;
 use super::request::Answer;
-use super::{Engine, Purpose, World};
+use super::{Engine, Purpose, Rule, World};
 use crate::format::layout::LOG_START;
 use crate::units::BLOCK_BYTES;
 
@@ -56,7 +56,7 @@ impl<W: World> Engine<W> {
             return self.fail(format!("the log cannot be written at block {place} of the pool: {reason}"));
         }
         self.log.set_written();
-        if !W::FLUSH_LOG && self.log.begin_flush() {
+        if !W::keeps(Rule::FlushLog) && self.log.begin_flush() {
             self.log.set_flushed();
             self.answer_flushes();
         }

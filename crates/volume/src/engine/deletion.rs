@@ -8,7 +8,7 @@
 //! volume's to free ([`crate::catalog::Floor`]), and what it replaces ahead of it is found by the deletion.
 
 use super::task::{Flow, Task};
-use super::{Engine, Notice, World};
+use super::{Engine, Notice, Rule, World};
 use crate::error::Error;
 use crate::format::node;
 use crate::map::{Leaf, Missing, NodeAt};
@@ -41,7 +41,7 @@ impl<W: World> Engine<W> {
     }
 
     fn next_deletion(&self) -> Option<TreeId> {
-        self.catalog.next_deletion(W::KEEP_CLONED)
+        self.catalog.next_deletion(W::keeps(Rule::KeepCloned))
     }
 
     /// One piece of work, if there is any.
@@ -89,8 +89,8 @@ impl<W: World> Engine<W> {
     fn delete_piece(&mut self, of: TreeId) -> Result<bool, Missing> {
         let Some(tree) = self.catalog.trees.get(&of) else { return Ok(true) };
         let before = self.catalog.before(&tree.record).map_or(Epoch(0), |tree| tree.record.epoch);
-        let before = if W::KEEP_OLDER { before } else { Epoch(0) };
-        let after = self.catalog.after(&tree.record).filter(|_| W::KEEP_SHARED);
+        let before = if W::keeps(Rule::KeepOlder) { before } else { Epoch(0) };
+        let after = self.catalog.after(&tree.record).filter(|_| W::keeps(Rule::KeepShared));
         let after = after.and_then(|id| self.catalog.trees.get(&id));
         let size = tree.record.blocks;
         let block = tree.record.deleting.unwrap_or(0);

@@ -3,6 +3,7 @@
 use super::{Answer, Done, Engine, Io, IoId, Loaded, Notice, Output, World};
 use crate::disk::Disk;
 use crate::error::{Error, OpenError};
+use crate::format::superblock::NoSuperblock;
 use crate::units::Run;
 use std::collections::VecDeque;
 
@@ -17,6 +18,15 @@ pub(crate) struct Driven<W: World> {
 
 /// Does all that an engine wants until it wants nothing.
 pub(crate) fn drive<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Output<W>) -> Driven<W> {
+    drive_until(engine, disk, first, true)
+}
+
+/// The same without deleting what may be deleted meanwhile.
+pub(crate) fn drive_ios<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Output<W>) -> Driven<W> {
+    drive_until(engine, disk, first, false)
+}
+
+fn drive_until<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Output<W>, works: bool) -> Driven<W> {
     let mut driven = Driven { answers: Vec::new(), notices: Vec::new() };
     let mut ios: VecDeque<(IoId, Io<W::Memory>)> = VecDeque::new();
     let mut out = first;
@@ -29,7 +39,7 @@ pub(crate) fn drive<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Ou
                 let done: Done<W::Memory> = io.perform(disk);
                 engine.finished(id, done)
             }
-            None if out.more => engine.work(),
+            None if out.more && works => engine.work(),
             None => return driven,
         };
     }
@@ -47,7 +57,7 @@ pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>,
         let first = engine.replay(replayed);
         drive(&mut engine, disk, first);
         match engine.opened() {
-            Some(Ok(())) => return Ok(engine),
+            Some(Ok(())) => return restore_superblocks(engine, disk),
             Some(Err(error)) => match engine.refused_place().filter(|_| avoided.len() < MOST_TRIES) {
                 Some(place) => {
                     avoided.push(Run {
@@ -60,4 +70,13 @@ pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>,
             None => return Err(OpenError::Unfit("the pool cannot be brought up to its log".into())),
         }
     }
+}
+
+/// A superblock that was torn by a crash, or has rotted, is made anew by one more checkpoint, so that there are always two that can be lost.
+fn restore_superblocks<W: World>(mut engine: Engine<W>, disk: &dyn Disk) -> Result<Engine<W>, OpenError> {
+    if super::read_superblocks(disk)?.contains(&Err(NoSuperblock::Damaged)) {
+        let out = engine.make_checkpoint();
+        drive_ios(&mut engine, disk, out);
+    }
+    Ok(engine)
 }

@@ -30,13 +30,13 @@ mod world;
 mod write;
 
 use checkpoint::Admin;
-pub(crate) use drive::{drive, open};
+pub(crate) use drive::{drive, drive_ios, open};
 pub(crate) use io::{Done, Io, IoId};
 pub use open::Shape;
 pub(crate) use open::{Loaded, create, load, read_superblocks};
 pub(crate) use request::{Answer, Request};
 pub use request::{Extent, Notice, Page, Scrubbed};
-pub(crate) use world::{Shipped, World};
+pub(crate) use world::{Rule, Shipped, World};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -263,7 +263,7 @@ impl<W: World> Engine<W> {
     fn release_retired(&mut self) {
         let oldest = self.readers.first_key_value().map_or(u64::MAX, |(age, _)| *age);
         while let Some(retired) = self.retired.front()
-            && (retired.age < oldest || !W::HOLD_READ)
+            && (retired.age < oldest || !W::keeps(Rule::HoldRead))
         {
             retired.runs.iter().for_each(|run| self.space.release(*run));
             self.retired.pop_front();
@@ -279,7 +279,7 @@ impl<W: World> Engine<W> {
         }
         self.awaited.insert(place, vec![task]);
         let age = self.enter();
-        let io = Io::Node { run: Run::one(place), sum: missing.node.sum, check: W::CHECK_SUMS };
+        let io = Io::Node { run: Run::one(place), sum: missing.node.sum, check: W::keeps(Rule::CheckSums) };
         self.ask(Purpose::Node(place, age), io);
     }
 

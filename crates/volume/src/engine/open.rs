@@ -2,7 +2,7 @@
 
 use super::io::verify;
 use super::replay::Replayed;
-use super::world::World;
+use super::world::{Rule, World};
 use crate::catalog::Catalog;
 use crate::checksum;
 use crate::disk::Disk;
@@ -236,7 +236,7 @@ fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<Replay
     let mut at = usize::try_from(superblock.replay_offset).unwrap_or(0);
     let mut records: Vec<Found> = Vec::new();
     let is_next = |found: &Found, sequence| {
-        let is_current = found.header.generation == superblock.generation || !W::NEW_GENERATION;
+        let is_current = found.header.generation == superblock.generation || !W::keeps(Rule::NewGeneration);
         found.header.pool == pool && is_current && found.header.sequence == sequence
     };
     loop {
@@ -256,7 +256,7 @@ fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<Replay
     let durable = records.last().map_or(sequence, |last| last.header.durable);
     let mut changes = std::collections::VecDeque::new();
     for found in records {
-        let is_durable = found.header.sequence < durable || !W::CHECK_REPLAYED;
+        let is_durable = found.header.sequence < durable || !W::keeps(Rule::CheckReplayed);
         for change in found.changes {
             if is_durable { changes.push_back(change) } else { changes.extend(whole(disk, superblock.blocks, change)) }
         }

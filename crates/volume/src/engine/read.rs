@@ -3,7 +3,7 @@
 use super::io::{Fault, Io, Part};
 use super::request::{Answer, Request, Scrubbed};
 use super::task::{Flow, Task, whole_blocks};
-use super::{Engine, Notice, Purpose, World};
+use super::{Engine, Notice, Purpose, Rule, World};
 use crate::error::Error;
 use crate::format::node::LEAF_ENTRIES;
 use crate::map::{Missing, Tree};
@@ -64,7 +64,7 @@ impl<W: World> Engine<W> {
             return Flow::Done;
         }
         let age = self.enter();
-        let io = Io::Read { parts: parts.clone(), sums, into, check: W::CHECK_SUMS };
+        let io = Io::Read { parts: parts.clone(), sums, into, check: W::keeps(Rule::CheckSums) };
         self.ask(Purpose::Read(id, age), io);
         Flow::Keep(Task::Reading { tag, of, start, parts })
     }

@@ -1,7 +1,7 @@
 //! Bringing the last checkpoint up to what was flushed after it.
 
 use super::task::{Flow, Task};
-use super::{Engine, Output, World};
+use super::{Engine, Output, Rule, World};
 use crate::error::Error;
 use crate::format::record::Change;
 use crate::map::NodeAt;
@@ -51,7 +51,7 @@ impl<W: World> Engine<W> {
                 return Flow::Wait(Task::Replay(replay), missing);
             }
         }
-        let generation = self.superblock.generation + u64::from(W::NEW_GENERATION);
+        let generation = self.superblock.generation + u64::from(W::keeps(Rule::NewGeneration));
         self.log.start(replay.0.offset, replay.0.sequence, generation);
         self.is_started = true;
         self.checkpoint_wanted = true;

@@ -10,7 +10,7 @@
 use super::io::{Io, Part};
 use super::request::Answer;
 use super::task::{Flow, Task, whole_blocks};
-use super::{Engine, Notice, Purpose, World};
+use super::{Engine, Notice, Purpose, Rule, World};
 use crate::catalog::Floor;
 use crate::error::Error;
 use crate::format::node::{self, Entry, LEAF_ENTRIES};
@@ -146,7 +146,7 @@ impl<W: World> Engine<W> {
         let from = Arc::clone(&writing.from);
         self.tasks.put_back(id, Task::Write(writing));
         self.ask(Purpose::Write(id), Io::Write { parts, from });
-        if !W::DATA_FIRST
+        if !W::keeps(Rule::DataFirst)
             && let Some((io, _)) = self.out.ios.last()
         {
             // A broken variant: the data is taken as written when it is only asked for.
@@ -294,7 +294,7 @@ impl<W: World> Engine<W> {
             let count = NodeAt::leaf_of(at).blocks().end().min(end) - at;
             match self.cut(volume, Blocks { start: at, count }) {
                 Err(missing) => return Flow::Wait(task(tag, at), missing),
-                Ok(true) if W::LOG_DISCARDS => {
+                Ok(true) if W::keeps(Rule::LogDiscards) => {
                     let count = u32::try_from(count).unwrap_or(0);
                     self.log.push(&Change::Discard { volume, start: at, count });
                 }
@@ -310,7 +310,7 @@ impl<W: World> Engine<W> {
 /// Frees a block that no map has any more.
 pub(super) fn free<W: World>(space: &mut crate::space::Space, place: Place) {
     space.free_later(place);
-    if !W::HOLD_FREED {
+    if !W::keeps(Rule::HoldFreed) {
         space.take_freed().into_iter().for_each(|run| space.release(run));
     }
 }
