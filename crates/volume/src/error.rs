@@ -157,6 +157,14 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// Two states that do not follow each other cannot be compared.
+    #[error("{state} does not come from {snapshot}; only what a state has in common with one before it can be told")]
+    Unrelated {
+        /// What was to be compared.
+        state: String,
+        /// What with.
+        snapshot: SnapshotId,
+    },
     /// Not even a snapshot has room.
     #[error("the pool is full; delete or discard something, or make it larger")]
     Full,

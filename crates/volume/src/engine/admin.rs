@@ -181,8 +181,24 @@ impl<W: World> Engine<W> {
         self.catalog.trees.keys().filter(|id| self.catalog.live(**id).is_some()).count()
     }
 
-    pub(crate) fn epoch_of(&self, id: TreeId) -> Option<Epoch> {
-        self.catalog.live(id).map(|tree| tree.record.epoch)
+    /// The epoch of a snapshot that a state comes from.
+    pub(crate) fn epoch_in(&self, of: TreeId, snapshot: SnapshotId) -> Result<Epoch, Error> {
+        let wanted = self.catalog.live_snapshot(snapshot).ok_or(Error::NoSnapshot(snapshot))?;
+        let mut state = self.catalog.live(of).ok_or_else(|| self.absent(of))?;
+        while state.record.id != wanted.record.id {
+            let before = self.catalog.before(&state.record);
+            state = before.ok_or_else(|| Error::Unrelated { state: self.describe(of), snapshot })?;
+        }
+        Ok(wanted.record.epoch)
+    }
+
+    pub(crate) fn usage(&self) -> crate::pool::Usage {
+        crate::pool::Usage {
+            blocks: self.space.capacity(),
+            free: self.space.free(),
+            cached_nodes: self.nodes.len() + self.nodes.changed,
+            checkpoint: self.durable_checkpoint,
+        }
     }
 
     /// All volumes and snapshots that are not being deleted.

@@ -130,14 +130,11 @@ impl<W: World> Engine<W> {
         for page in pages {
             self.ask(Purpose::CheckpointPages, Io::Pages { pages: vec![page] });
         }
-        if writes == 0 && W::keeps(Rule::FlushPages) {
-            self.ask(Purpose::CheckpointFlush, Io::Flush);
+        if writes == 0 {
+            self.flush_pages();
         }
         if !W::keeps(Rule::KeepLog) {
             self.log.trim(self.log.position());
-        }
-        if !W::keeps(Rule::FlushPages) {
-            self.write_superblock();
         }
         self.resume();
     }
@@ -231,9 +228,13 @@ impl<W: World> Engine<W> {
         }
         let Some(checkpoint) = &mut self.checkpoint else { return };
         checkpoint.writes -= 1;
-        if checkpoint.writes == 0 && W::keeps(Rule::FlushPages) {
-            self.ask(Purpose::CheckpointFlush, Io::Flush);
+        if checkpoint.writes == 0 {
+            self.flush_pages();
         }
+    }
+
+    fn flush_pages(&mut self) {
+        if W::keeps(Rule::FlushPages) { self.ask(Purpose::CheckpointFlush, Io::Flush) } else { self.write_superblock() }
     }
 
     pub(super) fn pages_flushed(&mut self, result: Result<(), String>) {
@@ -266,12 +267,6 @@ impl<W: World> Engine<W> {
     pub(super) fn superblock_flushed(&mut self, result: Result<(), String>) {
         if let Err(reason) = result {
             return self.fail(format!("the device does not flush: {reason}"));
-        }
-        if self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.writes > 0) {
-            // Only where a rule is broken: the superblock has overtaken its pages.
-            if let Some(checkpoint) = &mut self.checkpoint {
-                checkpoint.writes = 0;
-            }
         }
         let Some(checkpoint) = self.checkpoint.take() else { return };
         self.durable_checkpoint = checkpoint.superblock.checkpoint;

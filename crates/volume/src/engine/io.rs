@@ -108,7 +108,12 @@ fn read(disk: &dyn Disk, parts: &[Part], sums: &[u32], into: &mut [u8], check: b
     for part in parts {
         let bytes = &mut into[part.at..part.at + part.run.count as usize * BLOCK];
         if let Err(error) = disk.read(part.run.start.bytes(), bytes) {
-            return Some((part.run.start.0, Fault::Disk(error.to_string())));
+            // One by one, to tell which it is; the others are not given either, since the request is one.
+            let mut places = (part.run.start.0..part.run.end()).zip(bytes.chunks_exact_mut(BLOCK));
+            let failed =
+                places.find_map(|(place, block)| disk.read(Place(place).bytes(), block).err().map(|e| (place, e)));
+            let (place, error) = failed.unwrap_or((part.run.start.0, error));
+            return Some((place, Fault::Disk(error.to_string())));
         }
         for (i, (block, sum)) in bytes.chunks_exact(BLOCK).zip(&mut sums).enumerate() {
             if check && checksum::of(block) != *sum {

@@ -33,10 +33,10 @@ use checkpoint::Admin;
 pub(crate) use drive::{drive, drive_ios, open};
 pub(crate) use io::{Done, Io, IoId};
 pub use open::Shape;
-pub(crate) use open::{Loaded, create, load, read_superblocks};
+pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
 pub(crate) use request::{Answer, Request};
 pub use request::{Extent, Notice, Page, Scrubbed};
-pub(crate) use world::{Rule, Shipped, World};
+pub(crate) use world::{Callback, Rule, Shipped, World};
 
 use crate::catalog::Catalog;
 use crate::error::Error;

@@ -140,8 +140,37 @@ pub(crate) fn load<W: World>(disk: &dyn Disk) -> Result<Loaded, OpenError> {
     space.load(&mut |place| read_page(disk, place))?;
     let mut nodes = Nodes::new(usize::MAX);
     let catalog = load_catalog(disk, &superblock, &mut nodes)?;
-    let replayed = load_log::<W>(disk, &superblock)?;
-    Ok(Loaded { superblock, space, catalog, nodes, replayed })
+    let (replayed, lost) = load_log::<W>(disk, &superblock)?;
+    match lost {
+        Some(lost) => Err(OpenError::damaged(lost)),
+        None => Ok(Loaded { superblock, space, catalog, nodes, replayed }),
+    }
+}
+
+/// A pool of which something that can be told otherwise may be damaged.
+pub(crate) struct Salvage {
+    pub(crate) loaded: Loaded,
+    /// Why what is used could not be read.
+    pub(crate) space: Option<String>,
+    /// What of the log is given up.
+    pub(crate) log: Option<String>,
+}
+
+/// Reads what there is, for a repair.
+pub(crate) fn salvage<W: World>(disk: &dyn Disk, give_up_log: bool) -> Result<Salvage, OpenError> {
+    let superblock = newest(disk)?;
+    let mut space = Space::of(&superblock);
+    let failed = space.load(&mut |place| read_page(disk, place)).err().map(|error| error.to_string());
+    if failed.is_some() {
+        space = Space::of(&superblock);
+    }
+    let mut nodes = Nodes::new(usize::MAX);
+    let catalog = load_catalog(disk, &superblock, &mut nodes)?;
+    let (replayed, lost) = load_log::<W>(disk, &superblock)?;
+    match lost {
+        Some(lost) if !give_up_log => Err(OpenError::damaged(lost)),
+        log => Ok(Salvage { loaded: Loaded { superblock, space, catalog, nodes, replayed }, space: failed, log }),
+    }
 }
 
 fn read_page(disk: &dyn Disk, place: Place) -> Result<Box<[u8; BLOCK]>, OpenError> {
@@ -224,7 +253,7 @@ fn check_record(catalog: &Catalog, superblock: &Superblock, record: &Record) -> 
 }
 
 /// Reads the log: what follows the checkpoint without a gap.
-fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<Replayed, OpenError> {
+fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<(Replayed, Option<String>), OpenError> {
     let mut ring = Buffer::zeroed(usize::try_from(superblock.log_bytes()).unwrap_or(0));
     for (i, piece) in ring.chunks_mut(1 << 20).enumerate() {
         let offset = layout::LOG_START * BLOCK_BYTES + ((i as u64) << 20);
@@ -252,7 +281,7 @@ fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<Replay
         sequence += 1;
         records.push(found);
     }
-    look_for_lost(&ring, unit, pool, superblock, sequence)?;
+    let lost = look_for_lost(&ring, unit, pool, superblock, sequence);
     let durable = records.last().map_or(sequence, |last| last.header.durable);
     let mut changes = std::collections::VecDeque::new();
     for found in records {
@@ -261,25 +290,22 @@ fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<Replay
             if is_durable { changes.push_back(change) } else { changes.extend(whole(disk, superblock.blocks, change)) }
         }
     }
-    Ok(Replayed { changes, offset: at as u64, sequence })
+    Ok((Replayed { changes, offset: at as u64, sequence }, lost))
 }
 
 /// Records that follow a gap, and tell that what is in the gap was durable once: then it is damage and no end.
-fn look_for_lost(ring: &[u8], unit: usize, pool: u64, superblock: &Superblock, end: u64) -> Result<(), OpenError> {
+fn look_for_lost(ring: &[u8], unit: usize, pool: u64, superblock: &Superblock, end: u64) -> Option<String> {
     for at in (0..ring.len()).step_by(unit) {
         let Some(found) = record::find(&ring[at..], unit).filter(|found| found.header.pool == pool) else { continue };
         let header = found.header;
         if header.checkpoint > superblock.checkpoint || header.generation > superblock.generation {
-            return Err(OpenError::damaged(format!(
-                "the superblock of checkpoint {} or a later one",
-                header.checkpoint
-            )));
+            return Some(format!("the superblock of checkpoint {} or a later one", header.checkpoint));
         }
         if header.generation == superblock.generation && header.sequence > end && header.durable > end {
-            return Err(OpenError::damaged(format!("record {end} of the log, which was flushed,")));
+            return Some(format!("record {end} of the log, which was flushed,"));
         }
     }
-    Ok(())
+    None
 }
 
 /// What of a write that was perhaps never flushed is there.

@@ -103,15 +103,19 @@ impl Walk<'_> {
         }
         let of = own.tree.record.id;
         if pointer.node.birth > youngest {
-            self.problem(Problem::Inconsistent { of, at, what: "a node is younger than the one above it" });
+            self.problem(Problem::Inconsistent {
+                of: of.0,
+                blocks: at.blocks(),
+                what: "a node is younger than the one above it",
+            });
         }
         self.claim(pointer.node.place, of, at);
         self.survey.nodes += 1;
         let Some(page) = self.read(own.tree, at, pointer.node) else { return };
         if Pointer::to(&page, at.level, pointer.node.place, pointer.node.birth) != pointer {
             self.problem(Problem::Inconsistent {
-                of,
-                at,
+                of: of.0,
+                blocks: at.blocks(),
                 what: "the pointer to a node tells of other entries than it has",
             });
         }
@@ -130,7 +134,11 @@ impl Walk<'_> {
             let block = at.blocks().start + index as u64;
             let entry = node::entry(page, index);
             if entry.birth > youngest {
-                self.problem(Problem::Inconsistent { of, at, what: "a block is younger than its leaf" });
+                self.problem(Problem::Inconsistent {
+                    of: of.0,
+                    blocks: at.blocks(),
+                    what: "a block is younger than its leaf",
+                });
             }
             if !entry.place.is_somewhere() || block < own.passed {
                 continue;
@@ -140,14 +148,14 @@ impl Walk<'_> {
                 let found =
                     other.and_then(|other| self.lookup(|nodes| other.leaf(nodes, block).map(|l| l.entry(block))));
                 if found.is_none_or(|found| found.place != entry.place) && !self.survey.has_lost_nodes {
-                    self.problem(Problem::NotShared { of, block, place: entry.place });
+                    self.problem(Problem::NotShared { of: of.0, block, place: entry.place.0 });
                 }
                 continue;
             }
             self.claim(entry.place, of, at);
             self.survey.data += 1;
             if self.deep && !self.is_whole(entry) {
-                self.problem(Problem::Corrupt { of, block, place: entry.place });
+                self.problem(Problem::Corrupt { of: of.0, block, place: entry.place.0 });
             }
         }
     }
@@ -158,7 +166,7 @@ impl Walk<'_> {
         let found = found.and_then(|other| self.lookup(|nodes| other.at(nodes, at)));
         if found.is_none_or(|found| found.pointer.node.place != pointer.node.place) && !self.survey.has_lost_nodes {
             let block = at.blocks().start;
-            self.problem(Problem::NotShared { of: own.tree.record.id, block, place: pointer.node.place });
+            self.problem(Problem::NotShared { of: own.tree.record.id.0, block, place: pointer.node.place.0 });
         }
     }
 
@@ -168,9 +176,13 @@ impl Walk<'_> {
 
     fn claim(&mut self, place: Place, of: TreeId, at: NodeAt) {
         if place.0 >= self.blocks {
-            self.problem(Problem::Inconsistent { of, at, what: "a place is beyond the end of the pool" });
+            self.problem(Problem::Inconsistent {
+                of: of.0,
+                blocks: at.blocks(),
+                what: "a place is beyond the end of the pool",
+            });
         } else if !self.survey.reach(place) {
-            self.problem(Problem::Doubled { of, place });
+            self.problem(Problem::Doubled { of: of.0, place: place.0 });
         }
     }
 
@@ -189,7 +201,7 @@ impl Walk<'_> {
         let is_read = node.place.0 < self.blocks && self.disk.read(node.place.bytes(), &mut bytes).is_ok();
         if !is_read || checksum::of(&bytes) != node.sum {
             self.survey.has_lost_nodes = true;
-            self.problem(Problem::NodeLost { of: tree.record.id, at, place: node.place });
+            self.problem(Problem::NodeLost { of: tree.record.id.0, blocks: at.blocks(), place: node.place.0 });
             return None;
         }
         let page: Page = <[u8; BLOCK]>::try_from(&bytes[..]).map(Arc::new).ok()?;

@@ -57,7 +57,7 @@ impl TestDisk {
     }
 
     /// The power goes and comes back.
-    pub(super) fn crash(&self, random: &mut Random) {
+    pub(crate) fn crash(&self, random: &mut Random) {
         let mut state = self.state();
         let mode = random.below(5);
         for (at, bytes) in std::mem::take(&mut state.unflushed) {

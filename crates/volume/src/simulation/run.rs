@@ -6,6 +6,7 @@ use super::model::Model;
 use super::random::Random;
 use crate::engine::{self, Engine, Io, IoId, Notice, Output, Shape, World};
 use crate::memory::Buffer;
+use crate::units::BLOCK_BYTES;
 use std::collections::BTreeMap;
 
 /// Nodes that are cached: few, so that they must be read again and again.
@@ -46,6 +47,40 @@ pub(super) struct Habits {
     pub(super) longest: u64,
     pub(super) administer: u64,
     pub(super) discard: u64,
+    /// Of a hundred times that a read could end, how often it does not.
+    pub(super) slow_reads: u64,
+    /// The same for what a checkpoint writes.
+    pub(super) slow_checkpoints: u64,
+}
+
+impl Habits {
+    fn draw(random: &mut Random) -> Self {
+        // Some flush all the time, and some hardly ever.
+        let flushes = random.chance(60);
+        // Some only write, and fill the log while a checkpoint takes long.
+        if random.chance(15) {
+            return Self {
+                finish: 75,
+                durable: 80,
+                flush: 5,
+                longest: 2,
+                administer: 0,
+                discard: 5,
+                slow_reads: 0,
+                slow_checkpoints: 99,
+            };
+        }
+        Self {
+            finish: 35 + random.below(45),
+            durable: if flushes { random.below(60) } else { random.below(3) },
+            flush: if flushes { 2 + random.below(25) } else { random.below(2) },
+            longest: 1 + random.below(60),
+            administer: 2 + random.below(14),
+            discard: random.below(25),
+            slow_reads: if random.chance(50) { 95 } else { 0 },
+            slow_checkpoints: if random.chance(30) { 98 } else { 0 },
+        }
+    }
 }
 
 pub(super) struct Run<W: World<Tag = u64, Memory = Buffer>> {
@@ -75,14 +110,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
         };
         engine::create(&disk, shape).map_err(|e| e.to_string())?;
         let engine = engine::open::<W>(&disk, CACHE).map_err(|e| e.to_string())?;
-        let habits = Habits {
-            finish: 35 + random.below(45),
-            durable: random.below(60),
-            flush: 2 + random.below(25),
-            longest: 1 + random.below(60),
-            administer: 2 + random.below(14),
-            discard: random.below(25),
-        };
+        let habits = Habits::draw(&mut random);
         Ok(Self {
             random,
             disk,
@@ -103,7 +131,14 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
         let mut run = Self::new(seed)?;
         let rounds = 2 + run.random.below(4);
         for _ in 0..rounds {
-            let steps = 20 + run.random.below(900);
+            run.habits = Habits::draw(&mut run.random);
+            let steps = if run.habits.administer == 0 {
+                500 + run.random.below(1500)
+            } else if run.random.chance(30) {
+                run.random.below(60)
+            } else {
+                20 + run.random.below(900)
+            };
             for _ in 0..steps {
                 run.step()?;
             }
@@ -135,7 +170,16 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
         let finish = self.random.chance(self.habits.finish);
         if finish && !self.ios.is_empty() {
             let at = usize::try_from(self.random.below(self.ios.len() as u64)).unwrap();
-            return self.finish(at);
+            let slow = match &self.ios[at].1 {
+                Io::Read { .. } => self.habits.slow_reads,
+                Io::Pages { pages } if pages.iter().all(|(at, _)| *at >= 72 * BLOCK_BYTES) => {
+                    self.habits.slow_checkpoints
+                }
+                _ => 0,
+            };
+            if !self.random.chance(slow) {
+                return self.finish(at);
+            }
         }
         if self.more && self.random.chance(30) {
             let out = self.engine.work();

@@ -114,10 +114,22 @@ impl Space {
         Ok(())
     }
 
-    /// Replaces what is used by what was found to be, for a repair.
+    /// What is used, to be asked while it is changed.
+    pub(crate) fn used_places(&self) -> impl Fn(Place) -> bool + use<> {
+        let used: Vec<_> = self.regions.iter().map(|region| region.used.clone()).collect();
+        move |place| {
+            let region = used.get(index(place.0 / REGION)).and_then(|used| used.as_ref());
+            region.is_some_and(|used| get(used, place.0 % REGION))
+        }
+    }
+
+    /// Replaces what is used by what was found to be, for a repair; tells how many blocks that changes. Every page is written anew.
     pub(crate) fn set_used(&mut self, found: &dyn Fn(Place) -> bool) -> u64 {
         let mut changed = 0;
-        for place in (0..self.blocks).map(Place).filter(|place| self.is_place(*place)).collect::<Vec<_>>() {
+        for place in (0..self.blocks).map(Place) {
+            if !self.is_place(place) {
+                continue;
+            }
             match (self.is_used(place), found(place)) {
                 (false, true) => self.put_in_use(crate::units::Run::one(place)),
                 (true, false) => self.free_later(place),
@@ -125,6 +137,7 @@ impl Space {
             }
             changed += 1;
         }
+        self.regions.iter_mut().filter(|region| region.used.is_some()).for_each(|region| region.dirty = true);
         changed
     }
 }
