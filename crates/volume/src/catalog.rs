@@ -44,6 +44,8 @@ pub(crate) struct Catalog {
     /// How many lines were cloned from a snapshot.
     clones: HashMap<SnapshotId, usize>,
     names: HashMap<(Option<VolumeId>, String), TreeId>,
+    /// What is being deleted, or waits for it.
+    deleting: BTreeSet<TreeId>,
     free_slots: BTreeSet<u64>,
     /// What each slot that is in use holds.
     slots: BTreeMap<u64, TreeId>,
@@ -70,6 +72,8 @@ impl Catalog {
         }
         if record.deleting.is_none() {
             self.names.insert(Self::name_key(&record), id);
+        } else {
+            self.deleting.insert(id);
         }
         self.slots.insert(slot, id);
         self.changed_pages.insert(slot / SLOTS as u64);
@@ -119,6 +123,7 @@ impl Catalog {
         self.names.contains_key(&(line, name.to_owned()))
     }
 
+    #[cfg(test)]
     pub(crate) fn find(&self, line: Option<VolumeId>, name: &str) -> Option<TreeId> {
         self.names.get(&(line, name.to_owned())).copied()
     }
@@ -173,22 +178,23 @@ impl Catalog {
             line.states.insert(epoch, id);
         }
         self.names.remove(&key);
+        self.deleting.insert(id);
         self.touch(id);
     }
 
     /// The next to be taken apart: none that was cloned, since the clones need it.
     pub(crate) fn next_deletion(&self, keep_cloned: bool) -> Option<TreeId> {
-        let mut all = self.trees.values().filter(|tree| tree.record.deleting.is_some());
         // One at a time: the one that was begun is ended first, whatever else waits.
-        let begun = all.clone().find(|tree| tree.record.deleting.is_some_and(|passed| passed > 0));
-        let is_free = |tree: &&Tree| !keep_cloned || !self.clones.contains_key(&SnapshotId(tree.record.id.0));
-        let free = || all.find(is_free);
-        begun.or_else(free).map(|tree| tree.record.id)
+        let passed = |id: &&TreeId| self.trees.get(id).and_then(|tree| tree.record.deleting);
+        let begun = self.deleting.iter().find(|id| passed(id).is_some_and(|passed| passed > 0));
+        let is_free = |id: &&TreeId| !keep_cloned || !self.clones.contains_key(&SnapshotId(id.0));
+        begun.or_else(|| self.deleting.iter().find(is_free)).copied()
     }
 
     /// Forgets what was taken apart.
     pub(crate) fn remove(&mut self, id: TreeId) {
         self.touch(id);
+        self.deleting.remove(&id);
         let Some(tree) = self.trees.remove(&id) else { return };
         self.slots.remove(&tree.slot);
         self.free_slots.insert(tree.slot);

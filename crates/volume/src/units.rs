@@ -5,7 +5,7 @@ use std::fmt;
 /// Bytes of a block, the unit of volumes and pools alike.
 pub const BLOCK: usize = 4096;
 /// The same as a length on a device.
-pub const BLOCK_BYTES: u64 = 4096;
+pub(crate) const BLOCK_BYTES: u64 = 4096;
 /// Places, epochs and block numbers have 48 bits on disk.
 pub(crate) const MOST_48: u64 = (1 << 48) - 1;
 

@@ -1,4 +1,5 @@
 //! Pools in files: on a file system that is memory, and on one that is a disk.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may end anywhere, and start threads")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -171,12 +171,14 @@ fn check_size(blocks: u64) -> Result<(), Error> {
 /// What is there, by name and number.
 impl<W: World> Engine<W> {
     /// A volume's id and size.
+    #[cfg(test)]
     pub(crate) fn find_volume(&self, name: &str) -> Option<(TreeId, u64)> {
         let id = self.catalog.find(None, name)?;
         self.catalog.live(id).map(|tree| (id, tree.record.blocks))
     }
 
     /// How many volumes and snapshots there are that are not being deleted.
+    #[cfg(test)]
     pub(crate) fn live_states(&self) -> usize {
         self.catalog.trees.keys().filter(|id| self.catalog.live(**id).is_some()).count()
     }

@@ -13,15 +13,15 @@ use super::request::Answer;
 use super::{Engine, Purpose, Retired, Rule, World};
 use crate::format::catalog::{Record, SLOT};
 use crate::format::layout::superblocks;
-use crate::format::node::{self, Entry};
+use crate::format::node::{self, Entry, Page};
 use crate::format::superblock::Superblock;
 use crate::map::{Placed, freeze};
 use crate::memory::Buffer;
 use crate::space::Use;
 use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, SnapshotId, TreeId, VolumeId};
 
-/// Bytes of nodes that follow each other and are written at once.
-const MOST_AT_ONCE: usize = 256 << 10;
+/// Nodes that follow each other and are written at once: 256 KiB.
+const MOST_AT_ONCE: usize = 64;
 
 /// What changes the catalog, and so waits for a checkpoint.
 #[derive(Debug, Clone)]
@@ -97,10 +97,7 @@ impl<W: World> Engine<W> {
         // What is pending becomes records that a replay from this checkpoint skips. Room for them is always kept.
         assert!(self.log.seal(self.durable_checkpoint, true), "the log has room for what a checkpoint takes in");
         let mut written = Vec::new();
-        let mut trees: Vec<TreeId> =
-            self.catalog.trees.iter().filter(|(_, t)| !t.changed.is_empty()).map(|(id, _)| *id).collect();
-        trees.sort_unstable();
-        for id in trees.into_iter().filter(|id| *id != TreeId::CATALOG) {
+        for id in std::mem::take(&mut self.changed_trees) {
             self.freeze_tree(id, &mut written);
             self.catalog.touch(id);
         }
@@ -122,13 +119,16 @@ impl<W: World> Engine<W> {
         let mut pages = self.freeze_catalog(&mut written);
         let pinned = written[first_pinned..].iter().map(|placed| placed.place).collect();
         let superblock = self.freeze_space(&mut pages, clean);
-        pages.extend(self.join(written));
+        let nodes = join(written);
         let (applied, position) = (self.log.applied, self.log.position());
         let freed = self.space.take_freed();
-        let writes = pages.len();
+        let writes = pages.len() + nodes.len();
         self.checkpoint = Some(Checkpoint { superblock, applied, position, writes, freed, pinned, answers });
         for page in pages {
             self.ask(Purpose::CheckpointPages, Io::Pages { pages: vec![page] });
+        }
+        for (start, pages) in nodes {
+            self.ask(Purpose::CheckpointPages, Io::Nodes { start, pages });
         }
         if writes == 0 {
             self.flush_pages();
@@ -204,23 +204,6 @@ impl<W: World> Engine<W> {
         self.superblock.clone()
     }
 
-    /// Nodes that follow each other are written at once.
-    fn join(&self, mut written: Vec<Placed>) -> Vec<(u64, Buffer)> {
-        written.sort_unstable_by_key(|placed| placed.place);
-        let mut pages: Vec<(u64, Vec<u8>)> = Vec::new();
-        for Placed { place, page } in written {
-            match pages.last_mut() {
-                Some((offset, bytes))
-                    if *offset + bytes.len() as u64 == place.bytes() && bytes.len() < MOST_AT_ONCE =>
-                {
-                    bytes.extend_from_slice(&page[..]);
-                }
-                _ => pages.push((place.bytes(), page.to_vec())),
-            }
-        }
-        pages.into_iter().map(|(offset, bytes)| (offset, Buffer::copy_of(&bytes))).collect()
-    }
-
     pub(super) fn pages_written(&mut self, result: Result<(), (u64, String)>) {
         if let Err((place, reason)) = result {
             self.refused_place = Some(Place(place));
@@ -285,4 +268,19 @@ impl<W: World> Engine<W> {
         self.replayed.get_or_insert(Ok(()));
         self.resume();
     }
+}
+
+/// Nodes that follow each other are written at once.
+fn join(mut written: Vec<Placed>) -> Vec<(Place, Vec<Page>)> {
+    written.sort_unstable_by_key(|placed| placed.place);
+    let mut runs: Vec<(Place, Vec<Page>)> = Vec::new();
+    for Placed { place, page } in written {
+        match runs.last_mut() {
+            Some((start, pages)) if start.0 + pages.len() as u64 == place.0 && pages.len() < MOST_AT_ONCE => {
+                pages.push(page)
+            }
+            _ => runs.push((place, vec![page])),
+        }
+    }
+    runs
 }

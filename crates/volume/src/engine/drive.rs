@@ -1,8 +1,8 @@
 //! Driving an engine without threads: each request to the disk is done before the next.
 
-use super::{Answer, Done, Engine, Io, IoId, Loaded, Notice, Output, World};
+use super::{Answers, Done, Engine, Io, IoId, Loaded, Notice, Output, World};
 use crate::disk::Disk;
-use crate::error::{Error, OpenError};
+use crate::error::OpenError;
 use crate::format::superblock::NoSuperblock;
 use crate::units::Run;
 use std::collections::VecDeque;
@@ -12,11 +12,12 @@ const MOST_TRIES: usize = 16;
 
 /// What has come out meanwhile.
 pub(crate) struct Driven<W: World> {
-    pub(crate) answers: Vec<(W::Tag, Result<Answer<W::Memory>, Error>)>,
+    pub(crate) answers: Answers<W>,
     pub(crate) notices: Vec<Notice>,
 }
 
 /// Does all that an engine wants until it wants nothing.
+#[cfg(test)]
 pub(crate) fn drive<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Output<W>) -> Driven<W> {
     drive_until(engine, disk, first, true)
 }
@@ -55,7 +56,7 @@ pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>,
         avoided.iter().for_each(|run| loaded.space.avoid(*run));
         let mut engine = Engine::<W>::new(loaded, cache);
         let first = engine.replay(replayed);
-        drive(&mut engine, disk, first);
+        drive_ios(&mut engine, disk, first);
         match engine.opened() {
             Some(Ok(())) => return restore_superblocks(engine, disk),
             Some(Err(error)) => match engine.refused_place().filter(|_| avoided.len() < MOST_TRIES) {

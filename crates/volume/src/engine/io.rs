@@ -7,6 +7,9 @@ use crate::memory::{Buffer, Memory};
 use crate::units::{BLOCK, Place, Run};
 use std::sync::Arc;
 
+/// Bytes from which on a write of the engine's own is one that others should not wait for.
+const LARGE: usize = 64 << 10;
+
 /// Which of the engine's requests is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct IoId(pub(crate) usize);
@@ -32,6 +35,8 @@ pub(crate) enum Io<M> {
     Write { parts: Vec<Part>, from: Arc<M> },
     /// Write bytes that the engine has made, at an offset each.
     Pages { pages: Vec<(u64, Buffer)> },
+    /// Write nodes to places that follow each other.
+    Nodes { start: Place, pages: Vec<Page> },
     /// Make durable what was written.
     Flush,
 }
@@ -64,7 +69,11 @@ pub(crate) enum Done<M> {
 impl<M: Memory> Io<M> {
     /// Whether it is of a kind that nobody waits for.
     pub(crate) fn is_large(&self) -> bool {
-        matches!(self, Self::Pages { pages } if pages.iter().map(|(_, page)| page.len()).sum::<usize>() > 64 << 10)
+        match self {
+            Self::Pages { pages } => pages.iter().map(|(_, page)| page.len()).sum::<usize>() > LARGE,
+            Self::Nodes { pages, .. } => pages.len() * BLOCK > LARGE,
+            _ => false,
+        }
     }
 
     /// Does it, and waits until it is done.
@@ -96,6 +105,11 @@ impl<M: Memory> Io<M> {
                     disk.write(*offset, bytes).map_err(|e| (offset / BLOCK as u64, e.to_string()))
                 };
                 Done::Written(pages.iter().try_for_each(write))
+            }
+            Self::Nodes { start, pages } => {
+                let mut bytes = Buffer::zeroed(pages.len() * BLOCK);
+                bytes.chunks_exact_mut(BLOCK).zip(&pages).for_each(|(to, page)| to.copy_from_slice(&page[..]));
+                Done::Written(disk.write(start.bytes(), &bytes).map_err(|e| (start.0, e.to_string())))
             }
             Self::Flush => Done::Flushed(disk.flush().map_err(|e| e.to_string())),
         }

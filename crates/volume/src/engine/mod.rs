@@ -30,7 +30,9 @@ mod world;
 mod write;
 
 use checkpoint::Admin;
-pub(crate) use drive::{drive, drive_ios, open};
+#[cfg(test)]
+pub(crate) use drive::drive;
+pub(crate) use drive::{drive_ios, open};
 pub(crate) use io::{Done, Io, IoId};
 pub use open::Shape;
 pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
@@ -43,12 +45,12 @@ use crate::error::Error;
 use crate::format::superblock::Superblock;
 use crate::map::Nodes;
 use crate::space::Space;
-use crate::units::{Place, Run};
+use crate::units::{Place, Run, TreeId};
 use checkpoint::Checkpoint;
 use io::Fault;
 use log::Log;
 use slab::Slab;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use task::Task;
 
 /// Whether a block is what its sum says.
@@ -56,10 +58,13 @@ pub(crate) fn is_whole(disk: &dyn crate::disk::Disk, place: Place, sum: u32) -> 
     io::verify(disk, &[(place, sum)]).is_empty()
 }
 
+/// Answers, each with whom it goes to.
+pub(crate) type Answers<W> = Vec<(<W as World>::Tag, Result<Answer<<W as World>::Memory>, Error>)>;
+
 /// What an engine wants done.
 pub(crate) struct Output<W: World> {
     pub(crate) ios: Vec<(IoId, Io<W::Memory>)>,
-    pub(crate) answers: Vec<(W::Tag, Result<Answer<W::Memory>, Error>)>,
+    pub(crate) answers: Answers<W>,
     pub(crate) notices: Vec<Notice>,
     /// There is work that waits for nothing.
     pub(crate) more: bool,
@@ -113,6 +118,10 @@ pub(crate) struct Engine<W: World> {
     checkpoint_wanted: bool,
     tasks: Slab<Task<W>>,
     ios: Slab<Purpose>,
+    /// Volumes with changed nodes.
+    changed_trees: BTreeSet<TreeId>,
+    /// Some stalled task waits for nothing.
+    has_yielded: bool,
     /// Tasks that wait for a node.
     awaited: HashMap<Place, Vec<usize>>,
     /// Tasks that wait until the log or the changed nodes in memory are fewer.
@@ -159,6 +168,8 @@ impl<W: World> Engine<W> {
             checkpoint_wanted: false,
             tasks: Slab::default(),
             ios: Slab::default(),
+            changed_trees: BTreeSet::new(),
+            has_yielded: false,
             awaited: HashMap::new(),
             stalled: VecDeque::new(),
             held: VecDeque::new(),
@@ -195,6 +206,9 @@ impl<W: World> Engine<W> {
 
     /// Does a piece of what waits for nothing.
     pub(crate) fn work(&mut self) -> Output<W> {
+        if std::mem::take(&mut self.has_yielded) {
+            self.resume();
+        }
         self.delete_some();
         self.settle()
     }
@@ -230,7 +244,7 @@ impl<W: World> Engine<W> {
         self.maybe_checkpoint();
         self.commit();
         let mut out = std::mem::take(&mut self.out);
-        out.more = self.can_delete();
+        out.more = self.has_yielded || self.can_delete();
         out
     }
 

@@ -6,6 +6,9 @@ use super::{Engine, World};
 use crate::map::{Missing, NodeAt, Tree};
 use crate::units::{Blocks, Epoch, TreeId};
 
+/// Leaves, or what is passed over at once, that a question goes through before it is answered with what was found so far: others wait meanwhile.
+const MOST_LEAVES: u32 = 4096;
+
 impl<W: World> Engine<W> {
     pub(super) fn extents(
         &mut self,
@@ -20,7 +23,9 @@ impl<W: World> Engine<W> {
             self.answer(tag, Err(self.absent(of)));
             return Flow::Done;
         };
-        while at < end {
+        let mut leaves = 0;
+        while at < end && leaves < MOST_LEAVES {
+            leaves += 1;
             let hole = match tree.hole(&mut self.nodes, at) {
                 Ok(hole) => hole,
                 Err(missing) => return Flow::Wait(Task::Extents { tag, of, at, end, most, found }, missing),
@@ -67,7 +72,9 @@ impl<W: World> Engine<W> {
             self.answer(tag, Err(self.absent(of)));
             return Flow::Done;
         };
-        while at < end {
+        let mut leaves = 0;
+        while at < end && leaves < MOST_LEAVES {
+            leaves += 1;
             match changed_in_node(tree, &mut self.nodes, (at, end), since, most, &mut found) {
                 Ok((next, true)) => at = next,
                 Ok((next, false)) => {

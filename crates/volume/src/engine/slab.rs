@@ -40,8 +40,4 @@ impl<T> Slab<T> {
     pub(crate) fn let_go(&mut self, at: usize) {
         self.free.push(at);
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.items.len() - self.free.len()
-    }
 }

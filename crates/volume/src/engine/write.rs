@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// last. Then whoever asked is told.
 const MOST_ATTEMPTS: u32 = 8;
 
+/// Leaves that a discard goes through at once, so that it does not hold up others: 256 MiB of the volume.
+const MOST_LEAVES: u32 = 256;
+
 /// A write that is under way.
 pub(super) struct Writing<W: World> {
     pub(super) tag: W::Tag,
@@ -233,6 +236,7 @@ impl<W: World> Engine<W> {
         let Some((floor, birth)) = self.floor_and_epoch(volume) else { return Ok(()) };
         let Some(tree) = self.catalog.trees.get_mut(&TreeId::from(volume)) else { return Ok(()) };
         let page = tree.change(&mut self.nodes, start)?;
+        self.changed_trees.insert(volume.into());
         for (i, sum) in sums.iter().enumerate() {
             let block = start + i as u64;
             let index = crate::map::index_in_leaf(block);
@@ -256,6 +260,7 @@ impl<W: World> Engine<W> {
             return Ok(false);
         }
         let page = tree.change(&mut self.nodes, blocks.start)?;
+        self.changed_trees.insert(volume.into());
         for block in blocks.start..blocks.end() {
             let index = crate::map::index_in_leaf(block);
             let old = node::entry(page, index);
@@ -270,13 +275,18 @@ impl<W: World> Engine<W> {
     }
 
     pub(super) fn discard(&mut self, tag: W::Tag, volume: VolumeId, mut at: u64, end: u64, durable: bool) -> Flow<W> {
+        let mut leaves = 0;
         while at < end {
             let task = |tag, at| Task::Discard { tag, volume, at, end, durable };
             if let Err(error) = self.check_change(volume, Blocks { start: at, count: 1 }) {
                 self.answer(tag, Err(error));
                 return Flow::Done;
             }
-            if self.is_crowded() {
+            leaves += 1;
+            if leaves > MOST_LEAVES {
+                self.has_yielded = true;
+            }
+            if leaves > MOST_LEAVES || self.is_crowded() {
                 return Flow::Stall(task(tag, at));
             }
             if self.space.free() < self.reserve(2) {

@@ -77,7 +77,7 @@ mod tests {
         }
         assert_eq!(superblocks(1).end(), 4);
         assert_eq!(MOST_BLOCKS * BLOCK_BYTES, 28 << 40);
-        assert!(LOG_START + MOST_LOG < REGION, "the log lies in the first region");
+        const { assert!(LOG_START + MOST_LOG < REGION, "the log lies in the first region") };
         assert!(usual_log(LEAST_BLOCKS) + HEAD < LEAST_BLOCKS);
     }
 }

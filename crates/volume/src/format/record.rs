@@ -152,7 +152,7 @@ pub(crate) fn find(bytes: &[u8], unit: usize) -> Option<Found> {
         return None;
     }
     let len = get32(bytes, 4) as usize;
-    if len > MOST_RECORD || len < HEADER || !len.is_multiple_of(unit) || len > bytes.len() {
+    if !(HEADER..=MOST_RECORD).contains(&len) || !len.is_multiple_of(unit) || len > bytes.len() {
         return None;
     }
     let record = &bytes[..len];

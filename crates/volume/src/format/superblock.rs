@@ -1,7 +1,7 @@
 //! The superblock: where everything else is found.
 
 use super::bytes::{get16, get32, get64, put16, put32, put64};
-use super::layout::{GROUP, LOG_START, MOST_BLOCKS, MOST_GROUPS, MOST_LOG, REGION, regions};
+use super::layout::{GROUP, LOG_START, MOST_BLOCKS, MOST_LOG, REGION, regions};
 use super::node::Pointer;
 use crate::checksum;
 use crate::units::{BLOCK, MOST_48};
@@ -169,12 +169,10 @@ impl Superblock {
     }
 }
 
-/// How many pages of the directory a superblock can name at most; asserted against its size.
-const _: () = assert!(GROUPS_AT + MOST_GROUPS as usize * Slot::BYTES <= BLOCK);
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::format::layout::MOST_GROUPS;
     use crate::units::Epoch;
 
     pub(crate) fn example() -> Superblock {
@@ -202,6 +200,11 @@ pub(crate) mod tests {
     fn what_is_encoded_is_decoded() {
         let superblock = example();
         assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+    }
+
+    #[test]
+    fn there_is_room_for_every_page_of_the_directory() {
+        assert!(GROUPS_AT + usize::try_from(MOST_GROUPS).unwrap() * Slot::BYTES <= BLOCK);
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Nodes {
             self.cached.remove(&self.clock[at]);
             self.clock[at] = place;
         }
-        self.cached.insert(place, Cached { page, warm: true });
+        // It is warm when it is asked for again: what is only passed over goes first.
+        self.cached.insert(place, Cached { page, warm: false });
     }
 
     /// Where in the clock something can be dropped.

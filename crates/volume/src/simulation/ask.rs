@@ -81,7 +81,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             fill(value, block);
             volume.busy[start + i] = true;
             volume.touched[start + i] = now;
-            volume.blocks[start + i].0.push(Got { value, asked: now, answered: None });
+            volume.blocks[start + i].0.push(Got { value, answered: None });
             let open = self.model.snapshots.values_mut().filter(|s| s.volume == name && s.id.is_none());
             open.for_each(|snapshot| {
                 let size = snapshot.blocks.len().max(start + i + 1);

@@ -255,7 +255,7 @@ fn a_lost_node_is_an_error_for_its_blocks_only() {
     pool.must(Request::Delete { of: volume.into() });
     pool.checkpoint();
     assert!(pool.notices.iter().any(|notice| matches!(notice, Notice::Leaked(_))), "{:?}", pool.notices);
-    assert!(matches!(pool.problems()[..], [Problem::Leaked(257 | 258 | 259)]), "{:?}", pool.problems());
+    assert!(matches!(pool.problems()[..], [Problem::Leaked(257..=259)]), "{:?}", pool.problems());
 }
 
 #[test]

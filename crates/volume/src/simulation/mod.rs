@@ -24,7 +24,7 @@ use run::Run;
 use std::cell::Cell;
 
 /// Seeds of the ordinary test run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// The engine with tags that are numbers, and with a rule broken where a test says so.
 pub(crate) struct Tested;

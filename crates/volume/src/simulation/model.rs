@@ -14,7 +14,6 @@ pub(super) type Value = u64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Got {
     pub(super) value: Value,
-    pub(super) asked: u64,
     /// When it was answered.
     pub(super) answered: Option<u64>,
 }
@@ -25,7 +24,7 @@ pub(super) struct History(pub(super) Vec<Got>);
 
 impl History {
     fn sure(value: Value) -> Self {
-        Self(vec![Got { value, asked: 0, answered: Some(0) }])
+        Self(vec![Got { value, answered: Some(0) }])
     }
 
     /// The index of the last value that was answered by some time.
@@ -52,7 +51,7 @@ impl History {
     }
 
     pub(super) fn settle(&mut self, value: Value, time: u64) {
-        *self = Self(vec![Got { value, asked: time, answered: Some(time) }]);
+        *self = Self(vec![Got { value, answered: Some(time) }]);
     }
 }
 

@@ -13,7 +13,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
     pub(super) fn crash(&mut self) -> Result<(), String> {
         self.counts.crashes += 1;
         for (_, io) in std::mem::take(&mut self.ios) {
-            if matches!(io, Io::Write { .. } | Io::Pages { .. }) && self.random.chance(50) {
+            if matches!(io, Io::Write { .. } | Io::Pages { .. } | Io::Nodes { .. }) && self.random.chance(50) {
                 io.perform(&self.disk);
             }
         }
@@ -117,13 +117,13 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             let range = usize::try_from(blocks.start).unwrap()..usize::try_from(blocks.end()).unwrap();
             told[range].fill(true);
         }
-        for block in 0..next {
+        for (block, told) in told.into_iter().enumerate().take(next) {
             let before: Value = snapshot.blocks.get(block).map_or(0, |values| values[0]);
             let now = volume.blocks[block].last();
-            if before != now && !told[block] {
+            if before != now && !told {
                 return Err(format!("block {block} of {of} has changed since {since}, and nobody says so"));
             }
-            if told[block] && volume.touched[block] <= snapshot.asked && volume.line != since {
+            if told && volume.touched[block] <= snapshot.asked && volume.line != since {
                 return Err(format!("block {block} of {of} has not changed since {since}, and is told to have"));
             }
         }

@@ -175,6 +175,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 Io::Pages { pages } if pages.iter().all(|(at, _)| *at >= 72 * BLOCK_BYTES) => {
                     self.habits.slow_checkpoints
                 }
+                Io::Nodes { .. } => self.habits.slow_checkpoints,
                 _ => 0,
             };
             if !self.random.chance(slow) {
