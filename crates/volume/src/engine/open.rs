@@ -190,10 +190,15 @@ fn read_checked(disk: &dyn Disk, entry: Entry, blocks: u64, what: &str) -> Resul
 
 fn load_catalog(disk: &dyn Disk, superblock: &Superblock, nodes: &mut Nodes) -> Result<Catalog, OpenError> {
     let mut catalog = Catalog::default();
+    // No page is read twice, so however a damaged map is tangled, what is read is bounded by the pool.
+    let mut seen = std::collections::HashSet::new();
     let mut level: Vec<(Entry, u64)> = vec![(superblock.catalog.node, 0)];
     for height in (0..=superblock.catalog_level).rev() {
         let mut below = Vec::new();
         for (entry, index) in level.into_iter().filter(|(entry, _)| entry.place.is_somewhere()) {
+            if !seen.insert(entry.place) {
+                return Err(OpenError::damaged(format!("the map of the catalog, which has {} twice,", entry.place)));
+            }
             let page = read_checked(disk, entry, superblock.blocks, "a node of the catalog")?;
             below.extend((0..node::entries(height)).map(|i| {
                 let entry = if height == 0 { node::entry(&page, i) } else { node::pointer(&page, i).node };
@@ -204,6 +209,9 @@ fn load_catalog(disk: &dyn Disk, superblock: &Superblock, nodes: &mut Nodes) -> 
         level = below;
     }
     for (entry, page) in level.into_iter().filter(|(entry, _)| entry.place.is_somewhere()) {
+        if page >= superblock.catalog_pages || !seen.insert(entry.place) {
+            return Err(OpenError::damaged(format!("the map of the catalog, in which page {page} should not be,")));
+        }
         let bytes = read_checked(disk, entry, superblock.blocks, "a page of the catalog")?;
         for (i, slot) in bytes.chunks_exact(SLOT).enumerate() {
             let number = page * (BLOCK / SLOT) as u64 + i as u64;

@@ -319,6 +319,12 @@ impl<W: World> Engine<W> {
 
 /// Frees a block that no map has any more.
 pub(super) fn free<W: World>(space: &mut crate::space::Space, place: Place) {
+    // A map that contradicts the space map, with checksums that are right, must not free what is another's by now: then it stays used, and a
+    // repair finds it.
+    if !space.is_place(place) || !space.is_used(place) {
+        debug_assert!(!W::keeps(Rule::HoldFreed), "{place} is freed twice, or is none");
+        return;
+    }
     space.free_later(place);
     if !W::keeps(Rule::HoldFreed) {
         space.take_freed().into_iter().for_each(|run| space.release(run));

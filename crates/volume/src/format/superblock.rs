@@ -161,7 +161,7 @@ impl Superblock {
             && self.next_epoch <= MOST_48
             && (1..=1 << 20).contains(&self.most_nodes)
             && self.catalog_level <= super::node::MOST_LEVEL
-            && self.catalog_pages <= super::node::span(self.catalog_level)
+            && self.catalog_pages <= super::node::span(self.catalog_level).min(self.blocks)
     }
 
     pub(crate) fn log_bytes(&self) -> u64 {

@@ -109,7 +109,9 @@ impl Walk<'_> {
                 what: "a node is younger than the one above it",
             });
         }
-        self.claim(pointer.node.place, of, at);
+        if !self.claim(pointer.node.place, of, at) {
+            return;
+        }
         self.survey.nodes += 1;
         let Some(page) = self.read(own.tree, at, pointer.node) else { return };
         if Pointer::to(&page, at.level, pointer.node.place, pointer.node.birth) != pointer {
@@ -152,7 +154,9 @@ impl Walk<'_> {
                 }
                 continue;
             }
-            self.claim(entry.place, of, at);
+            if !self.claim(entry.place, of, at) {
+                continue;
+            }
             self.survey.data += 1;
             if self.deep && !self.is_whole(entry) {
                 self.problem(Problem::Corrupt { of: of.0, block, place: entry.place.0 });
@@ -174,16 +178,18 @@ impl Walk<'_> {
         self.survey.problems.push(problem);
     }
 
-    fn claim(&mut self, place: Place, of: TreeId, at: NodeAt) {
+    /// Says that a place is reachable; tells whether it can be, and was not before.
+    fn claim(&mut self, place: Place, of: TreeId, at: NodeAt) -> bool {
         if place.0 >= self.blocks {
-            self.problem(Problem::Inconsistent {
-                of: of.0,
-                blocks: at.blocks(),
-                what: "a place is beyond the end of the pool",
-            });
-        } else if !self.survey.reach(place) {
+            let what = "a place is beyond the end of the pool";
+            self.problem(Problem::Inconsistent { of: of.0, blocks: at.blocks(), what });
+            return false;
+        }
+        let is_new = self.survey.reach(place);
+        if !is_new {
             self.problem(Problem::Doubled { of: of.0, place: place.0 });
         }
+        is_new
     }
 
     fn is_whole(&self, entry: Entry) -> bool {

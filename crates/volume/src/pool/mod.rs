@@ -209,6 +209,10 @@ impl<M: Memory> Shared<M> {
     }
 
     fn submit(&self, request: Request<M>, done: engine::Callback<M>) {
+        if self.engine.is_poisoned() {
+            // Nobody knows what the engine was doing when it panicked.
+            return done(Err(Error::Failed { reason: "a thread of it has panicked, which is a defect".into() }));
+        }
         let out = self.lock().submit(request, done);
         self.carry_out(out);
     }
@@ -224,6 +228,9 @@ impl<M: Memory> Shared<M> {
 
     fn perform(&self, id: IoId, io: Io<M>, here: &mut VecDeque<(IoId, Io<M>)>) {
         let done: Done<M> = io.perform(&*self.disk);
+        if self.engine.is_poisoned() {
+            return;
+        }
         let out = self.lock().finished(id, done);
         self.hand_out(out, here);
     }
@@ -264,6 +271,9 @@ impl<M: Memory> Shared<M> {
                 }
                 Job::Work => {
                     self.is_working.store(false, Ordering::Release);
+                    if self.engine.is_poisoned() {
+                        continue;
+                    }
                     let out = self.lock().work();
                     self.carry_out(out);
                 }

@@ -11,6 +11,7 @@ mod ask;
 mod broken;
 pub(crate) mod disk;
 mod faults;
+mod frozen;
 mod inline;
 mod model;
 pub(crate) mod random;
