@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may end anywhere, and start threads")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use volume::{
@@ -210,4 +211,62 @@ fn wrong_requests_are_refused_and_change_nothing() {
     let unrelated = wait(|done| pool.changed(State::Volume(other), Since::Snapshot(snapshot), all, 9, done));
     assert!(matches!(unrelated, Err(Error::Unrelated { .. })), "{unrelated:?}");
     assert_eq!(pool.volumes().len(), 2);
+}
+
+/// Says that a test is skipped, the way `sandbox::skip` does: building that crate for one line would take longer than all of these tests.
+fn skip(test: &str, reason: &str) {
+    assert!(std::env::var_os("ORLOP_NO_SKIP").is_none_or(|v| v != "1"), "{test} must run, but: {reason}");
+    let line = format!("SKIP: {test}: {}\n", reason.replace('\n', " "));
+    eprint!("{line}");
+    if let Some(file) = std::env::var_os("ORLOP_SKIPS").filter(|file| !file.is_empty()) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+    }
+}
+
+/// A loop device, detached at the end.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn new(file: &Path) -> Result<Self, String> {
+        let output =
+            Command::new("losetup").args(["--find", "--show"]).arg(file).output().map_err(|e| e.to_string())?;
+        let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() {
+            Ok(Self(device.into()))
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into())
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        drop(Command::new("losetup").arg("--detach").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_pool_lies_on_a_raw_device() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("disk");
+    std::fs::File::create_new(&file).unwrap().set_len(64 << 20).unwrap();
+    let device = match Loop::new(&file) {
+        Ok(device) => device,
+        Err(reason) => return skip("a_pool_lies_on_a_raw_device", &format!("losetup gives no loop device: {reason}")),
+    };
+    let disk = FileDisk::open(&device.0).unwrap();
+    assert_eq!(disk.bytes().unwrap(), 64 << 20);
+    volume::create(&disk, SHAPE).unwrap();
+    drop(disk);
+    let pool = open(&device.0);
+    let volume = pool.create_volume("data", 10_000).unwrap();
+    write(&pool, volume, 5000, &[9; 300 * BLOCK]);
+    wait(|done| pool.flush(done)).unwrap();
+    assert!(matches!(FileDisk::open(&device.0), Err(OpenError::InUse { .. } | OpenError::Disk { .. })));
+    drop(pool);
+    let pool = open(&device.0);
+    assert_eq!(read(&pool, State::Volume(volume), 5000, 300), [9; 300 * BLOCK]);
+    pool.close().unwrap();
+    assert_eq!(volume::check(&FileDisk::open_read_only(&device.0).unwrap(), true).unwrap().problems, []);
 }

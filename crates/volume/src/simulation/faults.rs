@@ -4,7 +4,7 @@ use super::inline::Inline;
 use super::model::recognize;
 use super::{number, random::Random};
 use crate::disk::Disk;
-use crate::engine::{self, Answer, Notice, Request, Shape};
+use crate::engine::{self, Answer, Notice, Request, Rule, Shape};
 use crate::error::{Error, OpenError};
 use crate::format::superblock::Superblock;
 use crate::memory::Buffer;
@@ -366,4 +366,10 @@ fn a_pool_is_told_in_words() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn sums_that_are_not_compared_are_noticed() {
+    let unnoticed = std::panic::catch_unwind(|| super::without(Rule::CheckSums, what_cannot_be_read_is_named));
+    assert!(unnoticed.is_err(), "flipped bits are given as data, and nobody sees it");
 }

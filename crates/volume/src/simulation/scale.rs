@@ -64,8 +64,8 @@ fn little_more_is_written_than_was_asked() {
 
 #[test]
 fn a_diff_reads_little_of_the_map_wherever_the_changes_are() {
-    let mut pool = Inline::shaped(300_000, Shape { id: [3; 16], log_blocks: None, most_changed_nodes: Some(2000) });
-    let blocks = 262_144;
+    let mut pool = Inline::shaped(160_000, Shape { id: [3; 16], log_blocks: None, most_changed_nodes: Some(2000) });
+    let blocks = 131_072;
     let volume = pool.volume("v", blocks);
     for start in (0..blocks).step_by(512) {
         assert_eq!(pool.write(volume, start, 512, 1), Some(Ok(())));
