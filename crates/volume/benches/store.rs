@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use volume::{BLOCK, Blocks, Buffer, Disk, FileDisk, Options, Pool, Shape, Since, State, VolumeId};
@@ -113,5 +114,39 @@ fn run(path: &Path) {
         let page = wait(|done| pool.changed(state, Since::Snapshot(first), all, usize::MAX, done));
         assert!(!page.items.is_empty());
     });
+    pause(&pool);
     pool.close().expect("close");
+}
+
+/// How long a write takes at most while a snapshot is taken of a volume with many changed nodes.
+fn pause(pool: &Pool) {
+    let volume = pool.create_volume("wide", 1 << 20).expect("make a volume");
+    let other = pool.create_volume("other", 1024).expect("make a volume");
+    (0..1900).for_each(|leaf| write(pool, volume, leaf * 256, Buffer::zeroed(BLOCK)));
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut longest, mut longest_before) = (Duration::ZERO, Duration::ZERO);
+            for i in 0.. {
+                let begin = Instant::now();
+                write(pool, other, i % 1024, Buffer::zeroed(BLOCK));
+                if i < 2000 {
+                    longest_before = longest_before.max(begin.elapsed());
+                } else {
+                    longest = longest.max(begin.elapsed());
+                }
+                if ends.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            (longest_before, longest)
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        timed("pool: snapshot with 1900 changed leaves", 1, |_| {
+            drop(pool.snapshot(&[(volume, "wide")]).expect("a snapshot"));
+        });
+        ends.store(true, Ordering::Relaxed);
+        let (before, during) = writer.join().expect("it ends");
+        println!("the longest write before it: {before:?}, meanwhile: {during:?}");
+    });
 }

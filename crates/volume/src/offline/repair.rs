@@ -24,7 +24,8 @@ pub struct Repaired {
 }
 
 /// Repairs a pool that is not open: damaged superblocks, and what is told of used blocks. With `give_up_log`, a log that is damaged in the middle is taken
-/// up to there, and what was flushed after it is lost; without it, such a pool is left alone.
+/// up to there, and what was flushed after it is lost; and where both copies of the newest superblock are lost, the one before is taken, with what
+/// is left of its state: a deep [`super::check`] tells what is not. Without it, such pools are left alone.
 ///
 /// # Errors
 ///
