@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("restic", &["repository"]),
     ("sandbox", &[]),
     ("scenarios", &["api", "sandbox"]),
+    ("volume", &[]),
 ];
 
 /// Crates that are not product.
@@ -32,6 +33,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("nbd", &["kube", "object_store", "axum"]),
     ("repository", &["kube", "k8s-openapi", "axum"]),
     ("restic", &["kube", "k8s-openapi", "object_store", "reqwest"]),
+    ("volume", &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing"]),
 ];
 
 struct Member {
@@ -102,10 +104,12 @@ fn every_crate_has_the_workspaces_lints_and_says_what_it_is() {
 
 #[test]
 fn pure_crates_have_lints_against_clocks_and_disks() {
-    let manifest = &members()["api"].manifest;
-    let clippy = Path::new(manifest).with_file_name("clippy.toml");
-    let rules = std::fs::read_to_string(clippy).expect("api has a clippy.toml");
-    for method in ["Instant::now", "SystemTime::now", "Timestamp::now", "tokio::spawn", "tokio::time::sleep"] {
-        assert!(rules.contains(method), "{method} is not forbidden in api");
+    for pure in ["api", "volume"] {
+        let manifest = &members()[pure].manifest;
+        let clippy = Path::new(manifest).with_file_name("clippy.toml");
+        let rules = std::fs::read_to_string(clippy).unwrap_or_else(|e| panic!("{pure} has a clippy.toml: {e}"));
+        for method in ["Instant::now", "SystemTime::now", "Timestamp::now", "tokio::spawn", "tokio::time::sleep"] {
+            assert!(rules.contains(method), "{method} is not forbidden in {pure}");
+        }
     }
 }

@@ -1,0 +1,148 @@
+//! A file or a raw device as a disk.
+
+use super::Disk;
+use crate::error::OpenError;
+use crate::memory::Buffer;
+use rustix::fs::{FlockOperation, OFlags};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What `statfs` says of file systems that are memory: tmpfs and ramfs.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// A file or a raw device, locked for as long as it is open, used without the system's cache where that is possible.
+#[derive(Debug)]
+pub struct FileDisk {
+    file: File,
+    /// What offsets, lengths and memory must be multiples of.
+    unit: u32,
+    direct: bool,
+    in_memory: bool,
+}
+
+impl FileDisk {
+    /// Opens what is there.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened, or another process has it open as a pool.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_as(path, true)
+    }
+
+    /// Opens it for examination: nothing can be written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FileDisk::open`].
+    pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        Self::open_as(path, false)
+    }
+
+    /// Makes a file of so many bytes, sparse, and opens it. An existing file is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// If there is one, or it cannot be made.
+    pub fn create(path: &Path, bytes: u64) -> Result<Self, OpenError> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        let file = file.map_err(OpenError::disk(format!("create {}", path.display())))?;
+        file.set_len(bytes).map_err(OpenError::disk(format!("give {} its size", path.display())))?;
+        // The name must survive as well as the bytes.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced = OpenOptions::new().read(true).open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(OpenError::disk(format!("sync {}", folder.display())))?;
+        Self::open(path)
+    }
+
+    fn open_as(path: &Path, write: bool) -> Result<Self, OpenError> {
+        let error = |action: &str| OpenError::disk(format!("{action} {}", path.display()));
+        let open = |flags: OFlags| {
+            let flags = i32::try_from(flags.bits()).unwrap_or(0);
+            OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)
+        };
+        let kind = std::fs::metadata(path).map_err(error("look at"))?.file_type();
+        // A device that is mounted, or a member of something, refuses to be opened like this.
+        let exclusive = if kind.is_block_device() && write { OFlags::EXCL } else { OFlags::empty() };
+        let plain = open(exclusive).map_err(error("open"))?;
+        if rustix::fs::flock(&plain, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(OpenError::InUse { path: path.display().to_string() });
+        }
+        let system = rustix::fs::fstatfs(&plain).map_err(|e| error("look at the file system of")(e.into()))?;
+        let in_memory = kind.is_file() && u64::try_from(system.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind));
+        let mut disk = Self { file: plain, unit: 512, direct: false, in_memory };
+        if !in_memory {
+            disk.use_directly(path)?;
+        }
+        Ok(disk)
+    }
+
+    /// Goes past the system's cache, if the file system lets it: by a flag on the open file, so that the lock is kept.
+    fn use_directly(&mut self, path: &Path) -> Result<(), OpenError> {
+        let flags = rustix::fs::fcntl_getfl(&self.file)
+            .map_err(|e| OpenError::disk(format!("look at {}", path.display()))(e.into()))?;
+        if rustix::fs::fcntl_setfl(&self.file, flags | OFlags::DIRECT).is_err() {
+            return Ok(());
+        }
+        let mut probe = Buffer::zeroed(4096);
+        let mut takes = |unit: usize| self.file.read_exact_at(&mut probe[..unit], unit as u64).is_ok();
+        if takes(512) || takes(4096) {
+            self.direct = true;
+            self.unit = if takes(512) { 512 } else { 4096 };
+            return Ok(());
+        }
+        let undone = rustix::fs::fcntl_setfl(&self.file, flags);
+        undone.map_err(|e| OpenError::disk(format!("use the cache for {}", path.display()))(e.into()))
+    }
+
+    fn is_aligned(&self, bytes: &[u8]) -> bool {
+        !self.direct || bytes.as_ptr().align_offset(self.unit as usize) == 0
+    }
+
+    /// Makes the file longer; a device has the length that it has.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn extend(&self, bytes: u64) -> io::Result<()> {
+        if bytes > self.bytes()? { self.file.set_len(bytes) } else { Ok(()) }
+    }
+}
+
+impl Disk for FileDisk {
+    fn bytes(&self) -> io::Result<u64> {
+        // The end of a device is found by seeking; its metadata says zero. Nothing here uses the position.
+        Ok(rustix::fs::seek(&self.file, rustix::fs::SeekFrom::End(0))?)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if self.is_aligned(into) {
+            return self.file.read_exact_at(into, offset);
+        }
+        let mut aligned = Buffer::zeroed(into.len());
+        self.file.read_exact_at(&mut aligned, offset)?;
+        into.copy_from_slice(&aligned);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.is_aligned(bytes) {
+            return self.file.write_all_at(bytes, offset);
+        }
+        self.file.write_all_at(&Buffer::copy_of(bytes), offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn unit(&self) -> u32 {
+        self.unit
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+}

@@ -1,0 +1,57 @@
+//! What a pool lies on.
+
+mod file;
+
+pub use file::FileDisk;
+
+use std::io;
+
+/// A file, a device, or a test's idea of one.
+///
+/// What was written may be lost, wholly or in part, until a later flush has returned: in any order, a sector of 512 bytes being the
+/// least that is lost or kept as one. The engine relies on nothing more.
+pub trait Disk: Send + Sync + 'static {
+    /// Its size.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Reads; offsets and lengths are multiples of [`Disk::unit`].
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Writes; offsets and lengths are multiples of [`Disk::unit`].
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when all that was written before is durable.
+    fn flush(&self) -> io::Result<()>;
+
+    /// The least that can be written, 512 or 4096 bytes.
+    fn unit(&self) -> u32;
+
+    /// Whether it answers in the time that a thread takes to wake: then whoever asks waits.
+    fn is_in_memory(&self) -> bool;
+}
+
+impl<D: Disk + ?Sized> Disk for std::sync::Arc<D> {
+    fn bytes(&self) -> io::Result<u64> {
+        (**self).bytes()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        (**self).read(offset, into)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write(offset, bytes)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        (**self).flush()
+    }
+
+    fn unit(&self) -> u32 {
+        (**self).unit()
+    }
+
+    fn is_in_memory(&self) -> bool {
+        (**self).is_in_memory()
+    }
+}

@@ -1,0 +1,286 @@
+//! Checkpoints: the whole state of the pool becomes durable at once.
+//!
+//! 1. *Freeze*: at one instant, with no request to the disk under way on its behalf, all changed nodes get places, from the leaves up; what was
+//!    asked of the catalog is done; the superblock is made. From here on changes belong to the next checkpoint.
+//! 2. *Pages*: nodes, catalog and space map are written, none of them over what the last checkpoint needs.
+//! 3. *Flush*, 4. *superblock*, 5. *flush*.
+//!
+//! After a crash before 4 the last checkpoint is found, and with the log all that was flushed; after 5 the new one. A crash in 4 leaves
+//! either. Only after 5 may the log be overwritten up to the freeze, and what the freeze has freed be given out again.
+
+use super::io::Io;
+use super::request::Answer;
+use super::{Engine, Purpose, Retired, Rule, World};
+use crate::format::catalog::{Record, SLOT};
+use crate::format::layout::superblocks;
+use crate::format::node::{self, Entry, Page};
+use crate::format::superblock::Superblock;
+use crate::map::{Placed, freeze};
+use crate::memory::Buffer;
+use crate::space::Use;
+use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, SnapshotId, TreeId, VolumeId};
+
+/// Nodes that follow each other and are written at once: 256 KiB.
+const MOST_AT_ONCE: usize = 64;
+
+/// What changes the catalog, and so waits for a checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) enum Admin {
+    Create {
+        name: String,
+        blocks: u64,
+    },
+    Snapshot {
+        volumes: Vec<(VolumeId, String)>,
+    },
+    Clone {
+        snapshot: SnapshotId,
+        name: String,
+    },
+    Delete {
+        of: TreeId,
+    },
+    Resize {
+        volume: VolumeId,
+        blocks: u64,
+    },
+    GrowPool {
+        blocks: u64,
+    },
+    /// Nothing but the checkpoint.
+    Nothing {
+        clean: bool,
+    },
+}
+
+/// A checkpoint that is not durable yet.
+pub(super) struct Checkpoint<W: World> {
+    superblock: Superblock,
+    /// All changes up to this count are in it.
+    applied: u64,
+    /// Where a replay begins that starts from it.
+    position: u64,
+    /// Writes that are not done.
+    writes: usize,
+    freed: Vec<Run>,
+    /// Places of the catalog's nodes.
+    pinned: Vec<Place>,
+    pub(super) answers: Vec<(W::Tag, Answer<W::Memory>)>,
+}
+
+impl<W: World> Engine<W> {
+    /// Begins a checkpoint if there is a reason and none is under way.
+    pub(super) fn maybe_checkpoint(&mut self) {
+        if self.checkpoint.is_some() || self.failed.is_some() || !self.is_started {
+            return;
+        }
+        let waits = !self.held.is_empty() || !self.held_discards.is_empty();
+        let wanted = self.checkpoint_wanted
+            || !self.admin.is_empty()
+            || self.nodes.changed >= self.superblock.most_nodes as usize / 2
+            || self.log.wants_checkpoint()
+            || (waits && self.space.has_freed());
+        if wanted {
+            self.freeze();
+        }
+    }
+
+    /// A checkpoint that nobody waits for.
+    pub(super) fn make_checkpoint(&mut self) -> super::Output<W> {
+        self.checkpoint_wanted = true;
+        self.settle()
+    }
+
+    /// The first step, with no request to the disk.
+    pub(super) fn freeze(&mut self) {
+        self.checkpoint_wanted = false;
+        // What is pending becomes records that a replay from this checkpoint skips. Room for them is always kept.
+        assert!(self.log.seal(self.durable_checkpoint, true), "the log has room for what a checkpoint takes in");
+        let mut written = Vec::new();
+        for id in std::mem::take(&mut self.changed_trees) {
+            self.freeze_tree(id, &mut written);
+            self.catalog.touch(id);
+        }
+        let mut clean = false;
+        let mut answers = Vec::new();
+        for (tag, admin) in std::mem::take(&mut self.admin) {
+            clean |= matches!(admin, Admin::Nothing { clean: true });
+            let grows = if let Admin::Resize { volume, .. } = &admin { Some(TreeId::from(*volume)) } else { None };
+            let result = self.admin(admin);
+            if let Some(id) = grows {
+                self.freeze_tree(id, &mut written);
+            }
+            match result {
+                Ok(answer) => answers.push((tag, answer)),
+                Err(error) => self.answer(tag, Err(error)),
+            }
+        }
+        let first_pinned = written.len();
+        let mut pages = self.freeze_catalog(&mut written);
+        let pinned = written[first_pinned..].iter().map(|placed| placed.place).collect();
+        let superblock = self.freeze_space(&mut pages, clean);
+        let nodes = join(written);
+        let (applied, position) = (self.log.applied, self.log.position());
+        let freed = self.space.take_freed();
+        let writes = pages.len() + nodes.len();
+        self.checkpoint = Some(Checkpoint { superblock, applied, position, writes, freed, pinned, answers });
+        for page in pages {
+            self.ask(Purpose::CheckpointPages, Io::Pages { pages: vec![page] });
+        }
+        for (start, pages) in nodes {
+            self.ask(Purpose::CheckpointPages, Io::Nodes { start, pages });
+        }
+        if writes == 0 {
+            self.flush_pages();
+        }
+        if !W::keeps(Rule::KeepLog) {
+            self.log.trim(self.log.position());
+        }
+        self.resume();
+    }
+
+    fn freeze_tree(&mut self, id: TreeId, written: &mut Vec<Placed>) {
+        let Some(mut tree) = self.catalog.trees.remove(&id) else { return };
+        let count = tree.changed.len() as u64;
+        let runs = self.space.allocate(count, Use::Node);
+        let runs = runs.expect("blocks for the changed nodes are kept free");
+        let mut places =
+            runs.iter().flat_map(|run| (run.start.0..run.end()).map(Place)).collect::<Vec<_>>().into_iter();
+        let floor = self.catalog.floor(&tree.record);
+        let first = written.len();
+        let replaced = freeze(&mut tree, &mut self.nodes, &mut places, floor, written);
+        written[first..].iter().for_each(|placed| self.space.put_in_use(Run::one(placed.place)));
+        places.for_each(|place| self.space.release(Run::one(place)));
+        replaced.into_iter().for_each(|place| super::write::free::<W>(&mut self.space, place));
+        self.catalog.trees.insert(id, tree);
+    }
+
+    /// Puts the changed pages of the catalog to new places, and then its map.
+    fn freeze_catalog(&mut self, written: &mut Vec<Placed>) -> Vec<(u64, Buffer)> {
+        let mut pages = Vec::new();
+        for page in std::mem::take(&mut self.catalog.changed_pages) {
+            let mut bytes = Buffer::zeroed(BLOCK);
+            for (slot, record) in self.catalog.in_page(page) {
+                Record::put(record, &mut bytes[slot * SLOT..(slot + 1) * SLOT]);
+            }
+            let run = self.space.allocate(1, Use::Node).and_then(|runs| runs.first().copied());
+            let run = run.expect("blocks for the catalog are kept free");
+            let sum = crate::checksum::of(&bytes);
+            let Some(tree) = self.catalog.trees.get_mut(&TreeId::CATALOG) else { continue };
+            tree.grow(&mut self.nodes, page + 1);
+            let birth = tree.record.epoch;
+            let leaf = tree.change(&mut self.nodes, page).expect("the catalog's nodes are pinned in memory");
+            let index = crate::map::index_in_leaf(page);
+            let old = node::entry(leaf, index);
+            node::set_entry(leaf, index, Entry { place: run.start, birth, sum });
+            if old.place.is_somewhere() {
+                super::write::free::<W>(&mut self.space, old.place);
+            }
+            self.space.put_in_use(run);
+            pages.push((run.start.bytes(), bytes));
+        }
+        self.freeze_tree(TreeId::CATALOG, written);
+        pages
+    }
+
+    fn freeze_space(&mut self, pages: &mut Vec<(u64, Buffer)>, clean: bool) -> Superblock {
+        let (images, groups) = self.space.freeze(!W::keeps(Rule::AlternatePages));
+        pages.extend(images.into_iter().map(|image| (image.place.bytes(), Buffer::copy_of(&image.bytes[..]))));
+        let catalog = self.catalog.trees.get(&TreeId::CATALOG).map(|tree| &tree.record);
+        let (catalog, level) = catalog.map_or((self.superblock.catalog, 0), |record| (record.root, record.level));
+        self.superblock = Superblock {
+            checkpoint: self.superblock.checkpoint + 1,
+            generation: self.log.generation,
+            blocks: self.space.blocks(),
+            replay_sequence: self.log.sequence,
+            replay_offset: self.log.offset(),
+            clean,
+            catalog_pages: self.catalog.pages(),
+            catalog_level: level,
+            catalog,
+            groups,
+            ..self.superblock.clone()
+        };
+        self.superblock.clone()
+    }
+
+    pub(super) fn pages_written(&mut self, result: Result<(), (u64, String)>) {
+        if let Err((place, reason)) = result {
+            self.refused_place = Some(Place(place));
+            return self.fail(format!("a checkpoint cannot be written at block {place} of the pool: {reason}"));
+        }
+        let Some(checkpoint) = &mut self.checkpoint else { return };
+        checkpoint.writes -= 1;
+        if checkpoint.writes == 0 {
+            self.flush_pages();
+        }
+    }
+
+    fn flush_pages(&mut self) {
+        if W::keeps(Rule::FlushPages) { self.ask(Purpose::CheckpointFlush, Io::Flush) } else { self.write_superblock() }
+    }
+
+    pub(super) fn pages_flushed(&mut self, result: Result<(), String>) {
+        match result {
+            Err(reason) => self.fail(format!("the device does not flush: {reason}")),
+            Ok(()) => self.write_superblock(),
+        }
+    }
+
+    /// Both copies go out in one write; the two of the last checkpoint stay as they are.
+    fn write_superblock(&mut self) {
+        let Some(checkpoint) = &self.checkpoint else { return };
+        let number = if W::keeps(Rule::AlternateSuperblocks) { checkpoint.superblock.checkpoint } else { 0 };
+        let mut bytes = Buffer::zeroed(2 * BLOCK);
+        let superblock = checkpoint.superblock.encode();
+        bytes.chunks_exact_mut(BLOCK).for_each(|copy| copy.copy_from_slice(&superblock));
+        let offset = superblocks(number).start.0 * BLOCK_BYTES;
+        self.ask(Purpose::CheckpointSuperblock, Io::Pages { pages: vec![(offset, bytes)] });
+    }
+
+    pub(super) fn superblock_written(&mut self, result: Result<(), (u64, String)>) {
+        match result {
+            Err((_, reason)) => self.fail(format!("a superblock cannot be written: {reason}")),
+            Ok(()) if W::keeps(Rule::FlushSuperblock) => self.ask(Purpose::CheckpointLast, Io::Flush),
+            Ok(()) => self.superblock_flushed(Ok(())),
+        }
+    }
+
+    /// The checkpoint is durable.
+    pub(super) fn superblock_flushed(&mut self, result: Result<(), String>) {
+        if let Err(reason) = result {
+            return self.fail(format!("the device does not flush: {reason}"));
+        }
+        let Some(checkpoint) = self.checkpoint.take() else { return };
+        self.durable_checkpoint = checkpoint.superblock.checkpoint;
+        self.nodes.written(&checkpoint.pinned);
+        self.log.trim(checkpoint.position);
+        self.log.set_in_checkpoint(checkpoint.applied);
+        self.answer_flushes();
+        if !checkpoint.freed.is_empty() {
+            self.retired.push_back(Retired { age: self.age, runs: checkpoint.freed });
+        }
+        self.age += 1;
+        self.release_retired();
+        for (tag, answer) in checkpoint.answers {
+            self.answer(tag, Ok(answer));
+        }
+        self.replayed.get_or_insert(Ok(()));
+        self.resume();
+    }
+}
+
+/// Nodes that follow each other are written at once.
+fn join(mut written: Vec<Placed>) -> Vec<(Place, Vec<Page>)> {
+    written.sort_unstable_by_key(|placed| placed.place);
+    let mut runs: Vec<(Place, Vec<Page>)> = Vec::new();
+    for Placed { place, page } in written {
+        match runs.last_mut() {
+            Some((start, pages)) if start.0 + pages.len() as u64 == place.0 && pages.len() < MOST_AT_ONCE => {
+                pages.push(page)
+            }
+            _ => runs.push((place, vec![page])),
+        }
+    }
+    runs
+}

@@ -1,0 +1,85 @@
+//! Scrubbing: reading what nobody has asked for, so that damage is found while there is still another copy.
+//!
+//! Of each volume and snapshot only what is not in the state before it is read, so a pass over all of a pool reads every block once.
+
+use super::io::{Fault, Io};
+use super::request::{Answer, Scrubbed};
+use super::task::{Flow, Task};
+use super::{Engine, Notice, Purpose, World};
+use crate::map::{Missing, NodeAt, Nodes, Tree};
+use crate::units::{Epoch, Place, TreeId};
+
+/// What is to be compared: which block of the volume, where, and its sum.
+type Wanted = Vec<(u64, Place, u32)>;
+
+impl<W: World> Engine<W> {
+    pub(super) fn scrub(&mut self, id: usize, tag: W::Tag, of: TreeId, left: usize, mut scrubbed: Scrubbed) -> Flow<W> {
+        let Some(tree) = self.catalog.live(of) else {
+            self.answer(tag, Err(self.absent(of)));
+            return Flow::Done;
+        };
+        let before = self.catalog.before(&tree.record).map_or(Epoch(0), |tree| tree.record.epoch);
+        while scrubbed.next < tree.record.blocks && left > 0 {
+            match wanted(tree, &mut self.nodes, scrubbed.next, before) {
+                Err(missing) => return Flow::Wait(Task::Scrub { tag, of, left, scrubbed }, missing),
+                Ok((end, blocks)) => {
+                    scrubbed.next = end.min(tree.record.blocks);
+                    if blocks.is_empty() {
+                        continue;
+                    }
+                    scrubbed.read += blocks.len() as u64;
+                    let age = self.enter();
+                    let io = blocks.iter().map(|(_, place, sum)| (*place, *sum)).collect();
+                    self.ask(Purpose::Verify(id, age), Io::Verify { blocks: io });
+                    let blocks = blocks.into_iter().map(|(block, place, _)| (block, place)).collect();
+                    return Flow::Keep(Task::Scrubbing { tag, of, left: left - 1, scrubbed, blocks });
+                }
+            }
+        }
+        self.answer(tag, Ok(Answer::Scrubbed(scrubbed)));
+        Flow::Done
+    }
+
+    pub(super) fn verified(&mut self, id: usize, faults: &[(Place, Fault)]) {
+        match self.tasks.take(id) {
+            Some(Task::Scrubbing { tag, of, left, mut scrubbed, blocks }) => {
+                for (place, fault) in faults {
+                    let block = blocks.iter().find(|(_, at)| at == place).map_or(0, |(block, _)| *block);
+                    let error = self.fault(of, block, place.0, fault.clone());
+                    self.out.notices.push(Notice::Damage(error.clone()));
+                    scrubbed.faults.push(error);
+                }
+                self.tasks.put_back(id, Task::Scrub { tag, of, left, scrubbed });
+                self.step(id);
+            }
+            Some(other) => self.tasks.put_back(id, other),
+            None => {}
+        }
+    }
+}
+
+/// What to read of the leaf of a block, and of the nodes above it; gives up to which block that is all.
+fn wanted(tree: &Tree, nodes: &mut Nodes, block: u64, before: Epoch) -> Result<(u64, Wanted), Missing> {
+    let mut blocks = Vec::new();
+    for level in (0..=tree.record.level).rev() {
+        let at = NodeAt::leaf_of(block).above(level);
+        let found = tree.at(nodes, at)?;
+        let node = found.pointer.node;
+        if !found.changed && (!node.place.is_somewhere() || node.birth <= before) {
+            return Ok((at.blocks().end(), Vec::new()));
+        }
+        let is_on_disk = node.place.is_somewhere() && !nodes.is_being_written(node.place);
+        if is_on_disk && node.birth > before {
+            blocks.push((at.blocks().start, node.place, node.sum));
+        }
+    }
+    let leaf = tree.leaf(nodes, block)?;
+    let at = NodeAt::leaf_of(block).blocks();
+    for block in at.start..at.end() {
+        let entry = leaf.entry(block);
+        if entry.place.is_somewhere() && entry.birth > before {
+            blocks.push((block, entry.place, entry.sum));
+        }
+    }
+    Ok((at.end(), blocks))
+}

@@ -1,0 +1,57 @@
+//! Repairing what can be told from the rest.
+//!
+//! The maps and the catalog are the truth; which blocks are used follows from them. Data and nodes that are damaged cannot be made again here: what they
+//! stand for stays an error when it is read, never zeros, until it is written anew.
+
+use super::check::Problem;
+use super::survey::survey;
+use crate::disk::Disk;
+use crate::engine::{self, Engine, Request, Salvage, Shipped};
+use crate::error::OpenError;
+use crate::memory::Buffer;
+
+/// What a repair has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// Blocks of which was told wrongly whether they are used.
+    pub blocks: u64,
+    /// Why the map of used blocks could not be read, if so; it was made anew from the maps of the volumes.
+    pub space: Option<String>,
+    /// What the log holds after this is given up, since a record that was flushed is damaged.
+    pub log: Option<String>,
+    /// What stays as it is: lost nodes, and maps that contradict themselves.
+    pub left: Vec<Problem>,
+}
+
+/// Repairs a pool that is not open: damaged superblocks, and what is told of used blocks. With `give_up_log`, a log that is damaged in the middle is taken
+/// up to there, and what was flushed after it is lost; and where both copies of the newest superblock are lost, the one before is taken, with what
+/// is left of its state: a deep [`super::check`] tells what is not. Without it, such pools are left alone.
+///
+/// # Errors
+///
+/// If a part that nothing else tells is damaged, such as the catalog; or nodes are lost together with the map of used blocks, since nobody knows
+/// then what is free.
+pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError> {
+    let Salvage { mut loaded, space, log } = engine::salvage::<Shipped<Buffer>>(disk, give_up_log)?;
+    let found = survey(disk, &loaded.catalog, loaded.superblock.blocks, false);
+    if space.is_some() && found.has_lost_nodes {
+        return Err(OpenError::damaged(
+            "the map of used blocks, and nodes from which it could be made anew, each of which",
+        ));
+    }
+    let keeps_used = found.has_lost_nodes;
+    let used = loaded.space.used_places();
+    let blocks = loaded.space.set_used(&|place| found.has(place) || (keeps_used && used(place)));
+    let replayed = std::mem::take(&mut loaded.replayed);
+    let mut engine = Engine::<Shipped<Buffer>>::new(loaded, 1024);
+    let first = engine.replay(replayed);
+    engine::drive_ios(&mut engine, disk, first);
+    // A second checkpoint, so that all four superblocks are new.
+    let out = engine.submit(Request::Checkpoint { clean: true }, Box::new(drop));
+    engine::drive_ios(&mut engine, disk, out);
+    match engine.opened() {
+        Some(Ok(())) => Ok(Repaired { blocks, space, log, left: found.problems }),
+        Some(Err(error)) => Err(OpenError::Unfit(format!("what was repaired cannot be written: {error}"))),
+        None => Err(OpenError::Unfit("what was repaired cannot be written".into())),
+    }
+}

@@ -1,0 +1,94 @@
+//! Many volumes, many snapshots, and how much is written for what.
+
+use super::inline::Inline;
+use crate::engine::{Answer, Request, Shape};
+use crate::units::{BLOCK_BYTES, Blocks, Epoch};
+
+#[test]
+fn a_thousand_volumes_and_a_thousand_snapshots_are_kept_apart() {
+    let mut pool = Inline::new(32_768);
+    let volumes: Vec<_> = (0..1000).map(|i| pool.volume(&format!("volume {i}"), 300)).collect();
+    for (i, volume) in volumes.iter().enumerate() {
+        assert_eq!(pool.write(*volume, 7, 1, 1 + i as u64), Some(Ok(())));
+    }
+    let first = volumes[0];
+    let mut snapshots = Vec::new();
+    for i in 0..1000 {
+        assert_eq!(pool.write(first, i % 50, 1, 10_000 + i), Some(Ok(())));
+        snapshots.push(pool.snapshot(first, &format!("snapshot {i}")));
+    }
+    pool.reopen().unwrap();
+    assert_eq!(pool.engine.live_states(), 2000);
+    for (i, volume) in volumes.iter().enumerate().skip(1) {
+        assert!(pool.holds(*volume, 7, 1, 1 + i as u64), "{i}");
+    }
+    for i in (0..1000).step_by(37) {
+        assert!(pool.holds(snapshots[usize::try_from(i).unwrap()], i % 50, 1, 10_000 + i), "{i}");
+    }
+    // Every second one is deleted, which leaves the others as they are.
+    for snapshot in snapshots.iter().step_by(2) {
+        pool.must(Request::Delete { of: (*snapshot).into() });
+    }
+    for i in (1..1000).step_by(38) {
+        assert!(pool.holds(snapshots[usize::try_from(i).unwrap()], i % 50, 1, 10_000 + i), "{i}");
+    }
+    pool.checkpoint();
+    assert_eq!(pool.problems(), []);
+}
+
+/// Bytes written to the disk for each byte that a client wrote.
+fn amplification(writes_per_flush: u64) -> f64 {
+    let mut pool = Inline::shaped(65_536, Shape { id: [3; 16], log_blocks: Some(16_000), most_changed_nodes: None });
+    let volume = pool.volume("v", 32_768);
+    let before = pool.disk.counts();
+    let mut random = super::random::Random::new(1);
+    let writes = 8192;
+    for i in 0..writes {
+        assert_eq!(pool.write(volume, random.below(32_768), 1, i + 1), Some(Ok(())));
+        if i % writes_per_flush == writes_per_flush - 1 {
+            pool.flush().unwrap();
+        }
+    }
+    pool.checkpoint();
+    let after = pool.disk.counts();
+    println!("{} flushes for {writes} writes", after.2 - before.2);
+    (after.0 - before.0) as f64 / (writes * BLOCK_BYTES) as f64
+}
+
+#[test]
+fn little_more_is_written_than_was_asked() {
+    let (single, grouped) = (amplification(1), amplification(32));
+    println!("write amplification: {single:.3} with one write to a flush, {grouped:.3} with 32");
+    assert!(single <= 2.0 && grouped <= 1.05, "{single} {grouped}");
+}
+
+#[test]
+fn a_diff_reads_little_of_the_map_wherever_the_changes_are() {
+    let mut pool = Inline::shaped(160_000, Shape { id: [3; 16], log_blocks: None, most_changed_nodes: Some(2000) });
+    let blocks = 131_072;
+    let volume = pool.volume("v", blocks);
+    for start in (0..blocks).step_by(512) {
+        assert_eq!(pool.write(volume, start, 512, 1), Some(Ok(())));
+    }
+    let snapshot = pool.snapshot(volume, "s");
+    let epoch = pool.engine.epoch_in(snapshot.into(), snapshot).unwrap();
+    let mut random = super::random::Random::new(1);
+    let changed: std::collections::BTreeSet<u64> = (0..blocks / 100).map(|_| random.below(blocks)).collect();
+    for block in &changed {
+        assert_eq!(pool.write(volume, *block, 1, 2), Some(Ok(())));
+    }
+    pool.checkpoint();
+    pool.reopen().unwrap();
+    let map = (blocks / 256) as f64 * BLOCK_BYTES as f64;
+    let before = pool.disk.counts().1;
+    let all = Blocks { start: 0, count: blocks };
+    let told = pool.must(Request::Changed { of: volume.into(), blocks: all, since: epoch, most: usize::MAX });
+    let read = (pool.disk.counts().1 - before) as f64 / map;
+    let Answer::Changed(page) = told else { panic!("{told:?}") };
+    let told: u64 = page.items.iter().map(|blocks| blocks.count).sum();
+    assert_eq!(told, changed.len() as u64, "no more and no less than what was written");
+    println!("{:.2} % of the map read for {told} changes of {blocks} blocks", read * 100.0);
+    assert!(read <= 0.02, "{read}");
+    let told = pool.must(Request::Changed { of: volume.into(), blocks: all, since: Epoch(0), most: usize::MAX });
+    assert!(matches!(told, Answer::Changed(page) if page.items == [all]), "all was written once");
+}

@@ -1,0 +1,272 @@
+//! Pools in files: on a file system that is memory, and on one that is a disk.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may end anywhere, and start threads")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use volume::{
+    BLOCK, Blocks, Buffer, Disk, Error, FileDisk, Listener, OpenError, Options, Pool, Shape, Since, State, VolumeId,
+};
+
+const SHAPE: Shape = Shape { id: *b"0123456789abcdef", log_blocks: None, most_changed_nodes: None };
+
+fn quiet() -> Listener {
+    Box::new(|_| {})
+}
+
+/// Folders for pools: one that is memory, where there is one, and one on a disk.
+fn folders() -> Vec<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let mut folders = vec![tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()];
+    if memory.is_dir() {
+        folders.push(tempfile::tempdir_in(memory).unwrap());
+    }
+    folders
+}
+
+fn create(folder: &tempfile::TempDir, blocks: u64) -> PathBuf {
+    let path = folder.path().join("pool");
+    let disk = FileDisk::create(&path, blocks * BLOCK as u64).unwrap();
+    volume::create(&disk, SHAPE).unwrap();
+    path
+}
+
+fn open(path: &Path) -> Pool {
+    let disk = Arc::new(FileDisk::open(path).unwrap());
+    Pool::open(disk, Options::default(), quiet()).unwrap()
+}
+
+fn wait<T: Send + 'static>(ask: impl FnOnce(Box<dyn FnOnce(Result<T, Error>) + Send>)) -> Result<T, Error> {
+    let (sender, receiver) = mpsc::channel();
+    ask(Box::new(move |result| sender.send(result).unwrap()));
+    receiver.recv().unwrap()
+}
+
+fn write(pool: &Pool, volume: VolumeId, start: u64, bytes: &[u8]) {
+    wait(|done| pool.write(volume, start, Buffer::copy_of(bytes), false, done)).unwrap();
+}
+
+fn read(pool: &Pool, of: State, start: u64, count: usize) -> Vec<u8> {
+    wait(|done| pool.read(of, start, Buffer::zeroed(count * BLOCK), done)).unwrap().to_vec()
+}
+
+#[test]
+fn what_is_written_is_read_after_closing_and_opening() {
+    for folder in folders() {
+        let path = create(&folder, 16_384);
+        let pool = open(&path);
+        let volume = pool.create_volume("data", 8192).unwrap();
+        write(&pool, volume, 100, &[7; 50 * BLOCK]);
+        let snapshot = pool.snapshot(&[(volume, "monday")]).unwrap()[0];
+        write(&pool, volume, 120, &[8; 5 * BLOCK]);
+        wait(|done| pool.discard(volume, Blocks { start: 140, count: 5 }, true, done)).unwrap();
+        let clone = pool.clone_snapshot(snapshot, "copy").unwrap();
+        pool.resize(clone, 100_000).unwrap();
+        let all = Blocks { start: 0, count: 8192 };
+        let since = Since::Snapshot(snapshot);
+        let changed = wait(|done| pool.changed(State::Volume(volume), since, all, 100, done)).unwrap();
+        assert_eq!(changed.items, [Blocks { start: 120, count: 5 }, Blocks { start: 140, count: 5 }]);
+        let unrelated =
+            wait(|done| pool.changed(State::Snapshot(snapshot), Since::Epoch(volume::Epoch(0)), all, 9, done));
+        assert_eq!(unrelated.unwrap().items, [Blocks { start: 100, count: 50 }]);
+        pool.close().unwrap();
+
+        let pool = open(&path);
+        let state = State::Volume(volume);
+        assert_eq!(read(&pool, state, 100, 20), [7; 20 * BLOCK]);
+        assert_eq!(read(&pool, state, 120, 5), [8; 5 * BLOCK]);
+        assert_eq!(read(&pool, state, 140, 5), [0; 5 * BLOCK]);
+        assert_eq!(read(&pool, State::Snapshot(snapshot), 100, 50), [7; 50 * BLOCK]);
+        assert_eq!(read(&pool, State::Volume(clone), 100, 50), [7; 50 * BLOCK]);
+        assert_eq!(pool.volumes().len(), 2);
+        assert_eq!(pool.snapshots()[0].name, "monday");
+        let extents = wait(|done| pool.extents(state, all, 100, done)).unwrap();
+        let data: Vec<_> = extents.items.iter().filter(|extent| extent.is_data).map(|extent| extent.blocks).collect();
+        assert_eq!(data, [Blocks { start: 100, count: 40 }, Blocks { start: 145, count: 5 }]);
+        pool.delete(State::Snapshot(snapshot)).unwrap();
+        pool.delete(State::Volume(volume)).unwrap();
+        assert_eq!(read(&pool, State::Volume(clone), 100, 50), [7; 50 * BLOCK]);
+        pool.close().unwrap();
+        let disk = FileDisk::open_read_only(&path).unwrap();
+        let checked = volume::check(&disk, true).unwrap();
+        assert_eq!(checked.problems, []);
+        assert!(volume::dump(&disk).unwrap().contains("\"copy\""));
+    }
+}
+
+#[test]
+fn what_was_flushed_is_there_when_the_pool_was_not_closed() {
+    for folder in folders() {
+        let path = create(&folder, 4096);
+        let pool = open(&path);
+        let volume = pool.create_volume("data", 1000).unwrap();
+        wait(|done| pool.write(volume, 3, Buffer::copy_of(&[1; BLOCK]), true, done)).unwrap();
+        write(&pool, volume, 4, &[2; BLOCK]);
+        wait(|done| pool.flush(done)).unwrap();
+        drop(pool);
+        let pool = open(&path);
+        assert_eq!(read(&pool, State::Volume(volume), 3, 1), [1; BLOCK]);
+        assert_eq!(read(&pool, State::Volume(volume), 4, 1), [2; BLOCK]);
+    }
+}
+
+#[test]
+fn a_pool_has_one_user_at_a_time() {
+    for folder in folders() {
+        let path = create(&folder, 2048);
+        let pool = open(&path);
+        match FileDisk::open(&path) {
+            Err(error @ OpenError::InUse { .. }) => {
+                assert!(error.to_string().contains("stop that one first"), "{error}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(FileDisk::open_read_only(&path), Err(OpenError::InUse { .. })));
+        drop(pool);
+        drop(open(&path));
+        assert!(matches!(FileDisk::create(&path, 1 << 23), Err(OpenError::Disk { .. })), "it is there");
+        let disk = FileDisk::open(&path).unwrap();
+        assert!(matches!(volume::create(&disk, SHAPE), Err(OpenError::Exists)));
+    }
+}
+
+#[test]
+fn a_pool_in_a_file_grows() {
+    for folder in folders() {
+        let path = create(&folder, 2048);
+        let disk = Arc::new(FileDisk::open(&path).unwrap());
+        let pool: Pool = Pool::open(Arc::clone(&disk) as Arc<dyn Disk>, Options::default(), quiet()).unwrap();
+        let before = pool.usage();
+        disk.extend(50_000 * BLOCK as u64).unwrap();
+        pool.grow().unwrap();
+        assert!(pool.usage().free > before.free + 47_000, "{:?}", pool.usage());
+        pool.close().unwrap();
+    }
+}
+
+/// Threads that write, flush, read and compare at once, each in blocks of its own, while snapshots come and go.
+#[test]
+fn many_threads_share_a_pool() {
+    const THREADS: u64 = 4;
+    const ROUNDS: u64 = 300;
+    for folder in folders() {
+        let path = create(&folder, 16_384);
+        let pool = Arc::new(open(&path));
+        let volume = pool.create_volume("data", THREADS * 64).unwrap();
+        let done = Arc::new(AtomicU64::new(0));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (pool, done) = (Arc::clone(&pool), Arc::clone(&done));
+                std::thread::spawn(move || {
+                    for round in 0..ROUNDS {
+                        let start = thread * 64 + round * 7 % 60;
+                        let byte = u8::try_from((round * 3 + thread) % 251 + 1).unwrap();
+                        write(&pool, volume, start, &[byte; 4 * BLOCK]);
+                        assert_eq!(read(&pool, State::Volume(volume), start, 4), [byte; 4 * BLOCK]);
+                        if round % 5 == 0 {
+                            wait(|done| pool.flush(done)).unwrap();
+                        }
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        let mut count = 0;
+        while done.load(Ordering::Relaxed) < THREADS {
+            let name = format!("snapshot {count}");
+            let snapshot = pool.snapshot(&[(volume, &name)]).unwrap()[0];
+            let first = read(&pool, State::Snapshot(snapshot), 0, 256);
+            assert_eq!(read(&pool, State::Snapshot(snapshot), 0, 256), first, "a snapshot does not change");
+            pool.delete(State::Snapshot(snapshot)).unwrap();
+            count += 1;
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let pool = Arc::into_inner(pool).unwrap();
+        pool.close().unwrap();
+        let checked = volume::check(&FileDisk::open_read_only(&path).unwrap(), true).unwrap();
+        assert_eq!(checked.problems, []);
+    }
+}
+
+#[test]
+fn wrong_requests_are_refused_and_change_nothing() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let pool = open(&create(&folder, 2048));
+    let volume = pool.create_volume("data", 100).unwrap();
+    let refused = |start, len| wait(|done| pool.write(volume, start, Buffer::zeroed(len), false, done)).unwrap_err();
+    assert_eq!(refused(0, 100), Error::Unaligned(100));
+    assert_eq!(refused(0, 0), Error::Unaligned(0));
+    assert!(matches!(refused(99, 2 * BLOCK), Error::BeyondEnd { size: 100, .. }));
+    assert!(matches!(refused(u64::MAX, BLOCK), Error::BeyondEnd { .. }));
+    assert_eq!(pool.create_volume("data", 5), Err(Error::NameTaken("data".into())));
+    assert_eq!(pool.create_volume("", 5), Err(Error::BadName(String::new())));
+    assert!(matches!(pool.create_volume("none", 0), Err(Error::BadSize { .. })));
+    assert!(matches!(pool.create_volume("huge", u64::MAX), Err(Error::BadSize { .. })));
+    assert!(matches!(pool.resize(volume, 99), Err(Error::BadSize { .. })));
+    assert_eq!(pool.delete(State::Volume(VolumeId(77))), Err(Error::NoVolume(VolumeId(77))));
+    let snapshot = pool.snapshot(&[(volume, "s")]).unwrap()[0];
+    let other = pool.create_volume("other", 100).unwrap();
+    let all = Blocks { start: 0, count: 100 };
+    let unrelated = wait(|done| pool.changed(State::Volume(other), Since::Snapshot(snapshot), all, 9, done));
+    assert!(matches!(unrelated, Err(Error::Unrelated { .. })), "{unrelated:?}");
+    assert_eq!(pool.volumes().len(), 2);
+}
+
+/// Says that a test is skipped, the way `sandbox::skip` does: building that crate for one line would take longer than all of these tests.
+fn skip(test: &str, reason: &str) {
+    assert!(std::env::var_os("ORLOP_NO_SKIP").is_none_or(|v| v != "1"), "{test} must run, but: {reason}");
+    let line = format!("SKIP: {test}: {}\n", reason.replace('\n', " "));
+    eprint!("{line}");
+    if let Some(file) = std::env::var_os("ORLOP_SKIPS").filter(|file| !file.is_empty()) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+    }
+}
+
+/// A loop device, detached at the end.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn new(file: &Path) -> Result<Self, String> {
+        let output =
+            Command::new("losetup").args(["--find", "--show"]).arg(file).output().map_err(|e| e.to_string())?;
+        let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() {
+            Ok(Self(device.into()))
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into())
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        drop(Command::new("losetup").arg("--detach").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_pool_lies_on_a_raw_device() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("disk");
+    std::fs::File::create_new(&file).unwrap().set_len(64 << 20).unwrap();
+    let device = match Loop::new(&file) {
+        Ok(device) => device,
+        Err(reason) => return skip("a_pool_lies_on_a_raw_device", &format!("losetup gives no loop device: {reason}")),
+    };
+    let disk = FileDisk::open(&device.0).unwrap();
+    assert_eq!(disk.bytes().unwrap(), 64 << 20);
+    volume::create(&disk, SHAPE).unwrap();
+    drop(disk);
+    let pool = open(&device.0);
+    let volume = pool.create_volume("data", 10_000).unwrap();
+    write(&pool, volume, 5000, &[9; 300 * BLOCK]);
+    wait(|done| pool.flush(done)).unwrap();
+    assert!(matches!(FileDisk::open(&device.0), Err(OpenError::InUse { .. } | OpenError::Disk { .. })));
+    drop(pool);
+    let pool = open(&device.0);
+    assert_eq!(read(&pool, State::Volume(volume), 5000, 300), [9; 300 * BLOCK]);
+    pool.close().unwrap();
+    assert_eq!(volume::check(&FileDisk::open_read_only(&device.0).unwrap(), true).unwrap().problems, []);
+}
