@@ -9,17 +9,22 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 /// Whether a program can be run here.
-fn has(program: &str) -> bool {
+pub(super) fn has(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-async fn run(program: &str, words: &[&str]) -> Output {
+pub(super) async fn run(program: &str, words: &[&str]) -> Output {
     let (program, words) = (program.to_owned(), words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     let work = tokio::task::spawn_blocking(move || Command::new(program).args(words).output().unwrap());
     work.await.unwrap()
 }
 
-async fn good(program: &str, words: &[&str]) -> Vec<u8> {
+/// Runs a script of libnbd's shell, with the Python that its package is for, whatever else is installed.
+pub(super) async fn nbdsh(script: &str) -> Vec<u8> {
+    good("env", &["PATH=/usr/bin:/bin", "nbdsh", "-c", script]).await
+}
+
+pub(super) async fn good(program: &str, words: &[&str]) -> Vec<u8> {
     let output = run(program, words).await;
     assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
