@@ -19,6 +19,8 @@ pub struct Buffer {
     base: usize,
     capacity: usize,
     used: Range<usize>,
+    /// Bytes from the begin that the system has backed with memory for certain.
+    resident: usize,
     home: Option<Arc<Shelves>>,
 }
 
@@ -43,13 +45,23 @@ impl Buffer {
         // There is no aligned allocation without unsafe code; a page more has an aligned begin in it.
         let memory = vec![0; capacity + PAGE];
         let base = memory.as_ptr().align_offset(PAGE).min(PAGE);
-        Self { memory, base, capacity, used: 0..0, home: None }
+        Self { memory, base, capacity, used: 0..0, resident: 0, home: None }
     }
 
     /// How many bytes there are, whether in use or not.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Has the system back the first bytes with memory: what was never written does not exist yet.
+    fn make_resident(&mut self, len: usize) {
+        let from = self.resident.min(len);
+        for page in self.memory[self.base + from..self.base + len].chunks_mut(PAGE) {
+            // Not what is there already, which the compiler could leave out.
+            page[0] = 1;
+        }
+        self.resident = self.resident.max(len);
     }
 
     /// Puts another part into use, counted from the begin of the memory.
@@ -97,6 +109,7 @@ impl Drop for Buffer {
                 base: self.base,
                 capacity: self.capacity,
                 used: 0..0,
+                resident: self.resident,
                 home: None,
             });
         }
@@ -110,6 +123,8 @@ impl Drop for Buffer {
 pub struct Pool(Arc<Shelves>);
 
 struct Shelves {
+    /// Whether buffers are backed with memory before they are handed out.
+    resident: bool,
     /// Bytes that are kept for later; more are given back to the system.
     most_idle: usize,
     idle: Mutex<Idle>,
@@ -125,7 +140,13 @@ impl Pool {
     /// A pool that keeps at most so many bytes that nobody uses. How many are used, its users bound.
     #[must_use]
     pub fn new(most_idle: usize) -> Self {
-        Self(Arc::new(Shelves { most_idle, idle: Mutex::default() }))
+        Self(Arc::new(Shelves { resident: false, most_idle, idle: Mutex::default() }))
+    }
+
+    /// The same, and whatever it hands out is backed with memory: the kernel may write into it without a page fault.
+    #[must_use]
+    pub fn resident(most_idle: usize) -> Self {
+        Self(Arc::new(Shelves { resident: true, most_idle, idle: Mutex::default() }))
     }
 
     /// A buffer with its first `len` bytes in use, which are those of an earlier request.
@@ -141,17 +162,16 @@ impl Pool {
         let capacity = class.map_or_else(|| len.next_multiple_of(PAGE), |class| PAGE << class);
         let mut buffer = kept.unwrap_or_else(|| Buffer::allocate(capacity));
         buffer.used = 0..len;
+        if self.0.resident {
+            buffer.make_resident(len);
+        }
         buffer.home = Some(self.0.clone());
         buffer
     }
 
-    /// Makes buffers that hold `len` bytes before they are needed, and has the system back them with memory.
+    /// Makes buffers that hold `len` bytes before they are needed.
     pub fn prepare(&self, len: usize, count: usize) {
-        let made: Vec<_> = (0..count).map(|_| self.take(len)).collect();
-        for mut buffer in made {
-            // Memory that was never written does not exist yet.
-            buffer.chunks_mut(PAGE).for_each(|page| page[0] = 1);
-        }
+        drop((0..count).map(|_| self.take(len)).collect::<Vec<_>>());
     }
 }
 
@@ -222,6 +242,22 @@ mod tests {
         assert_eq!(idle(&pool), 3 * PAGE, "the fourth was given back");
         pool.prepare(2 * PAGE, 4);
         assert_eq!(idle(&pool), 3 * PAGE, "there is no room for larger ones");
+    }
+
+    #[test]
+    fn what_a_resident_pool_hands_out_is_in_memory() {
+        let pool = Pool::resident(1 << 22);
+        let buffer = pool.take((1 << 20) + PAGE);
+        assert_eq!(buffer.resident, (1 << 20) + PAGE);
+        assert!(buffer.chunks(PAGE).all(|page| page[0] == 1), "every page was written");
+        drop(buffer);
+        // Once is enough: what is there stays.
+        let mut buffer = pool.take(1 << 21);
+        assert_eq!(buffer.resident, 1 << 21);
+        buffer.fill(7);
+        drop(buffer);
+        assert!(pool.take((1 << 20) + PAGE).iter().all(|byte| *byte == 7));
+        assert_eq!(Pool::new(1 << 22).take(1 << 20).resident, 0);
     }
 
     #[test]

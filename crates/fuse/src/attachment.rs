@@ -14,7 +14,7 @@ use crate::host::{AttachError, DetachError};
 use crate::keeper::{Keeper, KeeperError, Taken};
 use crate::loop_device::{BLOCK, LoopDevice};
 use crate::mount;
-use crate::session::{LONGEST, Session};
+use crate::session::{self, LONGEST, Session};
 use crate::state::State;
 use crate::threads::Threads;
 use crate::users::{User, users};
@@ -108,9 +108,11 @@ impl Attachment {
         if attached != about.size {
             return Err(AttachError::Size { name: name.to_owned(), attached, size: about.size });
         }
-        let (session, threads) = serve(name, descriptor, device, about, state.longest, resources)?;
-        let resent = session.resume();
+        // Before anybody reads: what this process had read already would be repeated too, and be done twice at once, the second time perhaps
+        // after a newer write to the same place.
+        let resent = session::resend(descriptor.as_fd());
         resent.map_err(|source| AttachError::System { action: "have requests repeated", source: source.into() })?;
+        let (session, threads) = serve(name, descriptor, device, about, state.longest, resources)?;
         Ok(Some(Self { device: loop_device, session, threads, state }))
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Before the names of devices, in what loop devices are found by.
 const LABEL: &str = "orlop:";
 /// Bytes of buffers that all devices together keep for requests to come.
-const MOST_IDLE: usize = 64 << 20;
+const MOST_IDLE: usize = 128 << 20;
 
 /// Why a device is not attached.
 #[derive(Debug, thiserror::Error)]
@@ -123,8 +123,10 @@ impl Host {
     /// Each device is read by as many threads as there are processors, but by two to four: one would be a queue, and more only wake later.
     #[must_use]
     pub fn new(keeper: Option<Keeper>) -> Self {
+        // A server that is killed while the kernel faults a page of its buffer in makes the kernel end the request with an error, and no
+        // other server gets it. So there must be nothing to fault in.
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self { keeper, pool: Pool::new(MOST_IDLE), threads: processors.clamp(2, 4), attached: Mutex::default() }
+        Self { keeper, pool: Pool::resident(MOST_IDLE), threads: processors.clamp(2, 4), attached: Mutex::default() }
     }
 
     /// Makes a block device of a device, and tells its path.

@@ -43,6 +43,11 @@ pub(crate) struct Session {
 /// Complaints that are logged of one connection; after these, one more helps nobody.
 const MOST_COMPLAINTS: u32 = 20;
 
+/// Has the kernel repeat what another process has read from a connection and not answered.
+pub(crate) fn resend(fuse: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::write(fuse, &notify_resend()).map(|_| ())
+}
+
 /// What comes out of reading a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -78,13 +83,10 @@ impl Session {
         self.resends.get().copied().unwrap_or(false)
     }
 
-    /// Goes on with a connection that another process has begun.
-    pub(crate) fn resume(&self) -> Result<(), Errno> {
-        let _ = self.resends.set(true);
-        rustix::io::write(&self.fuse, &notify_resend()).map(|_| ())
-    }
-
     /// Reads one request and begins to work on it.
+    ///
+    /// The whole buffer must be in memory. The kernel takes the request off its list before it copies it; when the copy fails, since this
+    /// process was killed and a page would have to be faulted in, it ends the request with an error, and does not repeat it.
     ///
     /// What is written lies at a page of the buffer, so that a disk can take it from there.
     pub(crate) fn turn(self: &Arc<Self>) -> Result<Turn, Errno> {

@@ -1,6 +1,6 @@
 //! Attaching and detaching.
 
-use crate::support::{Mounted, direct, good, image, make, output, require, server, unique};
+use crate::support::{Cleared, Mounted, direct, good, image, make, output, require, server, unique};
 use block::testing::{Later, Memory, random_bytes, seed};
 use block::{BlockSizes, Buffer, Device};
 use fuse::{AttachError, DetachError, Host, User};
@@ -225,6 +225,7 @@ fn what_a_server_without_a_keeper_has_left_is_cleared_when_nobody_uses_it() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let (file, name) = (image(folder.path(), SIZE as u64), unique("left"));
+    let _cleared = Cleared(name.clone());
     let (process, path) = server(&name, &file, "-", "now");
     let opened = fs::File::open(&path).unwrap();
     process.kill();

@@ -4,7 +4,7 @@
 //! and discards under way; the keeper, the kernel and the file behind the device live on. Then another process serves it. What must hold:
 //! nobody above sees an error, and every byte that was written is there.
 
-use crate::support::{Mounted, check, completed, direct, image, keeper, make, require, server, unique};
+use crate::support::{Cleared, Mounted, check, completed, direct, image, keeper, make, require, server, unique};
 use block::Buffer;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -34,6 +34,7 @@ fn load(folder: &Path) -> Child {
 fn survives_kills(kind: &str, how: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (file, name) = (image(folder.path(), SIZE), unique(&format!("{kind}-{how}")));
+    let _cleared = Cleared(name.clone());
     let (_keeper, socket) = keeper(folder.path());
     let (mut process, device) = server(&name, &file, &socket, how);
     make(kind, &device);
@@ -81,6 +82,7 @@ fn what_a_server_had_taken_and_not_answered_is_answered_by_the_next() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let (file, name) = (image(folder.path(), SIZE), unique("taken"));
+    let _cleared = Cleared(name.clone());
     let (_keeper, socket) = keeper(folder.path());
     let (process, device) = server(&name, &file, &socket, "now");
     // The kernel has looked at its partitions; the next server takes requests and answers none.
@@ -115,6 +117,7 @@ fn a_server_hands_its_device_over_to_the_next() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let (file, name) = (image(folder.path(), SIZE), unique("handed"));
+    let _cleared = Cleared(name.clone());
     let (_keeper, socket) = keeper(folder.path());
     let (mut process, device) = server(&name, &file, &socket, "later");
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -152,6 +155,7 @@ fn two_servers_do_not_serve_one_device() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let (file, name) = (image(folder.path(), SIZE), unique("two"));
+    let _cleared = Cleared(name.clone());
     let (_keeper, socket) = keeper(folder.path());
     let (mut first, _) = server(&name, &file, &socket, "now");
     let keeper = fuse::Keeper::connect(Path::new(&socket)).unwrap();

@@ -177,3 +177,12 @@ pub(crate) fn server(name: &str, file: &Path, socket: &str, how: &str) -> (Proce
     let path = PathBuf::from(path);
     (process, path)
 }
+
+/// Clears what a test that fails has left; made first, it goes last, after the servers.
+pub(crate) struct Cleared(pub(crate) String);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        let _ = fuse::Host::new(None).detach(&self.0);
+    }
+}
