@@ -65,27 +65,25 @@ impl Volume {
         let range = offset..offset + buffer.len() as u64;
         let read = self.reader.read(range.clone()).await;
         let stretches = read.map_err(|error| self.failure("read", &range, error))?;
-        let mut rest = &mut buffer[..];
+        let mut at = 0_usize;
         for stretch in stretches {
             let len = match &stretch {
                 Stretch::Data(bytes) => bytes.len(),
                 Stretch::Zeros(len) => usize::try_from(*len).unwrap_or(usize::MAX),
             };
-            let Some((part, left)) = rest.split_at_mut_checked(len) else { break };
+            let end = at.saturating_add(len);
+            let Some(part) = buffer.get_mut(at..end) else { break };
             match stretch {
                 Stretch::Data(bytes) => part.copy_from_slice(&bytes),
                 Stretch::Zeros(_) => part.fill(0),
             }
-            rest = left;
+            at = end;
         }
-        let missing = rest.len();
-        match missing {
-            0 => Ok(buffer),
-            _ => Err(Failure::new(
-                FailureKind::Io,
-                format!("{missing} bytes of {range:?} were not read; this is a defect"),
-            )),
+        if at == buffer.len() {
+            return Ok(buffer);
         }
+        let message = format!("{at} bytes of {range:?} were read; this is a defect");
+        Err(Failure::new(FailureKind::Io, message))
     }
 
     async fn states(&self, range: Range<u64>, most: usize) -> Result<Vec<Status>, Failure> {
