@@ -27,7 +27,13 @@ fn load(folder: &Path) -> Child {
     let mut command = Command::new("fio");
     command.args(["--name=verify", &folder, "--size=48M", "--numjobs=2", "--rw=randwrite", "--bsrange=4k-1M"]);
     command.args(["--ioengine=libaio", "--direct=1", "--iodepth=16", "--fsync=32", "--loops=4"]);
-    command.args(["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--verify_backlog=64", "--verify_state_save=0"]);
+    command.args([
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--do_verify=1",
+        "--verify_backlog=64",
+        "--verify_state_save=0",
+    ]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
