@@ -49,3 +49,4 @@ pub use process_one::ProcessOne;
 pub use provisioner::{PROVISIONER, Provisioner, STORAGE_CLASS};
 pub use rustix::process::Signal;
 pub use sandbox::{Guard, Sandbox};
+pub use skips::{require_root, skip};

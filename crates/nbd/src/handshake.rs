@@ -1,21 +1,39 @@
 //! The handshake of one connection: which export, and which extensions of the protocol.
 
-use crate::connection::{Reader, Writer};
-use crate::device::{Description, Failure};
-use crate::limits::{MAX_OPTION_LEN, MAX_OPTIONS, MAX_SKIPPED_LEN};
+use crate::limits::{MAX_CHOSEN, MAX_LISTED, MAX_OPTION_LEN, MAX_OPTIONS, MAX_SKIPPED_LEN, MAX_TEXT_LEN};
 use crate::options::{
-    Asked, Wrong, encode_block_size, encode_context, encode_export, encode_infos, encode_reply, encode_server, pick,
+    Asked, Wrong, context_queries, encode_block_size, encode_context, encode_export, encode_infos, encode_reply,
+    encode_server,
 };
+use crate::request;
 use crate::server::Export;
+use crate::stream::{Stream, Wire};
+use crate::tls::Tls;
 use crate::wire::{self, handshake_flag, info, option, option_reply};
+use block::{Description, Failure, FailureKind};
+use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Bytes that are read at once: some options.
+const READ_LEN: usize = 16 << 10;
+
+/// What a server offers to all its clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) exports: Arc<[Export]>,
+    /// Set, it is what every client must use.
+    pub(crate) tls: Option<Tls>,
+}
 
 /// Why a connection is closed by the server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Closed {
     #[error("read from or write to the client")]
     Io(#[from] io::Error),
+    #[error("agree with the client on TLS")]
+    Tls(#[source] io::Error),
     #[error("the client broke the protocol: {0}")]
     Broken(String),
     #[error("the client took too long over {0}")]
@@ -32,12 +50,28 @@ pub(crate) struct Ready {
     pub(crate) contexts: Vec<(u32, String)>,
 }
 
+impl Ready {
+    /// What requests are checked against.
+    pub(crate) fn terms(&self) -> request::Terms<'_> {
+        let has_contexts = !self.contexts.is_empty();
+        request::Terms { description: &self.description, structured: self.structured, has_contexts }
+    }
+}
+
+/// A client who has begun with an export.
+pub(crate) struct Agreed {
+    pub(crate) ready: Ready,
+    pub(crate) stream: Stream,
+    /// What he has sent since.
+    pub(crate) early: Vec<u8>,
+}
+
 /// What a handshake works on.
-pub(crate) struct Handshake<'a> {
-    reader: &'a mut Reader,
-    writer: &'a mut Writer,
-    exports: &'a [Export],
+struct Handshake<'a> {
+    wire: Wire,
+    terms: &'a Terms,
     no_zeroes: bool,
+    encrypted: bool,
     structured: bool,
     /// The export whose contexts were chosen, and which.
     contexts: Option<(String, Vec<(u32, String)>)>,
@@ -47,31 +81,31 @@ pub(crate) struct Handshake<'a> {
 enum Next {
     Goes,
     Left,
+    Encrypts,
     Begins(Ready),
 }
 
 /// Agrees with a client; nothing when he leaves.
-pub(crate) async fn negotiate(
-    reader: &mut Reader,
-    writer: &mut Writer,
-    exports: &[Export],
-) -> Result<Option<Ready>, Closed> {
+pub(crate) async fn negotiate(stream: Stream, terms: &Terms) -> Result<Option<Agreed>, Closed> {
+    let mut wire = Wire::with_capacity(READ_LEN, stream);
     let offered = handshake_flag::FIXED_NEWSTYLE | handshake_flag::NO_ZEROES;
-    writer.write_all(&wire::INIT_MAGIC.to_be_bytes()).await?;
-    writer.write_all(&wire::OPTION_MAGIC.to_be_bytes()).await?;
-    writer.write_all(&offered.to_be_bytes()).await?;
-    writer.flush().await?;
-    let flags = reader.read_u32().await?;
+    let hello = [&wire::INIT_MAGIC.to_be_bytes()[..], &wire::OPTION_MAGIC.to_be_bytes(), &offered.to_be_bytes()];
+    wire.write_all(&hello.concat()).await?;
+    let flags = wire.read_u32().await?;
     if flags & !u32::from(offered) != 0 {
         return Err(Closed::Broken(format!("it answered with the unknown flags {flags:#010x}")));
     }
     let no_zeroes = flags & u32::from(handshake_flag::NO_ZEROES) != 0;
-    let mut handshake = Handshake { reader, writer, exports, no_zeroes, structured: false, contexts: None };
+    let mut handshake = Handshake { wire, terms, no_zeroes, encrypted: false, structured: false, contexts: None };
     for _ in 0..MAX_OPTIONS {
         match handshake.option().await? {
             Next::Goes => {}
             Next::Left => return Ok(None),
-            Next::Begins(ready) => return Ok(Some(ready)),
+            Next::Encrypts => handshake = handshake.encrypt().await?,
+            Next::Begins(ready) => {
+                let early = handshake.wire.buffer().to_vec();
+                return Ok(Some(Agreed { ready, stream: handshake.wire.into_inner(), early }));
+            }
         }
     }
     Err(Closed::Broken(format!("it sent {MAX_OPTIONS} options and began nothing")))
@@ -79,18 +113,25 @@ pub(crate) async fn negotiate(
 
 impl Handshake<'_> {
     async fn option(&mut self) -> Result<Next, Closed> {
-        if self.reader.read_u64().await? != wire::OPTION_MAGIC {
+        if self.wire.read_u64().await? != wire::OPTION_MAGIC {
             return Err(Closed::Broken("an option does not begin as one".to_owned()));
         }
-        let (code, len) = (self.reader.read_u32().await?, self.reader.read_u32().await?);
+        let (code, len) = (self.wire.read_u32().await?, self.wire.read_u32().await?);
         if len > MAX_OPTION_LEN {
             return self.too_long(code, len).await;
         }
         let mut data = vec![0; len as usize];
-        self.reader.read_exact(&mut data).await?;
+        self.wire.read_exact(&mut data).await?;
         match Asked::decode(code, &data) {
-            Ok(asked) => self.answer(code, asked).await,
+            Ok(asked) if self.wants_tls_for(&asked) => {
+                self.refuse(code, option_reply::TLS_REQUIRED, "the server speaks to nobody in clear; start TLS").await
+            }
             // Here there is no reply that would say so.
+            Ok(Asked::ExportName(_)) if self.terms.tls.is_some() && !self.encrypted => {
+                Err(Closed::Broken("it began in clear, and the server has TLS".to_owned()))
+            }
+            Ok(asked) => self.answer(code, asked).await,
+            // Nor here.
             Err(Wrong(what)) if code == option::EXPORT_NAME => Err(Closed::Broken(what.to_owned())),
             Err(Wrong(what)) => self.refuse(code, option_reply::INVALID, what).await,
         }
@@ -100,7 +141,7 @@ impl Handshake<'_> {
         if code == option::EXPORT_NAME || len > MAX_SKIPPED_LEN {
             return Err(Closed::Broken(format!("an option has {len} bytes")));
         }
-        skip(self.reader, len).await?;
+        skip(&mut self.wire, len).await?;
         self.refuse(code, option_reply::TOO_BIG, "the option is too long").await
     }
 
@@ -119,8 +160,15 @@ impl Handshake<'_> {
                 self.acknowledge(code).await
             }
             Asked::Contexts { name, queries, set } => self.choose(code, name, &queries, set).await,
-            Asked::Tls => {
+            Asked::Tls if self.terms.tls.is_none() => {
                 self.refuse(code, option_reply::UNSUPPORTED, "the server has no TLS; connect to it in clear").await
+            }
+            Asked::Tls if self.encrypted => {
+                self.refuse(code, option_reply::INVALID, "the connection is encrypted already").await
+            }
+            Asked::Tls => {
+                self.acknowledge(code).await?;
+                Ok(Next::Encrypts)
             }
             Asked::Other(_) => {
                 self.refuse(code, option_reply::UNSUPPORTED, "the server does not know the option").await
@@ -128,10 +176,29 @@ impl Handshake<'_> {
         }
     }
 
+    /// Whether a client in clear is asked to encrypt first; he may always leave.
+    fn wants_tls_for(&self, asked: &Asked) -> bool {
+        let in_clear = self.terms.tls.is_some() && !self.encrypted;
+        in_clear && !matches!(asked, Asked::Tls | Asked::Abort | Asked::ExportName(_))
+    }
+
+    /// Begins to encrypt; what was agreed on in clear is forgotten.
+    async fn encrypt(self) -> Result<Self, Closed> {
+        if !self.wire.buffer().is_empty() {
+            // Somebody in between could have put it there.
+            return Err(Closed::Broken("it sent something in clear after it had asked for TLS".to_owned()));
+        }
+        let tls = self.terms.tls.as_ref().ok_or_else(|| Closed::Broken("there is no TLS".to_owned()))?;
+        let stream = tls.accept(self.wire.into_inner()).await.map_err(Closed::Tls)?;
+        let wire = Wire::with_capacity(READ_LEN, stream);
+        Ok(Self { wire, encrypted: true, structured: false, contexts: None, ..self })
+    }
+
     /// An export by its name; the empty name stands for the only one.
     fn find(&self, name: &str) -> Option<Export> {
-        let named = self.exports.iter().find(|export| export.name == name);
-        let only = if let ([only], "") = (self.exports, name) { Some(only) } else { None };
+        let exports = &*self.terms.exports;
+        let named = exports.iter().find(|export| export.name == name);
+        let only = if let ([only], "") = (exports, name) { Some(only) } else { None };
         named.or(only).cloned()
     }
 
@@ -139,17 +206,17 @@ impl Handshake<'_> {
         let Some(export) = self.find(name) else {
             return Err(Closed::Broken(format!("there is no export {name:?}")));
         };
-        let description = described(&export).await?;
+        let description = described(&export)?;
         if description.blocks.minimum > 1 {
             return Err(Closed::Broken(
                 "it does not ask for the block size, which it would have to keep to".to_owned(),
             ));
         }
-        self.writer.write_all(&encode_export(&description, self.structured)).await?;
+        self.wire.write_all(&encode_export(&description, self.structured)).await?;
         if !self.no_zeroes {
-            self.writer.write_all(&[0; 124]).await?;
+            self.wire.write_all(&[0; 124]).await?;
         }
-        self.writer.flush().await?;
+        self.wire.flush().await?;
         Ok(Next::Begins(self.ready(export, description)))
     }
 
@@ -160,7 +227,7 @@ impl Handshake<'_> {
     }
 
     async fn list(&mut self, code: u32) -> Result<Next, Closed> {
-        for export in self.exports {
+        for export in self.terms.exports.clone().iter() {
             self.reply(code, option_reply::SERVER, &encode_server(&export.name, &export.description)).await?;
         }
         self.acknowledge(code).await
@@ -170,7 +237,7 @@ impl Handshake<'_> {
         let Some(export) = self.find(name) else {
             return self.refuse(code, option_reply::UNKNOWN, "there is no export of this name").await;
         };
-        let description = match described(&export).await {
+        let description = match described(&export) {
             Ok(description) => description,
             Err(failure) => return self.refuse(code, option_reply::PLATFORM, &failure.message).await,
         };
@@ -197,15 +264,21 @@ impl Handshake<'_> {
         let Some(export) = self.find(&name) else {
             return self.refuse(code, option_reply::UNKNOWN, "there is no export of this name").await;
         };
-        let description = match described(&export).await {
-            Ok(description) => description,
+        let picked = match contexts(&export, queries, set) {
+            Ok(picked) => picked,
             Err(failure) => return self.refuse(code, option_reply::PLATFORM, &failure.message).await,
         };
-        let picked = pick(&description.contexts, queries, set);
-        let numbered: Vec<_> = (1..).zip(picked.into_iter().cloned()).collect();
-        for (id, context) in &numbered {
-            self.reply(code, option_reply::META_CONTEXT, &encode_context(*id, context)).await?;
+        if set && picked.len() > MAX_CHOSEN {
+            let message = format!("a connection has at most {MAX_CHOSEN} contexts");
+            return self.refuse(code, option_reply::TOO_BIG, &message).await;
         }
+        let numbered: Vec<_> = (1..).zip(picked).collect();
+        // One write for all: there may be thousands.
+        let mut replies = Vec::new();
+        for (id, context) in &numbered {
+            replies.extend(encode_reply(code, option_reply::META_CONTEXT, &encode_context(*id, context)));
+        }
+        self.wire.write_all(&replies).await?;
         if set {
             self.contexts = Some((export.name, numbered));
         }
@@ -223,23 +296,35 @@ impl Handshake<'_> {
     }
 
     async fn reply(&mut self, code: u32, kind: u32, data: &[u8]) -> io::Result<()> {
-        self.writer.write_all(&encode_reply(code, kind, data)).await?;
-        self.writer.flush().await
+        self.wire.write_all(&encode_reply(code, kind, data)).await?;
+        self.wire.flush().await
     }
 }
 
 /// What a device says of itself, if a client may be told that.
-async fn described(export: &Export) -> Result<Description, Failure> {
-    let description = export.device.describe().await?;
+fn described(export: &Export) -> Result<Description, Failure> {
+    let description = export.device.describe()?;
     if description.blocks.are_valid() {
         return Ok(description);
     }
     let what = format!("{:?} are no block sizes of the protocol; this is a defect of the server", description.blocks);
-    Err(Failure::new(crate::FailureKind::Invalid, what))
+    Err(Failure::new(FailureKind::Invalid, what))
+}
+
+/// The contexts that the queries pick, each once.
+fn contexts(export: &Export, queries: &[String], set: bool) -> Result<Vec<String>, Failure> {
+    let (mut seen, mut picked) = (HashSet::new(), Vec::new());
+    for query in context_queries(queries, set) {
+        let found = export.device.contexts(query, MAX_LISTED - picked.len())?;
+        let fits = |name: &String| name.len() <= MAX_TEXT_LEN && query.picks(name);
+        picked.extend(found.into_iter().filter(fits).filter(|name| seen.insert(name.clone())));
+        picked.truncate(MAX_LISTED);
+    }
+    Ok(picked)
 }
 
 /// Reads bytes that nobody wants, without keeping them.
-pub(crate) async fn skip(reader: &mut Reader, len: u32) -> io::Result<()> {
+async fn skip(reader: &mut Wire, len: u32) -> io::Result<()> {
     let skipped = tokio::io::copy(&mut reader.take(u64::from(len)), &mut tokio::io::sink()).await?;
     if skipped == u64::from(len) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -6,30 +6,33 @@
 //!                                                                             ▼
 //!                                                                           Device
 //! ```
-//! What a device is, the trait [`Device`] says; a [`Server`] offers one or several of them under names. The protocol is that of the
-//! public document of the NBD project: fixed newstyle handshake, structured replies, metadata contexts such as `base:allocation`. There
-//! is no TLS: who asks for it is told that it is not supported, and goes on in clear or leaves.
+//! What a device is, the trait [`block::Device`] says; a [`Server`] offers one or several of them under names. The protocol is that of the
+//! public document of the NBD project: fixed newstyle handshake, TLS, structured replies, metadata contexts. Which contexts there are, the
+//! device decides: `base:allocation`, and for a volume with snapshots the family `orlop:changed-since=SNAPSHOT`.
 //!
 //! A client is not trusted. Whatever it sends costs an error of the protocol or the connection, never a panic, and never more memory than
 //! [`Limits`] says.
 
 mod connection;
-mod device;
 mod execute;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
+mod intake;
 mod limits;
 mod listen;
 mod options;
+mod outbox;
 mod reply;
 mod request;
 mod server;
+mod stream;
+mod tls;
+mod transmission;
 mod uri;
 mod wire;
 
-pub use device::{
-    ALLOCATION, BlockSizes, Description, Device, Failure, FailureKind, Features, HOLE, Piece, Status, ZERO, ZeroMode,
-};
 pub use limits::Limits;
 pub use listen::{ListenError, Listener, UnixSocket};
 pub use server::{Export, ExportsError, Server};
-pub use uri::uri;
+pub use tls::{Tls, TlsError};

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once. One more is closed at once: waiting would let idle ones keep a busy one out without a word.
     pub connections: usize,
-    /// Requests of one connection that are worked on at once; the next is not read before one is answered. nbdcopy has 64 in flight over four
-    /// connections, qemu 16.
+    /// Requests of one connection that are worked on at once; the next is not taken before one is answered. nbdcopy has 64 in flight over four
+    /// connections, qemu 16, the kernel's client 128.
     pub requests: usize,
     /// Bytes that the requests of one connection read or write at once; one request of the longest kind is always allowed.
     pub bytes: u32,
@@ -24,7 +24,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16,
-            requests: 16,
+            requests: 128,
             bytes: 32 << 20,
             handshake: Duration::from_secs(30),
             stall: Duration::from_secs(60),
@@ -43,3 +43,7 @@ pub(crate) const MAX_OPTIONS: usize = 128;
 pub(crate) const MAX_TEXT_LEN: usize = 4096;
 /// Stretches that one answer about a context has at most; the client asks again for the rest. 8 bytes each.
 pub(crate) const MAX_STATUSES: usize = 8192;
+/// Contexts that are told of in one answer; a volume with more snapshots tells of each by its name.
+pub(crate) const MAX_LISTED: usize = 10_000;
+/// Contexts that a connection has; a client needs one or two, and an answer has the stretches of all.
+pub(crate) const MAX_CHOSEN: usize = 16;

@@ -1,10 +1,10 @@
 //! Where clients come in: a socket of a path, or a port.
 
+use crate::stream::Stream;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 /// Why there is no listener.
@@ -53,8 +53,6 @@ impl UnixSocket {
     }
 }
 
-pub(crate) type Halves = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
-
 impl Listener {
     /// Listens on a path that only this user may connect to; must be called within a runtime.
     ///
@@ -92,18 +90,14 @@ impl Listener {
         }
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<Halves> {
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::Unix(socket) => {
-                let (reader, writer) = socket.listener.accept().await?.0.into_split();
-                Ok((Box::new(reader), Box::new(writer)))
-            }
+            Self::Unix(socket) => Ok(Box::new(socket.listener.accept().await?.0)),
             Self::Tcp(listener) => {
                 let stream = listener.accept().await?.0;
                 // A reply must not wait for what is sent after it.
                 stream.set_nodelay(true)?;
-                let (reader, writer) = stream.into_split();
-                Ok((Box::new(reader), Box::new(writer)))
+                Ok(Box::new(stream))
             }
         }
     }

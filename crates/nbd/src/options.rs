@@ -1,8 +1,8 @@
 //! Options of the handshake: what a client asks for, and the replies. Pure.
 
-use crate::device::{BlockSizes, Description};
 use crate::limits::MAX_TEXT_LEN;
 use crate::wire::{self, Input, info, option, transmission_flag};
+use block::{BlockSizes, ContextQuery, Description};
 
 /// What a client asks for before it reads or writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Asked {
         queries: Vec<String>,
         set: bool,
     },
-    /// Encryption, which there is none of.
+    /// To be encrypted from now on.
     Tls,
     /// Something of a later protocol.
     Other(u32),
@@ -46,7 +46,7 @@ impl Asked {
             option::ABORT => Ok(Self::Abort),
             option::LIST => empty(data).map(|()| Self::List),
             option::STRUCTURED_REPLY => empty(data).map(|()| Self::StructuredReply),
-            option::START_TLS => Ok(Self::Tls),
+            option::START_TLS => empty(data).map(|()| Self::Tls),
             option::INFO | option::GO => decode_info(data, code == option::GO),
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
                 decode_contexts(data, code == option::SET_META_CONTEXT)
@@ -96,15 +96,18 @@ fn decode_contexts(data: &[u8], set: bool) -> Result<Asked, Wrong> {
     Ok(Asked::Contexts { name, queries, set })
 }
 
-/// Which of the contexts the queries pick, each once, in the order of the contexts.
+/// What a device is asked for the queries of a client.
 ///
-/// A query is a name, or a namespace with its colon. To be told, one may ask for all of a namespace, or without a query for all that there
-/// are; to have them, each must be named.
-pub(crate) fn pick<'a>(contexts: &'a [String], queries: &[String], set: bool) -> Vec<&'a String> {
-    let by_space = |query: &str, context: &str| query.ends_with(':') && context.starts_with(query);
-    let all = queries.is_empty() && !set;
-    let picks = |context: &str| queries.iter().any(|query| query == context || (!set && by_space(query, context)));
-    contexts.iter().filter(|context| all || picks(context)).collect()
+/// A query is a name, or the begin of some: a namespace with its colon, or a family of contexts up to the sign that a value follows, as in
+/// `orlop:changed-since=`. To be told, one may ask for all that begin so, or without a query for all that there are; to have them, each
+/// must be named.
+pub(crate) fn context_queries(queries: &[String], set: bool) -> Vec<ContextQuery<'_>> {
+    if queries.is_empty() && !set {
+        return vec![ContextQuery::Beginning("")];
+    }
+    let is_begin = |query: &String| query.ends_with(':') || query.ends_with('=');
+    let ask = |query| if is_begin(query) { ContextQuery::Beginning(query) } else { ContextQuery::Named(query) };
+    queries.iter().filter(|query| !set || !is_begin(query)).map(ask).collect()
 }
 
 /// One reply to an option.
@@ -170,7 +173,7 @@ fn transmission_flags(description: &Description, structured: bool) -> u16 {
         (!writes, transmission_flag::READ_ONLY),
         (writes && features.flush, transmission_flag::SEND_FLUSH),
         (writes && features.durable_writes, transmission_flag::SEND_FUA),
-        (writes && features.trim, transmission_flag::SEND_TRIM),
+        (writes && features.discard, transmission_flag::SEND_TRIM),
         (writes && features.write_zeroes, transmission_flag::SEND_WRITE_ZEROES),
         (structured, transmission_flag::SEND_DF),
         (features.several_connections, transmission_flag::CAN_MULTI_CONN),
@@ -185,7 +188,7 @@ fn transmission_flags(description: &Description, structured: bool) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Features;
+    use block::Features;
     use proptest::prelude::*;
 
     fn put(out: &mut Vec<u8>, text: &str) {
@@ -231,18 +234,22 @@ mod tests {
     }
 
     #[test]
-    fn contexts_are_told_by_namespace_and_had_by_name() {
-        let contexts = ["base:allocation".to_owned(), "orlop:age".to_owned()];
-        let check = |queries: &[&str], set, expected: &[&str]| {
+    fn contexts_are_told_by_begin_and_had_by_name() {
+        use ContextQuery::{Beginning, Named};
+        let check = |queries: &[&str], set, expected: &[ContextQuery<'_>]| {
             let queries: Vec<_> = queries.iter().map(|query| (*query).to_owned()).collect();
-            assert_eq!(pick(&contexts, &queries, set), expected, "{queries:?}");
+            assert_eq!(context_queries(&queries, set), expected, "{queries:?}");
         };
-        check(&[], false, &["base:allocation", "orlop:age"]);
+        check(&[], false, &[Beginning("")]);
         check(&[], true, &[]);
-        check(&["base:"], false, &["base:allocation"]);
+        check(&["base:"], false, &[Beginning("base:")]);
         check(&["base:"], true, &[]);
-        check(&["base:allocation", "base:allocation"], true, &["base:allocation"]);
-        check(&["base:alloc", "none:"], false, &[]);
+        check(
+            &["orlop:changed-since=", "base:allocation"],
+            false,
+            &[Beginning("orlop:changed-since="), Named("base:allocation")],
+        );
+        check(&["orlop:changed-since=", "base:allocation"], true, &[Named("base:allocation")]);
     }
 
     #[test]
@@ -251,12 +258,11 @@ mod tests {
             write: false,
             flush: true,
             durable_writes: true,
-            trim: true,
+            discard: true,
             write_zeroes: true,
             several_connections: true,
         };
-        let description =
-            |features| Description { size: 5, blocks: BlockSizes::ASSUMED, features, contexts: Vec::new() };
+        let description = |features| Description { size: 5, blocks: BlockSizes::ASSUMED, features };
         assert_eq!(encode_export(&description(all), true), [0, 0, 0, 0, 0, 0, 0, 5, 0b1, 0b1000_0011]);
         assert_eq!(encode_export(&description(Features { write: true, ..all }), false)[8..], [0b1, 0b0110_1101]);
         assert_eq!(encode_export(&description(Features::default()), false)[8..], [0, 0b11]);

@@ -1,11 +1,11 @@
 //! Replies to requests as they go over the wire. Pure.
 //!
-//! A reply is a list of pieces, so that zeros that a client wants to have in full are made only while they are sent.
+//! A reply is some slices of memory, the largest of which is what a device has read, in place.
 
-use crate::device::{Piece, Status};
 use crate::limits::MAX_TEXT_LEN;
 use crate::wire::{self, chunk, chunk_flag};
-use bytes::Bytes;
+use block::{Buffer, PAGE, Status};
+use std::ops::Range;
 
 /// How replies of a connection are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,108 +14,215 @@ pub(crate) struct Style {
     pub(crate) structured: bool,
 }
 
+/// A reply to one request. Most are a header and bytes that were read; the rest has parts of its own.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    head: Head,
+    buffer: Option<Buffer>,
+    body: Range<usize>,
+    more: Vec<Part>,
+    len: usize,
+    moved: u64,
+}
+
+#[derive(Debug)]
+enum Part {
+    Head(Head),
+    /// Bytes of the buffer.
+    Body(Range<usize>),
+    Bytes(Vec<u8>),
+}
+
+impl Reply {
+    fn new(head: Head) -> Self {
+        let len = head.len;
+        Self { head, buffer: None, body: 0..0, more: Vec::new(), len, moved: 0 }
+    }
+
+    fn with(mut self, part: Part) -> Self {
+        self.len += match &part {
+            Part::Head(head) => head.len,
+            Part::Body(range) => range.len(),
+            Part::Bytes(bytes) => bytes.len(),
+        };
+        self.more.push(part);
+        self
+    }
+
+    /// All bytes of a buffer, after the header.
+    fn with_all(mut self, buffer: Buffer) -> Self {
+        self.body = 0..buffer.len();
+        self.len += buffer.len();
+        self.buffer = Some(buffer);
+        self
+    }
+
+    /// The same, of a request that moved so many bytes.
+    pub(crate) fn of(self, moved: u64) -> Self {
+        Self { moved, ..self }
+    }
+
+    /// How many bytes its request moved, which took up memory until now.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// How many bytes it is.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Its bytes in order.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let bytes: &[u8] = self.buffer.as_deref().unwrap_or_default();
+        let more = self.more.iter().map(move |part| match part {
+            Part::Head(head) => head.bytes(),
+            Part::Body(range) => &bytes[range.clone()],
+            Part::Bytes(bytes) => bytes,
+        });
+        [self.head.bytes(), &bytes[self.body.clone()]].into_iter().chain(more)
+    }
+}
+
+/// The longest header: that of a hole.
+const HEAD_LEN: usize = 32;
+
+/// A header, without an allocation.
+#[derive(Debug)]
+struct Head {
+    bytes: [u8; HEAD_LEN],
+    len: usize,
+}
+
+impl Head {
+    fn new(magic: u32) -> Self {
+        Self { bytes: [0; HEAD_LEN], len: 0 }.put(magic.to_be_bytes())
+    }
+
+    fn put<const N: usize>(mut self, bytes: [u8; N]) -> Self {
+        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
+        self.len += N;
+        self
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 impl Style {
     /// That a request was done.
-    pub(crate) fn done(self, cookie: u64) -> Vec<Piece> {
+    pub(crate) fn done(self, cookie: u64) -> Reply {
         match self.structured {
-            true => vec![data(chunk_header(true, chunk::NONE, cookie, 0))],
-            false => vec![data(simple_header(0, cookie))],
+            true => Reply::new(chunk_head(true, chunk::NONE, cookie, 0)),
+            false => Reply::new(simple_head(0, cookie)),
         }
     }
 
     /// That a request was not done. Only a structured reply has room for the reason.
-    pub(crate) fn error(self, cookie: u64, errno: u32, message: &str) -> Vec<Piece> {
+    pub(crate) fn error(self, cookie: u64, errno: u32, message: &str) -> Reply {
         if !self.structured {
-            return vec![data(simple_header(errno, cookie))];
+            return Reply::new(simple_head(errno, cookie));
         }
         let message = shortened(message);
         let len = u16::try_from(message.len()).expect("messages have at most 4096 bytes");
-        let mut out = chunk_header(true, chunk::ERROR, cookie, 6 + u32::from(len));
-        out.extend(errno.to_be_bytes());
-        out.extend(len.to_be_bytes());
-        out.extend(message.as_bytes());
-        vec![data(out)]
+        let head = chunk_head(true, chunk::ERROR, cookie, 6 + u32::from(len));
+        let head = head.put(errno.to_be_bytes()).put(len.to_be_bytes());
+        Reply::new(head).with(Part::Bytes(message.as_bytes().to_vec()))
     }
 
-    /// The bytes that were read at `offset`; in one chunk if the client wants no other.
-    pub(crate) fn read(self, cookie: u64, offset: u64, pieces: Vec<Piece>, in_one: bool) -> Vec<Piece> {
+    /// The bytes that were read at `offset`; in one chunk if the client wants no other, else without the zeros.
+    pub(crate) fn read(self, cookie: u64, offset: u64, buffer: Buffer, in_one: bool) -> Reply {
         if !self.structured {
-            return [vec![data(simple_header(0, cookie))], pieces].concat();
+            return Reply::new(simple_head(0, cookie)).with_all(buffer);
         }
-        if in_one && pieces.len() > 1 {
-            let len = narrow(pieces.iter().map(Piece::len).sum());
-            return [vec![data(data_header(true, cookie, offset, len))], pieces].concat();
+        let runs = if in_one { Vec::new() } else { runs(&buffer) };
+        let Some(((first, first_is_hole), rest)) = runs.split_first() else {
+            return Reply::new(data_head(true, cookie, offset, buffer.len())).with_all(buffer);
+        };
+        let head = |last: bool, run: &Range<usize>, hole: bool| {
+            let at = offset + run.start as u64;
+            if hole { hole_head(last, cookie, at, run.len()) } else { data_head(last, cookie, at, run.len()) }
+        };
+        let mut reply = Reply::new(head(rest.is_empty(), first, *first_is_hole));
+        if !first_is_hole {
+            reply = reply.with(Part::Body(first.clone()));
         }
-        let (last, mut offset) = (pieces.len().saturating_sub(1), offset);
-        let mut out = Vec::with_capacity(2 * pieces.len());
-        for (index, piece) in pieces.into_iter().enumerate() {
-            let len = piece.len();
-            match piece {
-                Piece::Data(bytes) => {
-                    out.push(data(data_header(index == last, cookie, offset, narrow(len))));
-                    out.push(Piece::Data(bytes));
-                }
-                Piece::Zeros(_) => out.push(data(hole(index == last, cookie, offset, narrow(len)))),
+        for (index, (run, hole)) in rest.iter().enumerate() {
+            reply = reply.with(Part::Head(head(index + 1 == rest.len(), run, *hole)));
+            if !hole {
+                reply = reply.with(Part::Body(run.clone()));
             }
-            offset += len;
         }
-        out
+        reply.buffer = Some(buffer);
+        reply
     }
+}
+
+/// Where bytes are zeros for a page or more, and where not; nothing if nowhere.
+fn runs(bytes: &[u8]) -> Vec<(Range<usize>, bool)> {
+    let mut runs: Vec<(Range<usize>, bool)> = Vec::new();
+    for (index, page) in bytes.chunks(PAGE).enumerate() {
+        let (start, hole) = (index * PAGE, is_zeros(page));
+        let end = start + page.len();
+        match runs.last_mut() {
+            Some((run, was)) if *was == hole => run.end = end,
+            _ => runs.push((start..end, hole)),
+        }
+    }
+    if runs.iter().any(|(_, hole)| *hole) { runs } else { Vec::new() }
+}
+
+/// Looks at 64 bytes at once, and at no more of them than it must.
+fn is_zeros(bytes: &[u8]) -> bool {
+    let (lines, rest) = bytes.as_chunks::<64>();
+    let line_is = |line: &[u8; 64]| line.iter().fold(0, |all, byte| all | byte) == 0;
+    lines.iter().all(line_is) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// The states in each context, by the numbers that the contexts got.
-pub(crate) fn block_status(cookie: u64, contexts: &[(u32, Vec<Status>)]) -> Vec<Piece> {
-    let mut out = Vec::new();
-    for (index, (id, statuses)) in contexts.iter().enumerate() {
-        let len = narrow(4 + 8 * statuses.len() as u64);
-        out.extend(chunk_header(index + 1 == contexts.len(), chunk::BLOCK_STATUS, cookie, len));
-        out.extend(id.to_be_bytes());
-        for status in statuses {
-            out.extend(narrow(status.len).to_be_bytes());
-            out.extend(status.flags.to_be_bytes());
-        }
+pub(crate) fn block_status(cookie: u64, contexts: &[(u32, Vec<Status>)]) -> Reply {
+    let chunks = contexts.iter().enumerate().map(|(index, (id, statuses))| {
+        let last = index + 1 == contexts.len();
+        let head = chunk_head(last, chunk::BLOCK_STATUS, cookie, narrow(4 + 8 * statuses.len())).put(id.to_be_bytes());
+        let state = |status: &Status| {
+            let len = u32::try_from(status.len).expect("it lies within a request, which is 32 bits wide");
+            [len.to_be_bytes(), status.flags.to_be_bytes()].concat()
+        };
+        (head, statuses.iter().flat_map(state).collect::<Vec<u8>>())
+    });
+    let mut reply: Option<Reply> = None;
+    for (head, bytes) in chunks {
+        let begun = match reply {
+            None => Reply::new(head),
+            Some(reply) => reply.with(Part::Head(head)),
+        };
+        reply = Some(begun.with(Part::Bytes(bytes)));
     }
-    vec![data(out)]
+    reply.expect("a client may only ask when it has contexts")
 }
 
-fn data(bytes: Vec<u8>) -> Piece {
-    Piece::Data(Bytes::from(bytes))
-}
-
-fn narrow(len: u64) -> u32 {
+fn narrow(len: usize) -> u32 {
     u32::try_from(len).expect("a reply is not longer than a request can ask for, which is 32 bits wide")
 }
 
-fn simple_header(errno: u32, cookie: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16);
-    out.extend(wire::SIMPLE_REPLY_MAGIC.to_be_bytes());
-    out.extend(errno.to_be_bytes());
-    out.extend(cookie.to_be_bytes());
-    out
+fn simple_head(errno: u32, cookie: u64) -> Head {
+    Head::new(wire::SIMPLE_REPLY_MAGIC).put(errno.to_be_bytes()).put(cookie.to_be_bytes())
 }
 
-fn chunk_header(done: bool, kind: u16, cookie: u64, len: u32) -> Vec<u8> {
+fn chunk_head(done: bool, kind: u16, cookie: u64, len: u32) -> Head {
     let flags = if done { chunk_flag::DONE } else { 0 };
-    let mut out = Vec::with_capacity(32);
-    out.extend(wire::STRUCTURED_REPLY_MAGIC.to_be_bytes());
-    out.extend(flags.to_be_bytes());
-    out.extend(kind.to_be_bytes());
-    out.extend(cookie.to_be_bytes());
-    out.extend(len.to_be_bytes());
-    out
+    let head = Head::new(wire::STRUCTURED_REPLY_MAGIC).put(flags.to_be_bytes()).put(kind.to_be_bytes());
+    head.put(cookie.to_be_bytes()).put(len.to_be_bytes())
 }
 
-fn data_header(done: bool, cookie: u64, offset: u64, len: u32) -> Vec<u8> {
-    let mut out = chunk_header(done, chunk::OFFSET_DATA, cookie, len.saturating_add(8));
-    out.extend(offset.to_be_bytes());
-    out
+fn data_head(done: bool, cookie: u64, offset: u64, len: usize) -> Head {
+    chunk_head(done, chunk::OFFSET_DATA, cookie, narrow(len).saturating_add(8)).put(offset.to_be_bytes())
 }
 
-fn hole(done: bool, cookie: u64, offset: u64, len: u32) -> Vec<u8> {
-    let mut out = chunk_header(done, chunk::OFFSET_HOLE, cookie, 12);
-    out.extend(offset.to_be_bytes());
-    out.extend(len.to_be_bytes());
-    out
+fn hole_head(done: bool, cookie: u64, offset: u64, len: usize) -> Head {
+    let head = chunk_head(done, chunk::OFFSET_HOLE, cookie, 12);
+    head.put(offset.to_be_bytes()).put(narrow(len).to_be_bytes())
 }
 
 /// The begin of a text that is too long for the protocol.
@@ -129,15 +236,10 @@ mod tests {
     use crate::wire::Input;
     use proptest::prelude::*;
 
-    fn flat(pieces: &[Piece]) -> Vec<u8> {
-        let mut out = Vec::new();
-        for piece in pieces {
-            match piece {
-                Piece::Data(bytes) => out.extend(bytes),
-                Piece::Zeros(len) => out.resize(out.len() + usize::try_from(*len).unwrap(), 0),
-            }
-        }
-        out
+    fn flat(reply: &Reply) -> Vec<u8> {
+        let flat = reply.slices().collect::<Vec<_>>().concat();
+        assert_eq!(flat.len(), reply.len());
+        flat
     }
 
     /// What a client makes of a structured reply to a read: the bytes, and how many chunks there were.
@@ -170,25 +272,27 @@ mod tests {
         }
     }
 
-    fn any_pieces() -> impl Strategy<Value = Vec<Piece>> {
-        let piece = prop_oneof![
-            proptest::collection::vec(any::<u8>(), 1..50).prop_map(|bytes| Piece::Data(bytes.into())),
-            (1_u64..50).prop_map(Piece::Zeros),
-        ];
-        proptest::collection::vec(piece, 1..8)
+    /// Pages of which some are zeros, and a part of one.
+    fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let pages = proptest::collection::vec(any::<bool>(), 1..12);
+        (pages, 1..=PAGE).prop_map(|(pages, rest)| {
+            let mut bytes: Vec<u8> = pages.iter().flat_map(|zero| vec![u8::from(!zero); PAGE]).collect();
+            bytes.truncate(bytes.len() - PAGE + rest);
+            bytes
+        })
     }
 
     proptest! {
         #[test]
-        fn a_client_gets_what_was_read(cookie: u64, offset in 0_u64..1 << 60, pieces in any_pieces(), in_one: bool) {
-            let expected = flat(&pieces);
-            let count = pieces.len();
-            let sent = flat(&Style { structured: true }.read(cookie, offset, pieces.clone(), in_one));
-            let (bytes, chunks) = receive(Input::new(&sent), cookie, offset, expected.len());
-            prop_assert_eq!(&bytes, &expected);
-            prop_assert_eq!(chunks, if in_one { 1 } else { count });
-            let sent = flat(&Style { structured: false }.read(cookie, offset, pieces, false));
-            prop_assert_eq!(&sent[16..], &expected[..]);
+        fn a_client_gets_what_was_read(cookie: u64, offset in 0_u64..1 << 60, bytes in any_bytes(), in_one: bool) {
+            let read = |structured, in_one| Style { structured }.read(cookie, offset, Buffer::copy_of(&bytes), in_one);
+            let sent = flat(&read(true, in_one));
+            let (got, chunks) = receive(Input::new(&sent), cookie, offset, bytes.len());
+            prop_assert_eq!(&got, &bytes);
+            let changes = bytes.chunks(PAGE).map(|page| page[0]).collect::<Vec<_>>().windows(2).filter(|p| p[0] != p[1]).count();
+            prop_assert_eq!(chunks, if in_one { 1 } else { changes + 1 });
+            let sent = flat(&read(false, false));
+            prop_assert_eq!(&sent[16..], &bytes[..]);
             prop_assert_eq!(&sent[..16], &[&[0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0][..], &cookie.to_be_bytes()].concat()[..]);
         }
     }

@@ -1,7 +1,7 @@
 //! Requests: the header, and what may be asked of a device. Pure.
 
-use crate::device::{Description, FailureKind, ZeroMode};
 use crate::wire::{self, Input, command, command_flag, errno};
+use block::{Description, ZeroMode};
 use std::ops::Range;
 
 /// The header of a request as it comes.
@@ -17,7 +17,7 @@ pub(crate) struct Request {
 
 /// What a connection has agreed on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Agreed<'a> {
+pub(crate) struct Terms<'a> {
     pub(crate) description: &'a Description,
     pub(crate) structured: bool,
     pub(crate) has_contexts: bool,
@@ -52,17 +52,12 @@ impl Refusal {
     }
 }
 
-impl FailureKind {
-    pub(crate) fn errno(self) -> u32 {
+impl Command {
+    /// How many bytes of the device it moves, for which memory is needed.
+    pub(crate) fn moved(&self) -> u64 {
         match self {
-            Self::NotPermitted => errno::PERM,
-            Self::Io => errno::IO,
-            Self::NoMemory => errno::NO_MEMORY,
-            Self::Invalid => errno::INVALID,
-            Self::NoSpace => errno::NO_SPACE,
-            Self::Overflow => errno::OVERFLOW,
-            Self::NotSupported => errno::NOT_SUPPORTED,
-            Self::ShuttingDown => errno::SHUTDOWN,
+            Self::Read { range, .. } | Self::Write { range, .. } => range.end - range.start,
+            _ => 0,
         }
     }
 }
@@ -87,8 +82,8 @@ impl Request {
     }
 
     /// What is asked of the device, or why it is not.
-    pub(crate) fn check(&self, agreed: &Agreed<'_>) -> Result<Command, Refusal> {
-        let features = agreed.description.features;
+    pub(crate) fn check(&self, terms: &Terms<'_>) -> Result<Command, Refusal> {
+        let features = terms.description.features;
         let has = |flag| self.flags & flag != 0;
         // A client may set it on any command, once it is offered.
         let durable = if features.write && features.durable_writes { command_flag::FUA } else { 0 };
@@ -96,22 +91,22 @@ impl Request {
         match self.command {
             command::DISCONNECT => Ok(Command::Disconnect),
             command::READ => {
-                allowed(if agreed.structured { command_flag::DF } else { 0 })?;
-                Ok(Command::Read { range: self.range(agreed, true)?, in_one: has(command_flag::DF) })
+                allowed(if terms.structured { command_flag::DF } else { 0 })?;
+                Ok(Command::Read { range: self.range(terms, true)?, in_one: has(command_flag::DF) })
             }
             command::BLOCK_STATUS => {
                 allowed(command_flag::REQ_ONE)?;
-                if !agreed.has_contexts {
+                if !terms.has_contexts {
                     return Err(Refusal::invalid("no context was agreed on"));
                 }
-                Ok(Command::BlockStatus { range: self.range(agreed, false)?, only_one: has(command_flag::REQ_ONE) })
+                Ok(Command::BlockStatus { range: self.range(terms, false)?, only_one: has(command_flag::REQ_ONE) })
             }
             command::WRITE | command::TRIM | command::WRITE_ZEROES | command::FLUSH if !features.write => {
                 Err(Refusal::new(errno::PERM, "the export is read-only"))
             }
             command::WRITE => {
                 allowed(0)?;
-                Ok(Command::Write { range: self.range(agreed, true)?, durable: has(command_flag::FUA) })
+                Ok(Command::Write { range: self.range(terms, true)?, durable: has(command_flag::FUA) })
             }
             command::FLUSH if features.flush => {
                 allowed(0)?;
@@ -120,14 +115,14 @@ impl Request {
                     _ => Err(Refusal::invalid("a flush has neither an offset nor a length")),
                 }
             }
-            command::TRIM if features.trim => {
+            command::TRIM if features.discard => {
                 allowed(0)?;
-                Ok(Command::Trim { range: self.range(agreed, false)?, durable: has(command_flag::FUA) })
+                Ok(Command::Trim { range: self.range(terms, false)?, durable: has(command_flag::FUA) })
             }
             command::WRITE_ZEROES if features.write_zeroes => {
                 allowed(command_flag::NO_HOLE)?;
                 let mode = ZeroMode { durable: has(command_flag::FUA), keep_allocated: has(command_flag::NO_HOLE) };
-                Ok(Command::WriteZeroes { range: self.range(agreed, false)?, mode })
+                Ok(Command::WriteZeroes { range: self.range(terms, false)?, mode })
             }
             other => Err(Refusal::invalid(format!("the export does not offer the command {other}"))),
         }
@@ -141,8 +136,8 @@ impl Request {
     }
 
     /// The range, which must lie in the device and keep to its block sizes; if it is `moved`, it must not be too long.
-    fn range(&self, agreed: &Agreed<'_>, moved: bool) -> Result<Range<u64>, Refusal> {
-        let Description { size, blocks, .. } = agreed.description;
+    fn range(&self, terms: &Terms<'_>, moved: bool) -> Result<Range<u64>, Refusal> {
+        let Description { size, blocks, .. } = terms.description;
         let beyond = if self.command == command::WRITE { errno::NO_SPACE } else { errno::INVALID };
         let end = self.offset.checked_add(u64::from(self.len)).filter(|end| end <= size);
         let end = end.ok_or_else(|| Refusal::new(beyond, format!("the export ends at {size}")))?;
@@ -163,21 +158,21 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{BlockSizes, Features};
+    use block::{BlockSizes, Features};
     use proptest::prelude::*;
 
     const ALL: Features = Features {
         write: true,
         flush: true,
         durable_writes: true,
-        trim: true,
+        discard: true,
         write_zeroes: true,
         several_connections: true,
     };
 
     fn description(features: Features) -> Description {
         let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: 8192 };
-        Description { size: 1 << 20, blocks, features, contexts: Vec::new() }
+        Description { size: 1 << 20, blocks, features }
     }
 
     fn request(command: u16, flags: u16, offset: u64, len: u32) -> Request {
@@ -186,8 +181,8 @@ mod tests {
 
     fn errno_of(request: Request, features: Features) -> u32 {
         let description = description(features);
-        let agreed = Agreed { description: &description, structured: true, has_contexts: true };
-        request.check(&agreed).map_or_else(|refusal| refusal.errno, |_| 0)
+        let terms = Terms { description: &description, structured: true, has_contexts: true };
+        request.check(&terms).map_or_else(|refusal| refusal.errno, |_| 0)
     }
 
     #[test]
@@ -209,7 +204,7 @@ mod tests {
         check(errno::INVALID, request(read, command_flag::FUA, 0, 512), Features::default());
         check(errno::INVALID, request(read, command_flag::REQ_ONE, 0, 512), ALL);
         check(errno::INVALID, request(write, command_flag::FUA, 0, 512), Features { durable_writes: false, ..ALL });
-        check(errno::INVALID, request(command::TRIM, 0, 0, 512), Features { trim: false, ..ALL });
+        check(errno::INVALID, request(command::TRIM, 0, 0, 512), Features { discard: false, ..ALL });
         check(0, request(command::TRIM, 0, 0, 1 << 20), ALL);
         check(0, request(command::WRITE_ZEROES, command_flag::NO_HOLE, 0, 1 << 20), ALL);
         check(errno::INVALID, request(command::FLUSH, 0, 0, 1), ALL);
@@ -223,18 +218,18 @@ mod tests {
     #[test]
     fn what_was_not_agreed_on_is_refused() {
         let description = description(ALL);
-        let agreed = Agreed { description: &description, structured: false, has_contexts: false };
-        assert!(request(command::BLOCK_STATUS, 0, 0, 512).check(&agreed).is_err());
-        assert!(request(command::READ, command_flag::DF, 0, 512).check(&agreed).is_err());
-        assert!(request(command::READ, 0, 0, 512).check(&agreed).is_ok());
+        let terms = Terms { description: &description, structured: false, has_contexts: false };
+        assert!(request(command::BLOCK_STATUS, 0, 0, 512).check(&terms).is_err());
+        assert!(request(command::READ, command_flag::DF, 0, 512).check(&terms).is_err());
+        assert!(request(command::READ, 0, 0, 512).check(&terms).is_ok());
     }
 
     proptest! {
         #[test]
         fn whatever_passes_lies_within_the_device(flags: u16, command in 0_u16..10, offset in 0_u64..(2 << 20), len: u32) {
             let description = description(ALL);
-            let agreed = Agreed { description: &description, structured: true, has_contexts: true };
-            match request(command, flags, offset, len).check(&agreed) {
+            let terms = Terms { description: &description, structured: true, has_contexts: true };
+            match request(command, flags, offset, len).check(&terms) {
                 Ok(Command::Read { range, .. } | Command::Write { range, .. }) => {
                     prop_assert!(range.end <= 1 << 20 && range.end - range.start <= 8192 && !range.is_empty());
                 }

@@ -1,22 +1,22 @@
 //! The server: exports, and the connections to them.
 
 use crate::connection;
-use crate::device::Device;
+use crate::handshake::Terms;
 use crate::limits::{Limits, MAX_TEXT_LEN};
 use crate::listen::Listener;
+use crate::tls::Tls;
+use crate::uri::uri;
+use block::{Device, Pool};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{BufReader, BufWriter};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of small pieces of a reply that are sent together.
-const WRITE_BUFFER_LEN: usize = 64 << 10;
-/// Bytes that are read at once: many headers, or the begin of what is written.
-const READ_BUFFER_LEN: usize = 16 << 10;
+/// Bytes of memory that all connections together keep for requests to come.
+const MOST_IDLE: usize = 64 << 20;
 /// How long accepting pauses when the system refuses a connection, because there are no more files for instance: long enough to close some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,8 +51,9 @@ pub enum ExportsError {
 /// Serves exports to clients.
 #[derive(Debug, Clone)]
 pub struct Server {
-    exports: Arc<[Export]>,
+    terms: Terms,
     limits: Limits,
+    pool: Pool,
 }
 
 impl Server {
@@ -67,7 +68,20 @@ impl Server {
                 return Err(ExportsError::Twice(export.name.clone()));
             }
         }
-        Ok(Self { exports: exports.into(), limits })
+        Ok(Self { terms: Terms { exports: exports.into(), tls: None }, limits, pool: Pool::new(MOST_IDLE) })
+    }
+
+    /// The same, and nobody is spoken to in clear.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.terms.tls = Some(tls);
+        self
+    }
+
+    /// The URI of an export of it on a listener.
+    #[must_use]
+    pub fn uri(&self, listener: &Listener, export: &str) -> String {
+        uri(listener, export, self.terms.tls.is_some())
     }
 
     /// Serves clients until `stop`; requests that were taken by then are answered before this returns.
@@ -80,8 +94,8 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             while connections.try_join_next().is_some() {}
-            let (reader, writer) = match accepted {
-                Ok(halves) => halves,
+            let stream = match accepted {
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -92,11 +106,9 @@ impl Server {
                 tracing::warn!(connections = self.limits.connections, "a client was turned away: all places are taken");
                 continue;
             };
-            let (exports, limits, stop) = (self.exports.clone(), self.limits, stop.clone());
+            let (terms, limits, pool, stop) = (self.terms.clone(), self.limits, self.pool.clone(), stop.clone());
             connections.spawn(async move {
-                let reader = BufReader::with_capacity(READ_BUFFER_LEN, reader);
-                let writer = BufWriter::with_capacity(WRITE_BUFFER_LEN, writer);
-                if let Err(error) = connection::serve(reader, writer, exports, limits, stop).await {
+                if let Err(error) = connection::serve(stream, terms, limits, pool, stop).await {
                     tracing::info!(error = &error as &dyn std::error::Error, "a connection was closed");
                 }
                 drop(place);

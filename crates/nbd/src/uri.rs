@@ -3,18 +3,18 @@
 use crate::listen::Listener;
 use std::fmt::Write;
 
-/// The URI of an export of a listener.
-#[must_use]
-pub fn uri(listener: &Listener, export: &str) -> String {
+/// The URI of an export of a listener, in clear or encrypted.
+pub(crate) fn uri(listener: &Listener, export: &str, encrypted: bool) -> String {
+    let scheme = if encrypted { "nbds" } else { "nbd" };
     match listener {
         Listener::Unix(socket) => {
             let path = std::path::absolute(socket.path()).unwrap_or_else(|_| socket.path().to_owned());
             let path = escaped(path.as_os_str().as_encoded_bytes());
-            format!("nbd+unix:///{}?socket={path}", escaped(export.as_bytes()))
+            format!("{scheme}+unix:///{}?socket={path}", escaped(export.as_bytes()))
         }
         Listener::Tcp(_) => {
             let address = listener.address().map(|address| address.to_string()).unwrap_or_default();
-            format!("nbd://{address}/{}", escaped(export.as_bytes()))
+            format!("{scheme}://{address}/{}", escaped(export.as_bytes()))
         }
     }
 }
@@ -41,13 +41,13 @@ mod tests {
         let path = folder.path().canonicalize().unwrap().join("a b.sock");
         let socket = Listener::unix(&path).unwrap();
         let shown = path.to_str().unwrap().replace(' ', "%20");
-        assert_eq!(uri(&socket, "shop/data?"), format!("nbd+unix:///shop/data%3F?socket={shown}"));
+        assert_eq!(uri(&socket, "shop/data?", false), format!("nbd+unix:///shop/data%3F?socket={shown}"));
         let port = Listener::tcp("[::1]:0".parse().unwrap()).await;
         let port = match port {
             Ok(port) => port,
             Err(_) => Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap(),
         };
         let address = port.address().unwrap();
-        assert_eq!(uri(&port, "/srv/é"), format!("nbd://{address}//srv/%C3%A9"));
+        assert_eq!(uri(&port, "/srv/é", true), format!("nbds://{address}//srv/%C3%A9"));
     }
 }

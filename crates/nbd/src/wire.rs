@@ -36,6 +36,7 @@ pub(crate) mod option_reply {
     pub(crate) const UNSUPPORTED: u32 = ERROR + 1;
     pub(crate) const INVALID: u32 = ERROR + 3;
     pub(crate) const PLATFORM: u32 = ERROR + 4;
+    pub(crate) const TLS_REQUIRED: u32 = ERROR + 5;
     pub(crate) const UNKNOWN: u32 = ERROR + 6;
     pub(crate) const BLOCK_SIZE_REQUIRED: u32 = ERROR + 8;
     pub(crate) const TOO_BIG: u32 = ERROR + 9;
@@ -90,13 +91,8 @@ pub(crate) mod chunk {
 
 pub(crate) mod errno {
     pub(crate) const PERM: u32 = 1;
-    pub(crate) const IO: u32 = 5;
-    pub(crate) const NO_MEMORY: u32 = 12;
     pub(crate) const INVALID: u32 = 22;
     pub(crate) const NO_SPACE: u32 = 28;
-    pub(crate) const OVERFLOW: u32 = 75;
-    pub(crate) const NOT_SUPPORTED: u32 = 95;
-    pub(crate) const SHUTDOWN: u32 = 108;
 }
 
 /// Takes numbers and texts from the front of bytes that a client sent.

@@ -1,8 +1,10 @@
 //! The handshake, option by option.
 
 use super::client::{ACK, Client, ERROR, contexts_data, go_data, text};
-use super::memory::{Memory, Served, sparse};
-use nbd::{BlockSizes, Device, Export, ExportsError, Limits, ListenError, Listener, Server};
+use super::memory::{Served, sparse};
+use block::testing::Memory;
+use block::{BlockSizes, Device};
+use nbd::{Export, ExportsError, Limits, ListenError, Listener, Server};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 
@@ -12,9 +14,11 @@ const UNKNOWN: u32 = ERROR + 6;
 const BLOCK_SIZE_REQUIRED: u32 = ERROR + 8;
 
 fn two() -> Served {
-    let small: Arc<dyn Device> = Arc::new(Memory::new(sparse(10_000)));
+    let small: Arc<dyn Device> = Arc::new(Memory::new(&sparse(10_000)));
     let strict = BlockSizes { minimum: 512, preferred: 4096, maximum: 1 << 20 };
-    let large: Arc<dyn Device> = Arc::new(Memory { blocks: strict, ..Memory::writable(sparse(1 << 20)) });
+    let mut large = Memory::writable(&sparse(1 << 20));
+    large.blocks = strict;
+    let large: Arc<dyn Device> = Arc::new(large);
     Served::start(vec![("small", small), ("a/large", large)], Limits::default())
 }
 
@@ -107,7 +111,7 @@ async fn the_old_way_begins_an_export_or_ends_the_connection() {
 
 #[tokio::test]
 async fn the_only_export_needs_no_name() {
-    let (served, _) = Served::of(Memory::new(sparse(5000)));
+    let (served, _) = Served::of(Memory::new(&sparse(5000)));
     Client::connect(&served.socket, "").await;
     Client::connect(&served.socket, "disk").await;
     served.end().await;
@@ -153,11 +157,8 @@ async fn a_socket_is_private_and_only_one_that_was_left_is_replaced() {
 
 #[test]
 fn exports_that_cannot_be_told_apart_are_refused() {
-    let export = |name: &str| Export {
-        name: name.to_owned(),
-        description: String::new(),
-        device: Arc::new(Memory::new(Vec::new())),
-    };
+    let export =
+        |name: &str| Export { name: name.to_owned(), description: String::new(), device: Arc::new(Memory::new(&[])) };
     let error = |exports: Vec<Export>| Server::new(exports, Limits::default()).map(|_| ()).unwrap_err();
     assert_eq!(error(vec![export("a"), export("b"), export("a")]), ExportsError::Twice("a".into()));
     assert!(matches!(error(vec![export(&"n".repeat(4097))]), ExportsError::Text(_)));

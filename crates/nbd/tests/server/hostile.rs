@@ -1,8 +1,10 @@
 //! Clients that break the protocol: they cost their own connection, and nobody else's.
 
 use super::client::Client;
-use super::memory::{Memory, Served, sparse};
-use nbd::{Device, Limits};
+use super::memory::{Served, sparse};
+use block::Device;
+use block::testing::{Memory, seed};
+use nbd::Limits;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ async fn still_serves(served: &Served) {
 
 #[tokio::test]
 async fn who_does_not_begin_as_a_client_is_left() {
-    let (served, _) = Served::of(Memory::new(sparse(5000)));
+    let (served, _) = Served::of(Memory::new(&sparse(5000)));
     for greeting in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 4]] {
         let mut stream = UnixStream::connect(&served.socket).await.unwrap();
         let mut hello = [0; 18];
@@ -44,7 +46,7 @@ async fn who_does_not_begin_as_a_client_is_left() {
 
 #[tokio::test]
 async fn a_request_that_is_none_ends_the_connection() {
-    let (served, _) = Served::of(Memory::new(sparse(5000)));
+    let (served, _) = Served::of(Memory::new(&sparse(5000)));
     let mut client = Client::connect(&served.socket, "disk").await;
     client.stream.write_all(&[7; 28]).await.unwrap();
     client.expect_closed().await;
@@ -65,7 +67,7 @@ async fn a_request_that_is_none_ends_the_connection() {
 
 #[tokio::test]
 async fn who_says_nothing_or_takes_nothing_loses_his_place() {
-    let memory: Arc<dyn Device> = Arc::new(Memory::new(vec![1; 64 << 20]));
+    let memory: Arc<dyn Device> = Arc::new(Memory::new(&vec![1; 64 << 20]));
     let (handshake, stall) = (Duration::from_millis(1500), Duration::from_millis(1500));
     let limits = Limits { connections: 2, handshake, stall, ..Limits::default() };
     let served = Served::start(vec![("disk", memory)], limits);
@@ -100,10 +102,8 @@ async fn who_says_nothing_or_takes_nothing_loses_his_place() {
 
 #[tokio::test]
 async fn whatever_comes_there_is_no_panic_and_others_are_served() {
-    let seed: u64 = std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let (served, _) = Served::of(Memory::writable(sparse(100_000)));
+    let mut random = StdRng::seed_from_u64(seed());
+    let (served, _) = Served::of(Memory::writable(&sparse(100_000)));
     for _ in 0..150 {
         let client = match random.random_range(0..3) {
             0 => Client::greet(&served.socket, 3).await,

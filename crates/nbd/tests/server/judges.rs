@@ -1,23 +1,30 @@
 //! The clients of others: what libnbd and qemu make of the server.
 
-use super::memory::{BLOCK, Memory, Served, sparse};
-use nbd::{Device, Limits};
+use super::memory::{BLOCK, Served, sparse};
+use block::Device;
+use block::testing::Memory;
+use nbd::Limits;
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 /// Whether a program can be run here.
-fn has(program: &str) -> bool {
+pub(super) fn has(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-async fn run(program: &str, words: &[&str]) -> Output {
+pub(super) async fn run(program: &str, words: &[&str]) -> Output {
     let (program, words) = (program.to_owned(), words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     let work = tokio::task::spawn_blocking(move || Command::new(program).args(words).output().unwrap());
     work.await.unwrap()
 }
 
-async fn good(program: &str, words: &[&str]) -> Vec<u8> {
+/// Runs a script of libnbd's shell, with the Python that its package is for, whatever else is installed.
+pub(super) async fn nbdsh(script: &str) -> Vec<u8> {
+    good("env", &["PATH=/usr/bin:/bin", "nbdsh", "-c", script]).await
+}
+
+pub(super) async fn good(program: &str, words: &[&str]) -> Vec<u8> {
     let output = run(program, words).await;
     assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
@@ -28,10 +35,10 @@ const SIZE: usize = 300 * BLOCK + 512;
 #[tokio::test]
 async fn libnbd_lists_maps_and_copies() {
     if !has("nbdinfo") || !has("nbdcopy") {
-        sandbox::skip!("nbdinfo and nbdcopy are missing: install libnbd-bin");
+        skips::skip!("nbdinfo and nbdcopy are missing: install libnbd-bin");
     }
-    let memory = Arc::new(Memory::new(sparse(SIZE)));
-    let (disk, other): (Arc<dyn Device>, Arc<dyn Device>) = (memory.clone(), Arc::new(Memory::new(vec![1; 512])));
+    let memory = Arc::new(Memory::new(&sparse(SIZE)));
+    let (disk, other): (Arc<dyn Device>, Arc<dyn Device>) = (memory.clone(), Arc::new(Memory::new(&[1; 512])));
     let served = Served::start(vec![("disk", disk), ("shop/data", other)], Limits::default());
     let socket = served.uri("");
     let list: Value = serde_json::from_slice(&good("nbdinfo", &["--json", "--list", &socket]).await).unwrap();
@@ -44,7 +51,7 @@ async fn libnbd_lists_maps_and_copies() {
         assert_eq!(export["description"], format!("about {name}"));
     }
     let map: Value = serde_json::from_slice(&good("nbdinfo", &["--json", "--map", &served.uri("disk")]).await).unwrap();
-    let bytes = memory.bytes.lock().unwrap().clone();
+    let bytes = memory.bytes();
     let mut at = 0;
     for stretch in map.as_array().unwrap() {
         let len = stretch["length"].as_u64().unwrap() as usize;
@@ -68,23 +75,23 @@ async fn libnbd_lists_maps_and_copies() {
 #[tokio::test]
 async fn libnbd_and_qemu_write_and_read_back() {
     if !has("nbdcopy") || !has("qemu-img") {
-        sandbox::skip!("nbdcopy or qemu-img is missing: install libnbd-bin and qemu-utils");
+        skips::skip!("nbdcopy or qemu-img is missing: install libnbd-bin and qemu-utils");
     }
-    let (served, memory) = Served::of(Memory::writable(vec![0xaa; 128 * BLOCK]));
+    let (served, memory) = Served::of(Memory::writable(&[0xaa; 128 * BLOCK]));
     let folder = tempfile::tempdir().unwrap();
     let (image, copy) = (folder.path().join("image"), folder.path().join("copy"));
     let (image, copy) = (image.to_str().unwrap(), copy.to_str().unwrap());
     std::fs::write(image, sparse(128 * BLOCK)).unwrap();
     good("nbdcopy", &["--flush", image, &served.uri("disk")]).await;
-    assert!(*memory.bytes.lock().unwrap() == sparse(128 * BLOCK));
+    assert!(memory.bytes() == sparse(128 * BLOCK));
     assert!(memory.flushes.load(std::sync::atomic::Ordering::SeqCst) > 0);
     good("qemu-img", &["compare", "-f", "raw", "-F", "raw", image, &served.uri("disk")]).await;
-    memory.bytes.lock().unwrap().fill(0xbb);
+    memory.set(0, &[0xbb; 128 * BLOCK]);
     good("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", image, &served.uri("disk")]).await;
-    assert!(*memory.bytes.lock().unwrap() == sparse(128 * BLOCK));
+    assert!(memory.bytes() == sparse(128 * BLOCK));
     good("qemu-img", &["convert", "-f", "raw", "-O", "raw", &served.uri("disk"), copy]).await;
     assert!(std::fs::read(copy).unwrap() == sparse(128 * BLOCK));
-    memory.bytes.lock().unwrap()[77 * BLOCK] ^= 1;
+    memory.set(77 * BLOCK as u64, &[memory.bytes()[77 * BLOCK] ^ 1]);
     let other = run("qemu-img", &["compare", "-f", "raw", "-F", "raw", image, &served.uri("disk")]).await;
     assert_eq!(other.status.code(), Some(1), "a comparison that cannot fail shows nothing");
     served.end().await;
@@ -93,9 +100,11 @@ async fn libnbd_and_qemu_write_and_read_back() {
 #[tokio::test]
 async fn a_bad_block_is_an_error_to_them_too() {
     if !has("nbdcopy") {
-        sandbox::skip!("nbdcopy is missing: install libnbd-bin");
+        skips::skip!("nbdcopy is missing: install libnbd-bin");
     }
-    let (served, _) = Served::of(Memory { bad: Some(5000), ..Memory::new(vec![1; 64 * BLOCK]) });
+    let mut memory = Memory::new(&[1; 64 * BLOCK]);
+    memory.bad = Some(5000);
+    let (served, _) = Served::of(memory);
     let output = run("nbdcopy", &[&served.uri("disk"), "/dev/null"]).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("Input/output error"), "{said}");

@@ -5,6 +5,8 @@
 mod client;
 mod memory;
 
+mod contexts;
+mod encrypted;
 mod handshake;
 mod hostile;
 mod judges;

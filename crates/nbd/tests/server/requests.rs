@@ -1,12 +1,19 @@
 //! Requests and what comes of them.
 
 use super::client::Client;
-use super::memory::{BLOCK, Memory, Served, sparse};
-use nbd::{Device, Limits};
+use super::memory::{BLOCK, Served, later, sparse};
+use block::Device;
+use block::testing::Memory;
+use nbd::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
+
+/// A device of which a byte cannot be read.
+fn bad(mut memory: Memory, byte: u64) -> Memory {
+    memory.bad = Some(byte);
+    memory
+}
 
 const SIZE: usize = 50 * BLOCK + 100;
 
@@ -32,8 +39,8 @@ async fn read(client: &mut Client, flags: u16, offset: u64, len: u32) -> (Vec<u8
 
 #[tokio::test]
 async fn reads_give_the_bytes_in_chunks_in_one_or_simply() {
-    let (served, memory) = Served::of(Memory::new(sparse(SIZE)));
-    let expected = memory.bytes.lock().unwrap().clone();
+    let (served, memory) = Served::of(Memory::new(&sparse(SIZE)));
+    let expected = memory.bytes();
     let mut client = Client::connect(&served.socket, "disk").await;
     for (offset, len) in [(0, SIZE), (1, 3), (4000, 20_000), (SIZE - 1, 1), (3 * BLOCK, 4 * BLOCK)] {
         let (bytes, _) = read(&mut client, 0, offset as u64, len as u32).await;
@@ -53,8 +60,8 @@ async fn reads_give_the_bytes_in_chunks_in_one_or_simply() {
 
 #[tokio::test]
 async fn what_a_device_cannot_do_is_an_error_and_the_connection_goes_on() {
-    let (served, memory) = Served::of(Memory { bad: Some(9000), ..Memory::new(sparse(SIZE)) });
-    let expected = memory.bytes.lock().unwrap().clone();
+    let (served, memory) = Served::of(bad(Memory::new(&sparse(SIZE)), 9000));
+    let expected = memory.bytes();
     let mut client = Client::connect(&served.socket, "disk").await;
     client.request(0, 0, 1, 8192, 4096).await;
     assert_eq!(client.error(1).await, (5, "the byte is bad".to_owned()));
@@ -83,22 +90,22 @@ async fn what_a_device_cannot_do_is_an_error_and_the_connection_goes_on() {
 
 #[tokio::test]
 async fn a_device_that_takes_writes_takes_them() {
-    let (served, memory) = Served::of(Memory::writable(vec![0; SIZE]));
+    let (served, memory) = Served::of(Memory::writable(&vec![0; SIZE]));
     let mut client = Client::connect(&served.socket, "disk").await;
     let done = |chunk: super::client::Chunk| assert_eq!((chunk.flags, chunk.kind, chunk.data.len()), (1, 0, 0));
     client.request(1, 1, 1, 5000, 7).await;
     client.stream.write_all(b"written").await.unwrap();
     done(client.chunk().await);
-    assert_eq!(&memory.bytes.lock().unwrap()[4999..5008], b"\0written\0");
+    assert_eq!(&memory.bytes()[4999..5008], b"\0written\0");
     client.request(6, 2, 2, 5001, 5).await;
     done(client.chunk().await);
-    assert_eq!(&memory.bytes.lock().unwrap()[4999..5008], b"\0w\0\0\0\0\0n\0");
+    assert_eq!(&memory.bytes()[4999..5008], b"\0w\0\0\0\0\0n\0");
     client.request(4, 0, 3, 0, SIZE as u32).await;
     done(client.chunk().await);
     client.request(3, 0, 4, 0, 0).await;
     done(client.chunk().await);
     assert_eq!(memory.flushes.load(Ordering::SeqCst), 1);
-    assert!(memory.bytes.lock().unwrap().iter().all(|byte| *byte == 0));
+    assert!(memory.bytes().iter().all(|byte| *byte == 0));
     // Beyond the end there is no space, and what was sent for it is passed over.
     client.request(1, 0, 5, SIZE as u64 - 3, 7).await;
     client.stream.write_all(b"written").await.unwrap();
@@ -109,7 +116,7 @@ async fn a_device_that_takes_writes_takes_them() {
 
 #[tokio::test]
 async fn holes_are_told_from_data_and_one_stretch_when_one_is_wanted() {
-    let (served, _) = Served::of(Memory::new(sparse(20 * BLOCK)));
+    let (served, _) = Served::of(Memory::new(&sparse(20 * BLOCK)));
     let mut client = Client::connect(&served.socket, "disk").await;
     let block = |count: u32, hole: u32| [(count * BLOCK as u32).to_be_bytes(), (hole * 3).to_be_bytes()].concat();
     client.request(7, 0, 3, 0, 20 * BLOCK as u32).await;
@@ -124,32 +131,34 @@ async fn holes_are_told_from_data_and_one_stretch_when_one_is_wanted() {
 
 #[tokio::test]
 async fn requests_are_worked_on_together_and_not_more_than_the_limit() {
-    let gate = CancellationToken::new();
-    let memory = Arc::new(Memory { gate: Some(gate.clone()), ..Memory::new(sparse(1 << 20)) });
-    let device: Arc<dyn Device> = memory.clone();
+    let device = later(Memory::new(&sparse(1 << 20)));
+    let gate = device.gate();
+    gate.close();
+    let device: Arc<dyn Device> = device;
     let limits = Limits { requests: 4, ..Limits::default() };
     let served = Served::start(vec![("disk", device)], limits);
     let mut client = Client::connect(&served.socket, "disk").await;
     for cookie in 0..50 {
         client.request(0, 1 << 2, cookie, cookie * 4096, 4096).await;
     }
-    while memory.at_once.load(Ordering::SeqCst) < 4 {
+    while gate.at_once() < 4 {
         tokio::task::yield_now().await;
     }
-    gate.cancel();
+    gate.open();
     let mut cookies = std::collections::HashSet::new();
     for _ in 0..50 {
         assert!(cookies.insert(client.chunk().await.cookie));
     }
-    assert_eq!(memory.most_at_once.load(Ordering::SeqCst), 4);
+    assert_eq!(gate.most_at_once(), 4);
     served.end().await;
 }
 
 #[tokio::test]
 async fn bytes_in_flight_are_bounded_too() {
-    let gate = CancellationToken::new();
-    let memory = Arc::new(Memory { gate: Some(gate.clone()), ..Memory::new(vec![0; 64 << 20]) });
-    let device: Arc<dyn Device> = memory.clone();
+    let device = later(Memory::new(&vec![0; 64 << 20]));
+    let gate = device.gate();
+    gate.close();
+    let device: Arc<dyn Device> = device;
     // The longest request has 32 MiB, and is the budget.
     let limits = Limits { requests: 16, bytes: 1, ..Limits::default() };
     let served = Served::start(vec![("disk", device)], limits);
@@ -157,29 +166,32 @@ async fn bytes_in_flight_are_bounded_too() {
     for cookie in 0..6 {
         client.request(0, 0, cookie, 0, 16 << 20).await;
     }
-    while memory.at_once.load(Ordering::SeqCst) < 2 {
+    while gate.at_once() < 2 {
         tokio::task::yield_now().await;
     }
-    gate.cancel();
+    gate.open();
     for _ in 0..6 {
         assert_eq!(client.chunk().await.kind, 2);
     }
-    assert_eq!(memory.most_at_once.load(Ordering::SeqCst), 2);
+    assert_eq!(gate.most_at_once(), 2);
     served.end().await;
 }
 
 #[tokio::test]
 async fn what_was_taken_is_answered_when_the_server_is_stopped() {
-    let gate = CancellationToken::new();
-    let (served, memory) = Served::of(Memory { gate: Some(gate.clone()), ..Memory::new(sparse(SIZE)) });
+    let device = later(Memory::new(&sparse(SIZE)));
+    let gate = device.gate();
+    gate.close();
+    let device: Arc<dyn Device> = device;
+    let served = Served::start(vec![("disk", device)], Limits::default());
     let mut client = Client::connect(&served.socket, "disk").await;
     client.request(0, 1 << 2, 5, 0, 4096).await;
-    while memory.at_once.load(Ordering::SeqCst) < 1 {
+    while gate.at_once() < 1 {
         tokio::task::yield_now().await;
     }
     let opens = tokio::spawn(async move {
         tokio::task::yield_now().await;
-        gate.cancel();
+        gate.open();
     });
     served.end().await;
     opens.await.unwrap();

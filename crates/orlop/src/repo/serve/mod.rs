@@ -72,7 +72,7 @@ pub(super) async fn run(place: &PlaceArgs, args: &ServeArgs, format: Format) -> 
     stop_at_signals(stop.clone())?;
     let listener = listen(args).await?;
     let offered =
-        |root: &&Root| Offered { name: root.name.clone(), bytes: root.bytes, uri: nbd::uri(&listener, &root.name) };
+        |root: &&Root| Offered { name: root.name.clone(), bytes: root.bytes, uri: server.uri(&listener, &root.name) };
     let offer = Offer { recovery_point: point.id.to_string(), exports: chosen.iter().map(offered).collect() };
     output::print(&output::render(format, &offer, || table(&offer), || uris(&offer))?)?;
     if listener.address().is_some_and(|address| !address.ip().is_loopback()) {

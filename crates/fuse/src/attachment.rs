@@ -1,0 +1,249 @@
+//! One device that is attached: how it begins, goes on in another process, and ends.
+//!
+//! Beginning, and what is there when the process dies after each step:
+//!
+//! 1. The connection is opened, the file system is made, threads read it: it ends with the process.
+//! 2. The loop device is bound: it answers with errors, and the next attach finds it by its label and clears it. Nobody uses it, since
+//!    nobody was told of it.
+//! 3. The keeper keeps the connection: the next attach goes on with it.
+//!
+//! Ending: 1. the loop device is cleared, with which the file system ends; 2. the keeper forgets the connection. Between them, the next
+//! attach finds a connection without a loop device, has it forgotten, and begins.
+
+use crate::host::{AttachError, DetachError};
+use crate::keeper::{Keeper, KeeperError, Taken};
+use crate::loop_device::{BLOCK, LoopDevice};
+use crate::mount;
+use crate::session::{self, LONGEST, Session};
+use crate::state::State;
+use crate::threads::Threads;
+use crate::users::{User, users};
+use block::{Description, Device, PAGE, Pool};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to end what was told to end, and a device to answer the last requests: far longer than either does, and
+/// short enough to tell somebody.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at whether the kernel is done.
+const LOOK: Duration = Duration::from_millis(5);
+/// Looks after which who was seen in all of them counts as a user.
+const LOOKS: usize = 10;
+
+/// What attachments share.
+#[derive(Clone, Copy)]
+pub(crate) struct Resources<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) threads: usize,
+    pub(crate) keeper: Option<&'a Keeper>,
+}
+
+/// A block device, and the threads that serve it.
+pub(crate) struct Attachment {
+    device: LoopDevice,
+    session: Arc<Session>,
+    threads: Threads,
+    state: State,
+}
+
+impl Attachment {
+    /// Makes a block device.
+    pub(crate) fn begin(
+        name: &str,
+        label: &str,
+        device: Arc<dyn Device>,
+        resources: Resources<'_>,
+    ) -> Result<Self, AttachError> {
+        let about = described(&*device)?;
+        clear_left(name, label)?;
+        let longest = (about.blocks.maximum / BLOCK * BLOCK).min(LONGEST);
+        let fuse = mount::connect()?;
+        let writable = about.features.write;
+        let made = mount::make(&fuse)?;
+        let (session, threads) = serve(name, fuse, device, about, longest, resources)?;
+        let file = mount::open(made, writable)?;
+        let device = LoopDevice::bind(file.as_fd(), label, writable)?;
+        // From here on the loop device alone holds the file.
+        drop(file);
+        let state = State { device: device.0, longest };
+        let attachment = Self { device, session, threads, state };
+        if let Some(keeper) = resources.keeper {
+            if attachment.session.resends() {
+                attachment.keep(name, keeper)?;
+            } else {
+                tracing::warn!(
+                    device = name,
+                    "this kernel does not repeat requests (it is older than 6.9): the block device ends with this process"
+                );
+            }
+        }
+        Ok(attachment)
+    }
+
+    /// Goes on with a block device that another process has made, if the keeper has one.
+    pub(crate) fn resume(
+        name: &str,
+        label: &str,
+        device: Arc<dyn Device>,
+        resources: Resources<'_>,
+    ) -> Result<Option<Self>, AttachError> {
+        let Some(keeper) = resources.keeper else { return Ok(None) };
+        let Some(Taken { descriptor, state }) = keeper.take(name)? else { return Ok(None) };
+        let known = State::decode(&state).filter(|state| LoopDevice(state.device).has_label(label));
+        let Some(state) = known else {
+            // It ended before the keeper was told; or it is of a later version, which no loop device of this label can be.
+            keeper.forget(name)?;
+            return Ok(None);
+        };
+        let about = described(&*device)?;
+        let loop_device = LoopDevice(state.device);
+        let system = |source| AttachError::System { action: "look at the block device that is kept", source };
+        let attached = loop_device.size().map_err(system)?;
+        if attached != about.size {
+            return Err(AttachError::Size { name: name.to_owned(), attached, size: about.size });
+        }
+        // Before anybody reads: what this process had read already would be repeated too, and be done twice at once, the second time perhaps
+        // after a newer write to the same place.
+        let resent = session::resend(descriptor.as_fd());
+        resent.map_err(|source| AttachError::System { action: "have requests repeated", source: source.into() })?;
+        let (session, threads) = serve(name, descriptor, device, about, state.longest, resources)?;
+        Ok(Some(Self { device: loop_device, session, threads, state }))
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.device.path()
+    }
+
+    pub(crate) fn keep(&self, name: &str, keeper: &Keeper) -> Result<(), KeeperError> {
+        keeper.keep(name, &self.state.encode(), self.session.fuse())
+    }
+
+    /// Whether it is still the block device of this label.
+    pub(crate) fn is_alive(&self, label: &str) -> bool {
+        self.threads.are_alive() && self.device.has_label(label)
+    }
+
+    /// Ends the block device, unless somebody uses it.
+    pub(crate) fn end(&mut self, label: &str) -> Result<(), DetachError> {
+        clear(self.device, label)?;
+        if self.threads.join(PATIENCE) { Ok(()) } else { Err(self.late("end the threads of")) }
+    }
+
+    /// Stops serving it, and leaves it as it is.
+    pub(crate) fn leave(&mut self) -> Result<(), DetachError> {
+        let device = self.device;
+        let kick = || {
+            let opened = device.open(OFlags::RDONLY)?;
+            Ok(rustix::fs::fsync(&opened)?)
+        };
+        self.threads.leave(kick, PATIENCE).map_err(|source| self.system("stop serving", source))
+    }
+
+    fn late(&self, action: &'static str) -> DetachError {
+        self.system(action, io::ErrorKind::TimedOut.into())
+    }
+
+    fn system(&self, action: &'static str, source: io::Error) -> DetachError {
+        DetachError::System { action, path: self.path(), source }
+    }
+}
+
+/// What a device says of itself, if a loop device can be made of it.
+fn described(device: &dyn Device) -> Result<Description, AttachError> {
+    let about = device.describe()?;
+    let sizes = about.blocks;
+    let fits = sizes.are_valid() && sizes.minimum <= BLOCK && sizes.maximum >= BLOCK;
+    if fits && about.size > 0 && about.size.is_multiple_of(u64::from(BLOCK)) {
+        return Ok(about);
+    }
+    Err(AttachError::Shape { size: about.size, sizes })
+}
+
+fn serve(
+    name: &str,
+    fuse: OwnedFd,
+    device: Arc<dyn Device>,
+    about: Description,
+    longest: u32,
+    resources: Resources<'_>,
+) -> Result<(Arc<Session>, Threads), AttachError> {
+    let Resources { pool, threads, .. } = resources;
+    // One for each thread to read into, and as many for requests that a device has.
+    pool.prepare(PAGE + longest as usize, 2 * threads);
+    let session = Arc::new(Session::new(fuse, device, about, longest, pool.clone()));
+    let started = Threads::start(&session, threads, name);
+    let threads = started.map_err(|source| AttachError::System { action: "start threads", source })?;
+    Ok((session, threads))
+}
+
+/// Clears the block device that a server without a keeper has left, if there is one.
+fn clear_left(name: &str, label: &str) -> Result<(), AttachError> {
+    let system = |source| AttachError::System { action: "look for block devices that were left", source };
+    let Some(device) = LoopDevice::find(label).map_err(system)? else { return Ok(()) };
+    match clear(device, label) {
+        Ok(()) => Ok(()),
+        Err(DetachError::InUse { path, users }) => Err(AttachError::Left { name: name.to_owned(), path, users }),
+        Err(DetachError::System { action, source, .. }) => Err(AttachError::System { action, source }),
+        Err(other) => Err(AttachError::System { action: "clear a block device", source: io::Error::other(other) }),
+    }
+}
+
+/// Clears a loop device, unless somebody uses it or it has become another's.
+pub(crate) fn clear(device: LoopDevice, label: &str) -> Result<(), DetachError> {
+    let path = device.path();
+    let system = |action| {
+        let path = path.clone();
+        move |source: Errno| DetachError::System { action, path, source: source.into() }
+    };
+    if !device.has_label(label) {
+        return Ok(());
+    }
+    let name = format!("loop{}", device.0);
+    let in_use = |mut users: Vec<User>| {
+        if users.is_empty() {
+            users.push(User::Unknown);
+        }
+        Err(DetachError::InUse { path: path.clone(), users })
+    };
+    let found = lasting_users(device, &name);
+    if !found.is_empty() {
+        return in_use(found);
+    }
+    // The kernel gives it to one only who wants it alone, and a mount has it alone too, in whatever namespace it is.
+    let opened = match device.open(OFlags::RDWR | OFlags::EXCL) {
+        Err(Errno::BUSY) => return in_use(users(device.device(), &name)),
+        other => other.map_err(system("open"))?,
+    };
+    LoopDevice::clear(&opened).map_err(system("clear"))?;
+    drop(opened);
+    // It goes with the last who has it open: this was the last, if nobody has come meanwhile.
+    let begun = Instant::now();
+    while device.has_label(label) {
+        let found = lasting_users(device, &name);
+        if !found.is_empty() || begun.elapsed() > PATIENCE {
+            return in_use(found);
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Who uses it for longer than a look: others that search for a loop device of theirs open each for a moment.
+fn lasting_users(device: LoopDevice, name: &str) -> Vec<User> {
+    let mut found = users(device.device(), name);
+    for _ in 0..LOOKS {
+        if found.is_empty() {
+            break;
+        }
+        thread::sleep(LOOK);
+        let now = users(device.device(), name);
+        found.retain(|user| now.contains(user));
+    }
+    found
+}

@@ -1,0 +1,233 @@
+//! The devices of one process: attaching, detaching, and handing them over.
+
+use crate::attachment::{Attachment, Resources};
+use crate::keeper::{Keeper, KeeperError};
+use crate::loop_device::{LoopDevice, LoopError, MOST_LABEL_LEN};
+use crate::mount::MountError;
+use crate::users::User;
+use block::{BlockSizes, Device, Failure, Pool};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Before the names of devices, in what loop devices are found by.
+const LABEL: &str = "orlop:";
+/// Bytes of buffers that all devices together keep for requests to come.
+const MOST_IDLE: usize = 128 << 20;
+
+/// Why a device is not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The name cannot be one.
+    #[error("{0:?} is no name of a device: it has 1 to {most} bytes and no NUL", most = MOST_LABEL_LEN - LABEL.len())]
+    Name(String),
+    /// The kernel's loop device has blocks of 4096 bytes.
+    #[error("a device of {size} bytes in blocks of {sizes:?} cannot be attached: both must divide into 4096 bytes")]
+    Shape {
+        /// Its size.
+        size: u64,
+        /// Its blocks.
+        sizes: BlockSizes,
+    },
+    /// It does not say what it is.
+    #[error("ask the device what it is")]
+    Device(#[from] Failure),
+    /// The file system was not made.
+    #[error("make the file of FUSE")]
+    Mount(#[from] MountError),
+    /// The loop device was not.
+    #[error("make the loop device")]
+    Loop(#[from] LoopError),
+    /// The keeper did not keep it, or does not give it.
+    #[error("have the connection kept")]
+    Keeper(#[from] KeeperError),
+    /// What the keeper keeps is not this device.
+    #[error(
+        "the device {name} is attached with {attached} bytes, and has {size} now; detach it with a device of its size first"
+    )]
+    Size {
+        /// Its name.
+        name: String,
+        /// The bytes of the block device.
+        attached: u64,
+        /// The bytes that are there now.
+        size: u64,
+    },
+    /// A server has died without a keeper, and somebody still uses what it left.
+    #[error("the block device {path} that an earlier server of {name} has left is in use: {}; end that first", list(.users))]
+    Left {
+        /// Of which device.
+        name: String,
+        /// The block device, which answers with errors.
+        path: PathBuf,
+        /// By whom.
+        users: Vec<User>,
+    },
+    /// The system said no.
+    #[error("{action}")]
+    System {
+        /// What was asked.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why a device is still attached.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// Somebody uses it.
+    #[error("{path} is in use: {}; end that first", list(.users))]
+    InUse {
+        /// The block device.
+        path: PathBuf,
+        /// By whom.
+        users: Vec<User>,
+    },
+    /// Another process serves it, or could.
+    #[error("the device {0} is attached, and this process does not serve it; attach it here first")]
+    Elsewhere(String),
+    /// The keeper did not forget it.
+    #[error("have the connection closed")]
+    Keeper(#[from] KeeperError),
+    /// The system said no.
+    #[error("{action} {path}")]
+    System {
+        /// What was asked.
+        action: &'static str,
+        /// Of which block device.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn list(users: &[User]) -> String {
+    users.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Serves devices as block devices of this node.
+///
+/// Dropped, it leaves them where they are: with a keeper for the next process, without one they end in errors.
+pub struct Host {
+    keeper: Option<Keeper>,
+    pool: Pool,
+    threads: usize,
+    attached: Mutex<BTreeMap<String, Attachment>>,
+}
+
+impl Host {
+    /// With a keeper, or without one: then the devices end with this process.
+    ///
+    /// Each device is read by as many threads as there are processors, but by two to four: one would be a queue, and more only wake later.
+    #[must_use]
+    pub fn new(keeper: Option<Keeper>) -> Self {
+        // A server that is killed while the kernel faults a page of its buffer in makes the kernel end the request with an error, and no
+        // other server gets it. So there must be nothing to fault in.
+        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self { keeper, pool: Pool::resident(MOST_IDLE), threads: processors.clamp(2, 4), attached: Mutex::default() }
+    }
+
+    /// Makes a block device of a device, and tells its path.
+    ///
+    /// A device of this name that is attached already stays so, and its path is told. One that an earlier process has attached, and the keeper
+    /// keeps, is taken over: whoever uses the block device has waited, and goes on.
+    pub fn attach(&self, name: &str, device: Arc<dyn Device>) -> Result<PathBuf, AttachError> {
+        let label = label(name)?;
+        let mut attached = self.lock();
+        if let Some(attachment) = attached.get(name) {
+            if attachment.is_alive(&label) {
+                return Ok(attachment.path());
+            }
+            // The kernel has ended it, as when somebody has cleared the loop device.
+            attached.remove(name);
+        }
+        let resources = Resources { pool: &self.pool, threads: self.threads, keeper: self.keeper.as_ref() };
+        let attachment = match Attachment::resume(name, &label, device.clone(), resources)? {
+            Some(resumed) => resumed,
+            None => Attachment::begin(name, &label, device, resources)?,
+        };
+        let path = attachment.path();
+        attached.insert(name.to_owned(), attachment);
+        Ok(path)
+    }
+
+    /// Ends a block device, unless somebody uses it. One that is not attached is a success.
+    pub fn detach(&self, name: &str) -> Result<(), DetachError> {
+        let mut attached = self.lock();
+        let Ok(label) = label(name) else { return Ok(()) };
+        let Some(attachment) = attached.get_mut(name) else { return self.detach_left(name, &label) };
+        attachment.end(&label)?;
+        if let Some(keeper) = &self.keeper {
+            keeper.forget(name)?;
+        }
+        attached.remove(name);
+        Ok(())
+    }
+
+    fn detach_left(&self, name: &str, label: &str) -> Result<(), DetachError> {
+        let kept = match &self.keeper {
+            None => false,
+            Some(keeper) => keeper.names()?.iter().any(|kept| kept == name),
+        };
+        let action = "look for the block device of";
+        let found = LoopDevice::find(label).map_err(|source| DetachError::System {
+            action,
+            path: PathBuf::from(name),
+            source,
+        })?;
+        match (found, &self.keeper) {
+            // What has lost its server and its connection answers with errors, and can go without them.
+            (Some(device), _) if !kept => crate::attachment::clear(device, label),
+            (Some(_), _) => Err(DetachError::Elsewhere(name.to_owned())),
+            (None, Some(keeper)) if kept => Ok(keeper.forget(name)?),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Stops serving all devices, and leaves them for the next process, in which requests that come meanwhile wait.
+    ///
+    /// What was asked before is answered. Without a keeper the devices end in errors. It fails for those whose requests are not answered in
+    /// time; ending the process leaves them to the next all the same.
+    pub fn hand_over(self) -> Result<(), DetachError> {
+        let attached = std::mem::take(&mut *self.lock());
+        let mut first = Ok(());
+        for (_, mut attachment) in attached {
+            first = first.and(attachment.leave());
+        }
+        first
+    }
+
+    /// The names of the devices that are attached here, and their paths.
+    #[must_use]
+    pub fn attached(&self) -> Vec<(String, PathBuf)> {
+        self.lock().iter().map(|(name, attachment)| (name.clone(), attachment.path())).collect()
+    }
+
+    /// The names of the devices that an earlier process has attached, and that are kept for this one to attach.
+    pub fn kept(&self) -> Result<Vec<String>, KeeperError> {
+        let names = self.keeper.as_ref().map_or(Ok(Vec::new()), Keeper::names)?;
+        let attached = self.lock();
+        Ok(names.into_iter().filter(|name| !attached.contains_key(name)).collect())
+    }
+
+    /// Has all that is attached here kept by another keeper: one that was started in place of one that has died.
+    pub fn keep_with(&mut self, keeper: Keeper) -> Result<(), KeeperError> {
+        for (name, attachment) in self.lock().iter() {
+            attachment.keep(name, &keeper)?;
+        }
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Attachment>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn label(name: &str) -> Result<String, AttachError> {
+    let label = format!("{LABEL}{name}");
+    let fits = !name.is_empty() && label.len() <= MOST_LABEL_LEN && !name.contains('\0');
+    if fits { Ok(label) } else { Err(AttachError::Name(name.to_owned())) }
+}

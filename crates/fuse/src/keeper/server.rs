@@ -1,0 +1,327 @@
+//! The keeper itself: one thread, which waits for messages.
+
+use super::message::{Answer, Operation, Outcome, Request};
+use super::socket;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+/// Clients at once. A node has one server, for a moment two; one more is closed at once.
+const MOST_CLIENTS: usize = 64;
+/// What is kept at once: more block devices than a node attaches.
+const MOST_KEPT: usize = 4096;
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 16;
+
+/// Why a keeper cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another keeper is there.
+    #[error("a keeper listens at {path} already", path = .0.display())]
+    InUse(PathBuf),
+    /// The system said no.
+    #[error("{action} {path}", path = .path.display())]
+    System {
+        /// What was asked.
+        action: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// What it said.
+        source: Errno,
+    },
+}
+
+/// Holds connections for others.
+///
+/// It does not allocate for what it is sent beyond its limits, opens no file and has no other thread: there is little that it could die of.
+#[derive(Debug)]
+pub struct KeeperServer {
+    listener: OwnedFd,
+    clients: Vec<Client>,
+    kept: BTreeMap<String, Kept>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: u64,
+    socket: OwnedFd,
+    process: u32,
+}
+
+#[derive(Debug)]
+struct Kept {
+    descriptor: OwnedFd,
+    state: Vec<u8>,
+    /// The client that holds it, and its process.
+    holder: Option<(u64, u32)>,
+}
+
+impl KeeperServer {
+    /// Listens on a path, in place of a keeper that has ended.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let system = |action| move |source| BindError::System { action, path: path.to_owned(), source };
+        let address = SocketAddrUnix::new(path).map_err(system("listen on"))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let made = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let listener = made.map_err(system("make a socket for"))?;
+        // Nobody may connect before the permissions are set: what is not yet listened on refuses.
+        match rustix::net::bind(&listener, &address) {
+            Err(Errno::ADDRINUSE) => {
+                remove_if_left(path, &address)?;
+                rustix::net::bind(&listener, &address).map_err(system("listen on"))?;
+            }
+            other => other.map_err(system("listen on"))?,
+        }
+        rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR).map_err(system("make private"))?;
+        rustix::net::listen(&listener, BACKLOG).map_err(system("listen on"))?;
+        Ok(Self { listener, clients: Vec::new(), kept: BTreeMap::new(), next: 0 })
+    }
+
+    /// Serves until `stop` can be read from, or is closed at its other end. What is kept is closed then.
+    pub fn run(mut self, stop: impl AsFd) -> Result<(), Errno> {
+        loop {
+            let stop = stop.as_fd();
+            let mut waited = vec![PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            waited.extend(self.clients.iter().map(|client| PollFd::new(&client.socket, PollFlags::IN)));
+            match poll(&mut waited, None) {
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            let ready: Vec<bool> = waited.iter().map(|one| !one.revents().is_empty()).collect();
+            drop(waited);
+            if ready[0] {
+                return Ok(());
+            }
+            let ids: Vec<u64> = self.clients.iter().map(|client| client.id).collect();
+            for (id, _) in ids.into_iter().zip(&ready[2..]).filter(|(_, ready)| **ready) {
+                self.hear(id);
+            }
+            if ready[1] {
+                self.accept();
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else { return };
+        if self.clients.len() >= MOST_CLIENTS {
+            tracing::warn!("a client of the keeper was turned away: all {MOST_CLIENTS} places are taken");
+            return;
+        }
+        let Ok(peer) = rustix::net::sockopt::socket_peercred(&socket) else { return };
+        let process = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or_default();
+        self.clients.push(Client { id: self.next, socket, process });
+        self.next += 1;
+    }
+
+    /// Takes one message of a client, and answers it. One that breaks off, sends what is none, or does not take its answer, is left.
+    fn hear(&mut self, id: u64) {
+        let Some(client) = self.clients.iter().find(|client| client.id == id) else { return };
+        let process = client.process;
+        let received = match socket::receive(&client.socket, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) | Ok(None) => return self.leave(id),
+            Ok(Some(received)) => received,
+        };
+        let (bytes, descriptor) = received;
+        let (answer, given) = match Request::decode(&bytes) {
+            Ok(request) => self.answer(request, descriptor, (id, process)),
+            Err(fault) => (Answer::refused(&fault.to_string()), None),
+        };
+        let given = given.and_then(|name| self.kept.get(&name)).map(|kept| kept.descriptor.as_fd());
+        let Some(client) = self.clients.iter().find(|client| client.id == id) else { return };
+        if socket::send(&client.socket, &answer.encode(), given, SendFlags::DONTWAIT).is_err() {
+            self.leave(id);
+        }
+    }
+
+    /// The client has ended, and so holds nothing.
+    fn leave(&mut self, id: u64) {
+        self.clients.retain(|client| client.id != id);
+        for kept in self.kept.values_mut().filter(|kept| kept.holder.is_some_and(|(holder, _)| holder == id)) {
+            kept.holder = None;
+        }
+    }
+
+    /// The answer, and under which name the descriptor is kept that goes with it.
+    fn answer(
+        &mut self,
+        request: Request,
+        descriptor: Option<OwnedFd>,
+        client: (u64, u32),
+    ) -> (Answer, Option<String>) {
+        let Request { operation, name, state } = request;
+        if operation == Operation::Next {
+            let after = (Bound::Excluded(name), Bound::Unbounded);
+            let found = self.kept.range::<String, _>(after).next().map(|(name, _)| name.clone());
+            let answer = found.map(|name| Answer { name, ..Answer::new(Outcome::Done) });
+            return (answer.unwrap_or(Answer::new(Outcome::Absent)), None);
+        }
+        let holder = self.kept.get(&name).and_then(|kept| kept.holder).filter(|(id, _)| *id != client.0);
+        if let Some((_, process)) = holder {
+            return (Answer::new(Outcome::Held(process)), None);
+        }
+        match (operation, descriptor) {
+            (Operation::Keep, None) => (Answer::refused("there is no descriptor with the message"), None),
+            (Operation::Keep, Some(_)) if self.kept.len() >= MOST_KEPT && !self.kept.contains_key(&name) => {
+                (Answer::refused(&format!("{MOST_KEPT} are kept already")), None)
+            }
+            (Operation::Keep, Some(descriptor)) => {
+                self.kept.insert(name, Kept { descriptor, state, holder: Some(client) });
+                (Answer::new(Outcome::Done), None)
+            }
+            (Operation::Take, _) => match self.kept.get_mut(&name) {
+                None => (Answer::new(Outcome::Absent), None),
+                Some(kept) => {
+                    kept.holder = Some(client);
+                    (Answer { state: kept.state.clone(), ..Answer::new(Outcome::Done) }, Some(name))
+                }
+            },
+            (Operation::Drop | Operation::Next, _) => {
+                let gone = self.kept.remove(&name).is_some();
+                (Answer::new(if gone { Outcome::Done } else { Outcome::Absent }), None)
+            }
+        }
+    }
+}
+
+/// Removes a socket that nobody listens on, and nothing else.
+fn remove_if_left(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
+    let system = |action| move |source| BindError::System { action, path: path.to_owned(), source };
+    let about = rustix::fs::lstat(path).map_err(system("look at"))?;
+    if FileType::from_raw_mode(about.st_mode) != FileType::Socket {
+        return Err(system("make a socket of")(Errno::EXIST));
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    match rustix::net::connect(probe.map_err(system("make a socket for"))?, address) {
+        Err(Errno::CONNREFUSED) => rustix::fs::unlink(path).map_err(system("remove")),
+        Err(source) => Err(system("look who listens on")(source)),
+        Ok(()) => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Keeper, KeeperError};
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    struct Running {
+        folder: tempfile::TempDir,
+        stop: OwnedFd,
+        thread: std::thread::JoinHandle<Result<(), Errno>>,
+    }
+
+    impl Running {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let server = KeeperServer::bind(&folder.path().join("keeper")).unwrap();
+            let (waits, stop) = rustix::pipe::pipe().unwrap();
+            let thread = std::thread::spawn(move || server.run(waits));
+            Self { folder, stop, thread }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("keeper")
+        }
+
+        fn client(&self) -> Keeper {
+            Keeper::connect(&self.path()).unwrap()
+        }
+
+        fn end(self) {
+            drop(self.stop);
+            self.thread.join().unwrap().unwrap();
+        }
+    }
+
+    fn file() -> std::fs::File {
+        tempfile::tempfile().unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_can_be_taken_when_its_holder_has_gone() {
+        let keeper = Running::start();
+        let (first, second) = (keeper.client(), keeper.client());
+        let kept = file();
+        assert!(first.take("vol").unwrap().is_none());
+        first.keep("vol", b"state", kept.as_fd()).unwrap();
+        first.keep("a", b"", kept.as_fd()).unwrap();
+        let held = second.take("vol").map(|_| ()).unwrap_err();
+        assert!(matches!(held, KeeperError::Held { process, .. } if process == std::process::id()), "{held}");
+        assert!(matches!(second.keep("vol", b"", kept.as_fd()), Err(KeeperError::Held { .. })));
+        assert!(matches!(second.forget("vol"), Err(KeeperError::Held { .. })));
+        assert_eq!(second.names().unwrap(), ["a", "vol"]);
+        drop(first);
+        // The keeper hears of it before it hears the next question.
+        let taken = second.take("vol").unwrap().expect("it is kept");
+        assert_eq!(taken.state, b"state");
+        let about = std::fs::File::from(taken.descriptor).metadata().unwrap();
+        assert_eq!(about.ino(), kept.metadata().unwrap().ino());
+        // It stays with the keeper, with what its holder says now.
+        second.keep("vol", b"later", kept.as_fd()).unwrap();
+        assert_eq!(second.take("vol").unwrap().unwrap().state, b"later");
+        second.forget("vol").unwrap();
+        second.forget("vol").unwrap();
+        assert_eq!(second.names().unwrap(), ["a"]);
+        keeper.end();
+    }
+
+    #[test]
+    fn who_sends_what_is_no_message_is_told_and_others_are_served() {
+        let keeper = Running::start();
+        let client = keeper.client();
+        let address = SocketAddrUnix::new(keeper.path()).unwrap();
+        let raw = || {
+            let made = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+            let socket = made.unwrap();
+            rustix::net::connect(&socket, &address).unwrap();
+            socket
+        };
+        let other = raw();
+        let mut newer = Request { operation: Operation::Take, name: "a".into(), state: Vec::new() }.encode();
+        newer[4] = 9;
+        for wrong in [&b"GET / HTTP/1.1"[..], &newer, &[0xff; 4096]] {
+            socket::send(&other, wrong, None, SendFlags::empty()).unwrap();
+            let (bytes, _) = socket::receive(&other, RecvFlags::empty()).unwrap().unwrap();
+            assert_eq!(Answer::decode(&bytes).unwrap().outcome, Outcome::Refused);
+        }
+        // A message that is too long ends the connection.
+        socket::send(&other, &[1; 5000], None, SendFlags::empty()).unwrap();
+        assert!(matches!(socket::receive(&other, RecvFlags::empty()), Ok(None) | Err(Errno::CONNRESET)));
+        let without = Request { operation: Operation::Keep, name: "a".into(), state: Vec::new() }.encode();
+        let other = raw();
+        socket::send(&other, &without, None, SendFlags::empty()).unwrap();
+        let (bytes, _) = socket::receive(&other, RecvFlags::empty()).unwrap().unwrap();
+        assert_eq!(Answer::decode(&bytes).unwrap().outcome, Outcome::Refused);
+        assert!(matches!(client.forget(""), Err(KeeperError::Name(_))));
+        assert!(client.names().unwrap().is_empty());
+        keeper.end();
+    }
+
+    #[test]
+    fn there_is_one_keeper_at_a_path_and_one_that_has_ended_is_replaced() {
+        let keeper = Running::start();
+        let path = keeper.path();
+        assert!(matches!(KeeperServer::bind(&path), Err(BindError::InUse(_))));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let Running { folder, stop, thread } = keeper;
+        drop(stop);
+        thread.join().unwrap().unwrap();
+        assert!(Keeper::connect(&path).is_err());
+        drop(KeeperServer::bind(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "a file").unwrap();
+        assert!(KeeperServer::bind(&path).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"a file");
+        drop(folder);
+    }
+}
