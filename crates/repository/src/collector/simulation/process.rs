@@ -109,6 +109,8 @@ impl Process {
     fn go_on(&mut self, answer: Option<Answer>) -> Option<End> {
         let operations = match self.machine.apply(answer) {
             Next::Done(end) => return Some(end),
+            // No request: nothing can happen to it.
+            Next::Perform(Operation::Announce(_)) => return self.go_on(Some(Answer::Told)),
             Next::Perform(Operation::Each(operations)) => {
                 self.each = true;
                 operations
@@ -174,7 +176,6 @@ pub(super) fn changes(request: &Request) -> bool {
             | Operation::Read(_)
             | Operation::Glance(_)
             | Operation::Follow(_)
-            | Operation::Announce(_)
             | Operation::Now
             | Operation::NewWriter
     )

@@ -61,7 +61,6 @@ impl World {
             Operation::Follow(id) => self.follow(&id),
             Operation::Delete(name) => self.delete(&name),
             Operation::DeletePack(pack) => self.delete(&ObjectName::Pack(pack.id)),
-            Operation::Announce(_) => Answer::Told,
             Operation::Now => Answer::Time(Some(self.time)),
             Operation::NewWriter => {
                 self.writers += 1;
@@ -69,7 +68,7 @@ impl World {
                 writer[..4].copy_from_slice(&self.writers.to_be_bytes());
                 Answer::Writer(WriterId(writer))
             }
-            Operation::Each(_) => unreachable!("they are sent one by one"),
+            Operation::Each(_) | Operation::Announce(_) => unreachable!("they are no requests"),
         })
     }
 
