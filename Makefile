@@ -2,7 +2,7 @@
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test soak lint fuzz bench bench-repository sandbox sandbox-down install setup crds
+.PHONY: demo demo-down test soak sim lint fuzz bench bench-repository sandbox sandbox-down install setup crds
 
 PREFIX ?= /usr/local
 
@@ -20,9 +20,15 @@ demo-down:
 test: setup
 	tools/test
 
-## The program is killed a hundred times at random points (KILLS=100), from a seed (SEED=number): about five minutes. `make test` kills it ten times.
+## The program, and servers of block devices under load, are killed a hundred times at random points (KILLS=100), from a seed (SEED=number). `make test` kills
+## them a few times.
 soak: setup
-	ORLOP_KILLS=$(or $(KILLS),100) $(if $(SEED),ORLOP_SEED=$(SEED)) cargo nextest run --workspace --locked --no-capture -E 'package(orlop) and binary(kills)'
+	ORLOP_KILLS=$(or $(KILLS),100) $(if $(SEED),ORLOP_SEED=$(SEED)) cargo nextest run --workspace --locked --no-capture \
+		-E '(package(orlop) and binary(kills)) or (package(fuse) and test(/^restart::/))'
+
+## The store of the volume engine crashes in a simulation, at any operation, with many more seeds (SEEDS=5000) than in `make test`.
+sim: setup
+	ORLOP_SIM_SEEDS=$(or $(SEEDS),5000) cargo nextest run --workspace --locked --no-capture -E 'package(volume) and test(/^simulation::/)'
 
 ## Formatting, clippy with the lints of Cargo.toml, licences and bans.
 lint: setup

@@ -8,8 +8,7 @@
 //! A [`Device`] is given a request and a [`Done`] to call when it is finished: at once, in the thread that asked, when the bytes are in
 //! memory; later, from whatever thread learns that a disk is ready, when they are not. Why not futures: a device on a disk finishes a
 //! request in the thread that reaps the disk's answers. A future would have to wake a task there and be polled in another thread before
-//! the answer is sent, which costs more than all else in a request of 4 KiB; a callback sends it from where it is. What a callback
-//! costs itself, an allocation of some bytes, was not measurable beside the system calls of either front end.
+//! the answer is sent; a callback sends it from where it is.
 //!
 //! Bytes travel in a [`Buffer`], aligned so that disks without a cache take it, and from a [`Pool`], so that a device in the path of
 //! writing memory back does not allocate for each request. A buffer belongs to one side at a time; nothing is copied on the way.

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a server is killed in one test; the variable is for a soak test.
 fn kills() -> u64 {
-    std::env::var("FUSE_KILLS").map_or(5, |kills| kills.parse().expect("FUSE_KILLS is a number"))
+    std::env::var("ORLOP_KILLS").map_or(5, |kills| kills.parse().expect("ORLOP_KILLS is a number"))
 }
 
 fn load(folder: &Path) -> Child {
