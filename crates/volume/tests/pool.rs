@@ -137,11 +137,19 @@ fn a_pool_in_a_file_grows() {
         let path = create(&folder, 2048);
         let disk = Arc::new(FileDisk::open(&path).unwrap());
         let pool: Pool = Pool::open(Arc::clone(&disk) as Arc<dyn Disk>, Options::default(), quiet()).unwrap();
+        let volume = pool.create_volume("data", 100).unwrap();
+        write(&pool, volume, 3, &[7; BLOCK]);
         let before = pool.usage();
         disk.extend(50_000 * BLOCK as u64).unwrap();
         pool.grow().unwrap();
         assert!(pool.usage().free > before.free + 47_000, "{:?}", pool.usage());
+        let grown = pool.usage().free;
         pool.close().unwrap();
+        drop(disk);
+        assert_eq!(volume::check(&FileDisk::open_read_only(&path).unwrap(), true).unwrap().problems, []);
+        let pool = open(&path);
+        assert!(pool.usage().free >= grown - 10, "{:?} of {grown}", pool.usage());
+        assert_eq!(read(&pool, State::Volume(volume), 3, 1), [7; BLOCK]);
     }
 }
 

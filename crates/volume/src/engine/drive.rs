@@ -49,6 +49,8 @@ fn drive_until<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Output<
 /// Opens a pool: loads it, brings it up to its log, and makes that a checkpoint. If the device does not take that at some place, it is done
 /// again around it.
 pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>, OpenError> {
+    // What is read may be in the cache of the device only, left by a process that was killed; what is done next relies on it.
+    disk.flush().map_err(OpenError::disk("flush the pool before it is opened"))?;
     let mut avoided: Vec<Run> = Vec::new();
     loop {
         let mut loaded: Loaded = super::load::<W>(disk)?;

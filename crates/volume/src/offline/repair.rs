@@ -32,6 +32,7 @@ pub struct Repaired {
 /// If a part that nothing else tells is damaged, such as the catalog; or nodes are lost together with the map of used blocks, since nobody knows
 /// then what is free.
 pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError> {
+    disk.flush().map_err(OpenError::disk("flush the pool before it is repaired"))?;
     let Salvage { mut loaded, space, log } = engine::salvage::<Shipped<Buffer>>(disk, give_up_log)?;
     let found = survey(disk, &loaded.catalog, loaded.superblock.blocks, false);
     if space.is_some() && found.has_lost_nodes {

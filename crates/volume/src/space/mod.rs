@@ -108,13 +108,16 @@ impl Space {
         let old = self.blocks;
         self.blocks = blocks;
         let last = old.saturating_sub(1) / REGION;
+        let head = self.head(last);
         if let Some(region) = self.regions.last_mut() {
             let (from, to) = (old - last * REGION, (blocks - last * REGION).min(REGION));
             if let Some(busy) = &mut region.busy {
-                (from..to).for_each(|bit| clear(busy, bit));
+                (from.max(head)..to).for_each(|bit| clear(busy, bit));
             }
-            let more = to - from.max(self.head(last)).min(to);
-            self.regions[index(last)].free += u32::try_from(more).unwrap_or(0);
+            let more = to - from.max(head).min(to);
+            region.free += u32::try_from(more).unwrap_or(0);
+            // What is told of the region in the directory changes too.
+            region.dirty |= more > 0;
             self.free += more;
         }
         for region in self.regions.len() as u64..regions(blocks) {
