@@ -21,6 +21,9 @@ pub(crate) const LONGEST: u32 = 1 << 20;
 /// bounds the buffers that a slow device holds.
 const BACKGROUND: u16 = 128;
 
+/// The kernel does not read into less, in bytes.
+const LEAST_ROOM: u32 = 8192;
+
 /// In the mode of a FALLOCATE: the file does not grow, which it never does here.
 const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
@@ -108,8 +111,9 @@ impl Session {
 
     /// A buffer that the longest request fits into.
     pub(crate) fn read_into(&self) -> Buffer {
-        let mut buffer = self.pool.take(PAGE + self.longest as usize);
-        buffer.choose(PAGE - WRITE_HEADER..PAGE + self.longest as usize);
+        let room = self.longest.max(LEAST_ROOM) as usize;
+        let mut buffer = self.pool.take(PAGE + room);
+        buffer.choose(PAGE - WRITE_HEADER..PAGE + room);
         buffer
     }
 

@@ -6,6 +6,7 @@ use crate::stream::Stream;
 use crate::transmission::Transmission;
 use block::Pool;
 use std::future::poll_fn;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// Serves a client until he leaves, breaks the protocol, or the server is stopped.
@@ -15,6 +16,7 @@ pub(crate) async fn serve(
     limits: Limits,
     pool: Pool,
     stop: CancellationToken,
+    place: OwnedSemaphorePermit,
 ) -> Result<(), Closed> {
     let agreed = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -23,7 +25,7 @@ pub(crate) async fn serve(
         }
     };
     let Some(Agreed { ready, stream, early }) = agreed else { return Ok(()) };
-    let mut transmission = Transmission::new(ready, stream, &early, limits, pool);
+    let mut transmission = Transmission::new(ready, stream, &early, limits, pool, place);
     let end = tokio::select! {
         () = stop.cancelled() => Ok(()),
         end = poll_fn(|cx| transmission.poll_serve(cx)) => end,

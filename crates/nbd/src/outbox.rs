@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Slices that one system call takes; a reply of 4 KiB has two.
 const SLICES: usize = 128;
@@ -14,8 +15,13 @@ const SLICES: usize = 128;
 const STAGED: usize = 64 << 10;
 
 /// Where replies are left, by any thread.
-#[derive(Debug, Default)]
-pub(crate) struct Outbox(Mutex<Waiting>);
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    waiting: Mutex<Waiting>,
+    /// The place of the connection among those that a server has at once. Whoever still owes a reply has this too: so a client that leaves
+    /// while his requests are worked on has no room for more in a next connection.
+    _place: OwnedSemaphorePermit,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -25,6 +31,10 @@ struct Waiting {
 }
 
 impl Outbox {
+    pub(crate) fn new(place: OwnedSemaphorePermit) -> Self {
+        Self { waiting: Mutex::default(), _place: place }
+    }
+
     pub(crate) fn put(&self, reply: Reply) {
         let mut waiting = self.lock();
         waiting.replies.push(reply);
@@ -46,7 +56,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -108,10 +108,9 @@ impl Server {
             };
             let (terms, limits, pool, stop) = (self.terms.clone(), self.limits, self.pool.clone(), stop.clone());
             connections.spawn(async move {
-                if let Err(error) = connection::serve(stream, terms, limits, pool, stop).await {
+                if let Err(error) = connection::serve(stream, terms, limits, pool, stop, place).await {
                     tracing::info!(error = &error as &dyn std::error::Error, "a connection was closed");
                 }
-                drop(place);
             });
         }
         // No new client meets a server that is going.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 /// Bytes that are read or written at a device before what is done is sent: so that the client works on the first answers while the device
@@ -71,9 +72,16 @@ impl Room {
 }
 
 impl Transmission {
-    pub(crate) fn new(ready: Ready, stream: Stream, early: &[u8], limits: Limits, pool: Pool) -> Self {
+    pub(crate) fn new(
+        ready: Ready,
+        stream: Stream,
+        early: &[u8],
+        limits: Limits,
+        pool: Pool,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         let longest = ready.description.blocks.maximum;
-        let outbox = Arc::new(Outbox::default());
+        let outbox = Arc::new(Outbox::new(place));
         Self {
             intake: Intake::new(early, pool.clone()),
             sending: Sending::new(outbox.clone(), stream.is_write_vectored()),

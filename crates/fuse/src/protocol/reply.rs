@@ -84,10 +84,11 @@ pub(crate) fn init(asked: &Init, longest: u32, background: u16) -> [u8; 64] {
     bytes.0
 }
 
-/// The attributes of the file, which do not change for an hour: nobody sees them but the loop device.
+/// The attributes of the file, which never change: nobody sees them but the loop device, and whoever asks that for its status must not wait for a server
+/// that is only about to begin.
 pub(crate) fn attributes(size: u64, writable: bool) -> [u8; 104] {
     let mode = 0o100_000 | if writable { 0o600 } else { 0o400 };
-    let bytes = Bytes::new().u64(3600).u32(0).u32(0);
+    let bytes = Bytes::new().u64(u64::from(u32::MAX)).u32(0).u32(0);
     // The number of the file, its size twice, three times of day, and their parts below a second.
     let bytes = bytes.u64(1).u64(size).u64(size.div_ceil(512)).u64(0).u64(0).u64(0).u32(0).u32(0).u32(0);
     bytes.u32(mode).u32(1).u32(0).u32(0).u32(0).u32(4096).u32(0).0
