@@ -17,11 +17,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 const READS: usize = 2;
 /// Up to this length in bytes a pack is read with one request.
 const WHOLE_LEN: u64 = 4 << 20;
-/// How many parts of a longer pack are read at once, at 2 MiB each.
+/// How many parts of a longer pack are read at once: at 2 MiB each, or a single blob that is longer.
 const PARTS: usize = 2;
 
 impl Repository {
-    /// Reads every named pack back as a whole, and checks every blob in it down to its identity.
+    /// Reads every byte of every named pack back, and checks every blob in it down to its identity.
     ///
     /// The first damage ends it with an error that names the pack.
     pub async fn verify_packs(&self, packs: &[PackInfo]) -> Result<()> {

@@ -17,7 +17,7 @@ const FLAT_FILES: usize = 100_000;
 const LARGE_FILES: usize = 6;
 const LARGE_FILE_BYTES: usize = 48 << 20;
 
-/// What the whole process may take for a backup, in KiB. Packs that are being filled and uploaded are the greater part: three of 32 MiB. 128 MiB are
+/// What the whole process may take for a backup, in KiB. Packs that are being filled and uploaded are the greater part: two of 32 MiB. 128 MiB are
 /// wanted; with large files that do not compress it has been 125 to 160.
 const BACKUP_KIB: u64 = 192 << 10;
 

@@ -82,9 +82,11 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 pub(super) fn explain_tree(what: impl Into<String>, error: repository::tree::Error) -> Error {
     match error {
         repository::tree::Error::Repository(error) => explain(what, error),
-        repository::tree::Error::FileSystem { ref source, .. } if is_full(source) => Error::new(what)
-            .because(error)
-            .next("make room there, or restore to another disk; with --replace it goes on in the same folder"),
+        repository::tree::Error::FileSystem { ref source, .. } if is_full(source) => {
+            Error::new(what).because(error).next(
+                "make room there, or restore to another disk; with --replace it is restored again into the same folder",
+            )
+        }
         other => Error::new(what).because(other),
     }
 }

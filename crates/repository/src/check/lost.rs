@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How many uses of lost blobs are kept, at some 260 bytes where each is of another blob: 25 MiB. Where there are more, a repair goes round again
-/// for the rest.
+/// for the rest, as long as each round saves some.
 const MAX_USES: usize = 100_000;
 
 /// Which table of a recovery point something is in.

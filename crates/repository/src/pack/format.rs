@@ -21,7 +21,7 @@ pub(super) const MIN_STORED_LEN: usize = 1 + TAG_LEN;
 pub(super) const MAX_STORED_LEN: usize = MAX_BLOB_LEN + MIN_STORED_LEN;
 
 /// A pack is closed before it grows beyond this many bytes: large enough for the latency of an object store not to matter, and
-/// small enough for one to be filled and two to be uploaded in 96 MiB.
+/// small enough for one to be filled and one to be uploaded in 64 MiB.
 pub(crate) const PACK_TARGET_LEN: usize = 32 << 20;
 /// How many blobs a pack has at most, so that its directory stays below 3 MiB.
 pub(crate) const MAX_PACK_BLOBS: usize = 1 << 16;

@@ -1,8 +1,9 @@
 //! What a power failure would leave of what was reported as created.
 //!
 //! The fault model: a name is durable when its folder was synced after it was made, and content when its file was. A sync may fail.
-//! The process may be killed before any call. What it writes may be cleared away by a collector that takes it for dead. A file system may not know how to move a file to a free name, and may refuse a link
-//! that it has made, as NFS does when it repeats a request whose answer was lost.
+//! The process may be killed before any call. What it writes may be cleared away by a collector that takes it for dead. A file system may
+//! not know how to move a file to a free name, and may refuse a link that it has made, as NFS does when it repeats a request whose answer was
+//! lost.
 
 use super::disk::{Disk, RealDisk};
 use super::filesystem::FileSystem;

@@ -85,12 +85,13 @@ impl Map {
         self.segments().map_ok(move |segment| map.extents_of(&segment)).try_flatten().boxed()
     }
 
-    /// The stretches of this length that hold anything, in order, with their extents; one that lies in two is cut.
+    /// The stretches of this length that hold anything, in order, with their extents; one that lies in two is cut. Where extents are smaller than
+    /// blocks, stretches are shorter.
     pub(super) fn stretches(&self, len: u64) -> BoxStream<'static, Result<(Span, Vec<Extent>), Error>> {
-        let (start, size) = (Cutter { extents: self.extents(), pending: None, len }, self.size);
-        stream::try_unfold(start, move |mut cutter| async move {
+        let start = Cutter { extents: self.extents(), pending: None, len, size: self.size, end: 0 };
+        stream::try_unfold(start, |mut cutter| async move {
             let stretch = cutter.next().await?;
-            Ok(stretch.map(|(start, extents)| ((start..(start + len).min(size), extents), cutter)))
+            Ok(stretch.map(|stretch| (stretch, cutter)))
         })
         .boxed()
     }
@@ -128,11 +129,17 @@ struct Cutter {
     extents: Extents,
     pending: Option<Extent>,
     len: u64,
+    size: u64,
+    /// Where the last stretch ended.
+    end: u64,
 }
 
+/// Extents of a stretch at most, at 100 bytes each: as many as there are blocks in the longest.
+const STRETCH_EXTENTS: usize = 8192;
+
 impl Cutter {
-    /// The begin of the next stretch that holds anything, and its extents.
-    async fn next(&mut self) -> Result<Option<(u64, Vec<Extent>)>, Error> {
+    /// The next stretch that holds anything, and its extents.
+    async fn next(&mut self) -> Result<Option<(Span, Vec<Extent>)>, Error> {
         let mut stretch: Option<(Span, Vec<Extent>)> = None;
         loop {
             let extent = match self.pending.take() {
@@ -142,8 +149,8 @@ impl Cutter {
             let Some(extent) = extent else { break };
             let span = span_of(&extent);
             let (limits, extents) = stretch.get_or_insert_with(|| {
-                let start = span.start / self.len * self.len;
-                (start..start + self.len, Vec::new())
+                let first = span.start / self.len * self.len;
+                (first.max(self.end)..(first + self.len).min(self.size), Vec::new())
             });
             let here = common(&span, limits);
             if !here.is_empty() {
@@ -154,8 +161,13 @@ impl Cutter {
                 self.pending = Some(piece(&extent, &rest));
                 break;
             }
+            if extents.len() == STRETCH_EXTENTS {
+                limits.end = span.end;
+                break;
+            }
         }
-        Ok(stretch.map(|(limits, extents)| (limits.start, extents)))
+        self.end = stretch.as_ref().map_or(self.end, |(span, _)| span.end);
+        Ok(stretch)
     }
 }
 

@@ -17,12 +17,11 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Bytes of a volume that are filled at once. A blob that lies in several places of it is read once, so a longer one saves work; of its
-/// extents there are at most 8192.
+/// Bytes of a volume that are filled at once. A blob that lies in several places of it is read once, so a longer one saves work.
 const STRETCH_LEN: u64 = 32 << 20;
 /// How many stretches are filled at once: while the last blobs of one come, the next is begun.
 const STRETCHES: usize = 2;
@@ -134,6 +133,8 @@ impl Stretch {
 
 struct Target {
     file: File,
+    /// False when the restore has failed: nothing is written any more, whoever is still at work.
+    is_open: RwLock<bool>,
     path: PathBuf,
     /// Where an image is until it is whole; a device is written in place.
     unfinished: Option<PathBuf>,
@@ -153,7 +154,7 @@ impl Target {
         name.push(UNFINISHED);
         let unfinished = PathBuf::from(name);
         let file = File::create(&unfinished).map_err(Error::image("make", &unfinished))?;
-        let target = Self { file, path, unfinished: Some(unfinished) };
+        let target = Self { file, is_open: RwLock::new(true), path, unfinished: Some(unfinished) };
         if let Err(error) = target.file.set_len(size) {
             target.abandon();
             return Err(Error::image("set the length of", &target.path)(error));
@@ -167,11 +168,12 @@ impl Target {
         if found < needed {
             return Err(Error::TargetTooSmall { path, found, needed });
         }
-        Ok(Self { file, path, unfinished: None })
+        Ok(Self { file, is_open: RwLock::new(true), path, unfinished: None })
     }
 
     /// Writes an extent, which the map has found to lie within its blob.
     fn write(&self, extent: &Extent, blob: &[u8]) -> Result<(), Error> {
+        let _writing = self.writing()?;
         let bytes = &blob[extent.blob_offset as usize..][..extent.len as usize];
         self.file.write_all_at(bytes, extent.file_offset).map_err(Error::image("write", &self.path))
     }
@@ -182,9 +184,13 @@ impl Target {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let writing = self.writing()?;
         match rustix::fs::fallocate(&self.file, flags, span.start, span_len(span)) {
             Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_zeros(span),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                drop(writing);
+                self.write_zeros(span)
+            }
             Err(error) => Err(Error::image("write zeros to", &self.path)(error.into())),
         }
     }
@@ -193,6 +199,7 @@ impl Target {
         let zeros = vec![0; ZEROS_LEN];
         let mut at = span.start;
         while at < span.end {
+            let _writing = self.writing()?;
             let len = usize::try_from(span.end - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
             self.file.write_all_at(&zeros[..len], at).map_err(Error::image("write zeros to", &self.path))?;
             at += len as u64;
@@ -209,8 +216,16 @@ impl Target {
         synced.map_err(Error::image("sync the folder", folder))
     }
 
-    /// Takes an image away that did not become whole. What was written to a device stays.
+    /// Leave to write, for as long as it is kept.
+    fn writing(&self) -> Result<RwLockReadGuard<'_, bool>, Error> {
+        let is_open = self.is_open.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_open { Ok(is_open) } else { Err(Error::Cancelled) }
+    }
+
+    /// Waits for what is being written, and lets nothing more be: whoever asked for the restore may use the target again. Takes an image away that did
+    /// not become whole; what was written to a device stays.
     fn abandon(&self) {
+        *self.is_open.write().unwrap_or_else(PoisonError::into_inner) = false;
         if let Some(unfinished) = &self.unfinished
             && let Err(error) = fs::remove_file(unfinished)
         {

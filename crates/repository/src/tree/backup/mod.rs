@@ -29,7 +29,8 @@ use super::walk::{Walk, WalkOptions};
 use super::{Error, Incidents, scoped};
 use crate::{Progress, Repository, TableRef, Writer};
 
-/// Items between the walk and the table. Enough to keep the readers busy past a large file; each is some hundred bytes.
+/// Items between the walk and the table, each an entry of some hundred bytes, or a group that is being read and has its share of a budget. Enough
+/// to keep the readers busy past a large file.
 const QUEUE_ITEMS: usize = 512;
 
 /// The time after which a file that was written without new times has them. What is written through a memory mapping changes the

@@ -233,9 +233,9 @@ impl Producer {
             alone.add(found, parent, linked);
             return self.read(alone, &self.large_readers.clone());
         }
-        if is_file {
-            self.group.kib += u32::try_from(found.stat.size / 1024 + 1).expect("a small file has less than 1 MiB");
-        }
+        // What is no file counts too: it has attributes, and a place in the queue.
+        let bytes = if is_file { found.stat.size } else { 0 };
+        self.group.kib += u32::try_from(bytes / 1024 + 1).expect("a small file has less than 1 MiB");
         self.group.add(found, parent, linked);
         if self.group.is_full() { self.read_group() } else { Ok(()) }
     }

@@ -1,9 +1,9 @@
 //! Filling one file, on a worker.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,6 @@ pub(super) struct Filler {
 pub(super) struct Job {
     pub(super) path: TreePath,
     pub(super) opened: OwnedFd,
-    /// Whether it has its name already; else another file has it until this one is whole.
-    pub(super) is_named: bool,
     pub(super) directory: Arc<OwnedFd>,
     pub(super) name: Vec<u8>,
     pub(super) attributes: Attributes,
@@ -63,17 +61,20 @@ impl Filler {
     /// Fills a file and gives it its attributes; gives its size. A file that did not get all of its content is removed,
     /// so that nobody takes it for whole.
     pub(super) fn fill(&self, job: Job) -> Result<u64, Failure> {
-        if let Err(broken) = self.write_content(&job) {
-            return Err(remove(job, broken));
+        let broken = match self.write_content(&job) {
+            Err(broken) => broken,
+            Ok(()) => {
+                let set = Handle::Open(job.opened.as_fd()).apply(&job.attributes);
+                let Err((action, error)) = set else { return Ok(job.file.size) };
+                return Err(file_failure(job.path, action, error));
+            }
+        };
+        let removed = rustix::fs::unlinkat(&job.directory, &job.name[..], AtFlags::empty());
+        let mut failure = classify(job.path, broken);
+        if let (Failure::File { what, .. }, Err(error)) = (&mut failure, removed) {
+            what.push_str(&format!("; what there is of it could not be removed: {error}"));
         }
-        let set = Handle::Open(job.opened.as_fd()).apply(&job.attributes);
-        if !job.is_named {
-            replace(&job).map_err(|error| file_failure(job.path.clone(), "give its name to", error))?;
-        }
-        match set {
-            Ok(()) => Ok(job.file.size),
-            Err((action, error)) => Err(file_failure(job.path, action, error)),
-        }
+        Err(failure)
     }
 
     fn write_content(&self, job: &Job) -> Result<(), Broken> {
@@ -92,29 +93,6 @@ impl Filler {
         self.progress.add(Counters { files: 1, ..Counters::default() });
         Ok(())
     }
-}
-
-/// Gives a file its name, in place of the one that has it.
-fn replace(job: &Job) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(&job.directory, &job.name[..], AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error),
-    }
-    let opened = format!("/proc/self/fd/{}", job.opened.as_raw_fd());
-    rustix::fs::linkat(CWD, opened, &job.directory, &job.name[..], AtFlags::SYMLINK_FOLLOW)
-}
-
-/// Takes away what did not become whole, and tells why.
-fn remove(job: Job, broken: Broken) -> Failure {
-    let removed = match job.is_named {
-        true => rustix::fs::unlinkat(&job.directory, &job.name[..], AtFlags::empty()),
-        false => Ok(()),
-    };
-    let mut failure = classify(job.path, broken);
-    if let (Failure::File { what, .. }, Err(error)) = (&mut failure, removed) {
-        what.push_str(&format!("; what there is of it could not be removed: {error}"));
-    }
-    failure
 }
 
 fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {

@@ -45,8 +45,6 @@ pub(super) struct Maker {
     workers: JoinSet<Result<(TreePath, u64), Failure>>,
     /// The files that the workers have.
     in_work: HashSet<TreePath>,
-    /// Those among them that get their names when they are whole.
-    unnamed: HashSet<TreePath>,
     summary: RestoreSummary,
 }
 
@@ -75,7 +73,6 @@ impl Maker {
             turns: Arc::new(Semaphore::new(FILLERS)),
             workers: JoinSet::new(),
             in_work: HashSet::new(),
-            unnamed: HashSet::new(),
             summary: RestoreSummary::default(),
         })
     }
@@ -225,24 +222,6 @@ impl Maker {
         }
     }
 
-    /// Makes a file to be filled; gives whether it has its name already.
-    ///
-    /// What is there under the name stays until the new file is whole, where the file system knows files without names: so a full disk or a
-    /// damaged repository does not take away what it cannot replace.
-    fn open_new(&self, directory: &OwnedFd, name: &[u8]) -> Result<(OwnedFd, bool), Errno> {
-        let mode = Mode::from_raw_mode(UNFINISHED_FILE);
-        if self.options.replace && is_file(directory, name) {
-            let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-            match rustix::fs::openat(directory, c".", flags, mode) {
-                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
-                opened => return opened.map(|opened| (opened, false)),
-            }
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = self.make_new(directory, name, || rustix::fs::openat(directory, name, flags, mode));
-        opened.map(|opened| (opened, true))
-    }
-
     fn start_filling(
         &mut self,
         path: TreePath,
@@ -254,14 +233,14 @@ impl Maker {
         let runtime = self.filler.runtime.clone();
         let turn = runtime.block_on(self.turns.clone().acquire_owned());
         let turn = turn.expect("the semaphore of a restore is never closed");
-        let (opened, is_named) =
-            self.open_new(&directory, &name).map_err(|error| file_failure(path.clone(), "make", error))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(UNFINISHED_FILE);
+        let opened = self
+            .make_new(&directory, &name, || rustix::fs::openat(&directory, &name[..], flags, mode))
+            .map_err(|error| file_failure(path.clone(), "make", error))?;
         self.in_work.insert(path.clone());
-        if !is_named {
-            self.unnamed.insert(path.clone());
-        }
         let filler = self.filler.clone();
-        let job = Job { path: path.clone(), opened, is_named, directory, name, attributes, file };
+        let job = Job { path: path.clone(), opened, directory, name, attributes, file };
         let work = move || {
             let filled = filler.fill(job);
             drop(turn);
@@ -274,14 +253,11 @@ impl Maker {
     /// Gives the current directory its attributes and goes back to the one that holds it.
     fn finish_directory(&mut self) -> Result<(), Error> {
         let Some(attributes) = self.attributes.pop() else { return Ok(()) };
-        // A name that is given to a file later would change the times of the directory again.
-        let path = self.stack.path().clone();
-        let is_in_it = |file: &TreePath| file.split().is_some_and(|(parent, _)| parent == path);
-        self.wait_while(|maker| maker.unnamed.iter().any(is_in_it))?;
         let applied = match self.stack.current() {
             Ok(directory) => Handle::Open(directory.as_fd()).apply(&attributes),
             Err(error) => Err(("open directory", error)),
         };
+        let path = self.stack.path().clone();
         self.stack.leave();
         match applied {
             Ok(()) => Ok(()),
@@ -312,7 +288,7 @@ impl Maker {
     fn take_result(&mut self, ended: Result<(TreePath, u64), Failure>) -> Result<(), Error> {
         match ended {
             Ok((path, size)) => {
-                self.end_work(&path);
+                self.in_work.remove(&path);
                 self.summary.files += 1;
                 self.summary.bytes += size;
                 Ok(())
@@ -321,26 +297,16 @@ impl Maker {
         }
     }
 
-    fn end_work(&mut self, path: &TreePath) {
-        self.in_work.remove(path);
-        self.unnamed.remove(path);
-    }
-
     fn take_failure(&mut self, failure: Failure) -> Result<(), Error> {
         match failure {
             Failure::File { path, what } => {
-                self.end_work(&path);
+                self.in_work.remove(&path);
                 self.summary.failed.add(&path, what);
                 Ok(())
             }
             Failure::Run(error) => Err(error),
         }
     }
-}
-
-fn is_file(directory: &OwnedFd, name: &[u8]) -> bool {
-    let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
-    found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
 }
 
 fn open_target(target: &Path) -> Result<OwnedFd, Error> {

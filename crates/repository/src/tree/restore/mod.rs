@@ -24,7 +24,7 @@ use crate::{Progress, Repository, TableRef};
 /// How a directory is filled.
 #[derive(Clone, Debug, Default)]
 pub struct RestoreOptions {
-    /// Whether files that are there already are replaced, each when the new one is whole. Without, a target that holds anything is refused. Set it to go
+    /// Whether files that are there already are replaced. Without, a target that holds anything is refused. Set it to go
     /// on after an interruption: what was made before is made again, with the same result.
     pub replace: bool,
     /// Names at the top of the target that are not looked at and not part of the tree; an empty `lost+found` always is.
