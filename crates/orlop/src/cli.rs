@@ -10,7 +10,7 @@ use crate::daemons::{MoverArgs, OperatorArgs};
 use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
-use crate::{backup, complete, daemons, location, repo, restore, version};
+use crate::{backup, complete, daemons, location, repo, restore, store, version};
 
 /// What ends the help of the program.
 const AFTER_HELP: &str = "\
@@ -40,6 +40,7 @@ enum Command {
     Backup(backup::BackupArgs),
     Restore(Box<restore::RestoreArgs>),
     Repo(Box<repo::RepoArgs>),
+    Store(store::StoreArgs),
     Operator(OperatorArgs),
     Mover(MoverArgs),
     /// Print the custom resource definitions
@@ -108,6 +109,7 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(*args).await,
         Command::Repo(args) => repo::run(*args).await,
+        Command::Store(args) => store::run(args).await,
         Command::Operator(args) => daemons::operator(args).await,
         Command::Mover(args) => daemons::mover(args).await,
         Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),

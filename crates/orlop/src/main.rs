@@ -24,6 +24,7 @@ mod repo;
 mod restore;
 mod run;
 mod select;
+mod store;
 mod verbs;
 mod version;
 

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mover", &["repository"]),
     ("nbd", &["block"]),
     ("operator", &["api", "application", "mover", "repository"]),
-    ("orlop", &["api", "application", "block", "mover", "nbd", "operator", "repository", "restic"]),
+    ("orlop", &["api", "application", "block", "mover", "nbd", "operator", "repository", "restic", "volume"]),
     ("repository", &[]),
     ("restic", &["repository"]),
     ("sandbox", &["skips"]),

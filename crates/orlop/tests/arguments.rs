@@ -37,6 +37,8 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "key", "rotate"],
         &["repo", "key", "erase"],
         &["repo", "export"],
+        &["store"],
+        &["store", "format"],
         &["operator"],
         &["mover"],
     ];
