@@ -306,7 +306,8 @@ async fn what_is_damaged_or_gone_in_a_cache_is_noticed_and_fetched_again() {
 async fn a_cache_keeps_to_its_size_also_when_it_is_opened_with_less() {
     let (_, repo, map, disk) = counted(8 * MIB).await;
     let folder = tempfile::tempdir().unwrap();
-    let size = || files_of(folder.path()).iter().map(|file| file.metadata().unwrap().len()).sum::<u64>();
+    // The cache is still at work when it is dropped: a file that it has taken away meanwhile, or given its name, counts as none.
+    let size = || files_of(folder.path()).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>();
     read_through(folder.path(), 2 * MIB, &repo, &map, &disk).await;
     assert!((MIB..=2 * MIB).contains(&size()), "{}", size());
     drop(open_cache(folder.path(), MIB).await);
