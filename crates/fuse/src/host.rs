@@ -109,7 +109,8 @@ fn list(users: &[User]) -> String {
 
 /// Serves devices as block devices of this node.
 ///
-/// Dropped, it leaves them where they are: with a keeper for the next process, without one they end in errors.
+/// It is to be dropped only when the process ends: its threads go on serving, and the next process must not take devices that are still served. With a
+/// keeper they are there for that process, without one they end in errors with this one.
 pub struct Host {
     keeper: Option<Keeper>,
     pool: Pool,

@@ -28,7 +28,8 @@
 //!   that is old enough, whole subtrees at once.
 //! * **Nothing is returned that does not fit its checksum**, and the checksum is kept apart from the bytes, in what points to them.
 //! * **A full pool loses nothing.** Writes wait. What frees room needs none: room for three checkpoints is never given to data.
-//! * **After a failed flush nothing is acknowledged**, since nobody knows what the device has dropped. Opening the pool again finds out.
+//! * **After a failed flush nothing is acknowledged**, since nobody knows what the device has dropped. Opening the pool again
+//!   finds out, where files are used without the system's cache (`O_DIRECT`): with it, what could not be written may still be read for a while.
 //! * Memory is bounded by configuration: nodes of maps in a cache, changed nodes by the pool's shape, the log by its length; and two bits for each
 //!   block of regions in use.
 //!

@@ -30,7 +30,8 @@
 //! Outcomes: 0 done, 1 absent, 2 held, 3 refused.
 //!
 //! **A name is held by one client at a time**, from when it keeps or takes it until its connection to the keeper is closed, which the kernel
-//! does when the process has ended with all its threads. So nobody gets a connection on which another process may still be writing: a
+//! does when the process has ended with all its threads. A process that closes it earlier, by dropping its `Host` while it goes on, breaks this: it
+//! must end then. So nobody gets a connection on which another process may still be writing: a
 //! write of the dead server cannot overtake one of the living.
 //!
 //! A keeper outlives its clients, and newer ones must get on with an older keeper. A keeper that is asked in another version refuses, in its

@@ -1,6 +1,7 @@
 //! Scrubbing: reading what nobody has asked for, so that damage is found while there is still another copy.
 //!
-//! Of each volume and snapshot only what is not in the state before it is read, so a pass over all of a pool reads every block once.
+//! Of each volume and snapshot only what is not in the state before it is read, so a pass over all of a pool reads every block once. Not
+//! yet: what a clone has from a snapshot that was deleted since, and the nodes and pages of the catalog.
 
 use super::io::{Fault, Io};
 use super::request::{Answer, Scrubbed};

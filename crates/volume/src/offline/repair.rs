@@ -1,7 +1,7 @@
 //! Repairing what can be told from the rest.
 //!
 //! The maps and the catalog are the truth; which blocks are used follows from them. Data and nodes that are damaged cannot be made again here: what they
-//! stand for stays an error when it is read, never zeros, until it is written anew.
+//! stand for stays an error when it is read, never zeros. Data can be written anew; below a lost node nothing can be written yet.
 
 use super::check::Problem;
 use super::survey::survey;

@@ -1,7 +1,7 @@
 //! What can be asked of a pool.
 //!
 //! Requests for data take a callback, which is called once with the result: before the call returns or later, from any thread, never with a lock
-//! held. One that asks for more in turn nests where the pool is in memory, so it must not do so without end. What changes the catalog waits,
+//! held. When the pool is closed, dropped or has failed by a defect, callbacks that wait are dropped uncalled. One that asks for more in turn nests where the pool is in memory, so it must not do so without end. What changes the catalog waits,
 //! and must not be called from a callback.
 
 use super::Pool;
