@@ -95,6 +95,13 @@ impl AsRef<[u8]> for Buffer {
     }
 }
 
+/// For a store that fills memory of any kind: it gets the bytes in use, and cannot put others into use.
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({:?} of {})", self.used, self.capacity)
@@ -258,6 +265,22 @@ mod tests {
         drop(buffer);
         assert!(pool.take((1 << 20) + PAGE).iter().all(|byte| *byte == 7));
         assert_eq!(Pool::new(1 << 22).take(1 << 20).resident, 0);
+    }
+
+    #[test]
+    fn a_store_that_takes_any_memory_fills_what_is_in_use() {
+        fn fill(mut memory: impl AsRef<[u8]> + AsMut<[u8]> + Send + Sync + 'static) -> usize {
+            memory.as_mut().fill(7);
+            memory.as_ref().iter().filter(|byte| **byte == 7).count()
+        }
+        let pool = Pool::new(1 << 20);
+        let mut buffer = pool.take(3 * PAGE);
+        buffer.fill(0);
+        buffer.choose(PAGE..PAGE + 9);
+        assert_eq!(fill(buffer), 9);
+        let again = pool.take(3 * PAGE);
+        assert_eq!(again.iter().position(|byte| *byte == 7), Some(PAGE), "only what was in use was filled");
+        assert_eq!(again.iter().filter(|byte| **byte == 7).count(), 9);
     }
 
     #[test]
