@@ -22,6 +22,7 @@ impl<W: World> Engine<W> {
             Request::Create { name, blocks } => Admin::Create { name, blocks },
             Request::Snapshot { volumes } => Admin::Snapshot { volumes },
             Request::Clone { snapshot, name } => Admin::Clone { snapshot, name },
+            Request::Rollback { volume, snapshot } => Admin::Rollback { volume, snapshot },
             Request::Delete { of } => Admin::Delete { of },
             Request::Resize { volume, blocks } => Admin::Resize { volume, blocks },
             Request::GrowPool { blocks } => Admin::GrowPool { blocks },
@@ -41,6 +42,7 @@ impl<W: World> Engine<W> {
             Admin::Create { name, blocks } => self.create_volume(name, blocks),
             Admin::Snapshot { volumes } => self.take_snapshots(volumes),
             Admin::Clone { snapshot, name } => self.clone_volume(snapshot, name),
+            Admin::Rollback { volume, snapshot } => self.roll_back(volume, snapshot),
             Admin::Delete { of } => self.begin_deletion(of),
             Admin::Resize { volume, blocks } => self.resize(volume, blocks),
             Admin::GrowPool { blocks } => self.grow_pool(blocks),
@@ -124,6 +126,16 @@ impl<W: World> Engine<W> {
         };
         self.catalog.add(record, None);
         Ok(Answer::Created(id))
+    }
+
+    /// The line of the volume stays behind with its snapshots, since a line never turns back: the volume goes on as a clone. So the ones between are
+    /// kept, and births only grow.
+    fn roll_back(&mut self, volume: VolumeId, snapshot: SnapshotId) -> Result<Answer<W::Memory>, Error> {
+        let tree = self.catalog.live_volume(volume).ok_or(Error::NoVolume(volume))?;
+        self.catalog.live_snapshot(snapshot).ok_or(Error::NoSnapshot(snapshot))?;
+        let name = tree.record.name.clone();
+        self.catalog.begin_deletion(volume.into());
+        self.clone_volume(snapshot, name)
     }
 
     fn begin_deletion(&mut self, of: TreeId) -> Result<Answer<W::Memory>, Error> {

@@ -37,6 +37,10 @@ pub(crate) enum Admin {
         snapshot: SnapshotId,
         name: String,
     },
+    Rollback {
+        volume: VolumeId,
+        snapshot: SnapshotId,
+    },
     Delete {
         of: TreeId,
     },

@@ -53,6 +53,11 @@ pub(crate) enum Request<M> {
         snapshot: SnapshotId,
         name: String,
     },
+    /// A clone takes the volume's name and place, at one instant.
+    Rollback {
+        volume: VolumeId,
+        snapshot: SnapshotId,
+    },
     Delete {
         of: TreeId,
     },

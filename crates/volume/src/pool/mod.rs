@@ -66,6 +66,8 @@ pub struct SnapshotInfo {
     pub blocks: u64,
     /// The volume that it was taken of, which may be gone.
     pub volume: VolumeId,
+    /// What that volume was cloned from.
+    pub origin: Option<SnapshotId>,
     /// The last epoch that is in it.
     pub epoch: Epoch,
 }
@@ -169,6 +171,7 @@ impl<M: Memory> Pool<M> {
                 name: record.name.clone(),
                 blocks: record.blocks,
                 volume: record.line,
+                origin: record.origin,
                 epoch: record.epoch,
             })
             .collect();

@@ -193,6 +193,19 @@ impl<M: Memory> Pool<M> {
         }
     }
 
+    /// Makes a volume what it was at a snapshot, its own or another's: at one instant, a clone of the snapshot has its name, and it is deleted. All
+    /// snapshots stay.
+    ///
+    /// # Errors
+    ///
+    /// If one of the two is not there.
+    pub fn roll_back(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<VolumeId, Error> {
+        match self.wait(Request::Rollback { volume, snapshot })? {
+            Answer::Created(id) => Ok(id),
+            _ => Err(Error::Closed),
+        }
+    }
+
     /// Deletes a volume, whose snapshots stay, or a snapshot, whose clones stay. It is gone when this returns; its room comes back little by
     /// little.
     ///

@@ -16,6 +16,7 @@ mod inline;
 mod model;
 pub(crate) mod random;
 mod recover;
+mod rollback;
 mod run;
 mod scale;
 
