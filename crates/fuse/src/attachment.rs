@@ -152,10 +152,22 @@ impl Attachment {
         self.device.path()
     }
 
-    /// Has it kept there. Its name is held there from now on, also when this fails: the keeper may have done it, and not have said so.
+    /// Has it kept there. Its name is held there from now on.
     pub(crate) fn keep(&self, name: &str, keeper: &Arc<Keeper>) -> Result<(), KeeperError> {
         self.session.hold(keeper);
-        keeper.keep(name, &self.state.encode(), self.session.fuse())
+        let kept = keeper.keep(name, &self.state.encode(), self.session.fuse());
+        if let Err(KeeperError::Held { .. } | KeeperError::Refused(_)) = kept {
+            // After another error the keeper may have done it, and not have said so.
+            self.session.let_go(keeper);
+        }
+        kept
+    }
+
+    /// Has it not kept there any more.
+    pub(crate) fn forget(&self, name: &str, keeper: &Arc<Keeper>) -> Result<(), KeeperError> {
+        keeper.forget(name)?;
+        self.session.let_go(keeper);
+        Ok(())
     }
 
     /// Its name is held nowhere else any more.

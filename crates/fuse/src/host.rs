@@ -130,7 +130,7 @@ pub struct Host {
     pool: Pool,
     threads: usize,
     patience: Duration,
-    valid_s: u64,
+    pub(crate) valid_s: u64,
     attached: Mutex<BTreeMap<String, Attachment>>,
 }
 
@@ -151,6 +151,13 @@ impl Host {
             valid_s: ALWAYS,
             attached: Mutex::default(),
         }
+    }
+
+    /// The same, where devices may take so long to answer their last requests when they are detached or handed over; else 20 seconds.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Makes a block device of a device, and tells its path.
@@ -242,11 +249,26 @@ impl Host {
 
     /// Has all that is attached here kept by another keeper: one that was started in place of one that has died.
     ///
-    /// When it fails, this host goes on with the keeper that it had, and what the other has taken over is held there, too.
+    /// When it fails, this host goes on with the keeper that it had, and the other has nothing of it; or it has, and holds it for this host,
+    /// when it cannot be told to forget it.
     pub fn keep_with(&mut self, keeper: Keeper) -> Result<(), KeeperError> {
         let keeper = Arc::new(keeper);
         let attached = self.lock();
-        attached.iter().try_for_each(|(name, attachment)| attachment.keep(name, &keeper))?;
+        let mut kept: Vec<(&String, &Attachment)> = Vec::new();
+        for (name, attachment) in attached.iter() {
+            if let Err(error) = attachment.keep(name, &keeper) {
+                for (name, attachment) in kept {
+                    attachment.forget(name, &keeper).unwrap_or_else(|error| {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "a second keeper has a block device, too"
+                        );
+                    });
+                }
+                return Err(error);
+            }
+            kept.push((name, attachment));
+        }
         for (name, attachment) in attached.iter() {
             // One that lives after all would have it free for anybody when it is not held there any more.
             if let Some(Err(error)) = self.keeper.as_ref().map(|former| former.forget(name)) {
@@ -279,7 +301,7 @@ fn tell_all(attached: &mut BTreeMap<String, Attachment>) {
     }
 }
 
-fn label(name: &str) -> Result<String, AttachError> {
+pub(crate) fn label(name: &str) -> Result<String, AttachError> {
     let label = format!("{LABEL}{name}");
     let fits = !name.is_empty() && label.len() <= MOST_LABEL_LEN && !name.contains('\0');
     if fits { Ok(label) } else { Err(AttachError::Name(name.to_owned())) }

@@ -105,6 +105,11 @@ impl Session {
         }
     }
 
+    /// The device's name is not held there any more; nobody can take it from there.
+    pub(crate) fn let_go(&self, keeper: &Arc<Keeper>) {
+        self.held().retain(|other| !Arc::ptr_eq(other, keeper));
+    }
+
     /// The device's name is held nowhere else any more.
     pub(crate) fn hold_only(&self, keeper: &Arc<Keeper>) {
         self.held().retain(|other| Arc::ptr_eq(other, keeper));

@@ -7,5 +7,6 @@
 mod support;
 
 mod attach;
+mod hold;
 mod judges;
 mod restart;
