@@ -161,14 +161,7 @@ mod tests {
     use block::{BlockSizes, Features};
     use proptest::prelude::*;
 
-    const ALL: Features = Features {
-        write: true,
-        flush: true,
-        durable_writes: true,
-        discard: true,
-        write_zeroes: true,
-        several_connections: true,
-    };
+    const ALL: Features = Features::ALL;
 
     fn description(features: Features) -> Description {
         let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: 8192 };

@@ -74,7 +74,7 @@ impl Busy {
     }
 
     /// Nobody else has it before the write is done, and then somebody has.
-    fn is_held_until_it_is_done(self) {
+    fn hold_until_it_is_done(self) {
         let next = host(&self.socket);
         let attach = || next.attach(&self.name, self.device.clone() as Arc<dyn Device>);
         match attach() {
@@ -106,11 +106,11 @@ fn what_a_dropped_host_has_not_answered_holds_its_device() {
     let (_keeper, socket) = keeper(folder.path());
     let (busy, host) = Busy::start(&name, socket);
     drop(host);
-    busy.is_held_until_it_is_done();
+    busy.hold_until_it_is_done();
 }
 
 #[test]
-fn what_was_not_handed_over_in_time_is_held_until_it_is_done() {
+fn what_was_not_handed_over_in_time_hold_until_it_is_done() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let name = unique("late");
@@ -122,7 +122,7 @@ fn what_was_not_handed_over_in_time_is_held_until_it_is_done() {
         matches!(&late, Err(DetachError::System { source, .. }) if source.kind() == std::io::ErrorKind::TimedOut),
         "{late:?}"
     );
-    busy.is_held_until_it_is_done();
+    busy.hold_until_it_is_done();
 }
 
 #[test]
