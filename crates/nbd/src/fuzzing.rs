@@ -25,7 +25,7 @@ pub fn requests(bytes: &[u8]) {
     let Some((piece, mut rest)) = bytes.split_first() else { return };
     let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: 1 << 16 };
     let description = Description { size: SIZE, blocks, features: Features::ALL };
-    let terms = Terms { description: &description, structured: piece & 1 == 0, has_contexts: piece & 2 == 0 };
+    let terms = Terms { description: &description, structured: piece & 1 == 0, contexts: usize::from(piece & 2 == 0) };
     let room = Room::new(16, 1 << 20);
     let mut intake = Intake::new(&[], POOL.clone());
     loop {
