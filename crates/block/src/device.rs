@@ -54,6 +54,18 @@ pub struct Features {
     pub several_connections: bool,
 }
 
+impl Features {
+    /// It can do everything.
+    pub const ALL: Self = Self {
+        write: true,
+        flush: true,
+        durable_writes: true,
+        discard: true,
+        write_zeroes: true,
+        several_connections: true,
+    };
+}
+
 /// What a client is told of a device when it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Description {

@@ -1,6 +1,6 @@
 //! The suite on the devices of tests; and devices that are wrong, which it must find.
 
-use block::testing::{FileDisk, Later, Memory, check, seed};
+use block::testing::{Duty, FileDisk, Forgetful, Later, Memory, check, check_durability, seed};
 use block::{Buffer, ContextQuery, Description, Device, Done, Failure, Status, ZERO, ZeroMode};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +24,23 @@ fn files_do_what_a_device_must() {
 #[test]
 fn what_is_done_later_is_done_all_the_same() {
     check(&Later::new(Arc::new(Memory::writable(&vec![7; SIZE])), 3), seed());
+}
+
+#[test]
+fn a_crash_leaves_what_was_durable_and_a_device_that_forgets_it_is_found() {
+    let seed = seed();
+    let volatile = || Arc::new(Memory::volatile(&vec![0; SIZE]));
+    let memory = volatile();
+    check_durability(&*memory, || memory.crash(), seed).unwrap();
+    check(&Memory::volatile(&vec![7; SIZE]), seed);
+    let memory = volatile();
+    check_durability(&Later::new(memory.clone(), 3), || memory.crash(), seed).unwrap();
+    for duty in [Duty::Flush, Duty::DurableRequests] {
+        let memory = volatile();
+        let forgetful = Forgetful(memory.clone(), duty);
+        let outcome = check_durability(&forgetful, || memory.crash(), seed);
+        assert!(outcome.as_ref().is_err_and(|broken| broken.contains("was durable")), "{duty:?}: {outcome:?}");
+    }
 }
 
 /// How a device can be wrong.

@@ -5,10 +5,13 @@
 //! 1. The connection is opened, the file system is made, threads read it: it ends with the process.
 //! 2. The loop device is bound: it answers with errors, and the next attach finds it by its label and clears it. Nobody uses it, since
 //!    nobody was told of it.
-//! 3. The keeper keeps the connection: the next attach goes on with it.
+//! 3. Its size is looked at, and the keeper keeps the connection: the next attach goes on with it.
 //!
 //! Ending: 1. the loop device is cleared, with which the file system ends; 2. the keeper forgets the connection. Between them, the next
-//! attach finds a connection without a loop device, has it forgotten, and begins.
+//! attach finds a connection that is over, has it forgotten, and begins.
+//!
+//! Going on in another process: what can be known without asking the block device is looked at first, since asking it may ask for something
+//! that nobody serves; then the connection is served; then the block device is asked for its label.
 
 use crate::host::{AttachError, DetachError};
 use crate::keeper::{Keeper, KeeperError, Taken};
@@ -19,7 +22,7 @@ use crate::state::State;
 use crate::threads::Threads;
 use crate::users::{User, users};
 use block::{Description, Device, PAGE, Pool};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io;
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 
 /// How long the kernel may take to end what was told to end, and a device to answer the last requests: far longer than either does, and
 /// short enough to tell somebody.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at whether the kernel is done.
 const LOOK: Duration = Duration::from_millis(5);
 /// Looks after which who was seen in all of them counts as a user.
@@ -41,7 +44,11 @@ const LOOKS: usize = 10;
 pub(crate) struct Resources<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) threads: usize,
-    pub(crate) keeper: Option<&'a Keeper>,
+    pub(crate) keeper: Option<&'a Arc<Keeper>>,
+    /// How long a device may take to answer its last requests.
+    pub(crate) patience: Duration,
+    /// How long the kernel may go without asking for the attributes of the file again.
+    pub(crate) valid_s: u64,
 }
 
 /// A block device, and the threads that serve it.
@@ -62,28 +69,41 @@ impl Attachment {
     ) -> Result<Self, AttachError> {
         let about = described(&*device)?;
         clear_left(name, label)?;
-        let longest = (about.blocks.maximum / BLOCK * BLOCK).min(LONGEST);
+        let longest = longest(&about);
         let fuse = mount::connect()?;
         let writable = about.features.write;
         let made = mount::make(&fuse)?;
-        let (session, threads) = serve(name, fuse, device, about, longest, resources)?;
+        let session = Session::new(fuse, device, about, longest, resources.pool.clone());
+        let (session, threads) = serve(name, session, longest, resources)?;
         let file = mount::open(made, writable)?;
         let device = LoopDevice::bind(file.as_fd(), label, writable)?;
         // From here on the loop device alone holds the file.
         drop(file);
         let state = State { device: device.0, longest };
-        let attachment = Self { device, session, threads, state };
-        if let Some(keeper) = resources.keeper {
-            if attachment.session.resends() {
-                attachment.keep(name, keeper)?;
-            } else {
+        let mut attachment = Self { device, session, threads, state };
+        let completed = attachment.complete(name, about.size, resources.keeper);
+        if completed.is_err()
+            && let Err(error) = attachment.end(label)
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a block device that nobody was told of is left");
+        }
+        completed.map(|()| attachment)
+    }
+
+    /// What is to be done before anybody is told of the block device.
+    fn complete(&self, name: &str, size: u64, keeper: Option<&Arc<Keeper>>) -> Result<(), AttachError> {
+        self.device.expect_size(size)?;
+        match keeper {
+            None => Ok(()),
+            Some(keeper) if self.session.resends() => Ok(self.keep(name, keeper)?),
+            Some(_) => {
                 tracing::warn!(
                     device = name,
                     "this kernel does not repeat requests (it is older than 6.9): the block device ends with this process"
                 );
+                Ok(())
             }
         }
-        Ok(attachment)
     }
 
     /// Goes on with a block device that another process has made, if the keeper has one.
@@ -95,54 +115,85 @@ impl Attachment {
     ) -> Result<Option<Self>, AttachError> {
         let Some(keeper) = resources.keeper else { return Ok(None) };
         let Some(Taken { descriptor, state }) = keeper.take(name)? else { return Ok(None) };
-        let known = State::decode(&state).filter(|state| LoopDevice(state.device).has_label(label));
-        let Some(state) = known else {
+        let system = |source| AttachError::System { action: "look at the block device that is kept", source };
+        let over = session::is_over(descriptor.as_fd()).map_err(|error| system(error.into()))?;
+        let Some(state) = State::decode(&state).filter(|_| !over) else {
             // It ended before the keeper was told; or it is of a later version, which no loop device of this label can be.
             keeper.forget(name)?;
             return Ok(None);
         };
         let about = described(&*device)?;
         let loop_device = LoopDevice(state.device);
-        let system = |source| AttachError::System { action: "look at the block device that is kept", source };
         let attached = loop_device.size().map_err(system)?;
         if attached != about.size {
             return Err(AttachError::Size { name: name.to_owned(), attached, size: about.size });
+        }
+        if state.longest > longest(&about) {
+            let (agreed, longest) = (state.longest, longest(&about));
+            return Err(AttachError::Longest { name: name.to_owned(), agreed, longest });
         }
         // Before anybody reads: what this process had read already would be repeated too, and be done twice at once, the second time perhaps
         // after a newer write to the same place.
         let resent = session::resend(descriptor.as_fd());
         resent.map_err(|source| AttachError::System { action: "have requests repeated", source: source.into() })?;
-        let (session, threads) = serve(name, descriptor, device, about, state.longest, resources)?;
-        Ok(Some(Self { device: loop_device, session, threads, state }))
+        let session = Session::new(descriptor, device, about, state.longest, resources.pool.clone()).resumed();
+        let (session, threads) = serve(name, session, state.longest, resources)?;
+        let resumed = Self { device: loop_device, session, threads, state };
+        if loop_device.has_label(label).map_err(system)? {
+            return Ok(Some(resumed));
+        }
+        // It has ended just now, and the number is another's.
+        drop(resumed);
+        keeper.forget(name)?;
+        Ok(None)
     }
 
     pub(crate) fn path(&self) -> PathBuf {
         self.device.path()
     }
 
-    pub(crate) fn keep(&self, name: &str, keeper: &Keeper) -> Result<(), KeeperError> {
-        keeper.keep(name, &self.state.encode(), self.session.fuse())
+    /// Has it kept there. Its name is held there from now on.
+    pub(crate) fn keep(&self, name: &str, keeper: &Arc<Keeper>) -> Result<(), KeeperError> {
+        self.session.hold(keeper);
+        let kept = keeper.keep(name, &self.state.encode(), self.session.fuse());
+        if let Err(KeeperError::Held { .. } | KeeperError::Refused(_)) = kept {
+            // After another error the keeper may have done it, and not have said so.
+            self.session.let_go(keeper);
+        }
+        kept
+    }
+
+    /// Has it not kept there any more.
+    pub(crate) fn forget(&self, name: &str, keeper: &Arc<Keeper>) -> Result<(), KeeperError> {
+        keeper.forget(name)?;
+        self.session.let_go(keeper);
+        Ok(())
+    }
+
+    /// Its name is held nowhere else any more.
+    pub(crate) fn hold_only(&self, keeper: &Arc<Keeper>) {
+        self.session.hold_only(keeper);
     }
 
     /// Whether it is still the block device of this label.
-    pub(crate) fn is_alive(&self, label: &str) -> bool {
-        self.threads.are_alive() && self.device.has_label(label)
+    pub(crate) fn is_alive(&self, label: &str) -> io::Result<bool> {
+        Ok(self.threads.are_alive() && self.device.has_label(label)?)
     }
 
     /// Ends the block device, unless somebody uses it.
     pub(crate) fn end(&mut self, label: &str) -> Result<(), DetachError> {
         clear(self.device, label)?;
-        if self.threads.join(PATIENCE) { Ok(()) } else { Err(self.late("end the threads of")) }
+        if self.threads.join() { Ok(()) } else { Err(self.late("end the threads of")) }
+    }
+
+    /// Tells its threads to end, and does not wait for it.
+    pub(crate) fn tell_to_end(&mut self) -> Result<(), Errno> {
+        self.threads.tell_to_end()
     }
 
     /// Stops serving it, and leaves it as it is.
     pub(crate) fn leave(&mut self) -> Result<(), DetachError> {
-        let device = self.device;
-        let kick = || {
-            let opened = device.open(OFlags::RDONLY)?;
-            Ok(rustix::fs::fsync(&opened)?)
-        };
-        self.threads.leave(kick, PATIENCE).map_err(|source| self.system("stop serving", source))
+        self.threads.leave().map_err(|source| self.system("stop serving", source))
     }
 
     fn late(&self, action: &'static str) -> DetachError {
@@ -165,19 +216,26 @@ fn described(device: &dyn Device) -> Result<Description, AttachError> {
     Err(AttachError::Shape { size: about.size, sizes })
 }
 
+/// The longest request of a device that the kernel may be told of.
+fn longest(about: &Description) -> u32 {
+    (about.blocks.maximum / BLOCK * BLOCK).min(LONGEST)
+}
+
 fn serve(
     name: &str,
-    fuse: OwnedFd,
-    device: Arc<dyn Device>,
-    about: Description,
+    mut session: Session,
     longest: u32,
     resources: Resources<'_>,
 ) -> Result<(Arc<Session>, Threads), AttachError> {
-    let Resources { pool, threads, .. } = resources;
+    let Resources { pool, threads, keeper, patience, valid_s } = resources;
     // One for each thread to read into, and as many for requests that a device has.
     pool.prepare(PAGE + longest as usize, 2 * threads);
-    let session = Arc::new(Session::new(fuse, device, about, longest, pool.clone()));
-    let started = Threads::start(&session, threads, name);
+    session.valid_s = valid_s;
+    if let Some(keeper) = keeper {
+        session.hold(keeper);
+    }
+    let session = Arc::new(session);
+    let started = Threads::start(&session, threads, name, patience);
     let threads = started.map_err(|source| AttachError::System { action: "start threads", source })?;
     Ok((session, threads))
 }
@@ -201,7 +259,11 @@ pub(crate) fn clear(device: LoopDevice, label: &str) -> Result<(), DetachError> 
         let path = path.clone();
         move |source: Errno| DetachError::System { action, path, source: source.into() }
     };
-    if !device.has_label(label) {
+    let has_label = || {
+        let action = "look whether it is still bound:";
+        device.has_label(label).map_err(|source| DetachError::System { action, path: device.path(), source })
+    };
+    if !has_label()? {
         return Ok(());
     }
     let name = format!("loop{}", device.0);
@@ -224,7 +286,7 @@ pub(crate) fn clear(device: LoopDevice, label: &str) -> Result<(), DetachError> 
     drop(opened);
     // It goes with the last who has it open: this was the last, if nobody has come meanwhile.
     let begun = Instant::now();
-    while device.has_label(label) {
+    while has_label()? {
         let found = lasting_users(device, &name);
         if !found.is_empty() || begun.elapsed() > PATIENCE {
             return in_use(found);

@@ -24,14 +24,7 @@ impl Strict {
 
 impl Device for Strict {
     fn describe(&self) -> Result<Description, Failure> {
-        let features = Features {
-            write: true,
-            flush: true,
-            durable_writes: false,
-            discard: false,
-            write_zeroes: true,
-            several_connections: false,
-        };
+        let features = Features { durable_writes: false, discard: false, ..Features::ALL };
         let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: LONGEST };
         Ok(Description { size: SIZE, blocks, features })
     }

@@ -1,15 +1,17 @@
 //! The devices of one process: attaching, detaching, and handing them over.
 
-use crate::attachment::{Attachment, Resources};
+use crate::attachment::{Attachment, PATIENCE, Resources};
 use crate::keeper::{Keeper, KeeperError};
 use crate::loop_device::{LoopDevice, LoopError, MOST_LABEL_LEN};
 use crate::mount::MountError;
+use crate::protocol::ALWAYS;
 use crate::users::User;
 use block::{BlockSizes, Device, Failure, Pool};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Before the names of devices, in what loop devices are found by.
 const LABEL: &str = "orlop:";
@@ -53,6 +55,18 @@ pub enum AttachError {
         attached: u64,
         /// The bytes that are there now.
         size: u64,
+    },
+    /// What the keeper keeps was agreed on with the kernel for a device that takes longer requests.
+    #[error(
+        "the device {name} is attached for requests of up to {agreed} bytes, and takes {longest} now; serve it as before and detach it first"
+    )]
+    Longest {
+        /// Its name.
+        name: String,
+        /// What the kernel was told.
+        agreed: u32,
+        /// What the device takes now, as far as the kernel can be told.
+        longest: u32,
     },
     /// A server has died without a keeper, and somebody still uses what it left.
     #[error("the block device {path} that an earlier server of {name} has left is in use: {}; end that first", list(.users))]
@@ -109,12 +123,14 @@ fn list(users: &[User]) -> String {
 
 /// Serves devices as block devices of this node.
 ///
-/// It is to be dropped only when the process ends: its threads go on serving, and the next process must not take devices that are still served. With a
-/// keeper they are there for that process, without one they end in errors with this one.
+/// Dropping it ends its threads, as [`Host::hand_over`] does, and tells nobody how that went. With a keeper the devices are there for the next
+/// host, without one they end in errors. A device that is still being asked something is held until it has answered: no other host gets it before.
 pub struct Host {
-    keeper: Option<Keeper>,
+    keeper: Option<Arc<Keeper>>,
     pool: Pool,
     threads: usize,
+    patience: Duration,
+    pub(crate) valid_s: u64,
     attached: Mutex<BTreeMap<String, Attachment>>,
 }
 
@@ -127,7 +143,21 @@ impl Host {
         // A server that is killed while the kernel faults a page of its buffer in makes the kernel end the request with an error, and no
         // other server gets it. So there must be nothing to fault in.
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self { keeper, pool: Pool::resident(MOST_IDLE), threads: processors.clamp(2, 4), attached: Mutex::default() }
+        Self {
+            keeper: keeper.map(Arc::new),
+            pool: Pool::resident(MOST_IDLE),
+            threads: processors.clamp(2, 4),
+            patience: PATIENCE,
+            valid_s: ALWAYS,
+            attached: Mutex::default(),
+        }
+    }
+
+    /// The same, where devices may take so long to answer their last requests when they are detached or handed over; else 20 seconds.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Makes a block device of a device, and tells its path.
@@ -138,13 +168,20 @@ impl Host {
         let label = label(name)?;
         let mut attached = self.lock();
         if let Some(attachment) = attached.get(name) {
-            if attachment.is_alive(&label) {
+            let action = "look at the block device that is attached";
+            if attachment.is_alive(&label).map_err(|source| AttachError::System { action, source })? {
                 return Ok(attachment.path());
             }
             // The kernel has ended it, as when somebody has cleared the loop device.
             attached.remove(name);
         }
-        let resources = Resources { pool: &self.pool, threads: self.threads, keeper: self.keeper.as_ref() };
+        let resources = Resources {
+            pool: &self.pool,
+            threads: self.threads,
+            keeper: self.keeper.as_ref(),
+            patience: self.patience,
+            valid_s: self.valid_s,
+        };
         let attachment = match Attachment::resume(name, &label, device.clone(), resources)? {
             Some(resumed) => resumed,
             None => Attachment::begin(name, &label, device, resources)?,
@@ -190,14 +227,11 @@ impl Host {
     /// Stops serving all devices, and leaves them for the next process, in which requests that come meanwhile wait.
     ///
     /// What was asked before is answered. Without a keeper the devices end in errors. It fails for those whose requests are not answered in
-    /// time; ending the process leaves them to the next all the same.
+    /// time: the next process gets them when they are, or when this one has ended.
     pub fn hand_over(self) -> Result<(), DetachError> {
-        let attached = std::mem::take(&mut *self.lock());
-        let mut first = Ok(());
-        for (_, mut attachment) in attached {
-            first = first.and(attachment.leave());
-        }
-        first
+        let mut attached = std::mem::take(&mut *self.lock());
+        tell_all(&mut attached);
+        attached.values_mut().map(Attachment::leave).fold(Ok(()), Result::and)
     }
 
     /// The names of the devices that are attached here, and their paths.
@@ -208,16 +242,41 @@ impl Host {
 
     /// The names of the devices that an earlier process has attached, and that are kept for this one to attach.
     pub fn kept(&self) -> Result<Vec<String>, KeeperError> {
-        let names = self.keeper.as_ref().map_or(Ok(Vec::new()), Keeper::names)?;
+        let names = self.keeper.as_ref().map_or(Ok(Vec::new()), |keeper| keeper.names())?;
         let attached = self.lock();
         Ok(names.into_iter().filter(|name| !attached.contains_key(name)).collect())
     }
 
     /// Has all that is attached here kept by another keeper: one that was started in place of one that has died.
+    ///
+    /// When it fails, this host goes on with the keeper that it had, and the other has nothing of it; or it has, and holds it for this host,
+    /// when it cannot be told to forget it.
     pub fn keep_with(&mut self, keeper: Keeper) -> Result<(), KeeperError> {
-        for (name, attachment) in self.lock().iter() {
-            attachment.keep(name, &keeper)?;
+        let keeper = Arc::new(keeper);
+        let attached = self.lock();
+        let mut kept: Vec<(&String, &Attachment)> = Vec::new();
+        for (name, attachment) in attached.iter() {
+            if let Err(error) = attachment.keep(name, &keeper) {
+                for (name, attachment) in kept {
+                    attachment.forget(name, &keeper).unwrap_or_else(|error| {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "a second keeper has a block device, too"
+                        );
+                    });
+                }
+                return Err(error);
+            }
+            kept.push((name, attachment));
         }
+        for (name, attachment) in attached.iter() {
+            // One that lives after all would have it free for anybody when it is not held there any more.
+            if let Some(Err(error)) = self.keeper.as_ref().map(|former| former.forget(name)) {
+                tracing::debug!(%error, "the former keeper is gone");
+            }
+            attachment.hold_only(&keeper);
+        }
+        drop(attached);
         self.keeper = Some(keeper);
         Ok(())
     }
@@ -227,7 +286,22 @@ impl Host {
     }
 }
 
-fn label(name: &str) -> Result<String, AttachError> {
+impl Drop for Host {
+    fn drop(&mut self) {
+        // All at once, so that it takes as long as the slowest of them and not as all.
+        tell_all(&mut self.lock());
+    }
+}
+
+fn tell_all(attached: &mut BTreeMap<String, Attachment>) {
+    for (name, attachment) in attached {
+        if let Err(error) = attachment.tell_to_end() {
+            tracing::debug!(%error, device = name, "the threads of a block device could not be told to end");
+        }
+    }
+}
+
+pub(crate) fn label(name: &str) -> Result<String, AttachError> {
     let label = format!("{LABEL}{name}");
     let fits = !name.is_empty() && label.len() <= MOST_LABEL_LEN && !name.contains('\0');
     if fits { Ok(label) } else { Err(AttachError::Name(name.to_owned())) }

@@ -1,7 +1,7 @@
 //! How many requests are under way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Counts requests, and lets one wait until there are none.
@@ -12,26 +12,16 @@ pub(crate) struct InFlight {
     none: Condvar,
 }
 
-/// One request; it is given back when the answer is sent.
+/// One request; it is to be dropped when the answer is sent, and after everything else that its callback has: who has waited for the last
+/// request may count on nothing of it being there.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Entered(());
+pub(crate) struct Entered(Arc<InFlight>);
 
 impl InFlight {
-    pub(crate) fn enter(&self) -> Entered {
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         self.count.fetch_add(1, Ordering::SeqCst);
-        Entered(())
-    }
-
-    pub(crate) fn leave(&self, entered: Entered) {
-        let Entered(()) = entered;
-        if self.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // A waiter who has looked at the count holds the lock until he sleeps, so he is not missed.
-            let waiter = self.waiter.lock().unwrap_or_else(PoisonError::into_inner);
-            if *waiter {
-                self.none.notify_all();
-            }
-        }
+        Entered(self.clone())
     }
 
     /// Waits until there are none; whether that came in time.
@@ -46,20 +36,30 @@ impl InFlight {
     }
 }
 
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // A waiter who has looked at the count holds the lock until he sleeps, so he is not missed.
+            let waiter = self.0.waiter.lock().unwrap_or_else(PoisonError::into_inner);
+            if *waiter {
+                self.0.none.notify_all();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn one_can_wait_for_the_last_request() {
         let requests = Arc::new(InFlight::default());
         assert!(requests.wait(Duration::ZERO));
         let (first, second) = (requests.enter(), requests.enter());
-        requests.leave(first);
+        drop(first);
         assert!(!requests.wait(Duration::from_millis(1)));
-        let others = requests.clone();
-        let thread = std::thread::spawn(move || others.leave(second));
+        let thread = std::thread::spawn(move || drop(second));
         assert!(requests.wait(Duration::from_secs(60)));
         thread.join().unwrap();
     }

@@ -33,6 +33,8 @@ mod process;
 mod protocol;
 mod session;
 mod state;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod users;
 

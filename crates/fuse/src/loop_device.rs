@@ -43,6 +43,16 @@ pub enum LoopError {
     /// The kernel would cache, so that what is flushed were not what was written.
     #[error("the kernel does not use direct I/O on {0}")]
     Cached(String),
+    /// The kernel has not understood how large the file is.
+    #[error("the kernel gives {device} {seen} bytes, and not the {wanted} that its device has")]
+    Size {
+        /// Which.
+        device: String,
+        /// Its bytes.
+        seen: u64,
+        /// What they should be.
+        wanted: u64,
+    },
 }
 
 impl LoopDevice {
@@ -106,11 +116,6 @@ impl LoopDevice {
         fs::read_to_string(self.sys("loop/dio")).is_ok_and(|text| text.trim() == "1")
     }
 
-    /// Whether a file is bound to it.
-    pub(crate) fn is_bound(self) -> bool {
-        self.sys("loop/backing_file").exists()
-    }
-
     /// Its size in bytes.
     pub(crate) fn size(self) -> io::Result<u64> {
         let text = fs::read_to_string(self.sys("size"))?;
@@ -118,10 +123,45 @@ impl LoopDevice {
         Ok(sectors * 512)
     }
 
-    /// Whether it was bound under this label.
-    pub(crate) fn has_label(self, label: &str) -> bool {
-        let opened = self.is_bound().then(|| self.open(OFlags::RDONLY).ok()).flatten();
-        opened.is_some_and(|opened| ioctl::label(&opened).is_ok_and(|found| found == padded(label)))
+    /// Fails unless it has so many bytes.
+    pub(crate) fn expect_size(self, wanted: u64) -> Result<(), LoopError> {
+        let device = self.path().display().to_string();
+        match self.size() {
+            Ok(seen) if seen == wanted => Ok(()),
+            Ok(seen) => Err(LoopError::Size { device, seen, wanted }),
+            Err(source) => Err(LoopError::System { action: "look at the size of", device, source }),
+        }
+    }
+
+    /// Whether it may have been bound under this label; it was not if not. Neither the device nor whoever serves its file is asked.
+    fn has_mark(self, label: &str) -> io::Result<bool> {
+        let gone = |error: &io::Error| {
+            let unbound = error.raw_os_error() == Some(Errno::NODEV.raw_os_error());
+            unbound || error.kind() == io::ErrorKind::NotFound
+        };
+        match fs::read_to_string(self.sys("loop/sizelimit")) {
+            Ok(text) => Ok(text.trim().parse() == Ok(mark(label))),
+            Err(error) if gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it was bound under this label. That it cannot be said is no answer: who took it for a no would bind a second device, or leave
+    /// one that he was to clear.
+    ///
+    /// The kernel asks for the attributes of the bound file on the way, so somebody should serve it. Devices that are others' by their mark are
+    /// not asked, since theirs may hang, or fail.
+    pub(crate) fn has_label(self, label: &str) -> io::Result<bool> {
+        if !self.has_mark(label)? {
+            return Ok(false);
+        }
+        let found = self.open(OFlags::RDONLY).and_then(ioctl::label);
+        match found {
+            Ok(found) => Ok(found == padded(label)),
+            // Nothing is bound to it any more, or it is gone.
+            Err(Errno::NXIO | Errno::NODEV) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The device that was bound under this label.
@@ -130,7 +170,7 @@ impl LoopDevice {
             let name = entry?.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("loop")).and_then(|text| text.parse().ok());
             if let Some(device) = number.map(Self)
-                && device.has_label(label)
+                && device.has_label(label)?
             {
                 return Ok(Some(device));
             }
@@ -155,16 +195,27 @@ fn padded(label: &str) -> [u8; LABEL_LEN] {
     bytes
 }
 
+/// What shows in `/sys` whose a device is, where the kernel does not tell the label: a limit of its size beyond all sizes, which limits nothing,
+/// made of the label by FNV-1a. Two labels may have one mark.
+fn mark(label: &str) -> u64 {
+    let hash = label
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    // The kernel takes no more than 63 bits.
+    1 << 62 | hash >> 2
+}
+
 /// The longest label.
 pub(crate) const MOST_LABEL_LEN: usize = LABEL_LEN - 1;
 
-/// `struct loop_config`: the file, the size of a block, and in a `struct loop_info64` the flags and the label; all else is zero.
+/// `struct loop_config`: the file, the size of a block, and in a `struct loop_info64` the mark, the flags and the label; all else is zero.
 fn configuration(file: BorrowedFd<'_>, label: &str, writable: bool) -> [u8; ioctl::CONFIG_LEN] {
     let mut bytes = [0; ioctl::CONFIG_LEN];
     bytes[..4].copy_from_slice(&file.as_raw_fd().to_ne_bytes());
     bytes[4..8].copy_from_slice(&BLOCK.to_ne_bytes());
     let info = &mut bytes[8..];
     let flags = DIRECT_IO | if writable { 0 } else { READ_ONLY };
+    info[ioctl::LIMIT_AT..ioctl::LIMIT_AT + 8].copy_from_slice(&mark(label).to_ne_bytes());
     info[ioctl::FLAGS_AT..ioctl::FLAGS_AT + 4].copy_from_slice(&flags.to_ne_bytes());
     info[ioctl::LABEL_AT..ioctl::LABEL_AT + LABEL_LEN].copy_from_slice(&padded(label));
     bytes
@@ -181,6 +232,7 @@ mod ioctl {
     pub(super) const CONFIG_LEN: usize = 304;
     /// Bytes of a `struct loop_info64`, and where in it what lies.
     const INFO_LEN: usize = 232;
+    pub(super) const LIMIT_AT: usize = 32;
     pub(super) const FLAGS_AT: usize = 52;
     pub(super) const LABEL_AT: usize = 56;
 
@@ -252,10 +304,14 @@ mod tests {
         let bytes = configuration(file.as_fd(), "orlop:a", false);
         assert_eq!(bytes[..4], file.as_raw_fd().to_ne_bytes());
         assert_eq!(bytes[4..8], 4096_u32.to_ne_bytes());
-        // After eight more numbers of 64 or 32 bits: the flags, then the name.
+        // After four more numbers of 64 bits: the limit of the size; after three of 32: the flags, then the name.
+        assert_eq!(bytes[40..48], mark("orlop:a").to_ne_bytes());
         assert_eq!(bytes[60..64], 17_u32.to_ne_bytes());
         assert_eq!(&bytes[64..72], b"orlop:a\0");
-        assert!(bytes[8..60].iter().chain(&bytes[72..]).all(|byte| *byte == 0));
+        assert!(bytes[8..40].iter().chain(&bytes[48..60]).chain(&bytes[72..]).all(|byte| *byte == 0));
         assert_eq!(padded(&"n".repeat(100))[MOST_LABEL_LEN], 0);
+        // Another process, and another version of this, must find it.
+        assert_eq!(mark("orlop:a"), 0x5ac359effa5d2d4e);
+        assert!(["", "orlop:b"].map(mark).iter().all(|other| *other >> 62 == 1 && *other != mark("orlop:a")));
     }
 }

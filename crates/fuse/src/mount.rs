@@ -6,7 +6,7 @@
 //! up after a crash.
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use std::os::fd::AsRawFd;
@@ -53,11 +53,17 @@ pub(crate) fn make(connection: impl AsFd) -> Result<Made, MountError> {
 }
 
 /// Opens the file of a file system, on which somebody must be answering requests.
+///
+/// The kernel learns its size with that. Otherwise a loop device would not know it: before Linux 6.17 it takes what the kernel knows already,
+/// which is nothing until somebody has asked.
 pub(crate) fn open(made: Made, writable: bool) -> Result<OwnedFd, MountError> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mount = fsmount(&made.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("mount the file system"))?;
     let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty()).map_err(at("open its file"))
+    let file = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty()).map_err(at("open its file"))?;
+    let asked = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    statx(&file, "", asked, StatxFlags::SIZE).map_err(at("ask for the size of its file"))?;
+    Ok(file)
 }

@@ -2,17 +2,19 @@
 
 use crate::dirt::Dirt;
 use crate::in_flight::InFlight;
+use crate::keeper::Keeper;
 use crate::protocol::{
-    Fault, Init, MAJOR, Operation, Reply, Request, WRITE_HEADER, attributes, entry_flags, errno, flag, init,
-    notify_resend, opened, statistics, written,
+    ALWAYS, Fault, Init, MAJOR, Operation, Reply, Request, WRITE_HEADER, attributes, entry_flags, errno, flag, init,
+    notify_resend, notify_retrieve, opened, statistics, written,
 };
 use block::{Buffer, Description, Device, Done, FailureKind, PAGE, Pool, ZeroMode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The longest read or write that the kernel is told of; a device may take less.
 pub(crate) const LONGEST: u32 = 1 << 20;
@@ -29,7 +31,8 @@ const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
 const ZERO_RANGE: u32 = 16;
 
-/// A connection to the kernel, and the device behind it. The threads that serve it share it, and so do the requests under way.
+/// A connection to the kernel, and the device behind it. The threads that serve it share it, and so do the requests under way: it ends with
+/// the last of them, and what it has, too.
 pub(crate) struct Session {
     fuse: OwnedFd,
     device: Arc<dyn Device>,
@@ -39,8 +42,13 @@ pub(crate) struct Session {
     dirt: Dirt,
     /// What was agreed on with the kernel, once it was.
     resends: OnceLock<bool>,
-    pub(crate) in_flight: InFlight,
+    pub(crate) in_flight: Arc<InFlight>,
     complained: AtomicU32,
+    /// How long the kernel may go without asking for the attributes again.
+    pub(crate) valid_s: u64,
+    /// Where the name of the device is held, which nobody else may take while anybody here can still answer: whoever has dropped or handed over
+    /// all else, the names are free when the last thread and the last request are gone.
+    held: Mutex<Vec<Arc<Keeper>>>,
 }
 
 /// Complaints that are logged of one connection; after these, one more helps nobody.
@@ -51,13 +59,18 @@ pub(crate) fn resend(fuse: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::io::write(fuse, &notify_resend()).map(|_| ())
 }
 
+/// Whether the file system of a connection is gone, and so the connection over.
+pub(crate) fn is_over(fuse: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut waited = [PollFd::new(&fuse, PollFlags::IN)];
+    poll(&mut waited, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(waited[0].revents().intersects(PollFlags::ERR | PollFlags::HUP))
+}
+
 /// What comes out of reading a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// There was one, or it went before it was read.
     Served,
-    /// There is none now; only when the reader does not wait.
-    Nothing,
     /// There will be none any more.
     Over,
 }
@@ -72,13 +85,52 @@ impl Session {
             longest,
             dirt: Dirt::default(),
             resends: OnceLock::new(),
-            in_flight: InFlight::default(),
+            in_flight: Arc::default(),
             complained: AtomicU32::new(0),
+            valid_s: ALWAYS,
+            held: Mutex::default(),
         }
+    }
+
+    /// The same, of a connection that another process has begun and the kernel gives requests of again.
+    pub(crate) fn resumed(self) -> Self {
+        Self { resends: OnceLock::from(true), ..self }
+    }
+
+    /// The device's name is held there too, from now on.
+    pub(crate) fn hold(&self, keeper: &Arc<Keeper>) {
+        let mut held = self.held();
+        if !held.iter().any(|other| Arc::ptr_eq(other, keeper)) {
+            held.push(keeper.clone());
+        }
+    }
+
+    /// The device's name is not held there any more; nobody can take it from there.
+    pub(crate) fn let_go(&self, keeper: &Arc<Keeper>) {
+        self.held().retain(|other| !Arc::ptr_eq(other, keeper));
+    }
+
+    /// The device's name is held nowhere else any more.
+    pub(crate) fn hold_only(&self, keeper: &Arc<Keeper>) {
+        self.held().retain(|other| Arc::ptr_eq(other, keeper));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Arc<Keeper>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn fuse(&self) -> BorrowedFd<'_> {
         rustix::fd::AsFd::as_fd(&self.fuse)
+    }
+
+    /// Whether the kernel has begun with the connection: before, it takes no messages.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.resends.get().is_some()
+    }
+
+    /// Has one reader of the connection woken.
+    pub(crate) fn kick(&self) -> Result<(), Errno> {
+        rustix::io::write(&self.fuse, &notify_retrieve()).map(|_| ())
     }
 
     /// Whether the kernel gives requests again; not before the connection has begun.
@@ -103,7 +155,6 @@ impl Session {
             }
             // The request was given up while it was read; or a signal came.
             Err(Errno::NOENT | Errno::INTR) => Ok(Turn::Served),
-            Err(Errno::AGAIN) => Ok(Turn::Nothing),
             Err(Errno::NODEV) => Ok(Turn::Over),
             Err(error) => Err(error),
         }
@@ -135,17 +186,21 @@ impl Session {
             Operation::Sync => self.sync(unique),
             Operation::Fallocate { offset, len, mode } => self.fallocate(unique, offset, len, mode),
             Operation::Init(asked) => self.init(unique, &asked),
-            Operation::Attributes => self.answer(unique, &attributes(self.about.size, self.about.features.write)),
+            Operation::Attributes => self.answer(unique, &self.attributes()),
             Operation::Open => {
                 let flags = entry_flags::DIRECT_IO | entry_flags::NO_FLUSH | entry_flags::PARALLEL_DIRECT_WRITES;
                 self.answer(unique, &opened(flags));
             }
             Operation::Statistics => self.answer(unique, &statistics(self.about.size, 4096)),
             Operation::Flush | Operation::Release | Operation::Destroy => self.answer(unique, &[]),
-            Operation::Forget => {}
+            Operation::Forget | Operation::Retrieved => {}
             // That the kernel need not tell: what was asked is answered anyway.
             Operation::Interrupt | Operation::Other(_) => self.refuse(unique, errno::NO_SYSTEM_CALL),
         }
+    }
+
+    fn attributes(&self) -> [u8; 104] {
+        attributes(self.about.size, self.about.features.write, self.valid_s)
     }
 
     fn init(&self, unique: u64, asked: &Init) {
@@ -194,7 +249,7 @@ impl Session {
                 }
                 Err(failure) => session.failed(unique, &failure),
             }
-            session.in_flight.leave(entered);
+            drop((session, entered));
         });
         self.device.read(range.start, buffer, done);
     }
@@ -246,7 +301,7 @@ impl Session {
                 Ok(()) => answer(&session),
                 Err(failure) => session.failed(unique, &failure),
             }
-            session.in_flight.leave(entered);
+            drop((session, entered));
         })
     }
 
@@ -267,7 +322,7 @@ impl Session {
                 }
                 Err(failure) => session.failed(unique, &failure),
             }
-            session.in_flight.leave(entered);
+            drop((session, entered));
         }));
     }
 

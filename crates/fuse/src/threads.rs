@@ -1,65 +1,55 @@
 //! The threads that read requests, all from one file: requests that were read through another one would be lost with it.
 //!
 //! They sleep in `read`, which wakes one of them for each request. Waiting in `poll`, which could be ended easily, would wake all of them,
-//! and cost a second system call. So ending them while the connection goes on takes three steps: they are told to leave `read` for `poll`
-//! after their next request; each is given one, by flushing the device; and when all of them poll, they are told to end. Until the last
-//! step every request is answered, the flushes too.
+//! and cost a second system call. So ending them while the connection goes on takes a request for each: they are told to end with their
+//! next one, and the kernel is asked for as many that ask for nothing. It sends these itself, and waits for no answer. A read of the block
+//! device would wake a thread too; but whoever asks for it waits, and cannot be killed, until a device has answered that may never do so.
 
 use crate::session::{Session, Turn};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Threads that serve a session.
+/// Threads that serve a session. Dropping them ends them.
 pub(crate) struct Threads {
     shared: Arc<Shared>,
     handles: Vec<thread::JoinHandle<()>>,
+    /// How long who ends them waits, at most.
+    patience: Duration,
+    /// Until when, once they were told to end.
+    deadline: Option<Instant>,
 }
 
 struct Shared {
     session: Arc<Session>,
-    /// They are to leave `read`.
+    /// They are to end with their next request.
     leaving: AtomicBool,
-    /// Readable when they are to end.
-    end: OwnedFd,
-    counts: Mutex<Counts>,
+    alive: Mutex<usize>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    alive: usize,
-    polling: usize,
-}
-
 impl Threads {
-    pub(crate) fn start(session: &Arc<Session>, count: usize, name: &str) -> io::Result<Self> {
-        // Whoever had the connection before may have polled.
+    pub(crate) fn start(session: &Arc<Session>, count: usize, name: &str, patience: Duration) -> io::Result<Self> {
+        // Whoever had the connection before may have wanted not to wait.
         let flags = rustix::fs::fcntl_getfl(session.fuse())?;
         rustix::fs::fcntl_setfl(session.fuse(), flags - OFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared {
-            session: session.clone(),
-            leaving: AtomicBool::new(false),
-            end: eventfd(0, EventfdFlags::CLOEXEC)?,
-            counts: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        let mut threads = Self { shared, handles: Vec::new() };
+        let leaving = AtomicBool::new(false);
+        let shared =
+            Arc::new(Shared { session: session.clone(), leaving, alive: Mutex::default(), changed: Condvar::new() });
+        let mut threads = Self { shared, handles: Vec::new(), patience, deadline: None };
         for _ in 0..count {
             let shared = threads.shared.clone();
             // The kernel keeps 15 bytes of a name.
             let builder = thread::Builder::new().name(format!("fuse {name}"));
-            threads.shared.lock().alive += 1;
+            *threads.shared.lock() += 1;
             match builder.spawn(move || shared.run()) {
                 Ok(handle) => threads.handles.push(handle),
                 Err(error) => {
-                    threads.shared.lock().alive -= 1;
+                    *threads.shared.lock() -= 1;
                     return Err(error);
                 }
             }
@@ -69,15 +59,19 @@ impl Threads {
 
     /// Whether any of them still serves.
     pub(crate) fn are_alive(&self) -> bool {
-        self.shared.lock().alive > 0
+        *self.shared.lock() > 0
     }
 
     /// Waits until they have ended because the connection has; whether that came in time.
-    pub(crate) fn join(&mut self, patience: Duration) -> bool {
-        let counts = self.shared.lock();
-        let wait = self.shared.changed.wait_timeout_while(counts, patience, |counts| counts.alive > 0);
-        let (counts, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
-        drop(counts);
+    pub(crate) fn join(&mut self) -> bool {
+        self.join_for(self.patience)
+    }
+
+    fn join_for(&mut self, patience: Duration) -> bool {
+        let alive = self.shared.lock();
+        let wait = self.shared.changed.wait_timeout_while(alive, patience, |alive| *alive > 0);
+        let (alive, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+        drop(alive);
         if timeout.timed_out() {
             return false;
         }
@@ -88,47 +82,57 @@ impl Threads {
         true
     }
 
-    /// Ends them while the connection goes on; `kick` has the kernel send a request, and returns when it is answered.
-    pub(crate) fn leave(&mut self, kick: impl Fn() -> io::Result<()>, patience: Duration) -> io::Result<()> {
-        self.shared.leaving.store(true, Ordering::SeqCst);
-        let flags = rustix::fs::fcntl_getfl(self.shared.session.fuse())?;
-        rustix::fs::fcntl_setfl(self.shared.session.fuse(), flags | OFlags::NONBLOCK)?;
-        while self.shared.lock().reads() {
-            kick()?;
+    /// What is left of the patience since they were told to end.
+    fn left(&self) -> Duration {
+        self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Tells them to end, and does not wait for it.
+    pub(crate) fn tell_to_end(&mut self) -> Result<(), Errno> {
+        self.deadline.get_or_insert_with(|| Instant::now() + self.patience);
+        if self.shared.leaving.swap(true, Ordering::SeqCst) || !self.shared.session.has_begun() {
+            return Ok(());
         }
-        rustix::io::write(&self.shared.end, &1_u64.to_ne_bytes())?;
-        if !self.join(patience) || !self.shared.session.in_flight.wait(patience) {
-            return Err(io::ErrorKind::TimedOut.into());
+        // Each takes one at most, since it ends then. What is left over is for the next process, which passes over it.
+        let alive = *self.shared.lock();
+        (0..alive).try_for_each(|_| self.shared.session.kick())
+    }
+
+    /// Ends them while the connection goes on, and waits for what they have taken.
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
+        let told = self.tell_to_end();
+        if self.join_for(self.left()) && self.shared.session.in_flight.wait(self.left()) {
+            return Ok(());
         }
-        Ok(())
+        told?;
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
-impl Counts {
-    fn reads(&self) -> bool {
-        self.polling < self.alive
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Err(error) = self.tell_to_end() {
+            // As when the connection is over, with which they end, too.
+            tracing::debug!(%error, "threads of a block device could not be woken");
+        }
+        // A connection that has not begun ends with the file system, which is dropped after this.
+        if self.shared.session.has_begun() && !self.join_for(self.left()) {
+            tracing::warn!("a thread of a block device goes on: its device does not return from a request");
+        }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
         // Also when it panics, which would be a defect of the device: who waits must not wait for ever.
         let _gone = Gone(self);
-        let mut polls = false;
-        loop {
-            if !polls && self.leaving.load(Ordering::SeqCst) {
-                polls = true;
-                self.lock().polling += 1;
-            }
-            if polls && self.is_ended() {
-                return;
-            }
+        while !self.leaving.load(Ordering::SeqCst) {
             match self.session.turn() {
-                Ok(Turn::Served | Turn::Nothing) => {}
+                Ok(Turn::Served) => {}
                 Ok(Turn::Over) => return,
                 Err(Errno::NOMEM) => thread::yield_now(),
                 Err(error) => {
@@ -138,25 +142,13 @@ impl Shared {
             }
         }
     }
-
-    /// Waits for a request, or for the end.
-    fn is_ended(&self) -> bool {
-        let fuse = self.session.fuse();
-        let mut waited = [PollFd::new(&self.end, PollFlags::IN), PollFd::new(&fuse, PollFlags::IN)];
-        match poll(&mut waited, None) {
-            Ok(_) => !waited[0].revents().is_empty(),
-            Err(_) => false,
-        }
-    }
 }
 
 struct Gone<'a>(&'a Shared);
 
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
-        let mut counts = self.0.lock();
-        counts.alive -= 1;
-        drop(counts);
+        *self.0.lock() -= 1;
         self.0.changed.notify_all();
     }
 }

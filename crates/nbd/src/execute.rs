@@ -2,7 +2,6 @@
 
 use crate::handshake::Ready;
 use crate::intake::Incoming;
-use crate::limits::MAX_STATUSES;
 use crate::outbox::Outbox;
 use crate::reply::{Reply, Style, block_status};
 use crate::request::{Command, Refusal};
@@ -24,8 +23,8 @@ struct Answer {
     outbox: Arc<Outbox>,
     style: Style,
     cookie: u64,
-    /// Bytes that the request takes up until it is answered.
-    moved: u64,
+    /// Bytes that the request holds until it is answered.
+    held: u64,
 }
 
 /// The states in one of the contexts of a connection.
@@ -35,7 +34,7 @@ impl Answer {
     fn give(self, result: Result<Reply, Failure>) {
         let reply = result
             .unwrap_or_else(|failure| self.style.error(self.cookie, u32::from(failure.kind.errno()), &failure.message));
-        self.outbox.put(reply.of(self.moved));
+        self.outbox.put(reply.of(self.held));
     }
 
     fn done(self) -> Done<()> {
@@ -53,13 +52,13 @@ impl Executor {
     }
 
     /// Asks the device; the reply, also to what failed, is put into the outbox.
-    pub(crate) fn execute(&self, request: Incoming, moved: u64) {
+    pub(crate) fn execute(&self, request: Incoming, held: u64) {
         let Incoming { cookie, command, payload } = request;
-        let answer = Answer { outbox: self.outbox.clone(), style: self.style, cookie, moved };
+        let answer = Answer { outbox: self.outbox.clone(), style: self.style, cookie, held };
         let device = &self.ready.export.device;
         match command {
             Command::Read { range, in_one } => self.read(range, in_one, answer),
-            Command::BlockStatus { range, only_one } => self.block_status(&range, only_one, answer),
+            Command::BlockStatus { range, most } => self.block_status(&range, most, answer),
             Command::Write { range, durable } => match payload {
                 Some(bytes) => device.write(range.start, bytes, durable, answer.done()),
                 None => answer.give(Err(defect("get", range.end - range.start))),
@@ -89,8 +88,7 @@ impl Executor {
     }
 
     /// Asks for the states in each context; the last answer makes the reply.
-    fn block_status(&self, range: &Range<u64>, only_one: bool, answer: Answer) {
-        let most = if only_one { 1 } else { MAX_STATUSES };
+    fn block_status(&self, range: &Range<u64>, most: usize, answer: Answer) {
         let contexts = &self.ready.contexts;
         let wanted = contexts.len();
         let found: Arc<Mutex<Vec<Found>>> = Arc::default();

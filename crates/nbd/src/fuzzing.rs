@@ -23,17 +23,9 @@ pub fn option(bytes: &[u8]) {
 /// What a client sends after the handshake, in pieces of a length that the first byte tells.
 pub fn requests(bytes: &[u8]) {
     let Some((piece, mut rest)) = bytes.split_first() else { return };
-    let features = Features {
-        write: true,
-        flush: true,
-        durable_writes: true,
-        discard: true,
-        write_zeroes: true,
-        several_connections: true,
-    };
     let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: 1 << 16 };
-    let description = Description { size: SIZE, blocks, features };
-    let terms = Terms { description: &description, structured: piece & 1 == 0, has_contexts: piece & 2 == 0 };
+    let description = Description { size: SIZE, blocks, features: Features::ALL };
+    let terms = Terms { description: &description, structured: piece & 1 == 0, contexts: usize::from(piece & 2 == 0) };
     let room = Room::new(16, 1 << 20);
     let mut intake = Intake::new(&[], POOL.clone());
     loop {

@@ -53,8 +53,7 @@ pub(crate) struct Ready {
 impl Ready {
     /// What requests are checked against.
     pub(crate) fn terms(&self) -> request::Terms<'_> {
-        let has_contexts = !self.contexts.is_empty();
-        request::Terms { description: &self.description, structured: self.structured, has_contexts }
+        request::Terms { description: &self.description, structured: self.structured, contexts: self.contexts.len() }
     }
 }
 

@@ -126,7 +126,7 @@ impl Intake {
         let broken = || Closed::Broken("a request does not begin as one".to_owned());
         let request = Request::decode(header).ok_or_else(broken)?;
         let checked = request.check(terms);
-        if !room.has(checked.as_ref().map_or(0, Command::moved)) {
+        if !room.has(checked.as_ref().map_or(0, |command| command.held(terms))) {
             return Ok(Some(Step::Full));
         }
         self.start += Request::LEN;

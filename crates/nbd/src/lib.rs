@@ -11,7 +11,7 @@
 //! device decides: `base:allocation`, and for a volume with snapshots the family `orlop:changed-since=SNAPSHOT`.
 //!
 //! A client is not trusted. Whatever it sends costs an error of the protocol or the connection, never a panic, and never more memory than
-//! [`Limits`] says, but for block status, of which each answer may have 64 KiB in each context beside the bytes that are counted.
+//! [`Limits`] says, and the texts of errors, which have at most 4096 bytes for each request.
 
 mod connection;
 mod execute;

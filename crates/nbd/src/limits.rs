@@ -10,7 +10,8 @@ pub struct Limits {
     /// Requests of one connection that are worked on at once; the next is not taken before one is answered. nbdcopy has 64 in flight over four
     /// connections, qemu 16, the kernel's client 128.
     pub requests: usize,
-    /// Bytes that the requests of one connection read or write at once; one request of the longest kind is always allowed.
+    /// Bytes that the requests of one connection hold at once: what they read or write, and the states of stretches that they ask for. One
+    /// request of the longest kind is always allowed.
     pub bytes: u32,
     /// How long the handshake may take: a person at a shell needs less, and a client that says nothing must not keep a place.
     pub handshake: Duration,
@@ -33,6 +34,11 @@ impl Default for Limits {
     }
 }
 
+/// How long a client over TCP may say nothing before he is asked whether he is there, how long he may take to answer, and how often he is
+/// asked: one whose machine is gone loses his place after two minutes.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_PROBES: u32 = 6;
 /// Bytes of an option that are kept; longer ones are skipped and refused. The longest name has 4 KiB, and 15 queries of that length fit.
 pub(crate) const MAX_OPTION_LEN: u32 = 64 << 10;
 /// Bytes of an option that are skipped before the connection is closed instead.

@@ -1,11 +1,18 @@
 //! Where clients come in: a socket of a path, or a port.
 
+use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 use crate::stream::Stream;
+use rustix::fd::OwnedFd;
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+/// Clients that wait to be accepted, as many as the standard library has them.
+const BACKLOG: i32 = 128;
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
@@ -56,15 +63,16 @@ impl UnixSocket {
 impl Listener {
     /// Listens on a path that only this user may connect to; must be called within a runtime.
     ///
-    /// The socket is made under another name and gets its own when its permissions are set, so that nobody connects before. One that a dead
-    /// server has left is removed.
+    /// The socket is made under another name, and gets its own when it is private and listened on: so nobody connects before who may not, and
+    /// nobody finds it who is refused then. One that a dead server has left is removed.
     pub fn unix(path: &Path) -> Result<Self, ListenError> {
         let system = |action| move |source| ListenError::System { action, place: path.display().to_string(), source };
         let made = path.with_extension(format!("{}.new", std::process::id()));
-        let listener = UnixListener::bind(&made).map_err(system("listen on"))?;
-        let named = private_and_named(&made, path);
+        let socket = private_socket(&made).map_err(system("make a private socket for"))?;
+        let listening = listening(socket).map_err(system("listen on"));
+        let named = listening.and_then(|listener| named(&made, path).map(|()| listener));
         let removed = std::fs::remove_file(&made);
-        named?;
+        let listener = named?;
         removed.map_err(system("name the socket"))?;
         let metadata = std::fs::symlink_metadata(path).map_err(system("look at"))?;
         let file = (metadata.dev(), metadata.ino());
@@ -95,18 +103,43 @@ impl Listener {
             Self::Unix(socket) => Ok(Box::new(socket.listener.accept().await?.0)),
             Self::Tcp(listener) => {
                 let stream = listener.accept().await?.0;
-                // A reply must not wait for what is sent after it.
-                stream.set_nodelay(true)?;
+                if let Err(error) = prepare(&stream) {
+                    // He has gone in the meantime, which will be seen.
+                    tracing::debug!(%error, "a connection could not be prepared");
+                }
                 Ok(Box::new(stream))
             }
         }
     }
 }
 
-fn private_and_named(made: &Path, path: &Path) -> Result<(), ListenError> {
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // A reply must not wait for what is sent after it.
+    stream.set_nodelay(true)?;
+    // A client whose machine is gone says so to nobody, and an idle one has a right to his place.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?)
+}
+
+/// A socket that only this user may connect to, and that refuses him, too, until it is listened on.
+fn private_socket(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let private = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    private.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    Ok(socket)
+}
+
+fn listening(socket: OwnedFd) -> io::Result<UnixListener> {
+    rustix::net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+fn named(made: &Path, path: &Path) -> Result<(), ListenError> {
     let system = |action| move |source| ListenError::System { action, place: path.display().to_string(), source };
-    let private = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(made, private).map_err(system("make private"))?;
     match std::fs::hard_link(made, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             remove_if_left(path)?;
@@ -141,5 +174,22 @@ impl Drop for UnixSocket {
         {
             tracing::warn!(path = %self.path.display(), %error, "the socket could not be removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_private_before_anybody_is_listened_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = private_socket(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let refused = std::os::unix::net::UnixStream::connect(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(private_socket(&path).is_err(), "it is there already");
+        drop(socket);
     }
 }

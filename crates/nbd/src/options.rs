@@ -254,14 +254,7 @@ mod tests {
 
     #[test]
     fn a_read_only_device_offers_nothing_that_writes() {
-        let all = Features {
-            write: false,
-            flush: true,
-            durable_writes: true,
-            discard: true,
-            write_zeroes: true,
-            several_connections: true,
-        };
+        let all = Features { write: false, ..Features::ALL };
         let description = |features| Description { size: 5, blocks: BlockSizes::ASSUMED, features };
         assert_eq!(encode_export(&description(all), true), [0, 0, 0, 0, 0, 0, 0, 5, 0b1, 0b1000_0011]);
         assert_eq!(encode_export(&description(Features { write: true, ..all }), false)[8..], [0b1, 0b0110_1101]);

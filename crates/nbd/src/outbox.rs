@@ -83,7 +83,7 @@ impl Sending {
         !self.queue.is_empty()
     }
 
-    /// Sends some bytes; how many replies are gone now, and how many bytes their requests moved.
+    /// Sends some bytes; how many replies are gone now, and how many bytes their requests held.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,7 +126,7 @@ impl Sending {
             && self.sent >= first.len()
         {
             self.sent -= first.len();
-            (requests, bytes) = (requests + 1, bytes + first.moved());
+            (requests, bytes) = (requests + 1, bytes + first.held());
             self.queue.pop_front();
         }
         (requests, bytes)

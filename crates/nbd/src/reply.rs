@@ -22,7 +22,7 @@ pub(crate) struct Reply {
     body: Range<usize>,
     more: Vec<Part>,
     len: usize,
-    moved: u64,
+    held: u64,
 }
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ enum Part {
 impl Reply {
     fn new(head: Head) -> Self {
         let len = head.len;
-        Self { head, buffer: None, body: 0..0, more: Vec::new(), len, moved: 0 }
+        Self { head, buffer: None, body: 0..0, more: Vec::new(), len, held: 0 }
     }
 
     fn with(mut self, part: Part) -> Self {
@@ -57,14 +57,14 @@ impl Reply {
         self
     }
 
-    /// The same, of a request that moved so many bytes.
-    pub(crate) fn of(self, moved: u64) -> Self {
-        Self { moved, ..self }
+    /// The same, of a request that holds so many bytes.
+    pub(crate) fn of(self, held: u64) -> Self {
+        Self { held, ..self }
     }
 
-    /// How many bytes its request moved, which took up memory until now.
-    pub(crate) fn moved(&self) -> u64 {
-        self.moved
+    /// How many bytes its request holds until it is sent.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
     }
 
     /// How many bytes it is.
@@ -185,11 +185,13 @@ pub(crate) fn block_status(cookie: u64, contexts: &[(u32, Vec<Status>)]) -> Repl
     let chunks = contexts.iter().enumerate().map(|(index, (id, statuses))| {
         let last = index + 1 == contexts.len();
         let head = chunk_head(last, chunk::BLOCK_STATUS, cookie, narrow(4 + 8 * statuses.len())).put(id.to_be_bytes());
-        let state = |status: &Status| {
+        let mut states = Vec::with_capacity(8 * statuses.len());
+        for status in statuses {
             let len = u32::try_from(status.len).expect("it lies within a request, which is 32 bits wide");
-            [len.to_be_bytes(), status.flags.to_be_bytes()].concat()
-        };
-        (head, statuses.iter().flat_map(state).collect::<Vec<u8>>())
+            states.extend(len.to_be_bytes());
+            states.extend(status.flags.to_be_bytes());
+        }
+        (head, states)
     });
     let mut reply: Option<Reply> = None;
     for (head, bytes) in chunks {

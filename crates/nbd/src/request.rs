@@ -1,7 +1,8 @@
 //! Requests: the header, and what may be asked of a device. Pure.
 
+use crate::limits::MAX_STATUSES;
 use crate::wire::{self, Input, command, command_flag, errno};
-use block::{Description, ZeroMode};
+use block::{Description, Status, ZeroMode};
 use std::ops::Range;
 
 /// The header of a request as it comes.
@@ -20,19 +21,36 @@ pub(crate) struct Request {
 pub(crate) struct Terms<'a> {
     pub(crate) description: &'a Description,
     pub(crate) structured: bool,
-    pub(crate) has_contexts: bool,
+    /// How many contexts there are.
+    pub(crate) contexts: usize,
 }
 
 /// A request that the device can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    Read { range: Range<u64>, in_one: bool },
-    Write { range: Range<u64>, durable: bool },
+    Read {
+        range: Range<u64>,
+        in_one: bool,
+    },
+    Write {
+        range: Range<u64>,
+        durable: bool,
+    },
     Disconnect,
     Flush,
-    Trim { range: Range<u64>, durable: bool },
-    WriteZeroes { range: Range<u64>, mode: ZeroMode },
-    BlockStatus { range: Range<u64>, only_one: bool },
+    Trim {
+        range: Range<u64>,
+        durable: bool,
+    },
+    WriteZeroes {
+        range: Range<u64>,
+        mode: ZeroMode,
+    },
+    /// Of at most so many stretches in each context.
+    BlockStatus {
+        range: Range<u64>,
+        most: usize,
+    },
 }
 
 /// Why a request is answered with an error.
@@ -52,11 +70,16 @@ impl Refusal {
     }
 }
 
+/// Bytes of the state of a stretch in a reply.
+const STATE_LEN: usize = 8;
+
 impl Command {
-    /// How many bytes of the device it moves, for which memory is needed.
-    pub(crate) fn moved(&self) -> u64 {
+    /// How many bytes of memory it needs until it is answered.
+    pub(crate) fn held(&self, terms: &Terms<'_>) -> u64 {
         match self {
             Self::Read { range, .. } | Self::Write { range, .. } => range.end - range.start,
+            // As the device tells them, and as they are sent.
+            Self::BlockStatus { most, .. } => (terms.contexts * most * (size_of::<Status>() + STATE_LEN)) as u64,
             _ => 0,
         }
     }
@@ -96,10 +119,13 @@ impl Request {
             }
             command::BLOCK_STATUS => {
                 allowed(command_flag::REQ_ONE)?;
-                if !terms.has_contexts {
+                if terms.contexts == 0 {
                     return Err(Refusal::invalid("no context was agreed on"));
                 }
-                Ok(Command::BlockStatus { range: self.range(terms, false)?, only_one: has(command_flag::REQ_ONE) })
+                let range = self.range(terms, false)?;
+                let blocks = self.len.div_ceil(terms.description.blocks.minimum) as usize;
+                let most = if has(command_flag::REQ_ONE) { 1 } else { MAX_STATUSES.min(blocks) };
+                Ok(Command::BlockStatus { range, most })
             }
             command::WRITE | command::TRIM | command::WRITE_ZEROES | command::FLUSH if !features.write => {
                 Err(Refusal::new(errno::PERM, "the export is read-only"))
@@ -161,14 +187,7 @@ mod tests {
     use block::{BlockSizes, Features};
     use proptest::prelude::*;
 
-    const ALL: Features = Features {
-        write: true,
-        flush: true,
-        durable_writes: true,
-        discard: true,
-        write_zeroes: true,
-        several_connections: true,
-    };
+    const ALL: Features = Features::ALL;
 
     fn description(features: Features) -> Description {
         let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: 8192 };
@@ -181,7 +200,7 @@ mod tests {
 
     fn errno_of(request: Request, features: Features) -> u32 {
         let description = description(features);
-        let terms = Terms { description: &description, structured: true, has_contexts: true };
+        let terms = Terms { description: &description, structured: true, contexts: 1 };
         request.check(&terms).map_or_else(|refusal| refusal.errno, |_| 0)
     }
 
@@ -218,17 +237,29 @@ mod tests {
     #[test]
     fn what_was_not_agreed_on_is_refused() {
         let description = description(ALL);
-        let terms = Terms { description: &description, structured: false, has_contexts: false };
+        let terms = Terms { description: &description, structured: false, contexts: 0 };
         assert!(request(command::BLOCK_STATUS, 0, 0, 512).check(&terms).is_err());
         assert!(request(command::READ, command_flag::DF, 0, 512).check(&terms).is_err());
         assert!(request(command::READ, 0, 0, 512).check(&terms).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_counted_with_all_that_it_holds() {
+        let description = description(ALL);
+        let terms = Terms { description: &description, structured: true, contexts: 3 };
+        let held = |command, flags, len| request(command, flags, 0, len).check(&terms).unwrap().held(&terms);
+        assert_eq!((held(command::READ, 0, 8192), held(command::WRITE, 0, 512)), (8192, 512));
+        assert_eq!((held(command::TRIM, 0, 1 << 20), held(command::FLUSH, 0, 0)), (0, 0));
+        // A state has 16 bytes in memory and 8 in the reply, and a stretch at least a block.
+        assert_eq!(held(command::BLOCK_STATUS, 0, 1 << 20), 3 * 2048 * 24);
+        assert_eq!(held(command::BLOCK_STATUS, command_flag::REQ_ONE, 1 << 20), 3 * 24);
     }
 
     proptest! {
         #[test]
         fn whatever_passes_lies_within_the_device(flags: u16, command in 0_u16..10, offset in 0_u64..(2 << 20), len: u32) {
             let description = description(ALL);
-            let terms = Terms { description: &description, structured: true, has_contexts: true };
+            let terms = Terms { description: &description, structured: true, contexts: 1 };
             match request(command, flags, offset, len).check(&terms) {
                 Ok(Command::Read { range, .. } | Command::Write { range, .. }) => {
                     prop_assert!(range.end <= 1 << 20 && range.end - range.start <= 8192 && !range.is_empty());

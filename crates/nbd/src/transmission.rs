@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that are read or written at a device before what is done is sent: so that the client works on the first answers while the device
+/// Bytes that requests at a device hold before what is done is sent: so that the client works on the first answers while the device
 /// works on the next.
 const TURN: u64 = 512 << 10;
 
@@ -55,7 +55,7 @@ impl Room {
         Self { requests: 0, bytes: 0, most_requests: requests.max(1), most_bytes: bytes }
     }
 
-    /// Whether a request fits that moves so many bytes. One is always let in alone.
+    /// Whether a request fits that holds so many bytes. One is always let in alone.
     pub(crate) fn has(&self, bytes: u64) -> bool {
         self.requests == 0 || (self.requests < self.most_requests && self.bytes + bytes <= self.most_bytes)
     }
@@ -127,8 +127,8 @@ impl Transmission {
 
     /// Gives the device what has come, as far as there is room.
     fn take_requests(&mut self) -> Result<bool, Closed> {
-        let (mut progress, mut moved) = (false, 0);
-        while !self.ended && moved < TURN {
+        let (mut progress, mut held) = (false, 0);
+        while !self.ended && held < TURN {
             match self.intake.next(&self.executor.ready.terms(), &self.room)? {
                 Step::Starved | Step::Full => return Ok(progress),
                 Step::Disconnect => self.ended = true,
@@ -137,9 +137,9 @@ impl Transmission {
                     self.executor.refuse(cookie, &refusal);
                 }
                 Step::Request(request) => {
-                    let bytes = request.command.moved();
+                    let bytes = request.command.held(&self.executor.ready.terms());
                     self.room.enter(bytes);
-                    moved += bytes;
+                    held += bytes;
                     self.executor.execute(request, bytes);
                 }
             }

@@ -23,8 +23,12 @@ pub struct FileDisk {
 impl FileDisk {
     /// Opens a file that is there, with the length that it has.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(path)?;
-        let size = file.metadata()?.len();
+        Self::of(File::options().read(true).write(true).open(path)?)
+    }
+
+    /// The same of a file that is open, which may be a block device.
+    pub fn of(file: File) -> io::Result<Self> {
+        let size = seek(&file, SeekFrom::End(0))?;
         let blocks = BlockSizes { minimum: 512, preferred: 4096, maximum: 32 << 20 };
         Ok(Self { file, size, blocks })
     }
@@ -75,15 +79,7 @@ fn failed(error: &io::Error) -> Failure {
 
 impl Device for FileDisk {
     fn describe(&self) -> Result<Description, Failure> {
-        let features = Features {
-            write: true,
-            flush: true,
-            durable_writes: true,
-            discard: true,
-            write_zeroes: true,
-            several_connections: true,
-        };
-        Ok(Description { size: self.size, blocks: self.blocks, features })
+        Ok(Description { size: self.size, blocks: self.blocks, features: Features::ALL })
     }
 
     fn read(&self, offset: u64, mut buffer: Buffer, done: Done<Buffer>) {
@@ -113,7 +109,7 @@ impl Device for FileDisk {
     }
 
     fn contexts(&self, query: ContextQuery<'_>, most: usize) -> Result<Vec<String>, Failure> {
-        Ok([ALLOCATION].into_iter().filter(|name| query.picks(name)).take(most).map(str::to_owned).collect())
+        Ok(super::picked(query, most, [ALLOCATION]))
     }
 
     fn block_status(&self, _context: &str, range: Range<u64>, most: usize, done: Done<Vec<Status>>) {

@@ -1,4 +1,4 @@
-//! A device in memory.
+//! A device in memory, which may lose its power.
 
 use crate::{
     ALLOCATION, BlockSizes, Buffer, CHANGED, ContextQuery, Description, Device, Done, Failure, FailureKind, Features,
@@ -12,9 +12,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 const SHARD: usize = 64 << 10;
 
 /// Bytes; pages that are all zeros are holes.
+///
+/// One that was made by [`Memory::volatile`] has a second image of them: what a disk has that loses its power. A flush brings there all that
+/// was written, a durable request what it wrote itself; nothing else does.
 #[derive(Debug)]
 pub struct Memory {
-    shards: Vec<RwLock<Vec<u8>>>,
+    shards: Vec<RwLock<Shard>>,
     /// Earlier states: each is a context by its name.
     snapshots: RwLock<Vec<(String, Vec<u8>)>>,
     size: usize,
@@ -28,12 +31,20 @@ pub struct Memory {
     pub flushes: AtomicUsize,
 }
 
+/// A stretch of the bytes.
+#[derive(Debug)]
+struct Shard {
+    now: Vec<u8>,
+    /// What of it is durable, where that is kept.
+    durable: Option<Vec<u8>>,
+}
+
 impl Memory {
     /// A device that is only read.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         Self {
-            shards: bytes.chunks(SHARD).map(|shard| RwLock::new(shard.to_vec())).collect(),
+            shards: bytes.chunks(SHARD).map(|part| RwLock::new(Shard { now: part.to_vec(), durable: None })).collect(),
             snapshots: RwLock::default(),
             size: bytes.len(),
             features: Features { several_connections: true, ..Features::default() },
@@ -46,26 +57,45 @@ impl Memory {
     /// A device that can do everything.
     #[must_use]
     pub fn writable(bytes: &[u8]) -> Self {
-        let features = Features {
-            write: true,
-            flush: true,
-            durable_writes: true,
-            discard: true,
-            write_zeroes: true,
-            several_connections: true,
-        };
-        Self { features, ..Self::new(bytes) }
+        Self { features: Features::ALL, ..Self::new(bytes) }
+    }
+
+    /// A device that can do everything, and that can crash: these bytes are durable.
+    #[must_use]
+    pub fn volatile(bytes: &[u8]) -> Self {
+        let memory = Self::writable(bytes);
+        for shard in &memory.shards {
+            let mut shard = exclusive(shard);
+            shard.durable = Some(shard.now.clone());
+        }
+        memory
+    }
+
+    /// Loses its power: what is not durable is gone. Whoever asks it something meanwhile may lose that or not.
+    ///
+    /// # Panics
+    ///
+    /// Unless it is volatile.
+    pub fn crash(&self) {
+        for shard in &self.shards {
+            let Shard { now, durable } = &mut *exclusive(shard);
+            now.copy_from_slice(durable.as_ref().expect("it is volatile"));
+        }
     }
 
     /// What is in it.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        self.shards.iter().map(|shard| shared(shard).clone()).collect::<Vec<_>>().concat()
+        self.shards.iter().map(|shard| shared(shard).now.clone()).collect::<Vec<_>>().concat()
     }
 
     /// Puts bytes into it, besides the protocol.
     pub fn set(&self, offset: u64, bytes: &[u8]) {
-        self.each_mut(offset, bytes.len(), |into, at| into.copy_from_slice(&bytes[at..at + into.len()]));
+        self.put(offset, bytes, true);
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8], durable: bool) {
+        self.each_mut(offset, bytes.len(), durable, |into, at| into.copy_from_slice(&bytes[at..at + into.len()]));
     }
 
     /// Keeps the present state under a name, which becomes the context `orlop:changed-since=NAME`.
@@ -87,9 +117,13 @@ impl Memory {
         })
     }
 
-    fn each_mut(&self, offset: u64, len: usize, mut change: impl FnMut(&mut [u8], usize)) {
+    fn each_mut(&self, offset: u64, len: usize, durable: bool, mut change: impl FnMut(&mut [u8], usize)) {
         for (shard, part, at) in Self::parts(offset, len) {
-            change(&mut exclusive(&self.shards[shard])[part], at);
+            let shard = &mut *exclusive(&self.shards[shard]);
+            change(&mut shard.now[part.clone()], at);
+            if durable {
+                shard.persist(part);
+            }
         }
     }
 
@@ -100,7 +134,7 @@ impl Memory {
         while at < end {
             let begin = at / PAGE * PAGE;
             let next = (begin + PAGE).min(end);
-            let shard = shared(&self.shards[begin / SHARD]);
+            let shard = &shared(&self.shards[begin / SHARD]).now;
             let within = begin % SHARD;
             let flags = state(&shard[within..(within + PAGE).min(shard.len())], begin);
             let len = (next - at) as u64;
@@ -111,6 +145,14 @@ impl Memory {
             at = next;
         }
         found
+    }
+}
+
+impl Shard {
+    fn persist(&mut self, part: Range<usize>) {
+        if let Some(durable) = &mut self.durable {
+            durable[part.clone()].copy_from_slice(&self.now[part]);
+        }
     }
 }
 
@@ -137,37 +179,41 @@ impl Device for Memory {
             return done.fail(FailureKind::Io, "the byte is bad");
         }
         for (shard, part, at) in Self::parts(offset, buffer.len()) {
-            buffer[at..at + part.len()].copy_from_slice(&shared(&self.shards[shard])[part]);
+            buffer[at..at + part.len()].copy_from_slice(&shared(&self.shards[shard]).now[part]);
         }
         done.ok(buffer);
     }
 
-    fn write(&self, offset: u64, bytes: Buffer, _durable: bool, done: Done<()>) {
+    fn write(&self, offset: u64, bytes: Buffer, durable: bool, done: Done<()>) {
         if !self.features.write {
             return done.fail(FailureKind::NotPermitted, "the device is read-only");
         }
-        self.set(offset, &bytes);
+        self.put(offset, &bytes, durable);
         done.ok(());
     }
 
     fn flush(&self, done: Done<()>) {
         self.flushes.fetch_add(1, Ordering::SeqCst);
+        for shard in &self.shards {
+            let mut shard = exclusive(shard);
+            let all = 0..shard.now.len();
+            shard.persist(all);
+        }
         done.ok(());
     }
 
-    fn discard(&self, range: Range<u64>, _durable: bool, done: Done<()>) {
-        self.write_zeroes(range, ZeroMode::default(), done);
+    fn discard(&self, range: Range<u64>, durable: bool, done: Done<()>) {
+        self.write_zeroes(range, ZeroMode { durable, keep_allocated: false }, done);
     }
 
-    fn write_zeroes(&self, range: Range<u64>, _mode: ZeroMode, done: Done<()>) {
-        self.each_mut(range.start, len_of(&range), |part, _| part.fill(0));
+    fn write_zeroes(&self, range: Range<u64>, mode: ZeroMode, done: Done<()>) {
+        self.each_mut(range.start, len_of(&range), mode.durable, |part, _| part.fill(0));
         done.ok(());
     }
 
     fn contexts(&self, query: ContextQuery<'_>, most: usize) -> Result<Vec<String>, Failure> {
         let snapshots = shared(&self.snapshots);
-        let names = std::iter::once(ALLOCATION).chain(snapshots.iter().map(|(name, _)| name.as_str()));
-        Ok(names.filter(|name| query.picks(name)).take(most).map(str::to_owned).collect())
+        Ok(super::picked(query, most, [ALLOCATION].into_iter().chain(snapshots.iter().map(|(name, _)| name.as_str()))))
     }
 
     fn block_status(&self, context: &str, range: Range<u64>, most: usize, done: Done<Vec<Status>>) {

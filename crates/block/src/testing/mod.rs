@@ -1,21 +1,28 @@
 //! Devices to test front ends with, and the suite that every device must pass.
 //!
 //! [`Memory`] and [`FileDisk`] finish at once in the thread that asks; [`Later`] makes of any device one that finishes in other threads and
-//! in another order. All of them count what they were asked.
+//! in another order. What a loss of power leaves of a [`Memory`] that is volatile, [`check_durability`] compares with what was promised.
 
 mod conformance;
+mod durability;
 mod file;
 mod later;
 mod memory;
 
 pub use conformance::{check, random_bytes, seed};
+pub use durability::{Duty, Forgetful, check_durability};
 pub use file::FileDisk;
 pub use later::{Gate, Later};
 pub use memory::Memory;
 
-use crate::{Buffer, Device, Done, Failure, Status, ZeroMode};
+use crate::{Buffer, ContextQuery, Device, Done, Failure, Status, ZeroMode};
 use std::ops::Range;
 use std::sync::mpsc;
+
+/// Those of some contexts that are asked for.
+fn picked<'a>(query: ContextQuery<'_>, most: usize, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    names.into_iter().filter(|name| query.picks(name)).take(most).map(str::to_owned).collect()
+}
 
 /// Asks, and waits for the answer.
 pub fn wait<T: Send + 'static>(ask: impl FnOnce(Done<T>)) -> Result<T, Failure> {

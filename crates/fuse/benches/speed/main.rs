@@ -7,11 +7,10 @@
 #[path = "../../../nbd/benches/speed/fio.rs"]
 mod fio;
 
-use block::testing::FileDisk;
+use fio::{Image, Peer};
 use fuse::Host;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 
 /// A loop device, which ends with its guard.
 struct Loop(PathBuf);
@@ -31,45 +30,32 @@ impl Drop for Loop {
     }
 }
 
-/// QEMU's daemon, which exports a file over another.
-struct Daemon(Child, PathBuf);
+/// What QEMU's daemon has mounted over a file, which ends with its guard, and before the daemon.
+struct Mount(PathBuf);
 
-impl Daemon {
-    fn start(image: &str, over: &Path) -> Self {
-        std::fs::write(over, "").unwrap();
-        let block = format!("driver=file,node-name=f,filename={image},cache.direct=on,aio=threads");
-        let export = format!("type=fuse,id=e,node-name=r,mountpoint={},writable=on", over.display());
-        let mut command = Command::new("qemu-storage-daemon");
-        command.args(["--blockdev", &block, "--blockdev", "driver=raw,node-name=r,file=f", "--export", &export]);
-        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-        while std::fs::metadata(over).unwrap().len() == 0 {
-            assert!(child.try_wait().unwrap().is_none(), "qemu-storage-daemon has ended");
-            std::thread::yield_now();
-        }
-        Self(child, over.to_owned())
-    }
-}
-
-impl Drop for Daemon {
+impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.1).status();
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-fn main() {
-    // A test runner asks what there is: nothing that it should run.
-    if std::env::args().any(|word| word == "--list") {
-        return;
-    }
-    let (file, folder) = (fio::file(), tempfile::tempdir().unwrap());
-    let image = file.path().to_str().unwrap();
+/// QEMU's daemon, which exports a file over another.
+fn daemon(image: &str, over: PathBuf) -> (Mount, Peer) {
+    std::fs::write(&over, "").unwrap();
+    let block = format!("driver=file,node-name=f,filename={image},cache.direct=on,aio=threads");
+    let export = format!("type=fuse,id=e,node-name=r,mountpoint={},writable=on", over.display());
+    let words = ["qemu-storage-daemon", "--blockdev", &block, "--blockdev", "driver=raw,node-name=r,file=f"];
+    let serves = || std::fs::metadata(&over).unwrap().len() > 0;
+    let peer = Peer::start(&[&words[..], &["--export", &export]].concat(), serves);
+    (Mount(over), peer)
+}
+
+fn measure(image: &Image) {
     let host = Host::new(None);
     let name = format!("bench-{}", std::process::id());
-    let ours = host.attach(&name, Arc::new(FileDisk::open(file.path()).unwrap())).unwrap();
-    let daemon = Daemon::start(image, &folder.path().join("export"));
-    let (theirs, plain) = (Loop::new(daemon.1.to_str().unwrap()), Loop::new(image));
+    let ours = host.attach(&name, image.device()).unwrap();
+    let daemon = daemon(image.path(), image.folder().join("export"));
+    let (theirs, plain) = (Loop::new(daemon.0.0.to_str().unwrap()), Loop::new(image.path()));
     let target = |device: &Path| {
         let words = ["--ioengine=io_uring", "--direct=1"];
         let device = format!("--filename={}", device.display());
@@ -83,4 +69,8 @@ fn main() {
     ]);
     drop((theirs, plain, daemon));
     host.detach(&name).unwrap();
+}
+
+fn main() {
+    fio::bench(measure);
 }

@@ -1,6 +1,7 @@
 //! What a server asks its keeper.
 
 use super::message::{Answer, Operation, Outcome, Request};
+use super::socket::{Flaw, Received};
 use super::{MOST_NAME_LEN, MOST_STATE_LEN, socket};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -124,20 +125,39 @@ impl Keeper {
         let system = |action| move |source| KeeperError::System { action, path: self.path.clone(), source };
         let request = Request { operation, name: name.to_owned(), state: state.to_vec() };
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket::send(socket.as_fd(), &request.encode(), descriptor, SendFlags::empty()).map_err(system("write to"))?;
-        let received = loop {
-            match socket::receive(socket.as_fd(), RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                other => break other.map_err(system("hear from"))?,
-            }
+        let sent = socket::send(socket.as_fd(), &request.encode(), descriptor, SendFlags::empty());
+        let received = match sent {
+            Ok(()) => hear(&socket).map_err(system("hear from")),
+            // One who turns a client away has said why, and gone.
+            Err(gone @ (Errno::PIPE | Errno::CONNRESET)) => hear(&socket).map_err(|_| system("write to")(gone)),
+            Err(error) => Err(system("write to")(error)),
         };
         drop(socket);
-        let (bytes, descriptor) = received.ok_or(Errno::CONNRESET).map_err(system("hear from"))?;
+        let Received { bytes, descriptor, flaw } = received?;
+        match flaw {
+            None => {}
+            Some(Flaw::NoRoom) => return Err(system("take a descriptor from")(Errno::MFILE)),
+            Some(Flaw::Long | Flaw::Several) => return Err(self.foreign("it sends what no answer is")),
+        }
         let answer = Answer::decode(&bytes).map_err(|fault| self.foreign(&fault.to_string()))?;
         match answer.outcome {
             Outcome::Held(process) => Err(KeeperError::Held { name: name.to_owned(), process }),
             Outcome::Refused => Err(KeeperError::Refused(String::from_utf8_lossy(&answer.state).into_owned())),
             Outcome::Done | Outcome::Absent => Ok((answer, descriptor)),
+        }
+    }
+}
+
+/// The next message. That the other side has gone is told first, and what it said before comes after that.
+fn hear(socket: &OwnedFd) -> Result<Received, Errno> {
+    let mut gone = false;
+    loop {
+        match socket::receive(socket, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) if !gone => gone = true,
+            Ok(None) => return Err(Errno::CONNRESET),
+            Ok(Some(received)) => return Ok(received),
+            Err(error) => return Err(error),
         }
     }
 }

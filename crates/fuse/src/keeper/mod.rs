@@ -27,11 +27,12 @@
 //! | 3 *drop* | Closes what is kept. | done, absent, held |
 //! | 4 *next* | Tells the first name that comes after the given one, which may be empty here. | done, absent |
 //!
-//! Outcomes: 0 done, 1 absent, 2 held, 3 refused.
+//! Outcomes: 0 done, 1 absent, 2 held, 3 refused. A message that is too long, that comes with several descriptors, or with one that the keeper
+//! has no room for, is refused like one that is none. A client that there is no place for is refused before he has asked anything.
 //!
 //! **A name is held by one client at a time**, from when it keeps or takes it until its connection to the keeper is closed, which the kernel
-//! does when the process has ended with all its threads. A process that closes it earlier, by dropping its `Host` while it goes on, breaks this: it
-//! must end then. So nobody gets a connection on which another process may still be writing: a
+//! does when the process has ended with all its threads. A process that closes it earlier does so when nothing of it can answer a request any
+//! more: each session has the connection, and whatever serves the session has that. So nobody gets a connection on which another process may still be writing: a
 //! write of the dead server cannot overtake one of the living.
 //!
 //! A keeper outlives its clients, and newer ones must get on with an older keeper. A keeper that is asked in another version refuses, in its

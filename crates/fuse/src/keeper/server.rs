@@ -1,20 +1,24 @@
 //! The keeper itself: one thread, which waits for messages.
 
+use super::MOST_LEN;
 use super::message::{Answer, Operation, Outcome, Request};
-use super::socket;
+use super::socket::{self, Flaw, Received};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-/// Clients at once. A node has one server, for a moment two; one more is closed at once.
+/// Clients at once. A node has one server, for a moment two; one more is told so, and closed.
 const MOST_CLIENTS: usize = 64;
 /// What is kept at once: more block devices than a node attaches.
 const MOST_KEPT: usize = 4096;
+/// Descriptors for all that, and some for the process itself.
+const MOST_DESCRIPTORS: u64 = (MOST_KEPT + MOST_CLIENTS + 64) as u64;
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 16;
 
@@ -42,6 +46,10 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct KeeperServer {
     listener: OwnedFd,
+    /// Given up for a moment to tell a client that there is no descriptor left for him.
+    spare: Option<OwnedFd>,
+    /// There was none either: until one is free, nobody is listened to who is not here yet. He would be there again at once, and for ever.
+    deaf: bool,
     clients: Vec<Client>,
     kept: BTreeMap<String, Kept>,
     next: u64,
@@ -63,7 +71,7 @@ struct Kept {
 }
 
 impl KeeperServer {
-    /// Listens on a path, in place of a keeper that has ended.
+    /// Listens on a path, in place of a keeper that has ended. The process gets as many descriptors as it may and a keeper needs.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let system = |action| move |source| BindError::System { action, path: path.to_owned(), source };
         let address = SocketAddrUnix::new(path).map_err(system("listen on"))?;
@@ -80,14 +88,17 @@ impl KeeperServer {
         }
         rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR).map_err(system("make private"))?;
         rustix::net::listen(&listener, BACKLOG).map_err(system("listen on"))?;
-        Ok(Self { listener, clients: Vec::new(), kept: BTreeMap::new(), next: 0 })
+        raise_limit();
+        let spare = Some(another(&listener).map_err(system("listen on"))?);
+        Ok(Self { listener, spare, deaf: false, clients: Vec::new(), kept: BTreeMap::new(), next: 0 })
     }
 
     /// Serves until `stop` can be read from, or is closed at its other end. What is kept is closed then.
     pub fn run(mut self, stop: impl AsFd) -> Result<(), Errno> {
         loop {
             let stop = stop.as_fd();
-            let mut waited = vec![PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            let wanted = if self.deaf { PollFlags::empty() } else { PollFlags::IN };
+            let mut waited = vec![PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, wanted)];
             waited.extend(self.clients.iter().map(|client| PollFd::new(&client.socket, PollFlags::IN)));
             match poll(&mut waited, None) {
                 Err(Errno::INTR) => continue,
@@ -105,20 +116,41 @@ impl KeeperServer {
             if ready[1] {
                 self.accept();
             }
+            self.recover();
         }
     }
 
     fn accept(&mut self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else { return };
+        let socket = match self.next_client() {
+            Ok(socket) => socket,
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.deaf = self.spare.take().is_none();
+                if let Ok(socket) = self.next_client() {
+                    turn_away(&socket, "the keeper has as many descriptors open as it may (RLIMIT_NOFILE)");
+                }
+                return;
+            }
+            Err(_) => return,
+        };
         if self.clients.len() >= MOST_CLIENTS {
-            tracing::warn!("a client of the keeper was turned away: all {MOST_CLIENTS} places are taken");
-            return;
+            return turn_away(&socket, &format!("all {MOST_CLIENTS} places of the keeper are taken"));
         }
         let Ok(peer) = rustix::net::sockopt::socket_peercred(&socket) else { return };
         let process = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or_default();
         self.clients.push(Client { id: self.next, socket, process });
         self.next += 1;
+    }
+
+    fn next_client(&self) -> Result<OwnedFd, Errno> {
+        rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    }
+
+    /// Has a descriptor to spare again as soon as there is one.
+    fn recover(&mut self) {
+        if self.spare.is_none() {
+            self.spare = another(&self.listener).ok();
+            self.deaf &= self.spare.is_none();
+        }
     }
 
     /// Takes one message of a client, and answers it. One that breaks off, sends what is none, or does not take its answer, is left.
@@ -130,10 +162,11 @@ impl KeeperServer {
             Err(_) | Ok(None) => return self.leave(id),
             Ok(Some(received)) => received,
         };
-        let (bytes, descriptor) = received;
-        let (answer, given) = match Request::decode(&bytes) {
-            Ok(request) => self.answer(request, descriptor, (id, process)),
-            Err(fault) => (Answer::refused(&fault.to_string()), None),
+        let Received { bytes, descriptor, flaw } = received;
+        let (answer, given) = match (flaw, Request::decode(&bytes)) {
+            (Some(flaw), _) => (Answer::refused(&told(flaw)), None),
+            (None, Ok(request)) => self.answer(request, descriptor, (id, process)),
+            (None, Err(fault)) => (Answer::refused(&fault.to_string()), None),
         };
         let given = given.and_then(|name| self.kept.get(&name)).map(|kept| kept.descriptor.as_fd());
         let Some(client) = self.clients.iter().find(|client| client.id == id) else { return };
@@ -192,6 +225,40 @@ impl KeeperServer {
     }
 }
 
+/// Why a message is refused that did not come as it was sent.
+fn told(flaw: Flaw) -> String {
+    match flaw {
+        Flaw::Long => format!("the message is longer than {MOST_LEN} bytes"),
+        Flaw::Several => "more than one descriptor came with the message".to_owned(),
+        Flaw::NoRoom => {
+            "it has as many descriptors open as it may (RLIMIT_NOFILE), and could not take the one that came; raise its limit, or detach devices"
+                .to_owned()
+        }
+    }
+}
+
+fn turn_away(client: &OwnedFd, why: &str) {
+    tracing::warn!("a client of the keeper was turned away: {why}");
+    // He may have gone already.
+    let _ = socket::send(client, &Answer::refused(why).encode(), None, SendFlags::DONTWAIT);
+}
+
+/// A second descriptor of the same.
+fn another(of: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(of, 0)
+}
+
+/// Shells and managers of services give a process fewer descriptors than it may have.
+fn raise_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::warn!(%error, "the keeper keeps fewer than {MOST_KEPT}: its limit of descriptors could not be raised");
+    }
+}
+
 /// Removes a socket that nobody listens on, and nothing else.
 fn remove_if_left(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
     let system = |action| move |source| BindError::System { action, path: path.to_owned(), source };
@@ -212,6 +279,11 @@ fn remove_if_left(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError
 mod tests {
     use super::super::{Keeper, KeeperError};
     use super::*;
+    use rustix::fd::BorrowedFd;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     struct Running {
@@ -241,6 +313,11 @@ mod tests {
             drop(self.stop);
             self.thread.join().unwrap().unwrap();
         }
+    }
+
+    fn socket_of_a_client() -> OwnedFd {
+        let flags = SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
     }
 
     fn file() -> std::fs::File {
@@ -279,31 +356,87 @@ mod tests {
     fn who_sends_what_is_no_message_is_told_and_others_are_served() {
         let keeper = Running::start();
         let client = keeper.client();
-        let address = SocketAddrUnix::new(keeper.path()).unwrap();
-        let raw = || {
-            let made = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-            let socket = made.unwrap();
-            rustix::net::connect(&socket, &address).unwrap();
-            socket
-        };
-        let other = raw();
+        let other = socket_of_a_client();
+        rustix::net::connect(&other, &SocketAddrUnix::new(keeper.path()).unwrap()).unwrap();
         let mut newer = Request { operation: Operation::Take, name: "a".into(), state: Vec::new() }.encode();
         newer[4] = 9;
         for wrong in [&b"GET / HTTP/1.1"[..], &newer, &[0xff; 4096]] {
             socket::send(&other, wrong, None, SendFlags::empty()).unwrap();
-            let (bytes, _) = socket::receive(&other, RecvFlags::empty()).unwrap().unwrap();
-            assert_eq!(Answer::decode(&bytes).unwrap().outcome, Outcome::Refused);
+            refused(&other);
         }
-        // A message that is too long ends the connection.
+        // What comes longer than a message, or with more than one descriptor, is told why, and the connection goes on.
         socket::send(&other, &[1; 5000], None, SendFlags::empty()).unwrap();
-        assert!(matches!(socket::receive(&other, RecvFlags::empty()), Ok(None) | Err(Errno::CONNRESET)));
-        let without = Request { operation: Operation::Keep, name: "a".into(), state: Vec::new() }.encode();
-        let other = raw();
-        socket::send(&other, &without, None, SendFlags::empty()).unwrap();
-        let (bytes, _) = socket::receive(&other, RecvFlags::empty()).unwrap().unwrap();
-        assert_eq!(Answer::decode(&bytes).unwrap().outcome, Outcome::Refused);
+        assert_eq!(refused(&other), "the message is longer than 4096 bytes");
+        let keep = Request { operation: Operation::Keep, name: "a".into(), state: Vec::new() }.encode();
+        let kept = file();
+        for count in [2, 9] {
+            send_several(&other, &keep, &vec![kept.as_fd(); count]);
+            assert_eq!(refused(&other), "more than one descriptor came with the message");
+        }
+        socket::send(&other, &keep, None, SendFlags::empty()).unwrap();
+        assert_eq!(refused(&other), "there is no descriptor with the message");
         assert!(matches!(client.forget(""), Err(KeeperError::Name(_))));
         assert!(client.names().unwrap().is_empty());
+        keeper.end();
+    }
+
+    /// The next message, which is a refusal, and its reason.
+    fn refused(client: &OwnedFd) -> String {
+        let received = socket::receive(client, RecvFlags::empty()).unwrap().expect("the keeper goes on with it");
+        let answer = Answer::decode(&received.bytes).unwrap();
+        assert_eq!(answer.outcome, Outcome::Refused);
+        String::from_utf8(answer.state).unwrap()
+    }
+
+    fn send_several(client: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+        sendmsg(client, &[IoSlice::new(bytes)], &mut control, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn at_its_limit_of_descriptors_a_keeper_says_so_and_goes_on() {
+        let keeper = Running::start();
+        let (client, kept, late) = (keeper.client(), file(), socket_of_a_client());
+        client.keep("a", b"state", kept.as_fd()).unwrap();
+        // The keeper is in this process, so what is full here is full there; the last that there was room for is the client's.
+        let limit = getrlimit(Resource::Nofile);
+        let lowest = rustix::io::fcntl_dupfd_cloexec(&kept, 0).unwrap();
+        let full = Rlimit { current: Some(u64::try_from(lowest.as_raw_fd()).unwrap()), ..limit };
+        drop(lowest);
+        setrlimit(Resource::Nofile, full).unwrap();
+        let (more, other) = (client.keep("b", b"", kept.as_fd()), client.names());
+        let at = SocketAddrUnix::new(keeper.path()).unwrap();
+        rustix::net::connect(&late, &at).unwrap();
+        let turned_away = refused(&late);
+        let taken = client.take("a").map(|_| ());
+        let still = client.names();
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let said = more.unwrap_err().to_string();
+        assert!(said.contains("RLIMIT_NOFILE"), "{said}");
+        assert_eq!((other.unwrap(), still.unwrap()), (vec!["a".to_owned()], vec!["a".to_owned()]));
+        assert!(turned_away.contains("RLIMIT_NOFILE"), "{turned_away}");
+        assert!(matches!(taken, Err(KeeperError::System { source: Errno::MFILE, .. })), "{taken:?}");
+        // With room again all goes on, for the client that was there and for others.
+        client.keep("b", b"", kept.as_fd()).unwrap();
+        assert_eq!(client.take("a").unwrap().unwrap().state, b"state");
+        assert_eq!(keeper.client().names().unwrap(), ["a", "b"]);
+        keeper.end();
+    }
+
+    #[test]
+    fn a_client_that_there_is_no_place_for_learns_why() {
+        let keeper = Running::start();
+        let mut clients: Vec<_> = (0..MOST_CLIENTS).map(|_| keeper.client()).collect();
+        // Each is there for certain, and not only on his way.
+        for client in &clients {
+            assert!(client.names().unwrap().is_empty());
+        }
+        let said = keeper.client().names().unwrap_err().to_string();
+        assert_eq!(said, "the keeper refused: all 64 places of the keeper are taken");
+        clients.pop();
+        assert!(keeper.client().names().unwrap().is_empty());
         keeper.end();
     }
 

@@ -27,7 +27,24 @@ pub(super) fn send(
 }
 
 /// A message, and the descriptor that came with it.
-pub(super) type Received = (Vec<u8>, Option<OwnedFd>);
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) bytes: Vec<u8>,
+    pub(super) descriptor: Option<OwnedFd>,
+    /// Why this is not all that was sent.
+    pub(super) flaw: Option<Flaw>,
+}
+
+/// What became of a message that did not come as it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// It is longer than messages are.
+    Long,
+    /// Several descriptors came with it, and none was taken.
+    Several,
+    /// A descriptor did, and this process has as many open as it may.
+    NoRoom,
+}
 
 /// Receives a message; nothing when the other side has gone.
 pub(super) fn receive(socket: impl AsFd, flags: RecvFlags) -> Result<Option<Received>, Errno> {
@@ -43,10 +60,16 @@ pub(super) fn receive(socket: impl AsFd, flags: RecvFlags) -> Result<Option<Rece
             descriptors.extend(received);
         }
     }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || descriptors.len() > 1 {
-        return Err(Errno::MSGSIZE);
-    }
-    let len = received.bytes;
-    bytes.truncate(len);
-    Ok((len > 0).then(|| (bytes, descriptors.pop())))
+    let flaw = if received.flags.contains(ReturnFlags::TRUNC) {
+        Some(Flaw::Long)
+    } else if descriptors.len() > 1 {
+        Some(Flaw::Several)
+    } else if received.flags.contains(ReturnFlags::CTRUNC) {
+        Some(Flaw::NoRoom)
+    } else {
+        None
+    };
+    bytes.truncate(received.bytes);
+    let descriptor = if flaw.is_none() { descriptors.pop() } else { None };
+    Ok((received.bytes > 0).then_some(Received { bytes, descriptor, flaw }))
 }

@@ -6,7 +6,9 @@
 mod reply;
 mod request;
 
-pub(crate) use reply::{Reply, attributes, entry_flags, init, notify_resend, opened, statistics, written};
+pub(crate) use reply::{
+    ALWAYS, Reply, attributes, entry_flags, init, notify_resend, notify_retrieve, opened, statistics, written,
+};
 pub(crate) use request::{Fault, Init, Operation, Request};
 
 /// The version of the protocol that is spoken; the second number is lowered to the kernel's.
@@ -29,6 +31,7 @@ pub(crate) mod opcode {
     pub(crate) const INIT: u32 = 26;
     pub(crate) const INTERRUPT: u32 = 36;
     pub(crate) const DESTROY: u32 = 38;
+    pub(crate) const NOTIFY_REPLY: u32 = 41;
     pub(crate) const BATCH_FORGET: u32 = 42;
     pub(crate) const FALLOCATE: u32 = 43;
 }

@@ -33,6 +33,20 @@ pub(crate) fn notify_resend() -> [u8; Reply::HEADER] {
     Reply::with_error(0, 7, 0)
 }
 
+/// Asks for a request that asks for nothing and takes no answer: what the kernel's cache has of the first no bytes of the file. It wakes one
+/// reader of the connection, whatever the loop device and the device behind are doing.
+pub(crate) fn notify_retrieve() -> [u8; Reply::HEADER + 32] {
+    // Our own number; the file; from where, and how much.
+    let body = Bytes::<32>::new().u64(0).u64(ROOT).u64(0).u32(0).u32(0).0;
+    let mut bytes = [0; Reply::HEADER + 32];
+    bytes[..Reply::HEADER].copy_from_slice(&Reply::with_error(0, 5, body.len()));
+    bytes[Reply::HEADER..].copy_from_slice(&body);
+    bytes
+}
+
+/// The number of the only file.
+const ROOT: u64 = 1;
+
 /// How an open file is used.
 pub(crate) mod entry_flags {
     /// No cache: there is one above the loop device.
@@ -84,13 +98,15 @@ pub(crate) fn init(asked: &Init, longest: u32, background: u16) -> [u8; 64] {
     bytes.0
 }
 
-/// The attributes of the file, which never change: nobody sees them but the loop device, and whoever asks that for its status must not wait for a server
-/// that is only about to begin.
-pub(crate) fn attributes(size: u64, writable: bool) -> [u8; 104] {
+/// How long attributes stay true, in seconds: they never change, and nobody sees them but the loop device.
+pub(crate) const ALWAYS: u64 = u32::MAX as u64;
+
+/// The attributes of the file, true for so many seconds.
+pub(crate) fn attributes(size: u64, writable: bool, valid_s: u64) -> [u8; 104] {
     let mode = 0o100_000 | if writable { 0o600 } else { 0o400 };
-    let bytes = Bytes::new().u64(u64::from(u32::MAX)).u32(0).u32(0);
+    let bytes = Bytes::new().u64(valid_s).u32(0).u32(0);
     // The number of the file, its size twice, three times of day, and their parts below a second.
-    let bytes = bytes.u64(1).u64(size).u64(size.div_ceil(512)).u64(0).u64(0).u64(0).u32(0).u32(0).u32(0);
+    let bytes = bytes.u64(ROOT).u64(size).u64(size.div_ceil(512)).u64(0).u64(0).u64(0).u32(0).u32(0).u32(0);
     bytes.u32(mode).u32(1).u32(0).u32(0).u32(0).u32(4096).u32(0).0
 }
 
@@ -122,6 +138,9 @@ mod tests {
         assert_eq!((number(&header[..4]), number(&header[4..8]), header[8..] == 5_u64.to_ne_bytes()), (116, 0, true));
         assert_eq!(Reply::error(5, 22)[4..8], (-22_i32).to_ne_bytes());
         assert_eq!((number(&notify_resend()[..4]), number(&notify_resend()[4..8])), (16, 7));
+        let bytes = notify_retrieve();
+        assert_eq!((number(&bytes[..4]), number(&bytes[4..8])), (48, 5));
+        assert_eq!((&bytes[24..32], &bytes[32..]), (&1_u64.to_ne_bytes()[..], &[0; 16][..]));
         let asked = Init { major: 7, minor: 99, readahead: 8, flags: u64::MAX };
         let bytes = init(&asked, 1 << 20, 128);
         let field = |at: usize| number(&bytes[at..at + 4]);
@@ -129,7 +148,8 @@ mod tests {
         assert_eq!((&bytes[16..18], &bytes[28..30]), (&128_u16.to_ne_bytes()[..], &256_u16.to_ne_bytes()[..]));
         assert_eq!((field(12), field(32)), (1 << 30 | 1 << 22 | 1 << 15 | 1 << 5 | 1, 1 << 7));
         assert_eq!(number(&init(&Init { minor: 31, flags: 0, ..asked }, 4096, 8)[4..8]), 31);
-        let bytes = attributes(1 << 30, true);
+        let bytes = attributes(1 << 30, true, ALWAYS);
+        assert_eq!(bytes[..8], u64::from(u32::MAX).to_ne_bytes());
         assert_eq!(bytes[24..32], (1_u64 << 30).to_ne_bytes());
         assert_eq!(number(&bytes[76..80]), 0o100_600);
         assert_eq!(bytes[96..100], 4096_u32.to_ne_bytes());

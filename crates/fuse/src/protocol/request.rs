@@ -37,6 +37,8 @@ pub(crate) enum Operation {
     },
     /// Takes no answer.
     Forget,
+    /// What came of a `notify_retrieve` of the server; takes no answer.
+    Retrieved,
     /// The file system goes.
     Destroy,
     /// The process that asked was interrupted; answering the request itself is enough.
@@ -108,6 +110,7 @@ impl Operation {
             opcode::FALLOCATE => Self::Fallocate { offset: body.u64(8)?, len: body.u64(16)?, mode: body.u32(24)? },
             opcode::FORGET | opcode::BATCH_FORGET => Self::Forget,
             opcode::DESTROY => Self::Destroy,
+            opcode::NOTIFY_REPLY => Self::Retrieved,
             opcode::INTERRUPT => Self::Interrupt,
             other => Self::Other(other),
         })
@@ -181,6 +184,7 @@ mod tests {
             28,
         );
         check(Operation::Sync, opcode::FSYNC, &body(&[1, 0]), 0);
+        check(Operation::Retrieved, opcode::NOTIFY_REPLY, &body(&[0; 5]), 0);
         check(Operation::Other(99), 99, &[], 0);
     }
 

@@ -7,5 +7,7 @@
 mod support;
 
 mod attach;
+mod durability;
+mod hold;
 mod judges;
 mod restart;

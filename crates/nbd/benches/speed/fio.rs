@@ -1,7 +1,10 @@
 //! Measuring with fio, in turns, and the table of it. The bench of block devices uses it too.
 
+use block::testing::FileDisk;
 use serde_json::Value;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 /// What is measured.
 pub(crate) struct Case {
@@ -85,8 +88,60 @@ pub(crate) fn compare(targets: &[(&str, Vec<String>)]) {
     }
 }
 
+/// What everybody serves.
+pub(crate) struct Image {
+    file: tempfile::NamedTempFile,
+    folder: tempfile::TempDir,
+}
+
+impl Image {
+    pub(crate) fn path(&self) -> &str {
+        self.file.path().to_str().unwrap()
+    }
+
+    pub(crate) fn device(&self) -> Arc<FileDisk> {
+        Arc::new(FileDisk::open(self.file.path()).unwrap())
+    }
+
+    /// For what is needed to serve it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Measures something of a file in memory; not when a test runner asks what there is, since there is nothing that it should run.
+pub(crate) fn bench(measure: impl FnOnce(&Image)) {
+    if std::env::args().any(|word| word == "--list") {
+        return;
+    }
+    measure(&Image { file: file(), folder: tempfile::tempdir().unwrap() });
+}
+
+/// Another server, which ends with its guard.
+pub(crate) struct Peer(Child);
+
+impl Peer {
+    /// Starts it, and waits until it serves.
+    pub(crate) fn start(words: &[&str], serves: impl Fn() -> bool) -> Self {
+        let mut command = Command::new(words[0]);
+        let mut child = command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        while !serves() {
+            assert!(child.try_wait().unwrap().is_none(), "{} has ended", words[0]);
+            std::thread::yield_now();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A file in memory, full of bytes that are no zeros.
-pub(crate) fn file() -> tempfile::NamedTempFile {
+fn file() -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().tempfile_in("/dev/shm").unwrap();
     let mut state = 1_u64;
     let bytes: Vec<u8> = std::iter::repeat_with(|| {

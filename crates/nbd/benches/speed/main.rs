@@ -6,50 +6,23 @@
 
 mod fio;
 
-use block::testing::FileDisk;
+use fio::{Image, Peer};
 use nbd::{Export, Limits, Listener, Server};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// A peer, which ends with its guard.
-struct Peer(Child);
-
-impl Peer {
-    fn start(words: &[&str], socket: &Path) -> Self {
-        let mut command = Command::new(words[0]);
-        let mut child = command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        while std::os::unix::net::UnixStream::connect(socket).is_err() {
-            assert!(child.try_wait().unwrap().is_none(), "{} has ended", words[0]);
-            std::thread::yield_now();
-        }
-        Self(child)
-    }
+fn peer(words: &[&str], socket: &Path) -> Peer {
+    Peer::start(words, || std::os::unix::net::UnixStream::connect(socket).is_ok())
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn main() {
-    // A test runner asks what there is: nothing that it should run.
-    if std::env::args().any(|word| word == "--list") {
-        return;
-    }
-    let (file, folder) = (fio::file(), tempfile::tempdir().unwrap());
-    let image = file.path().to_str().unwrap();
-    let socket = |name: &str| folder.path().join(name);
+fn measure(image: &Image) {
+    let socket = |name: &str| image.folder().join(name);
     let target = |name: &str, export: &str| {
         vec!["--ioengine=nbd".to_owned(), format!("--uri=nbd+unix:///{export}?socket={}", socket(name).display())]
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = CancellationToken::new();
-    let device = Arc::new(FileDisk::open(file.path()).unwrap());
-    let export = Export { name: "disk".into(), description: String::new(), device };
+    let export = Export { name: "disk".into(), description: String::new(), device: image.device() };
     let server = Server::new(vec![export], Limits::default()).unwrap();
     let ours = runtime.block_on(async { Listener::unix(&socket("ours")).unwrap() });
     let ends = stop.clone();
@@ -57,8 +30,8 @@ fn main() {
     let (qemu_socket, kit_socket) = (socket("qemu"), socket("nbdkit"));
     let at = qemu_socket.to_str().unwrap();
     let raw = ["--cache=none", "--aio=threads", "-f", "raw"];
-    let qemu = Peer::start(&[&["qemu-nbd", "-t", "-e", "8", "-k", at][..], &raw, &[image]].concat(), &qemu_socket);
-    let kit = Peer::start(&["nbdkit", "-f", "-U", kit_socket.to_str().unwrap(), "file", image], &kit_socket);
+    let qemu = peer(&[&["qemu-nbd", "-t", "-e", "8", "-k", at][..], &raw, &[image.path()]].concat(), &qemu_socket);
+    let kit = peer(&["nbdkit", "-f", "-U", kit_socket.to_str().unwrap(), "file", image.path()], &kit_socket);
     println!("{}; {}; {}\n", fio::version("qemu-nbd"), fio::version("nbdkit"), fio::version("fio"));
     fio::compare(&[
         ("orlop", target("ours", "disk")),
@@ -68,4 +41,8 @@ fn main() {
     drop((qemu, kit));
     stop.cancel();
     runtime.block_on(serving).unwrap().unwrap();
+}
+
+fn main() {
+    fio::bench(measure);
 }

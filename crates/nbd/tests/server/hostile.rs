@@ -4,13 +4,14 @@ use super::client::Client;
 use super::memory::{Served, sparse};
 use block::Device;
 use block::testing::{Memory, seed};
-use nbd::Limits;
+use nbd::{Export, Limits, Listener, Server};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::sync::CancellationToken;
 
 async fn still_serves(served: &Served) {
     let mut client = Client::connect(&served.socket, "disk").await;
@@ -98,6 +99,32 @@ async fn who_says_nothing_or_takes_nothing_loses_his_place() {
     assert!(taken < 64 << 20, "{taken} bytes were sent to a client that took none");
     still_serves(&served).await;
     served.end().await;
+}
+
+#[tokio::test]
+async fn a_silent_client_over_tcp_is_asked_whether_he_is_there() {
+    let device: Arc<dyn Device> = Arc::new(Memory::new(&sparse(5000)));
+    let export = Export { name: "disk".into(), description: String::new(), device };
+    let server = Server::new(vec![export], Limits::default()).unwrap();
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.address().unwrap();
+    let stop = CancellationToken::new();
+    let ends = stop.clone();
+    let serving = tokio::spawn(async move { server.serve(listener, ends).await });
+    let mut client = TcpStream::connect(address).await.unwrap();
+    // He is greeted, so he has been accepted; he says nothing himself.
+    let mut hello = [0; 18];
+    client.read_exact(&mut hello).await.unwrap();
+    let theirs = format!(":{:04X}", client.local_addr().unwrap().port());
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut fields = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let server_side = fields.find(|fields| fields[2].ends_with(&theirs)).expect("he is connected");
+    // Which timer runs, and for how many hundredths of a second: 02 is that of keepalive.
+    let (timer, left) = server_side[5].split_once(':').unwrap();
+    let left = u64::from_str_radix(left, 16).unwrap();
+    assert!(timer == "02" && (1..=6000).contains(&left), "timer {timer} for {left}");
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }
 
 #[tokio::test]

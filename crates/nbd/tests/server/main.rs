@@ -10,4 +10,5 @@ mod encrypted;
 mod handshake;
 mod hostile;
 mod judges;
+mod remote;
 mod requests;

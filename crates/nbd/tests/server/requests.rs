@@ -178,6 +178,43 @@ async fn bytes_in_flight_are_bounded_too() {
 }
 
 #[tokio::test]
+async fn states_in_flight_are_bounded_like_bytes() {
+    let mut memory = Memory::new(&vec![0; 4 << 20]);
+    memory.blocks.maximum = 1 << 20;
+    let device = later(memory);
+    let gate = device.gate();
+    gate.close();
+    let device: Arc<dyn Device> = device;
+    // The longest request has 1 MiB, and is the budget; 8192 states have 192 KiB.
+    let served = Served::start(vec![("disk", device)], Limits { bytes: 1, ..Limits::default() });
+    let mut client = Client::connect(&served.socket, "disk").await;
+    for cookie in 0..40 {
+        client.request(7, 0, cookie, 0, 4 << 20).await;
+    }
+    while gate.at_once() < 5 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    for _ in 0..40 {
+        assert_eq!(client.chunk().await.kind, 5);
+    }
+    assert_eq!(gate.most_at_once(), 5);
+    // Of one stretch each, as many go on as requests may.
+    gate.close();
+    for cookie in 0..40 {
+        client.request(7, 1 << 3, cookie, 0, 4 << 20).await;
+    }
+    while gate.at_once() < 40 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    for _ in 0..40 {
+        assert_eq!(client.chunk().await.kind, 5);
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn what_was_taken_is_answered_when_the_server_is_stopped() {
     let device = later(Memory::new(&sparse(SIZE)));
     let gate = device.gate();
