@@ -177,6 +177,13 @@ impl<W: World> Engine<W> {
         self.catalog.live(id).map(|tree| (id, tree.record.blocks))
     }
 
+    /// Leaves no room for anything, which nothing that is asked can do.
+    #[cfg(test)]
+    pub(crate) fn use_up(&mut self) {
+        let free = self.space.free();
+        assert!(self.space.allocate(free, crate::space::Use::Data).is_some());
+    }
+
     /// How many volumes and snapshots there are that are not being deleted.
     #[cfg(test)]
     pub(crate) fn live_states(&self) -> usize {

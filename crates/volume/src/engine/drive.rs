@@ -55,9 +55,8 @@ pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>,
     loop {
         let mut loaded: Loaded = super::load::<W>(disk)?;
         let replayed = std::mem::take(&mut loaded.replayed);
-        avoided.iter().for_each(|run| loaded.space.avoid(*run));
         let mut engine = Engine::<W>::new(loaded, cache);
-        let first = engine.replay(replayed);
+        let first = engine.replay(replayed, avoided.clone());
         drive_ios(&mut engine, disk, first);
         match engine.opened() {
             Some(Ok(())) => return restore_superblocks(engine, disk),

@@ -5,7 +5,7 @@ use super::{Engine, Output, Rule, World};
 use crate::error::Error;
 use crate::format::record::Change;
 use crate::map::NodeAt;
-use crate::units::{Blocks, Place, TreeId};
+use crate::units::{Blocks, Place, Run, TreeId};
 use std::collections::VecDeque;
 
 /// What the log holds that the checkpoint does not.
@@ -19,13 +19,17 @@ pub(crate) struct Replayed {
 }
 
 /// The task.
-pub(super) struct Replay(Replayed);
+pub(super) struct Replay {
+    left: Replayed,
+    /// Places that the checkpoint after it must do without.
+    avoided: Vec<Run>,
+}
 
 impl<W: World> Engine<W> {
     /// Applies what the log holds, and makes it a checkpoint: the log of the opening before is not needed any more then, and what was written
-    /// into it and dropped never comes back.
-    pub(crate) fn replay(&mut self, replayed: Replayed) -> Output<W> {
-        self.start(Task::Replay(Replay(replayed)));
+    /// into it and dropped never comes back. That checkpoint writes nothing to the runs that are to be avoided, as far as there is room elsewhere.
+    pub(crate) fn replay(&mut self, left: Replayed, avoided: Vec<Run>) -> Output<W> {
+        self.start(Task::Replay(Replay { left, avoided }));
         self.settle()
     }
 
@@ -35,7 +39,7 @@ impl<W: World> Engine<W> {
     }
 
     pub(super) fn replay_step(&mut self, mut replay: Replay) -> Flow<W> {
-        while let Some(change) = replay.0.changes.pop_front() {
+        while let Some(change) = replay.left.changes.pop_front() {
             if let Err(reason) = self.check_replayed(&change) {
                 self.replayed = Some(Err(Error::Failed { reason: format!("the log tells of {reason}") }));
                 return Flow::Done;
@@ -47,12 +51,15 @@ impl<W: World> Engine<W> {
                 }
             };
             if let Err(missing) = applied {
-                replay.0.changes.push_front(change);
+                replay.left.changes.push_front(change);
                 return Flow::Wait(Task::Replay(replay), missing);
             }
         }
         let generation = self.superblock.generation + u64::from(W::keeps(Rule::NewGeneration));
-        self.log.start(replay.0.offset, replay.0.sequence, generation);
+        self.log.start(replay.left.offset, replay.left.sequence, generation);
+        // What was replayed may lie there: only what is free by now is kept from being given out. One checkpoint follows at once.
+        let keep = self.reserve(1) + self.nodes.changed as u64;
+        replay.avoided.iter().for_each(|run| drop(self.space.avoid(*run, keep)));
         self.is_started = true;
         self.checkpoint_wanted = true;
         Flow::Done

@@ -39,6 +39,8 @@ pub(super) struct Writing<W: World> {
     applied: u64,
     durable: bool,
     attempts: u32,
+    /// Where it was refused, and what lies around.
+    avoided: Vec<Run>,
     /// How many nodes it may change.
     promise: u64,
 }
@@ -95,8 +97,9 @@ impl<W: World> Engine<W> {
         let leaves = sums.len() as u64 / LEAF_ENTRIES as u64 + 2;
         let promise = leaves + 2 * u64::from(node::MOST_LEVEL);
         let from = Arc::new(from);
+        let (runs, avoided) = (Vec::new(), Vec::new());
         let writing =
-            Writing { tag, volume, start, from, sums, runs: Vec::new(), applied: 0, durable, attempts: 0, promise };
+            Writing { tag, volume, start, from, sums, runs, applied: 0, durable, attempts: 0, avoided, promise };
         let id = self.tasks.insert(Task::Write(writing));
         self.held.push_back(id);
         self.admit_held();
@@ -164,15 +167,15 @@ impl<W: World> Engine<W> {
         let Some(Task::Write(mut writing)) = self.tasks.take(id) else { return };
         self.out.notices.push(Notice::Avoided { place, reason: reason.clone() });
         writing.attempts += 1;
-        let runs = std::mem::take(&mut writing.runs);
-        runs.into_iter()
-            .filter(|run| !(run.start.0..run.end()).contains(&place))
-            .for_each(|run| self.space.release(run));
+        std::mem::take(&mut writing.runs).into_iter().for_each(|run| self.space.release(run));
         let around = 1_u32 << (2 * writing.attempts.min(7));
-        self.space.avoid(Run { start: Place(place), count: around });
+        let avoided = self.space.avoid(Run { start: Place(place), count: around }, self.reserve(3));
+        writing.avoided.extend(avoided);
         if writing.attempts < MOST_ATTEMPTS && self.space.free() >= writing.count() + self.reserve(3) {
             return self.write_data(id, writing);
         }
+        // It is not these places: nothing is avoided for a device that takes nothing.
+        std::mem::take(&mut writing.avoided).into_iter().for_each(|run| self.space.release(run));
         self.tasks.put_back(id, Task::Write(writing));
         self.refuse(id, Error::Unwritable { place, reason });
     }

@@ -45,7 +45,7 @@ pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError>
     let blocks = loaded.space.set_used(&|place| found.has(place) || (keeps_used && used(place)));
     let replayed = std::mem::take(&mut loaded.replayed);
     let mut engine = Engine::<Shipped<Buffer>>::new(loaded, 1024);
-    let first = engine.replay(replayed);
+    let first = engine.replay(replayed, Vec::new());
     engine::drive_ios(&mut engine, disk, first);
     // A second checkpoint, so that all four superblocks are new.
     let out = engine.submit(Request::Checkpoint { clean: true }, Box::new(drop));

@@ -13,6 +13,7 @@ pub(crate) mod disk;
 mod faults;
 mod frozen;
 mod inline;
+mod limits;
 mod model;
 pub(crate) mod random;
 mod recover;

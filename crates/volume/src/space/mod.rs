@@ -264,16 +264,27 @@ impl Space {
         }
     }
 
-    /// Keeps blocks from being given out, as long as the pool is open.
-    pub(crate) fn avoid(&mut self, run: Run) {
+    /// Keeps blocks from being given out until they are released, or as long as the pool is open; ends when no more than so many are
+    /// left. Gives those that were free.
+    pub(crate) fn avoid(&mut self, run: Run, keep_free: u64) -> Vec<Run> {
+        let mut taken: Vec<Run> = Vec::new();
         for place in run.start.0..run.end().min(self.blocks) {
+            if self.free <= keep_free {
+                break;
+            }
             let (busy, _, free) = self.bits(place / REGION);
-            if !get(busy, place % REGION) {
-                set(busy, place % REGION);
-                *free -= 1;
-                self.free -= 1;
+            if get(busy, place % REGION) {
+                continue;
+            }
+            set(busy, place % REGION);
+            *free -= 1;
+            self.free -= 1;
+            match taken.last_mut() {
+                Some(last) if last.end() == place => last.count += 1,
+                _ => taken.push(Run::one(Place(place))),
             }
         }
+        taken
     }
 }
 
