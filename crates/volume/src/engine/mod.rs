@@ -284,14 +284,19 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Asks for a node unless that was done already; the task goes on when it is there.
+    /// The task goes on when the node is there.
     fn wait_for_node(&mut self, task: usize, missing: crate::map::Missing) {
+        self.fetch(missing);
+        self.awaited.entry(missing.node.place).or_default().push(task);
+    }
+
+    /// Asks for a node unless that was done already.
+    fn fetch(&mut self, missing: crate::map::Missing) {
         let place = missing.node.place;
-        if let Some(waiting) = self.awaited.get_mut(&place) {
-            waiting.push(task);
+        if self.awaited.contains_key(&place) {
             return;
         }
-        self.awaited.insert(place, vec![task]);
+        self.awaited.insert(place, Vec::new());
         let age = self.enter();
         let io = Io::Node { run: Run::one(place), sum: missing.node.sum, check: W::keeps(Rule::CheckSums) };
         self.ask(Purpose::Node(place, age), io);

@@ -125,7 +125,7 @@ pub enum Notice {
     Resumed,
     /// What was deleted has given all its blocks back.
     Deleted(u64),
-    /// Part of what was deleted cannot be given back, since its map is damaged: a repair finds it.
+    /// Part of what was deleted, discarded or replaced cannot be given back, since its map is damaged: a repair finds it.
     Leaked(Error),
     /// The device refused to take data at this block; it was written elsewhere.
     Avoided {

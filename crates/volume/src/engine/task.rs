@@ -7,21 +7,24 @@ use super::{Engine, Notice, World};
 use crate::error::Error;
 use crate::format::catalog::Kind;
 use crate::map::{Missing, NodeAt};
-use crate::units::{BLOCK, Blocks, Epoch, Place, SnapshotId, TreeId, VolumeId};
+use crate::units::{BLOCK, Blocks, Epoch, MOST_REQUEST, Place, SnapshotId, TreeId, VolumeId};
 
 /// A request that is under way.
 pub(super) enum Task<W: World> {
+    /// What lies before `next` is read already.
     Read {
         tag: W::Tag,
         of: TreeId,
         start: u64,
+        next: u64,
         into: W::Memory,
     },
-    /// Its data is being read.
+    /// Its data is being read, up to `next`.
     Reading {
         tag: W::Tag,
         of: TreeId,
         start: u64,
+        next: u64,
         parts: Vec<Part>,
     },
     Write(Writing<W>),
@@ -92,7 +95,7 @@ impl<W: World> Engine<W> {
     pub(super) fn step(&mut self, id: usize) {
         let Some(task) = self.tasks.take(id) else { return };
         let flow = match task {
-            Task::Read { tag, of, start, into } => self.read(id, tag, of, start, into),
+            Task::Read { tag, of, start, next, into } => self.read(id, tag, of, (start, next), into),
             Task::Write(writing) => self.apply_write(writing),
             Task::Discard { tag, volume, at, end, durable } => self.discard(tag, volume, at, end, durable),
             Task::Extents { tag, of, at, end, most, found } => self.extents(tag, of, at, end, most, found),
@@ -166,11 +169,12 @@ impl<W: World> Engine<W> {
         // What is in memory tells which blocks are lost: the first node on the way that is not there.
         let Some(task) = self.tasks.take(id) else { return };
         let (tree, block) = match &task {
-            Task::Read { of, start, .. } => (*of, *start),
+            Task::Read { of, next, .. } => (*of, *next),
             Task::Write(writing) => (writing.volume.into(), writing.next_block()),
             Task::Discard { volume, at, .. } => ((*volume).into(), *at),
             Task::Extents { of, at, .. } | Task::Changed { of, at, .. } => (*of, *at),
             Task::Scrub { of, scrubbed, .. } => (*of, scrubbed.next),
+            Task::Replay(replay) => replay.at(),
             _ => (TreeId::CATALOG, 0),
         };
         let lost = self.lost_blocks(tree, block, place);
@@ -184,6 +188,16 @@ impl<W: World> Engine<W> {
                 self.tasks.put_back(id, Task::Delete);
                 self.skip_deletion(id, error);
             }
+            Task::Write(writing) => self.write_without(id, writing, lost, error),
+            Task::Discard { tag, volume, at, end, durable }
+                if at == lost.start && self.reaches_end(volume, lost, end) && self.cut_lost(volume, lost).is_ok() =>
+            {
+                self.out.notices.push(Notice::Leaked(error));
+                let at = lost.end().min(end);
+                self.tasks.put_back(id, Task::Discard { tag, volume, at, end, durable });
+                self.step(id);
+            }
+            Task::Replay(replay) => self.replay_without(id, replay, lost, error),
             Task::Scrub { tag, of, left, mut scrubbed } => {
                 scrubbed.faults.push(error);
                 scrubbed.next = lost.end();
@@ -237,7 +251,10 @@ impl<W: World> Engine<W> {
     }
 }
 
-/// How many blocks some memory is: a whole number, and not none.
+/// How many blocks some memory is: a whole number, not none, and not too many.
 pub(super) fn whole_blocks(len: usize) -> Result<u64, Error> {
-    if len > 0 && len.is_multiple_of(BLOCK) { Ok((len / BLOCK) as u64) } else { Err(Error::Unaligned(len)) }
+    if len == 0 || !len.is_multiple_of(BLOCK) {
+        return Err(Error::Unaligned(len));
+    }
+    if len > MOST_REQUEST { Err(Error::TooLong { bytes: len, most: MOST_REQUEST }) } else { Ok((len / BLOCK) as u64) }
 }

@@ -21,13 +21,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+/// The fewest bytes of map nodes that [`Options::cache_bytes`] may keep: 1 MiB, so that the ways to some dozens of blocks that are looked up at
+/// once are in memory together.
+pub const LEAST_CACHE: usize = 1 << 20;
+
 /// How a pool is used while it is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Bytes of map nodes that are kept in memory; what has changed since the last checkpoint, and two bits for each block of the pool
-    /// that has ever been used, come on top.
+    /// that has ever been used, come on top. At least [`LEAST_CACHE`].
     pub cache_bytes: usize,
-    /// Threads that wait for the disk. On a disk in memory one of them makes checkpoints and the others are idle.
+    /// Threads that wait for the disk, at least one. On a disk in memory one of them makes checkpoints and the others are idle.
     pub workers: usize,
 }
 
@@ -118,8 +122,14 @@ impl<M: Memory> Pool<M> {
     ///
     /// # Errors
     ///
-    /// If it is not one, is of a later version, or what is needed is damaged.
+    /// If it is not one, is of a later version, or what is needed is damaged; if the options cannot be.
     pub fn open(disk: Arc<dyn Disk>, options: Options, listener: Listener) -> Result<Self, OpenError> {
+        if options.cache_bytes < LEAST_CACHE || options.workers == 0 {
+            let Options { cache_bytes, workers } = options;
+            return Err(OpenError::Unfit(format!(
+                "a cache of {cache_bytes} bytes and {workers} threads are too little for a pool: {LEAST_CACHE} and 1 are the least"
+            )));
+        }
         let engine = engine::open::<Shipped<M>>(&*disk, options.cache_bytes / BLOCK)?;
         let shared = Arc::new(Shared {
             engine: Mutex::new(engine),
@@ -133,7 +143,7 @@ impl<M: Memory> Pool<M> {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("pool-{i}")).spawn(move || shared.serve())
         };
-        let workers: Result<Vec<_>, _> = (0..options.workers.max(1)).map(worker).collect();
+        let workers: Result<Vec<_>, _> = (0..options.workers).map(worker).collect();
         let workers = workers.map_err(OpenError::disk("start the threads of the pool"))?;
         // Deletions go on that were begun in an earlier opening.
         shared.queue_work();

@@ -99,9 +99,13 @@ impl Inline {
         self.must(Request::Checkpoint { clean: false });
     }
 
-    /// Where a block of data or a node lies.
     pub(super) fn reopen(&mut self) -> Result<(), OpenError> {
-        self.engine = engine::open(&self.disk, 256)?;
+        self.reopen_with(256)
+    }
+
+    /// The same with a cache of so many nodes.
+    pub(super) fn reopen_with(&mut self, cache: usize) -> Result<(), OpenError> {
+        self.engine = engine::open(&self.disk, cache)?;
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 use super::inline::Inline;
 use crate::engine::{Answer, Request};
 use crate::error::Error;
+use crate::memory::Buffer;
+use crate::units::{BLOCK, MOST_REQUEST};
 
 #[test]
 fn a_device_that_refuses_data_leaves_room_for_checkpoints() {
@@ -60,4 +62,44 @@ fn a_checkpoint_without_room_is_an_error() {
     pool.reopen().unwrap();
     assert!(pool.holds(volume, 0, 10, 1));
     assert!(matches!(pool.ask(Request::Checkpoint { clean: false }), Some(Ok(Answer::Done))));
+}
+
+#[test]
+fn what_no_pool_of_this_size_can_take_is_refused_and_holds_nobody_up() {
+    let mut pool = Inline::new(2048);
+    let volume = pool.volume("v", 100_000);
+    let refused = |pool: &mut Inline, count| match pool.write(volume, 0, count, 1) {
+        Some(Err(Error::TooLong { bytes, most })) => (bytes, most),
+        other => panic!("{other:?}"),
+    };
+    let too_long = MOST_REQUEST / BLOCK + 1;
+    assert_eq!(refused(&mut pool, too_long), (too_long * BLOCK, MOST_REQUEST));
+    let (_, most) = refused(&mut pool, 2048);
+    assert_eq!(pool.write(volume, 0, 1, 1), Some(Ok(())), "others go on");
+    // The longest that can be admitted to an empty pool is.
+    pool.discard(volume, 0, 1);
+    (0..2).for_each(|_| pool.checkpoint());
+    let count = most / BLOCK - 8;
+    assert_eq!(pool.write(volume, 0, count, 2), Some(Ok(())));
+    let into = Buffer::zeroed(too_long * BLOCK);
+    let read = pool.ask(Request::Read { of: volume.into(), start: 0, into });
+    assert!(matches!(read, Some(Err(Error::TooLong { most: MOST_REQUEST, .. }))), "{read:?}");
+}
+
+#[test]
+fn a_read_ends_however_few_nodes_are_kept() {
+    let mut pool =
+        Inline::shaped(32_768, crate::engine::Shape { id: [3; 16], log_blocks: None, most_changed_nodes: None });
+    let volume = pool.volume("v", 20_000);
+    let count = MOST_REQUEST / BLOCK;
+    for start in (0..12_000).step_by(1000) {
+        assert_eq!(pool.write(volume, start, 1000, 7), Some(Ok(())));
+    }
+    pool.checkpoint();
+    pool.reopen_with(16).unwrap();
+    let read = pool.disk.counts().1;
+    assert!(pool.holds(volume, 100, count, 7));
+    // Each node is read about once, not again and again.
+    let read = (pool.disk.counts().1 - read) / BLOCK as u64;
+    assert!(read < count as u64 + 200, "{read} blocks");
 }

@@ -154,7 +154,7 @@ impl Space {
         place.0 < self.blocks && place.0 % REGION >= self.head(place.0 / REGION)
     }
 
-    #[cfg(test)]
+    /// Whether a place is not to be given out.
     pub(crate) fn is_busy(&self, place: Place) -> bool {
         let region = &self.regions[index(place.0 / REGION)];
         region.busy.as_ref().is_some_and(|bits| get(bits, place.0 % REGION))
