@@ -109,8 +109,20 @@ impl<W: World> Engine<W> {
         }
         let from = Arc::new(from);
         let (runs, avoided) = (Vec::new(), Vec::new());
-        let writing =
-            Writing { tag, volume, start, from, sums, runs, applied: 0, renewed: None, durable, attempts: 0, avoided, promise };
+        let writing = Writing {
+            tag,
+            volume,
+            start,
+            from,
+            sums,
+            runs,
+            applied: 0,
+            renewed: None,
+            durable,
+            attempts: 0,
+            avoided,
+            promise,
+        };
         let id = self.tasks.insert(Task::Write(writing));
         self.held.push_back(id);
         self.admit_held();
@@ -274,8 +286,9 @@ impl<W: World> Engine<W> {
     /// The same for a discard: what it says of the leaf is all that there is to know.
     pub(super) fn cut_lost(&mut self, volume: VolumeId, lost: Blocks) -> Result<(), Missing> {
         self.renew(volume, lost.start)?;
+        let size = self.catalog.trees.get(&volume.into()).map_or(0, |tree| tree.record.blocks);
         if W::keeps(Rule::LogDiscards) {
-            let count = u32::try_from(lost.count).unwrap_or(0);
+            let count = u32::try_from(lost.end().min(size) - lost.start).unwrap_or(0);
             self.log.push(&[Change::Discard { volume, start: lost.start, count }]);
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Repairing what can be told from the rest.
 //!
 //! The maps and the catalog are the truth; which blocks are used follows from them. Data and nodes that are damaged cannot be made again here: what they
-//! stand for stays an error when it is read, never zeros. Data can be written anew; below a lost node nothing can be written yet.
+//! stand for stays an error when it is read, never zeros. Data can be written anew, and a lost leaf when all of its
+//! blocks are at once.
 
 use super::check::Problem;
 use super::survey::survey;

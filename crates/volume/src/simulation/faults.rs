@@ -223,7 +223,7 @@ fn no_flipped_bit_is_ever_given_as_data() {
         }
     }
     println!("{unopened} pools not opened, {refused} with blocks refused, {harmless} whole");
-    assert!(unopened >= 5 && refused >= 150 && harmless > 500, "{unopened} {refused} {harmless}");
+    assert!(unopened >= 4 && refused >= 150 && harmless > 500, "{unopened} {refused} {harmless}");
 }
 
 impl Inline {
@@ -248,7 +248,10 @@ fn a_lost_node_is_an_error_for_its_blocks_only() {
         Err(Error::MapLost { blocks, place, .. }) => assert_eq!((blocks.start, blocks.count, place), (256, 256, leaf)),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(pool.write(volume, 300, 1, 6), Some(Err(Error::MapLost { .. }))), "it cannot be put into the map");
+    for (start, count) in [(300, 1), (256, 255), (257, 300)] {
+        let refused = pool.write(volume, start, count, 6);
+        assert!(matches!(refused, Some(Err(Error::MapLost { .. }))), "it cannot be put into the map: {refused:?}");
+    }
     assert!(pool.holds(volume, 0, 256, 5) && pool.holds(volume, 512, 256, 5));
     assert!(matches!(pool.problems()[..], [Problem::NodeLost { .. }]), "{:?}", pool.problems());
     // What is lost with it stays used, and the rest of the volume is given back.
@@ -256,6 +259,83 @@ fn a_lost_node_is_an_error_for_its_blocks_only() {
     pool.checkpoint();
     assert!(pool.notices.iter().any(|notice| matches!(notice, Notice::Leaked(_))), "{:?}", pool.notices);
     assert!(matches!(pool.problems()[..], [Problem::Leaked(257..=259)]), "{:?}", pool.problems());
+}
+
+/// A volume of 700 blocks of which the leaf of block 256 is lost; tells where it lies.
+fn with_lost_leaf() -> (Inline, crate::units::VolumeId) {
+    let mut pool = Inline::new(4096);
+    let volume = pool.volume("v", 700);
+    for start in (0..700).step_by(50) {
+        assert_eq!(pool.write(volume, start, 50, 5), Some(Ok(())));
+    }
+    pool.checkpoint();
+    for block in [300, 600] {
+        let leaf = offline::find_leaf(&pool.disk, volume.into(), block).unwrap().unwrap();
+        pool.disk.flip(leaf * BLOCK_BYTES + 9, 1);
+    }
+    pool.reopen().unwrap();
+    (pool, volume)
+}
+
+#[test]
+fn a_lost_leaf_is_written_anew_as_a_whole() {
+    // Before the next checkpoint, and after it; in one piece, and where the pool is in pieces.
+    for (checkpoint, discards, in_pieces) in
+        [(false, false, false), (true, false, true), (false, true, false), (true, true, false), (false, false, true)]
+    {
+        let (mut pool, volume) = with_lost_leaf();
+        if in_pieces {
+            let other = pool.volume("other", 4000);
+            let mut at = 0;
+            while pool.write(other, at, 1, 7) == Some(Ok(())) {
+                at += 1;
+            }
+            (0..at).step_by(2).for_each(|block| pool.discard(other, block, 1));
+            (0..2).for_each(|_| pool.checkpoint());
+        }
+        let new = if discards { 0 } else { 6 };
+        if discards {
+            pool.discard(volume, 250, 450);
+        } else {
+            assert_eq!(pool.write(volume, 250, 450, 6), Some(Ok(())));
+        }
+        assert_eq!(pool.notices.iter().filter(|notice| matches!(notice, Notice::Leaked(_))).count(), 2);
+        assert_eq!(pool.write(volume, 260, 1, 8), Some(Ok(())), "it is a leaf like any other");
+        if checkpoint {
+            pool.checkpoint();
+        }
+        assert_eq!(pool.flush(), Ok(()));
+        pool.disk.crash(&mut Random::new(1));
+        pool.reopen().unwrap();
+        assert!(pool.holds(volume, 0, 250, 5) && pool.holds(volume, 250, 10, new) && pool.holds(volume, 261, 439, new));
+        assert!(pool.holds(volume, 260, 1, 8));
+        assert!(matches!(pool.problems()[..], [Problem::Leaked(_)]), "{:?}", pool.problems());
+        offline::repair(&pool.disk, false).unwrap();
+        assert_eq!(pool.problems(), []);
+        pool.reopen().unwrap();
+        assert!(pool.holds(volume, 261, 439, new));
+    }
+}
+
+#[test]
+fn a_leaf_that_is_lost_under_a_log_is_an_error_for_its_blocks_only() {
+    let mut pool = Inline::new(4096);
+    let volume = pool.volume("v", 700);
+    assert_eq!(pool.write(volume, 0, 600, 5), Some(Ok(())));
+    pool.checkpoint();
+    assert_eq!(pool.write(volume, 250, 10, 6), Some(Ok(())));
+    pool.discard(volume, 280, 2);
+    assert_eq!(pool.flush(), Ok(()));
+    let leaf = offline::find_leaf(&pool.disk, volume.into(), 300).unwrap().unwrap();
+    pool.disk.flip(leaf * BLOCK_BYTES + 9, 1);
+    pool.reopen().unwrap();
+    assert!(pool.holds(volume, 250, 6, 6) && pool.holds(volume, 512, 80, 5));
+    assert!(matches!(pool.read(volume, 256, 1), Err(Error::MapLost { .. })));
+    assert!(
+        pool.notices.iter().any(|notice| matches!(notice, Notice::Damage(Error::MapLost { .. }))),
+        "{:?}",
+        pool.notices
+    );
 }
 
 #[test]

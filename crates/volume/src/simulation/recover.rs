@@ -66,10 +66,13 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             return Err(format!("{name} has {blocks} blocks instead of {}", volume.blocks.len()));
         }
         (volume.id, volume.doomed) = (Some(id.0), false);
-        volume.busy.fill(false);
         let bytes = self.read_all(id, blocks)?;
         let now = self.model.tick();
         let volume = self.model.volumes.get_mut(name).unwrap();
+        // What was under way may have been done at any time until now.
+        let under_way = volume.touched.iter_mut().zip(&volume.busy).filter(|(_, busy)| **busy);
+        under_way.for_each(|(touched, _)| *touched = now);
+        volume.busy.fill(false);
         for (i, (block, history)) in bytes.chunks_exact(BLOCK).zip(&mut volume.blocks).enumerate() {
             let values = history.values();
             self.counts.compared += 1;
