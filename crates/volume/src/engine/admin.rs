@@ -3,8 +3,7 @@
 //! It is done at the instant of a freeze, and is durable with that checkpoint or not at all. A snapshot so has exactly what was applied before the
 //! freeze, flushed or not, of all its volumes at the same instant.
 
-use super::checkpoint::Admin;
-use super::request::{Answer, Request};
+use super::request::{Admin, Answer};
 use super::{Engine, Rule, World};
 use crate::error::Error;
 use crate::format::catalog::{Kind, MOST_NAME, Record};
@@ -13,27 +12,17 @@ use crate::format::node::{MOST_LEVEL, Pointer, level_for, span};
 use crate::units::{Epoch, SnapshotId, TreeId, VolumeId};
 
 impl<W: World> Engine<W> {
-    pub(super) fn begin_admin(&mut self, request: Request<W::Memory>, tag: W::Tag) {
+    pub(super) fn begin_admin(&mut self, admin: Admin, tag: W::Tag) {
         if let Some(error) = &self.failed {
             let error = error.clone();
             return self.answer(tag, Err(error));
         }
-        let admin = match request {
-            Request::Create { name, blocks } => Admin::Create { name, blocks },
-            Request::Snapshot { volumes } => Admin::Snapshot { volumes },
-            Request::Clone { snapshot, name } => Admin::Clone { snapshot, name },
-            Request::Delete { of } => Admin::Delete { of },
-            Request::Resize { volume, blocks } => Admin::Resize { volume, blocks },
-            Request::GrowPool { blocks } => Admin::GrowPool { blocks },
-            Request::Checkpoint { clean } => Admin::Nothing { clean },
-            _ => unreachable!("the others are tasks"),
-        };
         self.admin.push((tag, admin));
     }
 
     /// Does it, in memory, while a checkpoint is frozen.
     pub(super) fn admin(&mut self, admin: Admin) -> Result<Answer<W::Memory>, Error> {
-        let adds = !matches!(admin, Admin::Delete { .. } | Admin::GrowPool { .. } | Admin::Nothing { .. });
+        let adds = !matches!(admin, Admin::Delete { .. } | Admin::GrowPool { .. } | Admin::Checkpoint { .. });
         if adds && self.space.free() < self.reserve(1) + 16 {
             return Err(Error::Full);
         }
@@ -44,7 +33,7 @@ impl<W: World> Engine<W> {
             Admin::Delete { of } => self.begin_deletion(of),
             Admin::Resize { volume, blocks } => self.resize(volume, blocks),
             Admin::GrowPool { blocks } => self.grow_pool(blocks),
-            Admin::Nothing { .. } => Ok(Answer::Done),
+            Admin::Checkpoint { .. } => Ok(Answer::Done),
         }
     }
 

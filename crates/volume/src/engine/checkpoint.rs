@@ -9,7 +9,7 @@
 //! either. Only after 5 may the log be overwritten up to the freeze, and what the freeze has freed be given out again.
 
 use super::io::Io;
-use super::request::Answer;
+use super::request::{Admin, Answer};
 use super::{Engine, Purpose, Retired, Rule, World};
 use crate::error::Error;
 use crate::format::catalog::{Record, SLOT};
@@ -19,40 +19,10 @@ use crate::format::superblock::Superblock;
 use crate::map::{Placed, freeze};
 use crate::memory::Buffer;
 use crate::space::Use;
-use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, SnapshotId, TreeId, VolumeId};
+use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, TreeId};
 
 /// Nodes that follow each other and are written at once: 256 KiB.
 const MOST_AT_ONCE: usize = 64;
-
-/// What changes the catalog, and so waits for a checkpoint.
-#[derive(Debug, Clone)]
-pub(crate) enum Admin {
-    Create {
-        name: String,
-        blocks: u64,
-    },
-    Snapshot {
-        volumes: Vec<(VolumeId, String)>,
-    },
-    Clone {
-        snapshot: SnapshotId,
-        name: String,
-    },
-    Delete {
-        of: TreeId,
-    },
-    Resize {
-        volume: VolumeId,
-        blocks: u64,
-    },
-    GrowPool {
-        blocks: u64,
-    },
-    /// Nothing but the checkpoint.
-    Nothing {
-        clean: bool,
-    },
-}
 
 /// What a checkpoint has no room for.
 struct NoRoom(&'static str);
@@ -153,7 +123,7 @@ impl<W: World> Engine<W> {
         let mut clean = false;
         let mut waiting = std::mem::take(&mut self.admin).into_iter();
         while let Some((tag, admin)) = waiting.next() {
-            clean |= matches!(admin, Admin::Nothing { clean: true });
+            clean |= matches!(admin, Admin::Checkpoint { clean: true });
             let grows = if let Admin::Resize { volume, .. } = &admin { Some(TreeId::from(*volume)) } else { None };
             match self.admin(admin) {
                 Ok(answer) => answers.push((tag, answer)),

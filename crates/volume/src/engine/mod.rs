@@ -29,14 +29,13 @@ mod task;
 mod world;
 mod write;
 
-use checkpoint::Admin;
 #[cfg(test)]
 pub(crate) use drive::drive;
 pub(crate) use drive::{drive_ios, open};
 pub(crate) use io::{Done, Io, IoId};
 pub use open::Shape;
 pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
-pub(crate) use request::{Answer, Request};
+pub(crate) use request::{Admin, Answer, Request};
 pub use request::{Extent, Notice, Page, Scrubbed};
 pub(crate) use world::{Callback, Rule, Shipped, World};
 

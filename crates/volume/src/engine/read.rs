@@ -1,6 +1,7 @@
 //! Reading, and what begins with a request.
 
 use super::io::{Fault, Io, Part};
+use super::query::List;
 use super::request::{Answer, Request, Scrubbed};
 use super::task::{Flow, Task, whole_blocks};
 use super::{Engine, Notice, Purpose, Rule, World};
@@ -19,6 +20,7 @@ impl<W: World> Engine<W> {
             }
             Request::Discard { volume, blocks, .. } => self.check_change(*volume, *blocks),
             Request::Extents { of, blocks, .. } | Request::Changed { of, blocks, .. } => self.check_range(*of, *blocks),
+            Request::Scrub { of, .. } => self.catalog.live(*of).map(|_| ()).ok_or_else(|| self.absent(*of)),
             _ => Ok(()),
         };
         if let Err(error) = checked {
@@ -34,17 +36,22 @@ impl<W: World> Engine<W> {
                 Task::Discard { tag, volume, at: blocks.start, end: blocks.end(), durable }
             }
             Request::Extents { of, blocks, most } => {
-                Task::Extents { tag, of, at: blocks.start, end: blocks.end(), most: most.max(1), found: Vec::new() }
+                let (at, end, most) = (blocks.start, blocks.end(), most.max(1));
+                Task::List { tag, of, at, end, most, found: List::Extents(Vec::new()) }
             }
             Request::Changed { of, blocks, since, most } => {
-                let (at, end) = (blocks.start, blocks.end());
-                Task::Changed { tag, of, at, end, since, most: most.max(1), found: Vec::new() }
+                let (at, end, most) = (blocks.start, blocks.end(), most.max(1));
+                Task::List { tag, of, at, end, most, found: List::Changed(since, Vec::new()) }
             }
             Request::Scrub { of, start, most } => {
                 let scrubbed = Scrubbed { faults: Vec::new(), read: 0, next: start };
                 Task::Scrub { tag, of, left: most.max(1), scrubbed }
             }
-            request => return self.begin_admin(request, tag),
+            Request::ScrubCatalog => {
+                let scrubbed = Scrubbed { faults: Vec::new(), read: 0, next: 0 };
+                Task::Scrub { tag, of: TreeId::CATALOG, left: usize::MAX, scrubbed }
+            }
+            Request::Admin(admin) => return self.begin_admin(admin, tag),
         });
     }
 

@@ -1,13 +1,14 @@
 //! Requests that are under way.
 
 use super::io::{Fault, Part};
-use super::request::{Extent, Scrubbed};
+use super::query::List;
+use super::request::Scrubbed;
 use super::write::Writing;
 use super::{Engine, Notice, World};
 use crate::error::Error;
 use crate::format::catalog::Kind;
 use crate::map::{Missing, NodeAt};
-use crate::units::{BLOCK, Blocks, Epoch, MOST_REQUEST, Place, SnapshotId, TreeId, VolumeId};
+use crate::units::{BLOCK, Blocks, MOST_REQUEST, Place, SnapshotId, TreeId, VolumeId};
 
 /// A request that is under way.
 pub(super) enum Task<W: World> {
@@ -35,22 +36,13 @@ pub(super) enum Task<W: World> {
         end: u64,
         durable: bool,
     },
-    Extents {
+    List {
         tag: W::Tag,
         of: TreeId,
         at: u64,
         end: u64,
         most: usize,
-        found: Vec<Extent>,
-    },
-    Changed {
-        tag: W::Tag,
-        of: TreeId,
-        at: u64,
-        end: u64,
-        since: Epoch,
-        most: usize,
-        found: Vec<Blocks>,
+        found: List,
     },
     Scrub {
         tag: W::Tag,
@@ -98,10 +90,7 @@ impl<W: World> Engine<W> {
             Task::Read { tag, of, start, next, into } => self.read(id, tag, of, (start, next), into),
             Task::Write(writing) => self.apply_write(writing),
             Task::Discard { tag, volume, at, end, durable } => self.discard(tag, volume, at, end, durable),
-            Task::Extents { tag, of, at, end, most, found } => self.extents(tag, of, at, end, most, found),
-            Task::Changed { tag, of, at, end, since, most, found } => {
-                self.changed(tag, of, (at, end), since, most, found)
-            }
+            Task::List { tag, of, at, end, most, found } => self.list(tag, of, (at, end), most, found),
             Task::Scrub { tag, of, left, scrubbed } => self.scrub(id, tag, of, left, scrubbed),
             Task::Delete => self.delete_step(),
             Task::Replay(replay) => self.replay_step(replay),
@@ -145,7 +134,7 @@ impl<W: World> Engine<W> {
         self.tasks.let_go(id);
         let tag = match task {
             Task::Read { tag, .. } | Task::Reading { tag, .. } => tag,
-            Task::Discard { tag, .. } | Task::Extents { tag, .. } | Task::Changed { tag, .. } => tag,
+            Task::Discard { tag, .. } | Task::List { tag, .. } => tag,
             Task::Scrub { tag, .. } | Task::Scrubbing { tag, .. } => tag,
             Task::Write(writing) => {
                 self.drop_write(&writing);
@@ -172,7 +161,7 @@ impl<W: World> Engine<W> {
             Task::Read { of, next, .. } => (*of, *next),
             Task::Write(writing) => (writing.volume.into(), writing.next_block()),
             Task::Discard { volume, at, .. } => ((*volume).into(), *at),
-            Task::Extents { of, at, .. } | Task::Changed { of, at, .. } => (*of, *at),
+            Task::List { of, at, .. } => (*of, *at),
             Task::Scrub { of, scrubbed, .. } => (*of, scrubbed.next),
             Task::Replay(replay) => replay.at(),
             _ => (TreeId::CATALOG, 0),
@@ -228,7 +217,7 @@ impl<W: World> Engine<W> {
 
     /// How a tree is called in an error.
     pub(super) fn describe(&self, id: TreeId) -> String {
-        match self.catalog.trees.get(&id).map(|tree| &tree.record) {
+        match self.catalog.trees.get(&id).map(|tree| &tree.record).filter(|_| id != TreeId::CATALOG) {
             Some(record) if record.kind == Kind::Volume => format!("{} ({:?})", VolumeId(id.0), record.name),
             Some(record) => format!("{} ({:?} of {})", SnapshotId(id.0), record.name, record.line),
             None => id.to_string(),

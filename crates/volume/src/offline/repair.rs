@@ -7,7 +7,7 @@
 use super::check::Problem;
 use super::survey::survey;
 use crate::disk::Disk;
-use crate::engine::{self, Engine, Request, Salvage, Shipped};
+use crate::engine::{self, Admin, Engine, Request, Salvage, Shipped};
 use crate::error::OpenError;
 use crate::memory::Buffer;
 
@@ -49,7 +49,7 @@ pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError>
     let first = engine.replay(replayed, Vec::new());
     engine::drive_ios(&mut engine, disk, first);
     // A second checkpoint, so that all four superblocks are new.
-    let out = engine.submit(Request::Checkpoint { clean: true }, Box::new(drop));
+    let out = engine.submit(Request::Admin(Admin::Checkpoint { clean: true }), Box::new(drop));
     engine::drive_ios(&mut engine, disk, out);
     match engine.opened() {
         Some(Ok(())) => Ok(Repaired { blocks, space, log, left: found.problems }),

@@ -10,7 +10,7 @@ mod requests;
 pub use requests::{Since, State};
 
 use crate::disk::Disk;
-use crate::engine::{self, Done, Engine, Io, IoId, Notice, Output, Request, Shape, Shipped};
+use crate::engine::{self, Admin, Done, Engine, Io, IoId, Notice, Output, Request, Shape, Shipped};
 use crate::error::{Error, OpenError};
 use crate::format::catalog::Kind;
 use crate::memory::{Buffer, Memory};
@@ -198,7 +198,7 @@ impl<M: Memory> Pool<M> {
     ///
     /// If the checkpoint fails; nothing that was flushed is lost then.
     pub fn close(self) -> Result<(), Error> {
-        self.wait(Request::Checkpoint { clean: true }).map(|_| ())
+        self.wait(Request::Admin(Admin::Checkpoint { clean: true })).map(|_| ())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must end, and what must be left, however little room there is.
 
 use super::inline::Inline;
-use crate::engine::{Answer, Request};
+use crate::engine::{Admin, Answer, Request};
 use crate::error::Error;
 use crate::memory::Buffer;
 use crate::units::{BLOCK, MOST_REQUEST};
@@ -53,7 +53,7 @@ fn a_checkpoint_without_room_is_an_error() {
     assert_eq!(pool.flush(), Ok(()));
     pool.engine.use_up();
     for volumes in [vec![(volume, "s".to_owned())], vec![]] {
-        match pool.ask(Request::Snapshot { volumes }) {
+        match pool.ask(Request::Admin(Admin::Snapshot { volumes })) {
             Some(Err(error @ Error::Failed { .. })) => assert!(error.to_string().contains("room"), "{error}"),
             other => panic!("{other:?}"),
         }
@@ -61,7 +61,7 @@ fn a_checkpoint_without_room_is_an_error() {
     assert!(pool.holds(volume, 0, 10, 1), "reading goes on");
     pool.reopen().unwrap();
     assert!(pool.holds(volume, 0, 10, 1));
-    assert!(matches!(pool.ask(Request::Checkpoint { clean: false }), Some(Ok(Answer::Done))));
+    assert!(matches!(pool.ask(Request::Admin(Admin::Checkpoint { clean: false })), Some(Ok(Answer::Done))));
 }
 
 #[test]
