@@ -176,6 +176,12 @@ pub enum Error {
     /// Not even a snapshot has room.
     #[error("the pool is full; delete or discard something, or make it larger")]
     Full,
+    /// The catalog has an end.
+    #[error("the pool has its {most} volumes and snapshots; delete some that are not needed")]
+    TooMany {
+        /// How many there can be.
+        most: u64,
+    },
     /// A pool cannot shrink, and has an end.
     #[error("the pool cannot have {blocks} blocks: {reason}")]
     BadPoolSize {

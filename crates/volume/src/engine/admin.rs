@@ -6,8 +6,8 @@
 use super::request::{Admin, Answer};
 use super::{Engine, Rule, World};
 use crate::error::Error;
-use crate::format::catalog::{Kind, MOST_NAME, Record};
-use crate::format::layout::MOST_BLOCKS;
+use crate::format::catalog::{Kind, MOST_NAME, Record, SLOTS};
+use crate::format::layout::{MOST_BLOCKS, MOST_CATALOG_PAGES};
 use crate::format::node::{MOST_LEVEL, Pointer, level_for, span};
 use crate::units::{Epoch, SnapshotId, TreeId, VolumeId};
 
@@ -25,6 +25,14 @@ impl<W: World> Engine<W> {
         let adds = !matches!(admin, Admin::Delete { .. } | Admin::GrowPool { .. } | Admin::Checkpoint { .. });
         if adds && self.space.free() < self.reserve(1) + 16 {
             return Err(Error::Full);
+        }
+        let wanted = match &admin {
+            Admin::Snapshot { volumes } => volumes.len() as u64,
+            Admin::Create { .. } | Admin::Clone { .. } => 1,
+            _ => 0,
+        };
+        if wanted > self.catalog.room() {
+            return Err(Error::TooMany { most: MOST_CATALOG_PAGES * SLOTS as u64 });
         }
         match admin {
             Admin::Create { name, blocks } => self.create_volume(name, blocks),

@@ -17,6 +17,7 @@ mod commit;
 mod deletion;
 mod drive;
 mod io;
+mod load;
 mod log;
 mod open;
 mod query;

@@ -51,6 +51,9 @@ pub(crate) trait World: 'static {
     /// What data travels in.
     type Memory: Memory;
 
+    /// A map contradicts what is told of used blocks: damage, which is not let spread. Where nothing was damaged, a test takes it as a defect.
+    fn contradicts(_what: &dyn std::fmt::Display) {}
+
     /// Whether a rule is kept: always, except in a test that shows what becomes of a pool without it.
     #[inline]
     fn keeps(_rule: Rule) -> bool {

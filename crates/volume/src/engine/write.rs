@@ -401,8 +401,7 @@ pub(super) fn free<W: World>(space: &mut crate::space::Space, place: Place) {
     // A map that contradicts the space map, with checksums that are right, must not free what is another's by now: then it stays used, and a
     // repair finds it.
     if !space.is_place(place) || !space.is_used(place) {
-        debug_assert!(!W::keeps(Rule::HoldFreed), "{place} is freed twice, or is none");
-        return;
+        return W::contradicts(&format_args!("{place} is freed, and not used"));
     }
     space.free_later(place);
     if !W::keeps(Rule::HoldFreed) {

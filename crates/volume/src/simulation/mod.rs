@@ -12,6 +12,7 @@ mod broken;
 pub(crate) mod disk;
 mod faults;
 mod frozen;
+mod hostile;
 mod inline;
 mod limits;
 mod model;
@@ -33,6 +34,7 @@ pub(crate) struct Tested;
 
 thread_local! {
     static BROKEN: Cell<Option<Rule>> = const { Cell::new(None) };
+    static IS_HOSTILE: Cell<bool> = const { Cell::new(false) };
 }
 
 impl World for Tested {
@@ -41,6 +43,11 @@ impl World for Tested {
 
     fn keeps(rule: Rule) -> bool {
         BROKEN.get() != Some(rule)
+    }
+
+    fn contradicts(what: &dyn std::fmt::Display) {
+        // Where blocks are used again at once, one is freed twice without anybody being to blame for it.
+        assert!(IS_HOSTILE.get() || BROKEN.get() == Some(Rule::HoldFreed), "{what}");
     }
 }
 

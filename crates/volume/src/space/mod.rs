@@ -251,12 +251,11 @@ impl Space {
         std::mem::take(&mut self.freed)
     }
 
-    /// Lets blocks be given out again that are not used, or were never put in use.
+    /// Lets blocks be given out again that are not used any more, or were never put in use. A used one stays what it is.
     pub(crate) fn release(&mut self, run: Run) {
         for place in run.start.0..run.end() {
             let (busy, used, free) = self.bits(place / REGION);
-            debug_assert!(!get(used, place % REGION), "a used block is not released");
-            if get(busy, place % REGION) {
+            if get(busy, place % REGION) && !get(used, place % REGION) {
                 clear(busy, place % REGION);
                 *free += 1;
                 self.free += 1;
