@@ -38,7 +38,7 @@ pub use open::Shape;
 pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
 pub(crate) use request::{Admin, Answer, Request};
 pub use request::{Extent, Notice, Page, Scrubbed};
-pub(crate) use world::{Callback, Rule, Shipped, World};
+pub(crate) use world::{Rule, Shipped, World};
 
 use crate::catalog::Catalog;
 use crate::error::Error;

@@ -64,10 +64,8 @@ pub(crate) trait World: 'static {
 /// The engine as it is shipped.
 pub(crate) struct Shipped<M>(std::marker::PhantomData<M>);
 
-/// Whom an answer goes to.
-pub(crate) type Callback<M> = Box<dyn FnOnce(Result<super::Answer<M>, crate::error::Error>) + Send>;
-
 impl<M: Memory> World for Shipped<M> {
-    type Tag = Callback<M>;
+    /// The number of a callback that the pool keeps ([`crate::pool`]), so that it is called even if the engine does not come to it.
+    type Tag = usize;
     type Memory = M;
 }

@@ -49,11 +49,17 @@ pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError>
     let first = engine.replay(replayed, Vec::new());
     engine::drive_ios(&mut engine, disk, first);
     // A second checkpoint, so that all four superblocks are new.
-    let out = engine.submit(Request::Admin(Admin::Checkpoint { clean: true }), Box::new(drop));
-    engine::drive_ios(&mut engine, disk, out);
+    let out = engine.submit(Request::Admin(Admin::Checkpoint { clean: true }), 0);
+    let last = engine::drive_ios(&mut engine, disk, out).answers.pop().map(|(_, result)| result);
+    let failed = |why: &dyn std::fmt::Display| OpenError::Unfit(format!("what was repaired cannot be written: {why}"));
     match engine.opened() {
-        Some(Ok(())) => Ok(Repaired { blocks, space, log, left: found.problems }),
-        Some(Err(error)) => Err(OpenError::Unfit(format!("what was repaired cannot be written: {error}"))),
-        None => Err(OpenError::Unfit("what was repaired cannot be written".into())),
+        Some(Err(error)) => return Err(failed(&error)),
+        None => return Err(failed(&"the log is not replayed")),
+        Some(Ok(())) => {}
+    }
+    match last {
+        Some(Ok(_)) => Ok(Repaired { blocks, space, log, left: found.problems }),
+        Some(Err(error)) => Err(failed(&error)),
+        None => Err(failed(&"the last checkpoint is not done")),
     }
 }

@@ -1,8 +1,9 @@
 //! What can be asked of a pool.
 //!
-//! Requests for data take a callback, which is called once with the result: before the call returns or later, from any thread, never with a lock
-//! held. When the pool is closed, dropped or has failed by a defect, callbacks that wait are dropped uncalled. One that asks for more in turn nests where the pool is in memory, so it must not do so without end. What changes the catalog waits,
-//! and must not be called from a callback.
+//! Requests for data take a callback, which is called exactly once with the result, whatever happens: before the call returns or later, from any thread,
+//! never with a lock held. When the pool is closed or dropped, or has failed by a defect, those that wait still are called with an error. One that asks
+//! for more in turn nests where the pool is in memory, so it must not do so without end; one that panics keeps nobody else from being called.
+//! What changes the catalog waits, and must not be called from a callback.
 
 use super::Pool;
 use crate::checksum;
@@ -123,7 +124,7 @@ impl<M: Memory> Pool<M> {
     ) {
         let since = match since {
             Since::Epoch(epoch) => Ok(epoch),
-            Since::Snapshot(snapshot) => self.shared.lock().epoch_in(of.into(), snapshot),
+            Since::Snapshot(snapshot) => self.shared.lock().engine.epoch_in(of.into(), snapshot),
         };
         match since {
             Err(error) => done(Err(error)),
