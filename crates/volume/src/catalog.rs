@@ -6,6 +6,7 @@
 //! born later is nobody else's.
 
 use crate::format::catalog::{Kind, Record, SLOTS};
+use crate::format::layout::MOST_CATALOG_PAGES;
 use crate::map::Tree;
 use crate::units::{Epoch, SnapshotId, TreeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -102,6 +103,16 @@ impl Catalog {
 
     pub(crate) fn pages(&self) -> u64 {
         self.pages
+    }
+
+    /// For how many volumes and snapshots there is room.
+    pub(crate) fn room(&self) -> u64 {
+        self.free_slots.len() as u64 + MOST_CATALOG_PAGES.saturating_sub(self.pages) * SLOTS as u64
+    }
+
+    /// Whether another has its name already.
+    pub(crate) fn has_name(&self, record: &Record) -> bool {
+        record.deleting.is_none() && self.names.contains_key(&Self::name_key(record))
     }
 
     /// What is in a page, by the slots of the page.

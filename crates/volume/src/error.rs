@@ -96,6 +96,14 @@ pub enum Error {
     /// A length that is no number of blocks.
     #[error("{0} bytes are no whole number of blocks of 4096, or none at all")]
     Unaligned(usize),
+    /// More at once than there can be.
+    #[error("{bytes} bytes are more than one request may have here, which is {most}; ask for less at once")]
+    TooLong {
+        /// What was asked for.
+        bytes: usize,
+        /// What is possible.
+        most: usize,
+    },
     /// Outside of the volume.
     #[error("blocks {} to {} reach beyond the volume's {size}", blocks.start, blocks.end())]
     BeyondEnd {
@@ -168,6 +176,12 @@ pub enum Error {
     /// Not even a snapshot has room.
     #[error("the pool is full; delete or discard something, or make it larger")]
     Full,
+    /// The catalog has an end.
+    #[error("the pool has its {most} volumes and snapshots; delete some that are not needed")]
+    TooMany {
+        /// How many there can be.
+        most: u64,
+    },
     /// A pool cannot shrink, and has an end.
     #[error("the pool cannot have {blocks} blocks: {reason}")]
     BadPoolSize {

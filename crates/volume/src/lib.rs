@@ -58,5 +58,5 @@ pub use format::catalog::MOST_NAME;
 pub use format::superblock::VERSION;
 pub use memory::{Buffer, Memory};
 pub use offline::{Checked, Problem, Repaired, check, dump, repair};
-pub use pool::{Listener, Options, Pool, Since, SnapshotInfo, State, Usage, VolumeInfo, create};
-pub use units::{BLOCK, Blocks, Epoch, SnapshotId, VolumeId};
+pub use pool::{LEAST_CACHE, Listener, Options, Pool, Since, SnapshotInfo, State, Usage, VolumeInfo, create};
+pub use units::{BLOCK, Blocks, Epoch, MOST_REQUEST, SnapshotId, VolumeId};

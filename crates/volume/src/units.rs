@@ -4,6 +4,9 @@ use std::fmt;
 
 /// Bytes of a block, the unit of volumes and pools alike.
 pub const BLOCK: usize = 4096;
+/// The longest read or write, in bytes: 32 MiB. A longer one is refused: it would hold up all others, and need room or memory that nobody else
+/// gets meanwhile. Front ends announce less to their clients.
+pub const MOST_REQUEST: usize = 32 << 20;
 /// The same as a length on a device.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 /// Places, epochs and block numbers have 48 bits on disk.

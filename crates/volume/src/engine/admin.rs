@@ -3,40 +3,36 @@
 //! It is done at the instant of a freeze, and is durable with that checkpoint or not at all. A snapshot so has exactly what was applied before the
 //! freeze, flushed or not, of all its volumes at the same instant.
 
-use super::checkpoint::Admin;
-use super::request::{Answer, Request};
+use super::request::{Admin, Answer};
 use super::{Engine, Rule, World};
 use crate::error::Error;
-use crate::format::catalog::{Kind, MOST_NAME, Record};
-use crate::format::layout::MOST_BLOCKS;
+use crate::format::catalog::{Kind, MOST_NAME, Record, SLOTS};
+use crate::format::layout::{MOST_BLOCKS, MOST_CATALOG_PAGES};
 use crate::format::node::{MOST_LEVEL, Pointer, level_for, span};
 use crate::units::{Epoch, SnapshotId, TreeId, VolumeId};
 
 impl<W: World> Engine<W> {
-    pub(super) fn begin_admin(&mut self, request: Request<W::Memory>, tag: W::Tag) {
+    pub(super) fn begin_admin(&mut self, admin: Admin, tag: W::Tag) {
         if let Some(error) = &self.failed {
             let error = error.clone();
             return self.answer(tag, Err(error));
         }
-        let admin = match request {
-            Request::Create { name, blocks } => Admin::Create { name, blocks },
-            Request::Snapshot { volumes } => Admin::Snapshot { volumes },
-            Request::Clone { snapshot, name } => Admin::Clone { snapshot, name },
-            Request::Rollback { volume, snapshot } => Admin::Rollback { volume, snapshot },
-            Request::Delete { of } => Admin::Delete { of },
-            Request::Resize { volume, blocks } => Admin::Resize { volume, blocks },
-            Request::GrowPool { blocks } => Admin::GrowPool { blocks },
-            Request::Checkpoint { clean } => Admin::Nothing { clean },
-            _ => unreachable!("the others are tasks"),
-        };
         self.admin.push((tag, admin));
     }
 
     /// Does it, in memory, while a checkpoint is frozen.
     pub(super) fn admin(&mut self, admin: Admin) -> Result<Answer<W::Memory>, Error> {
-        let adds = !matches!(admin, Admin::Delete { .. } | Admin::GrowPool { .. } | Admin::Nothing { .. });
+        let adds = !matches!(admin, Admin::Delete { .. } | Admin::GrowPool { .. } | Admin::Checkpoint { .. });
         if adds && self.space.free() < self.reserve(1) + 16 {
             return Err(Error::Full);
+        }
+        let wanted = match &admin {
+            Admin::Snapshot { volumes } => volumes.len() as u64,
+            Admin::Create { .. } | Admin::Clone { .. } | Admin::Rollback { .. } => 1,
+            _ => 0,
+        };
+        if wanted > self.catalog.room() {
+            return Err(Error::TooMany { most: MOST_CATALOG_PAGES * SLOTS as u64 });
         }
         match admin {
             Admin::Create { name, blocks } => self.create_volume(name, blocks),
@@ -46,7 +42,7 @@ impl<W: World> Engine<W> {
             Admin::Delete { of } => self.begin_deletion(of),
             Admin::Resize { volume, blocks } => self.resize(volume, blocks),
             Admin::GrowPool { blocks } => self.grow_pool(blocks),
-            Admin::Nothing { .. } => Ok(Answer::Done),
+            Admin::Checkpoint { .. } => Ok(Answer::Done),
         }
     }
 
@@ -187,6 +183,13 @@ impl<W: World> Engine<W> {
     pub(crate) fn find_volume(&self, name: &str) -> Option<(TreeId, u64)> {
         let id = self.catalog.find(None, name)?;
         self.catalog.live(id).map(|tree| (id, tree.record.blocks))
+    }
+
+    /// Leaves no room for anything, which nothing that is asked can do.
+    #[cfg(test)]
+    pub(crate) fn use_up(&mut self) {
+        let free = self.space.free();
+        assert!(self.space.allocate(free, crate::space::Use::Data).is_some());
     }
 
     /// How many volumes and snapshots there are that are not being deleted.

@@ -9,8 +9,9 @@
 //! either. Only after 5 may the log be overwritten up to the freeze, and what the freeze has freed be given out again.
 
 use super::io::Io;
-use super::request::Answer;
+use super::request::{Admin, Answer};
 use super::{Engine, Purpose, Retired, Rule, World};
+use crate::error::Error;
 use crate::format::catalog::{Record, SLOT};
 use crate::format::layout::superblocks;
 use crate::format::node::{self, Entry, Page};
@@ -18,44 +19,13 @@ use crate::format::superblock::Superblock;
 use crate::map::{Placed, freeze};
 use crate::memory::Buffer;
 use crate::space::Use;
-use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, SnapshotId, TreeId, VolumeId};
+use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, TreeId};
 
 /// Nodes that follow each other and are written at once: 256 KiB.
 const MOST_AT_ONCE: usize = 64;
 
-/// What changes the catalog, and so waits for a checkpoint.
-#[derive(Debug, Clone)]
-pub(crate) enum Admin {
-    Create {
-        name: String,
-        blocks: u64,
-    },
-    Snapshot {
-        volumes: Vec<(VolumeId, String)>,
-    },
-    Clone {
-        snapshot: SnapshotId,
-        name: String,
-    },
-    Rollback {
-        volume: VolumeId,
-        snapshot: SnapshotId,
-    },
-    Delete {
-        of: TreeId,
-    },
-    Resize {
-        volume: VolumeId,
-        blocks: u64,
-    },
-    GrowPool {
-        blocks: u64,
-    },
-    /// Nothing but the checkpoint.
-    Nothing {
-        clean: bool,
-    },
-}
+/// What a checkpoint has no room for.
+struct NoRoom(&'static str);
 
 /// A checkpoint that is not durable yet.
 pub(super) struct Checkpoint<W: World> {
@@ -95,38 +65,38 @@ impl<W: World> Engine<W> {
         self.settle()
     }
 
-    /// The first step, with no request to the disk.
+    /// The first step, with no request to the disk. A pool that has no room for it, which only places that the device refuses can bring about, has
+    /// failed: what was flushed is in the log.
     pub(super) fn freeze(&mut self) {
+        let mut answers = Vec::new();
+        if let Err(NoRoom(what)) = self.try_to_freeze(&mut answers) {
+            self.fail(format!("there is no room for {what}, which a checkpoint needs"));
+            let error = self.failed.clone().unwrap_or(Error::Full);
+            answers.into_iter().for_each(|(tag, _)| self.answer(tag, Err(error.clone())));
+        }
+    }
+
+    fn try_to_freeze(&mut self, answers: &mut Vec<(W::Tag, Answer<W::Memory>)>) -> Result<(), NoRoom> {
         self.checkpoint_wanted = false;
         // What is pending becomes records that a replay from this checkpoint skips. Room for them is always kept.
-        assert!(self.log.seal(self.durable_checkpoint, true), "the log has room for what a checkpoint takes in");
+        if !self.log.seal(self.durable_checkpoint, true) {
+            return Err(NoRoom("the records of the log"));
+        }
         let mut written = Vec::new();
         for id in std::mem::take(&mut self.changed_trees) {
-            self.freeze_tree(id, &mut written);
+            self.freeze_tree(id, &mut written)?;
             self.catalog.touch(id);
         }
-        let mut clean = false;
-        let mut answers = Vec::new();
-        for (tag, admin) in std::mem::take(&mut self.admin) {
-            clean |= matches!(admin, Admin::Nothing { clean: true });
-            let grows = if let Admin::Resize { volume, .. } = &admin { Some(TreeId::from(*volume)) } else { None };
-            let result = self.admin(admin);
-            if let Some(id) = grows {
-                self.freeze_tree(id, &mut written);
-            }
-            match result {
-                Ok(answer) => answers.push((tag, answer)),
-                Err(error) => self.answer(tag, Err(error)),
-            }
-        }
+        let clean = self.do_admin(answers, &mut written)?;
         let first_pinned = written.len();
-        let mut pages = self.freeze_catalog(&mut written);
+        let mut pages = self.freeze_catalog(&mut written)?;
         let pinned = written[first_pinned..].iter().map(|placed| placed.place).collect();
         let superblock = self.freeze_space(&mut pages, clean);
         let nodes = join(written);
         let (applied, position) = (self.log.applied, self.log.position());
         let freed = self.space.take_freed();
         let writes = pages.len() + nodes.len();
+        let answers = std::mem::take(answers);
         self.checkpoint = Some(Checkpoint { superblock, applied, position, writes, freed, pinned, answers });
         for page in pages {
             self.ask(Purpose::CheckpointPages, Io::Pages { pages: vec![page] });
@@ -141,26 +111,51 @@ impl<W: World> Engine<W> {
             self.log.trim(self.log.position());
         }
         self.resume();
+        Ok(())
     }
 
-    fn freeze_tree(&mut self, id: TreeId, written: &mut Vec<Placed>) {
-        let Some(mut tree) = self.catalog.trees.remove(&id) else { return };
-        let count = tree.changed.len() as u64;
-        let runs = self.space.allocate(count, Use::Node);
-        let runs = runs.expect("blocks for the changed nodes are kept free");
+    /// Does what waits for a checkpoint; tells whether it is the last one before the pool is closed.
+    fn do_admin(
+        &mut self,
+        answers: &mut Vec<(W::Tag, Answer<W::Memory>)>,
+        written: &mut Vec<Placed>,
+    ) -> Result<bool, NoRoom> {
+        let mut clean = false;
+        let mut waiting = std::mem::take(&mut self.admin).into_iter();
+        while let Some((tag, admin)) = waiting.next() {
+            clean |= matches!(admin, Admin::Checkpoint { clean: true });
+            let grows = if let Admin::Resize { volume, .. } = &admin { Some(TreeId::from(*volume)) } else { None };
+            match self.admin(admin) {
+                Ok(answer) => answers.push((tag, answer)),
+                Err(error) => self.answer(tag, Err(error)),
+            }
+            if let Some(id) = grows
+                && let Err(error) = self.freeze_tree(id, written)
+            {
+                self.admin.extend(waiting);
+                return Err(error);
+            }
+        }
+        Ok(clean)
+    }
+
+    fn freeze_tree(&mut self, id: TreeId, written: &mut Vec<Placed>) -> Result<(), NoRoom> {
+        let Some(tree) = self.catalog.trees.get(&id) else { return Ok(()) };
+        let runs = self.space.allocate(tree.changed.len() as u64, Use::Node).ok_or(NoRoom("the changed nodes"))?;
         let mut places =
             runs.iter().flat_map(|run| (run.start.0..run.end()).map(Place)).collect::<Vec<_>>().into_iter();
         let floor = self.catalog.floor(&tree.record);
         let first = written.len();
-        let replaced = freeze(&mut tree, &mut self.nodes, &mut places, floor, written);
+        let Some(tree) = self.catalog.trees.get_mut(&id) else { return Ok(()) };
+        let replaced = freeze(tree, &mut self.nodes, &mut places, floor, written);
         written[first..].iter().for_each(|placed| self.space.put_in_use(Run::one(placed.place)));
         places.for_each(|place| self.space.release(Run::one(place)));
         replaced.into_iter().for_each(|place| super::write::free::<W>(&mut self.space, place));
-        self.catalog.trees.insert(id, tree);
+        Ok(())
     }
 
     /// Puts the changed pages of the catalog to new places, and then its map.
-    fn freeze_catalog(&mut self, written: &mut Vec<Placed>) -> Vec<(u64, Buffer)> {
+    fn freeze_catalog(&mut self, written: &mut Vec<Placed>) -> Result<Vec<(u64, Buffer)>, NoRoom> {
         let mut pages = Vec::new();
         for page in std::mem::take(&mut self.catalog.changed_pages) {
             let mut bytes = Buffer::zeroed(BLOCK);
@@ -168,12 +163,12 @@ impl<W: World> Engine<W> {
                 Record::put(record, &mut bytes[slot * SLOT..(slot + 1) * SLOT]);
             }
             let run = self.space.allocate(1, Use::Node).and_then(|runs| runs.first().copied());
-            let run = run.expect("blocks for the catalog are kept free");
+            let run = run.ok_or(NoRoom("the catalog"))?;
             let sum = crate::checksum::of(&bytes);
             let Some(tree) = self.catalog.trees.get_mut(&TreeId::CATALOG) else { continue };
             tree.grow(&mut self.nodes, page + 1);
             let birth = tree.record.epoch;
-            let leaf = tree.change(&mut self.nodes, page).expect("the catalog's nodes are pinned in memory");
+            let leaf = tree.change(&mut self.nodes, page).map_err(|_| NoRoom("the catalog's nodes in memory"))?;
             let index = crate::map::index_in_leaf(page);
             let old = node::entry(leaf, index);
             node::set_entry(leaf, index, Entry { place: run.start, birth, sum });
@@ -183,8 +178,8 @@ impl<W: World> Engine<W> {
             self.space.put_in_use(run);
             pages.push((run.start.bytes(), bytes));
         }
-        self.freeze_tree(TreeId::CATALOG, written);
-        pages
+        self.freeze_tree(TreeId::CATALOG, written)?;
+        Ok(pages)
     }
 
     fn freeze_space(&mut self, pages: &mut Vec<(u64, Buffer)>, clean: bool) -> Superblock {

@@ -46,7 +46,7 @@ fn drive_until<W: World>(engine: &mut Engine<W>, disk: &dyn Disk, first: Output<
     }
 }
 
-/// Opens a pool: loads it, brings it up to its log, and makes that a checkpoint. If the device does not take that at some place, it is done
+/// Opens a pool: loads it, brings it up to its log, and makes that a checkpoint. What is to be noticed of that comes with the first request. If the device does not take that at some place, it is done
 /// again around it.
 pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>, OpenError> {
     // What is read may be in the cache of the device only, left by a process that was killed; what is done next relies on it.
@@ -55,10 +55,10 @@ pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>,
     loop {
         let mut loaded: Loaded = super::load::<W>(disk)?;
         let replayed = std::mem::take(&mut loaded.replayed);
-        avoided.iter().for_each(|run| loaded.space.avoid(*run));
         let mut engine = Engine::<W>::new(loaded, cache);
-        let first = engine.replay(replayed);
-        drive_ios(&mut engine, disk, first);
+        let first = engine.replay(replayed, avoided.clone());
+        let driven = drive_ios(&mut engine, disk, first);
+        engine.out.notices.extend(driven.notices);
         match engine.opened() {
             Some(Ok(())) => return restore_superblocks(engine, disk),
             Some(Err(error)) => match engine.refused_place().filter(|_| avoided.len() < MOST_TRIES) {
@@ -78,8 +78,10 @@ pub(crate) fn open<W: World>(disk: &dyn Disk, cache: usize) -> Result<Engine<W>,
 /// A superblock that was torn by a crash, or has rotted, is made anew by one more checkpoint, so that there are always two that can be lost.
 fn restore_superblocks<W: World>(mut engine: Engine<W>, disk: &dyn Disk) -> Result<Engine<W>, OpenError> {
     if super::read_superblocks(disk)?.contains(&Err(NoSuperblock::Damaged)) {
+        let notices = std::mem::take(&mut engine.out.notices);
         let out = engine.make_checkpoint();
-        drive_ios(&mut engine, disk, out);
+        let driven = drive_ios(&mut engine, disk, out);
+        engine.out.notices.extend(notices.into_iter().chain(driven.notices));
     }
     Ok(engine)
 }

@@ -85,9 +85,11 @@ impl Log {
         usize::try_from(self.len / 16).unwrap_or(MOST_RECORD).min(MOST_RECORD)
     }
 
-    pub(crate) fn push(&mut self, change: &Change) {
+    /// Changes of one leaf, which go into one record: a replay finds all of them or none.
+    pub(crate) fn push(&mut self, changes: &[Change]) {
         let most = self.most_record();
-        let fits = |body: &&mut Body| body.len(1) + change.len() <= most && body.has_room_for(change);
+        let len = changes.iter().map(Change::len).sum();
+        let fits = |body: &&mut Body| body.len(1) + len <= most && body.has_room(len);
         let body = match self.pending.back_mut().filter(fits) {
             Some(body) => body,
             None => {
@@ -96,8 +98,8 @@ impl Log {
                 self.pending.back_mut().expect("it was pushed")
             }
         };
-        body.push(change);
-        self.pending_bytes += change.len() as u64;
+        changes.iter().for_each(|change| body.push(change));
+        self.pending_bytes += len as u64;
         self.applied += 1;
     }
 
@@ -230,7 +232,7 @@ mod tests {
         let mut ring = vec![0; 64 << 10];
         for round in 0..200 {
             let change = Change::Discard { volume: VolumeId(1), start: round, count: 1 };
-            (0..1 + round % 40).for_each(|_| log.push(&change));
+            (0..1 + round % 40).for_each(|_| log.push(std::slice::from_ref(&change)));
             let (mut at, mut sequence) = (log.offset(), log.sequence);
             assert!(log.seal(0, false));
             for (offset, bytes) in log.take_sealed() {
@@ -259,7 +261,7 @@ mod tests {
         let change = Change::Discard { volume: VolumeId(1), start: 0, count: 1 };
         let mut records = 0;
         loop {
-            log.push(&change);
+            log.push(std::slice::from_ref(&change));
             if !log.seal(0, false) {
                 break;
             }
@@ -269,11 +271,11 @@ mod tests {
         }
         assert!(records > 30 && log.wants_checkpoint(), "{records}");
         while !log.is_crowded() {
-            log.push(&change);
+            log.push(std::slice::from_ref(&change));
         }
         assert!(log.seal(0, true));
         log.trim(log.position());
-        log.push(&change);
+        log.push(std::slice::from_ref(&change));
         assert!(log.seal(0, false));
     }
 }

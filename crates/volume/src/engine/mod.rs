@@ -17,6 +17,7 @@ mod commit;
 mod deletion;
 mod drive;
 mod io;
+mod load;
 mod log;
 mod open;
 mod query;
@@ -29,16 +30,15 @@ mod task;
 mod world;
 mod write;
 
-use checkpoint::Admin;
 #[cfg(test)]
 pub(crate) use drive::drive;
 pub(crate) use drive::{drive_ios, open};
 pub(crate) use io::{Done, Io, IoId};
 pub use open::Shape;
 pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
-pub(crate) use request::{Answer, Request};
+pub(crate) use request::{Admin, Answer, Request};
 pub use request::{Extent, Notice, Page, Scrubbed};
-pub(crate) use world::{Callback, Rule, Shipped, World};
+pub(crate) use world::{Rule, Shipped, World};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -284,14 +284,19 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Asks for a node unless that was done already; the task goes on when it is there.
+    /// The task goes on when the node is there.
     fn wait_for_node(&mut self, task: usize, missing: crate::map::Missing) {
+        self.fetch(missing);
+        self.awaited.entry(missing.node.place).or_default().push(task);
+    }
+
+    /// Asks for a node unless that was done already.
+    fn fetch(&mut self, missing: crate::map::Missing) {
         let place = missing.node.place;
-        if let Some(waiting) = self.awaited.get_mut(&place) {
-            waiting.push(task);
+        if self.awaited.contains_key(&place) {
             return;
         }
-        self.awaited.insert(place, vec![task]);
+        self.awaited.insert(place, Vec::new());
         let age = self.enter();
         let io = Io::Node { run: Run::one(place), sum: missing.node.sum, check: W::keeps(Rule::CheckSums) };
         self.ask(Purpose::Node(place, age), io);

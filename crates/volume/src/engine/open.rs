@@ -4,19 +4,16 @@ use super::io::verify;
 use super::replay::Replayed;
 use super::world::{Rule, World};
 use crate::catalog::Catalog;
-use crate::checksum;
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::format::catalog::{Kind, Record, SLOT};
 use crate::format::layout::{self, LEAST_BLOCKS, MOST_BLOCKS};
-use crate::format::node::{self, Entry, Page, Pointer, level_for};
+use crate::format::node::Pointer;
 use crate::format::record::{self, Change, Found};
 use crate::format::superblock::{NoSuperblock, Superblock, VERSION};
-use crate::map::{Nodes, Tree};
+use crate::map::Nodes;
 use crate::memory::Buffer;
 use crate::space::Space;
-use crate::units::{BLOCK, BLOCK_BYTES, Epoch, Place, Run, TreeId, VolumeId};
-use std::sync::Arc;
+use crate::units::{BLOCK, BLOCK_BYTES, Epoch, Place, Run};
 
 /// What a new pool is like.
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +45,18 @@ pub(crate) fn create(disk: &dyn Disk, shape: Shape) -> Result<(), OpenError> {
         )));
     }
     let log_blocks = shape.log_blocks.unwrap_or_else(|| layout::usual_log(blocks));
-    if !(64..=layout::MOST_LOG.min(blocks / 4)).contains(&log_blocks) {
-        let most = layout::MOST_LOG.min(blocks / 4);
+    let (least, most) = (layout::LEAST_LOG, layout::most_log(blocks));
+    if !(least..=most).contains(&log_blocks) {
         return Err(OpenError::Unfit(format!(
-            "a log of {log_blocks} blocks does not fit: from 64 to {most} are possible"
+            "a log of {log_blocks} blocks does not fit: from {least} to {most} are possible"
         )));
     }
     let most_nodes = shape.most_changed_nodes.unwrap_or_else(|| layout::usual_nodes(blocks));
-    if !(16..=1 << 20).contains(&most_nodes) || u64::from(most_nodes) > blocks / 8 {
-        let message =
-            format!("{most_nodes} changed nodes do not fit: from 16 to {} are possible", (blocks / 8).min(1 << 20));
-        return Err(OpenError::Unfit(message));
+    let (least, most) = (*layout::NODES.start(), layout::most_nodes(blocks));
+    if !(least..=most).contains(&most_nodes) {
+        return Err(OpenError::Unfit(format!(
+            "{most_nodes} changed nodes do not fit: from {least} to {most} are possible"
+        )));
     }
     if read_superblocks(disk)?.iter().any(|found| *found != Err(NoSuperblock::Absent)) {
         return Err(OpenError::Exists);
@@ -95,7 +93,9 @@ pub(crate) fn read_superblocks(disk: &dyn Disk) -> Result<[Result<Superblock, No
     let found = std::array::from_fn(|i| match disk.read(i as u64 * BLOCK_BYTES, &mut page) {
         Ok(()) => {
             let bytes = <&[u8; BLOCK]>::try_from(&page[..]).map_err(|_| NoSuperblock::Damaged)?;
-            Superblock::decode(bytes)
+            // One in the blocks of the other kind would be overwritten by its successor.
+            let is_in_place = |superblock: &Superblock| superblock.checkpoint % 2 == i as u64 / 2;
+            Superblock::decode(bytes).and_then(|found| Some(found).filter(is_in_place).ok_or(NoSuperblock::Damaged))
         }
         Err(error) => {
             failed = Some(error);
@@ -139,7 +139,7 @@ pub(crate) fn load<W: World>(disk: &dyn Disk) -> Result<Loaded, OpenError> {
     let mut space = Space::of(&superblock);
     space.load(&mut |place| read_page(disk, place))?;
     let mut nodes = Nodes::new(usize::MAX);
-    let catalog = load_catalog(disk, &superblock, &mut nodes)?;
+    let catalog = super::load::load_catalog(disk, &superblock, &mut nodes)?;
     let (replayed, lost) = load_log::<W>(disk, &superblock)?;
     match lost {
         Some(lost) => Err(OpenError::damaged(lost)),
@@ -165,7 +165,7 @@ pub(crate) fn salvage<W: World>(disk: &dyn Disk, give_up_log: bool) -> Result<Sa
         space = Space::of(&superblock);
     }
     let mut nodes = Nodes::new(usize::MAX);
-    let catalog = load_catalog(disk, &superblock, &mut nodes)?;
+    let catalog = super::load::load_catalog(disk, &superblock, &mut nodes)?;
     let (replayed, lost) = load_log::<W>(disk, &superblock)?;
     match lost {
         Some(lost) if !give_up_log => Err(OpenError::damaged(lost)),
@@ -173,91 +173,10 @@ pub(crate) fn salvage<W: World>(disk: &dyn Disk, give_up_log: bool) -> Result<Sa
     }
 }
 
-fn read_page(disk: &dyn Disk, place: Place) -> Result<Box<[u8; BLOCK]>, OpenError> {
+pub(super) fn read_page(disk: &dyn Disk, place: Place) -> Result<Box<[u8; BLOCK]>, OpenError> {
     let mut page = Buffer::zeroed(BLOCK);
     disk.read(place.bytes(), &mut page).map_err(OpenError::disk(format!("read {place}")))?;
     <[u8; BLOCK]>::try_from(&page[..]).map(Box::new).map_err(|_| OpenError::damaged(place.to_string()))
-}
-
-fn read_checked(disk: &dyn Disk, entry: Entry, blocks: u64, what: &str) -> Result<Page, OpenError> {
-    let damaged = || OpenError::damaged(format!("{what} at {}", entry.place));
-    if entry.place.0 >= blocks {
-        return Err(damaged());
-    }
-    let page = read_page(disk, entry.place)?;
-    if checksum::of(&page[..]) != entry.sum { Err(damaged()) } else { Ok(Arc::new(*page)) }
-}
-
-fn load_catalog(disk: &dyn Disk, superblock: &Superblock, nodes: &mut Nodes) -> Result<Catalog, OpenError> {
-    let mut catalog = Catalog::default();
-    // No page is read twice, so however a damaged map is tangled, what is read is bounded by the pool.
-    let mut seen = std::collections::HashSet::new();
-    let mut level: Vec<(Entry, u64)> = vec![(superblock.catalog.node, 0)];
-    for height in (0..=superblock.catalog_level).rev() {
-        let mut below = Vec::new();
-        for (entry, index) in level.into_iter().filter(|(entry, _)| entry.place.is_somewhere()) {
-            if !seen.insert(entry.place) {
-                return Err(OpenError::damaged(format!("the map of the catalog, which has {} twice,", entry.place)));
-            }
-            let page = read_checked(disk, entry, superblock.blocks, "a node of the catalog")?;
-            below.extend((0..node::entries(height)).map(|i| {
-                let entry = if height == 0 { node::entry(&page, i) } else { node::pointer(&page, i).node };
-                (entry, index * node::entries(height) as u64 + i as u64)
-            }));
-            nodes.pin(entry.place, page);
-        }
-        level = below;
-    }
-    for (entry, page) in level.into_iter().filter(|(entry, _)| entry.place.is_somewhere()) {
-        if page >= superblock.catalog_pages || !seen.insert(entry.place) {
-            return Err(OpenError::damaged(format!("the map of the catalog, in which page {page} should not be,")));
-        }
-        let bytes = read_checked(disk, entry, superblock.blocks, "a page of the catalog")?;
-        for (i, slot) in bytes.chunks_exact(SLOT).enumerate() {
-            let number = page * (BLOCK / SLOT) as u64 + i as u64;
-            let record = Record::get(slot);
-            let record =
-                record.map_err(|what| OpenError::damaged(format!("slot {number} of the catalog: {what}; it")))?;
-            if let Some(record) = record {
-                check_record(&catalog, superblock, &record)?;
-                catalog.add(record, Some(number));
-            }
-        }
-    }
-    catalog.set_pages(superblock.catalog_pages);
-    let lacks_origin = |tree: &&Tree| tree.record.origin.is_some_and(|id| !catalog.trees.contains_key(&id.into()));
-    if let Some(tree) = catalog.trees.values().find(lacks_origin) {
-        return Err(OpenError::damaged(format!("the catalog, in which the origin of {} is missing,", tree.record.id)));
-    }
-    let record = Record {
-        id: TreeId::CATALOG,
-        kind: Kind::Volume,
-        name: String::new(),
-        epoch: Epoch(1),
-        line: VolumeId(0),
-        origin: None,
-        blocks: superblock.catalog_pages,
-        level: superblock.catalog_level.max(level_for(superblock.catalog_pages)),
-        root: superblock.catalog,
-        deleting: None,
-    };
-    catalog.trees.insert(TreeId::CATALOG, Tree::new(record, 0));
-    Ok(catalog)
-}
-
-/// What the rest of the engine relies on.
-fn check_record(catalog: &Catalog, superblock: &Superblock, record: &Record) -> Result<(), OpenError> {
-    let is_known = catalog.trees.contains_key(&record.id);
-    let line = catalog.lines.get(&record.line);
-    let is_doubled = line.is_some_and(|line| match record.kind {
-        Kind::Volume if record.deleting.is_none() => line.volume.is_some(),
-        _ => line.states.contains_key(&record.epoch),
-    });
-    let is_late = record.id.0 >= superblock.next_id || record.epoch.0 >= superblock.next_epoch;
-    if is_known || is_doubled || is_late || record.line.0 == 0 {
-        return Err(OpenError::damaged(format!("the catalog, in which {} cannot be as it is,", record.id)));
-    }
-    Ok(())
 }
 
 /// Reads the log: what follows the checkpoint without a gap.

@@ -3,92 +3,83 @@
 use super::request::{Answer, Extent, Page};
 use super::task::{Flow, Task};
 use super::{Engine, World};
-use crate::map::{Missing, NodeAt, Tree};
+use crate::map::{Missing, NodeAt, Nodes, Tree};
 use crate::units::{Blocks, Epoch, TreeId};
 
 /// Leaves, or what is passed over at once, that a question goes through before it is answered with what was found so far: others wait meanwhile.
 const MOST_LEAVES: u32 = 4096;
 
-impl<W: World> Engine<W> {
-    pub(super) fn extents(
-        &mut self,
-        tag: W::Tag,
-        of: TreeId,
-        mut at: u64,
-        end: u64,
-        most: usize,
-        mut found: Vec<Extent>,
-    ) -> Flow<W> {
-        let Some(tree) = self.catalog.live(of) else {
-            self.answer(tag, Err(self.absent(of)));
-            return Flow::Done;
-        };
-        let mut leaves = 0;
-        while at < end && leaves < MOST_LEAVES {
-            leaves += 1;
-            let hole = match tree.hole(&mut self.nodes, at) {
-                Ok(hole) => hole,
-                Err(missing) => return Flow::Wait(Task::Extents { tag, of, at, end, most, found }, missing),
-            };
-            if let Some((_, hole_end)) = hole {
-                let blocks = Blocks { start: at, count: hole_end.min(end) - at };
-                if !push_extent(&mut found, Extent { blocks, is_data: false }, most) {
-                    break;
-                }
-                at = blocks.end();
-                continue;
-            }
-            let leaf = match tree.leaf(&mut self.nodes, at) {
-                Ok(leaf) => leaf,
-                Err(missing) => return Flow::Wait(Task::Extents { tag, of, at, end, most, found }, missing),
-            };
-            let last = NodeAt::leaf_of(at).blocks().end().min(end);
-            let mut extents = (at..last).map(|block| Extent {
-                blocks: Blocks { start: block, count: 1 },
-                is_data: leaf.entry(block).place.is_somewhere(),
-            });
-            match extents.find(|extent| !push_extent(&mut found, *extent, most)) {
-                None => at = last,
-                Some(extent) => {
-                    at = extent.blocks.start;
-                    break;
-                }
-            }
+/// What is asked for, with what was found so far.
+pub(super) enum List {
+    Extents(Vec<Extent>),
+    /// Since an epoch.
+    Changed(Epoch, Vec<Blocks>),
+}
+
+impl List {
+    /// Adds what is known of the leaf of a block, or of the largest node around it that can be judged as a whole; gives up to where it came, and
+    /// whether the list had room.
+    fn add(&mut self, tree: &Tree, nodes: &mut Nodes, range: (u64, u64), most: usize) -> Result<(u64, bool), Missing> {
+        match self {
+            Self::Extents(found) => extents_in_node(tree, nodes, range, most, found),
+            Self::Changed(since, found) => changed_in_node(tree, nodes, range, *since, most, found),
         }
-        self.answer(tag, Ok(Answer::Extents(Page { items: found, next: at })));
-        Flow::Done
     }
 
-    pub(super) fn changed(
+    fn answer<M>(self, next: u64) -> Answer<M> {
+        match self {
+            Self::Extents(items) => Answer::Extents(Page { items, next }),
+            Self::Changed(_, items) => Answer::Changed(Page { items, next }),
+        }
+    }
+}
+
+impl<W: World> Engine<W> {
+    pub(super) fn list(
         &mut self,
         tag: W::Tag,
         of: TreeId,
         (mut at, end): (u64, u64),
-        since: Epoch,
         most: usize,
-        mut found: Vec<Blocks>,
+        mut found: List,
     ) -> Flow<W> {
         let Some(tree) = self.catalog.live(of) else {
             self.answer(tag, Err(self.absent(of)));
             return Flow::Done;
         };
-        let mut leaves = 0;
-        while at < end && leaves < MOST_LEAVES {
+        let (mut leaves, mut has_room) = (0, true);
+        while at < end && has_room && leaves < MOST_LEAVES {
             leaves += 1;
-            match changed_in_node(tree, &mut self.nodes, (at, end), since, most, &mut found) {
-                Ok((next, true)) => at = next,
-                Ok((next, false)) => {
-                    at = next;
-                    break;
-                }
-                Err(missing) => {
-                    return Flow::Wait(Task::Changed { tag, of, at, end, since, most, found }, missing);
-                }
+            match found.add(tree, &mut self.nodes, (at, end), most) {
+                Ok(came) => (at, has_room) = came,
+                Err(missing) => return Flow::Wait(Task::List { tag, of, at, end, most, found }, missing),
             }
         }
-        self.answer(tag, Ok(Answer::Changed(Page { items: found, next: at })));
+        self.answer(tag, Ok(found.answer(at)));
         Flow::Done
     }
+}
+
+fn extents_in_node(
+    tree: &Tree,
+    nodes: &mut Nodes,
+    (at, end): (u64, u64),
+    most: usize,
+    found: &mut Vec<Extent>,
+) -> Result<(u64, bool), Missing> {
+    if let Some((_, hole_end)) = tree.hole(nodes, at)? {
+        let blocks = Blocks { start: at, count: hole_end.min(end) - at };
+        let has_room = push_extent(found, Extent { blocks, is_data: false }, most);
+        return Ok((if has_room { blocks.end() } else { at }, has_room));
+    }
+    let leaf = tree.leaf(nodes, at)?;
+    let last = NodeAt::leaf_of(at).blocks().end().min(end);
+    let mut extents = (at..last).map(|block| Extent {
+        blocks: Blocks { start: block, count: 1 },
+        is_data: leaf.entry(block).place.is_somewhere(),
+    });
+    let left_out = extents.find(|extent| !push_extent(found, *extent, most));
+    Ok(left_out.map_or((last, true), |extent| (extent.blocks.start, false)))
 }
 
 /// Adds to a list in ascending order what joins its last, or is one more; tells whether there was room.
@@ -118,7 +109,7 @@ fn push_blocks(found: &mut Vec<Blocks>, blocks: Blocks, most: usize) -> bool {
 /// came, and whether the list had room.
 fn changed_in_node(
     tree: &Tree,
-    nodes: &mut crate::map::Nodes,
+    nodes: &mut Nodes,
     (block, end): (u64, u64),
     since: Epoch,
     most: usize,

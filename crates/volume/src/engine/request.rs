@@ -7,40 +7,28 @@ use crate::units::{Blocks, Epoch, SnapshotId, TreeId, VolumeId};
 #[derive(Debug)]
 pub(crate) enum Request<M> {
     /// Fill the memory from this block on.
-    Read {
-        of: TreeId,
-        start: u64,
-        into: M,
-    },
+    Read { of: TreeId, start: u64, into: M },
     /// Write the memory; `sums` are the checksums of its blocks, computed by whoever asks so that this is done by many.
-    Write {
-        volume: VolumeId,
-        start: u64,
-        from: M,
-        sums: Vec<u32>,
-        durable: bool,
-    },
+    Write { volume: VolumeId, start: u64, from: M, sums: Vec<u32>, durable: bool },
     /// These blocks shall read as zeros.
-    Discard {
-        volume: VolumeId,
-        blocks: Blocks,
-        durable: bool,
-    },
+    Discard { volume: VolumeId, blocks: Blocks, durable: bool },
     /// Make durable what was answered before.
     Flush,
     /// Which blocks are data and which holes.
-    Extents {
-        of: TreeId,
-        blocks: Blocks,
-        most: usize,
-    },
+    Extents { of: TreeId, blocks: Blocks, most: usize },
     /// Which blocks were written or discarded after an epoch.
-    Changed {
-        of: TreeId,
-        blocks: Blocks,
-        since: Epoch,
-        most: usize,
-    },
+    Changed { of: TreeId, blocks: Blocks, since: Epoch, most: usize },
+    /// Change the catalog, or the pool as a whole.
+    Admin(Admin),
+    /// Read and compare what belongs to this tree and none before it, from this block on.
+    Scrub { of: TreeId, start: u64, most: usize },
+    /// Read and compare the catalog with its map.
+    ScrubCatalog,
+}
+
+/// What is done at the instant of a checkpoint, and durable with it.
+#[derive(Debug, Clone)]
+pub(crate) enum Admin {
     Create {
         name: String,
         blocks: u64,
@@ -68,15 +56,9 @@ pub(crate) enum Request<M> {
     GrowPool {
         blocks: u64,
     },
-    /// Make a checkpoint; the last one before the pool is closed says so.
+    /// Nothing but the checkpoint; the last one before the pool is closed says so.
     Checkpoint {
         clean: bool,
-    },
-    /// Read and compare what belongs to this tree and none before it, from this block on.
-    Scrub {
-        of: TreeId,
-        start: u64,
-        most: usize,
     },
 }
 
@@ -130,7 +112,7 @@ pub enum Notice {
     Resumed,
     /// What was deleted has given all its blocks back.
     Deleted(u64),
-    /// Part of what was deleted cannot be given back, since its map is damaged: a repair finds it.
+    /// Part of what was deleted, discarded or replaced cannot be given back, since its map is damaged: a repair finds it.
     Leaked(Error),
     /// The device refused to take data at this block; it was written elsewhere.
     Avoided {

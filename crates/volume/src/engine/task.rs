@@ -1,27 +1,31 @@
 //! Requests that are under way.
 
 use super::io::{Fault, Part};
-use super::request::{Extent, Scrubbed};
+use super::query::List;
+use super::request::Scrubbed;
 use super::write::Writing;
 use super::{Engine, Notice, World};
 use crate::error::Error;
 use crate::format::catalog::Kind;
 use crate::map::{Missing, NodeAt};
-use crate::units::{BLOCK, Blocks, Epoch, Place, SnapshotId, TreeId, VolumeId};
+use crate::units::{BLOCK, Blocks, MOST_REQUEST, Place, SnapshotId, TreeId, VolumeId};
 
 /// A request that is under way.
 pub(super) enum Task<W: World> {
+    /// What lies before `next` is read already.
     Read {
         tag: W::Tag,
         of: TreeId,
         start: u64,
+        next: u64,
         into: W::Memory,
     },
-    /// Its data is being read.
+    /// Its data is being read, up to `next`.
     Reading {
         tag: W::Tag,
         of: TreeId,
         start: u64,
+        next: u64,
         parts: Vec<Part>,
     },
     Write(Writing<W>),
@@ -32,22 +36,13 @@ pub(super) enum Task<W: World> {
         end: u64,
         durable: bool,
     },
-    Extents {
+    List {
         tag: W::Tag,
         of: TreeId,
         at: u64,
         end: u64,
         most: usize,
-        found: Vec<Extent>,
-    },
-    Changed {
-        tag: W::Tag,
-        of: TreeId,
-        at: u64,
-        end: u64,
-        since: Epoch,
-        most: usize,
-        found: Vec<Blocks>,
+        found: List,
     },
     Scrub {
         tag: W::Tag,
@@ -92,13 +87,10 @@ impl<W: World> Engine<W> {
     pub(super) fn step(&mut self, id: usize) {
         let Some(task) = self.tasks.take(id) else { return };
         let flow = match task {
-            Task::Read { tag, of, start, into } => self.read(id, tag, of, start, into),
+            Task::Read { tag, of, start, next, into } => self.read(id, tag, of, (start, next), into),
             Task::Write(writing) => self.apply_write(writing),
             Task::Discard { tag, volume, at, end, durable } => self.discard(tag, volume, at, end, durable),
-            Task::Extents { tag, of, at, end, most, found } => self.extents(tag, of, at, end, most, found),
-            Task::Changed { tag, of, at, end, since, most, found } => {
-                self.changed(tag, of, (at, end), since, most, found)
-            }
+            Task::List { tag, of, at, end, most, found } => self.list(tag, of, (at, end), most, found),
             Task::Scrub { tag, of, left, scrubbed } => self.scrub(id, tag, of, left, scrubbed),
             Task::Delete => self.delete_step(),
             Task::Replay(replay) => self.replay_step(replay),
@@ -142,7 +134,7 @@ impl<W: World> Engine<W> {
         self.tasks.let_go(id);
         let tag = match task {
             Task::Read { tag, .. } | Task::Reading { tag, .. } => tag,
-            Task::Discard { tag, .. } | Task::Extents { tag, .. } | Task::Changed { tag, .. } => tag,
+            Task::Discard { tag, .. } | Task::List { tag, .. } => tag,
             Task::Scrub { tag, .. } | Task::Scrubbing { tag, .. } => tag,
             Task::Write(writing) => {
                 self.drop_write(&writing);
@@ -166,11 +158,12 @@ impl<W: World> Engine<W> {
         // What is in memory tells which blocks are lost: the first node on the way that is not there.
         let Some(task) = self.tasks.take(id) else { return };
         let (tree, block) = match &task {
-            Task::Read { of, start, .. } => (*of, *start),
+            Task::Read { of, next, .. } => (*of, *next),
             Task::Write(writing) => (writing.volume.into(), writing.next_block()),
             Task::Discard { volume, at, .. } => ((*volume).into(), *at),
-            Task::Extents { of, at, .. } | Task::Changed { of, at, .. } => (*of, *at),
+            Task::List { of, at, .. } => (*of, *at),
             Task::Scrub { of, scrubbed, .. } => (*of, scrubbed.next),
+            Task::Replay(replay) => replay.at(),
             _ => (TreeId::CATALOG, 0),
         };
         let lost = self.lost_blocks(tree, block, place);
@@ -184,6 +177,16 @@ impl<W: World> Engine<W> {
                 self.tasks.put_back(id, Task::Delete);
                 self.skip_deletion(id, error);
             }
+            Task::Write(writing) => self.write_without(id, writing, lost, error),
+            Task::Discard { tag, volume, at, end, durable }
+                if at == lost.start && self.reaches_end(volume, lost, end) && self.cut_lost(volume, lost).is_ok() =>
+            {
+                self.out.notices.push(Notice::Leaked(error));
+                let at = lost.end().min(end);
+                self.tasks.put_back(id, Task::Discard { tag, volume, at, end, durable });
+                self.step(id);
+            }
+            Task::Replay(replay) => self.replay_without(id, replay, lost, error),
             Task::Scrub { tag, of, left, mut scrubbed } => {
                 scrubbed.faults.push(error);
                 scrubbed.next = lost.end();
@@ -214,7 +217,7 @@ impl<W: World> Engine<W> {
 
     /// How a tree is called in an error.
     pub(super) fn describe(&self, id: TreeId) -> String {
-        match self.catalog.trees.get(&id).map(|tree| &tree.record) {
+        match self.catalog.trees.get(&id).map(|tree| &tree.record).filter(|_| id != TreeId::CATALOG) {
             Some(record) if record.kind == Kind::Volume => format!("{} ({:?})", VolumeId(id.0), record.name),
             Some(record) => format!("{} ({:?} of {})", SnapshotId(id.0), record.name, record.line),
             None => id.to_string(),
@@ -237,7 +240,10 @@ impl<W: World> Engine<W> {
     }
 }
 
-/// How many blocks some memory is: a whole number, and not none.
+/// How many blocks some memory is: a whole number, not none, and not too many.
 pub(super) fn whole_blocks(len: usize) -> Result<u64, Error> {
-    if len > 0 && len.is_multiple_of(BLOCK) { Ok((len / BLOCK) as u64) } else { Err(Error::Unaligned(len)) }
+    if len == 0 || !len.is_multiple_of(BLOCK) {
+        return Err(Error::Unaligned(len));
+    }
+    if len > MOST_REQUEST { Err(Error::TooLong { bytes: len, most: MOST_REQUEST }) } else { Ok((len / BLOCK) as u64) }
 }

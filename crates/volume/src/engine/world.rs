@@ -51,6 +51,9 @@ pub(crate) trait World: 'static {
     /// What data travels in.
     type Memory: Memory;
 
+    /// A map contradicts what is told of used blocks: damage, which is not let spread. Where nothing was damaged, a test takes it as a defect.
+    fn contradicts(_what: &dyn std::fmt::Display) {}
+
     /// Whether a rule is kept: always, except in a test that shows what becomes of a pool without it.
     #[inline]
     fn keeps(_rule: Rule) -> bool {
@@ -61,10 +64,8 @@ pub(crate) trait World: 'static {
 /// The engine as it is shipped.
 pub(crate) struct Shipped<M>(std::marker::PhantomData<M>);
 
-/// Whom an answer goes to.
-pub(crate) type Callback<M> = Box<dyn FnOnce(Result<super::Answer<M>, crate::error::Error>) + Send>;
-
 impl<M: Memory> World for Shipped<M> {
-    type Tag = Callback<M>;
+    /// The number of a callback that the pool keeps ([`crate::pool`]), so that it is called even if the engine does not come to it.
+    type Tag = usize;
     type Memory = M;
 }

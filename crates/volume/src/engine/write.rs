@@ -37,8 +37,12 @@ pub(super) struct Writing<W: World> {
     runs: Vec<Run>,
     /// How many of its blocks are in the map.
     applied: u64,
+    /// The first block of a leaf that is lost, and that it has something new for as a whole.
+    renewed: Option<u64>,
     durable: bool,
     attempts: u32,
+    /// Where it was refused, and what lies around.
+    avoided: Vec<Run>,
     /// How many nodes it may change.
     promise: u64,
 }
@@ -52,9 +56,12 @@ impl<W: World> Writing<W> {
         self.sums.len() as u64
     }
 
+    fn end(&self) -> u64 {
+        self.start + self.count()
+    }
+
     /// What is left of the runs after so many blocks: the first piece of it.
-    fn piece(&self) -> Run {
-        let mut skip = self.applied;
+    fn piece(&self, mut skip: u64) -> Run {
         for run in &self.runs {
             let count = u64::from(run.count);
             if skip < count {
@@ -92,11 +99,30 @@ impl<W: World> Engine<W> {
             return self.answer(tag, Err(error));
         }
         // The leaves that it touches, and the nodes above: fewer than two of each level for each leaf.
-        let leaves = sums.len() as u64 / LEAF_ENTRIES as u64 + 2;
-        let promise = leaves + 2 * u64::from(node::MOST_LEVEL);
+        let count = sums.len() as u64;
+        let promise = count / LEAF_ENTRIES as u64 + 2 + 2 * u64::from(node::MOST_LEVEL);
+        // What could not be admitted if all that is not set aside were free would hold all others for ever.
+        let most = self.space.capacity().saturating_sub(promise + self.reserve(3) - self.promised);
+        if count > most {
+            let most = usize::try_from(most).unwrap_or(0).saturating_mul(BLOCK);
+            return self.answer(tag, Err(Error::TooLong { bytes: sums.len() * BLOCK, most }));
+        }
         let from = Arc::new(from);
-        let writing =
-            Writing { tag, volume, start, from, sums, runs: Vec::new(), applied: 0, durable, attempts: 0, promise };
+        let (runs, avoided) = (Vec::new(), Vec::new());
+        let writing = Writing {
+            tag,
+            volume,
+            start,
+            from,
+            sums,
+            runs,
+            applied: 0,
+            renewed: None,
+            durable,
+            attempts: 0,
+            avoided,
+            promise,
+        };
         let id = self.tasks.insert(Task::Write(writing));
         self.held.push_back(id);
         self.admit_held();
@@ -164,15 +190,15 @@ impl<W: World> Engine<W> {
         let Some(Task::Write(mut writing)) = self.tasks.take(id) else { return };
         self.out.notices.push(Notice::Avoided { place, reason: reason.clone() });
         writing.attempts += 1;
-        let runs = std::mem::take(&mut writing.runs);
-        runs.into_iter()
-            .filter(|run| !(run.start.0..run.end()).contains(&place))
-            .for_each(|run| self.space.release(run));
+        std::mem::take(&mut writing.runs).into_iter().for_each(|run| self.space.release(run));
         let around = 1_u32 << (2 * writing.attempts.min(7));
-        self.space.avoid(Run { start: Place(place), count: around });
+        let avoided = self.space.avoid(Run { start: Place(place), count: around }, self.reserve(3));
+        writing.avoided.extend(avoided);
         if writing.attempts < MOST_ATTEMPTS && self.space.free() >= writing.count() + self.reserve(3) {
             return self.write_data(id, writing);
         }
+        // It is not these places: nothing is avoided for a device that takes nothing.
+        std::mem::take(&mut writing.avoided).into_iter().for_each(|run| self.space.release(run));
         self.tasks.put_back(id, Task::Write(writing));
         self.refuse(id, Error::Unwritable { place, reason });
     }
@@ -203,22 +229,75 @@ impl<W: World> Engine<W> {
             if self.is_crowded() {
                 return Flow::Stall(Task::Write(writing));
             }
-            let piece = writing.piece();
-            let in_leaf = NodeAt::leaf_of(block).blocks().end() - block;
-            let count = in_leaf.min(u64::from(piece.count));
-            let run = Run { start: piece.start, count: u32::try_from(count).unwrap_or(0) };
-            let first = usize::try_from(writing.applied).unwrap_or(0);
-            let sums = &writing.sums[first..first + run.count as usize];
-            if let Err(missing) = self.put(writing.volume, block, run, sums) {
-                return Flow::Wait(Task::Write(writing), missing);
+            match self.apply_leaf(&writing) {
+                Err(missing) => return Flow::Wait(Task::Write(writing), missing),
+                Ok(changes) => self.log.push(&changes),
             }
-            let change = Change::Write { volume: writing.volume, start: block, run, sums: sums.to_vec() };
-            self.log.push(&change);
-            writing.applied += count;
+            writing.applied = NodeAt::leaf_of(block).blocks().end().min(writing.end()) - writing.start;
         }
         self.promised -= writing.promise;
         self.end_change(writing.tag, writing.durable);
         Flow::Done
+    }
+
+    /// Puts what of a write belongs to one leaf into the map, all of it or nothing; gives what the log has to tell.
+    fn apply_leaf(&mut self, writing: &Writing<W>) -> Result<Vec<Change>, Missing> {
+        let mut at = writing.next_block();
+        let end = NodeAt::leaf_of(at).blocks().end().min(writing.end());
+        if writing.renewed == Some(at) {
+            self.renew(writing.volume, at)?;
+        }
+        let mut changes = Vec::new();
+        while at < end {
+            let mut run = writing.piece(at - writing.start);
+            run.count = run.count.min(u32::try_from(end - at).unwrap_or(u32::MAX));
+            let first = usize::try_from(at - writing.start).unwrap_or(0);
+            let sums = &writing.sums[first..first + run.count as usize];
+            // Only the first of them can find the leaf missing.
+            self.put(writing.volume, at, run, sums)?;
+            changes.push(Change::Write { volume: writing.volume, start: at, run, sums: sums.to_vec() });
+            at += u64::from(run.count);
+        }
+        Ok(changes)
+    }
+
+    /// Begins a leaf anew that is lost: its blocks are about to be replaced, all of them. What they were stays used until a repair.
+    pub(super) fn renew(&mut self, volume: VolumeId, block: u64) -> Result<(), Missing> {
+        let Some(tree) = self.catalog.trees.get_mut(&TreeId::from(volume)) else { return Ok(()) };
+        tree.renew(&mut self.nodes, block)?;
+        self.changed_trees.insert(volume.into());
+        Ok(())
+    }
+
+    /// A write goes on without a leaf that is lost, if it has all of its blocks.
+    pub(super) fn write_without(&mut self, id: usize, mut writing: Writing<W>, lost: Blocks, error: Error) {
+        let has_all = writing.next_block() == lost.start && self.reaches_end(writing.volume, lost, writing.end());
+        if !has_all || writing.renewed == Some(lost.start) {
+            self.tasks.put_back(id, Task::Write(writing));
+            self.out.notices.push(Notice::Damage(error.clone()));
+            return self.refuse(id, error);
+        }
+        self.out.notices.push(Notice::Leaked(error));
+        writing.renewed = Some(lost.start);
+        self.tasks.put_back(id, Task::Write(writing));
+        self.step(id);
+    }
+
+    /// The same for a discard: what it says of the leaf is all that there is to know.
+    pub(super) fn cut_lost(&mut self, volume: VolumeId, lost: Blocks) -> Result<(), Missing> {
+        self.renew(volume, lost.start)?;
+        let size = self.catalog.trees.get(&volume.into()).map_or(0, |tree| tree.record.blocks);
+        if W::keeps(Rule::LogDiscards) {
+            let count = u32::try_from(lost.end().min(size) - lost.start).unwrap_or(0);
+            self.log.push(&[Change::Discard { volume, start: lost.start, count }]);
+        }
+        Ok(())
+    }
+
+    /// Whether what ends there is the last that a volume has of a lost leaf.
+    pub(super) fn reaches_end(&self, volume: VolumeId, lost: Blocks, end: u64) -> bool {
+        let size = self.catalog.trees.get(&volume.into()).map_or(0, |tree| tree.record.blocks);
+        lost.count == LEAF_ENTRIES as u64 && end >= lost.end().min(size)
     }
 
     /// Answers a change that is applied, at once or when it is durable.
@@ -306,7 +385,7 @@ impl<W: World> Engine<W> {
                 Err(missing) => return Flow::Wait(task(tag, at), missing),
                 Ok(true) if W::keeps(Rule::LogDiscards) => {
                     let count = u32::try_from(count).unwrap_or(0);
-                    self.log.push(&Change::Discard { volume, start: at, count });
+                    self.log.push(&[Change::Discard { volume, start: at, count }]);
                 }
                 Ok(_) => {}
             }
@@ -322,8 +401,7 @@ pub(super) fn free<W: World>(space: &mut crate::space::Space, place: Place) {
     // A map that contradicts the space map, with checksums that are right, must not free what is another's by now: then it stays used, and a
     // repair finds it.
     if !space.is_place(place) || !space.is_used(place) {
-        debug_assert!(!W::keeps(Rule::HoldFreed), "{place} is freed twice, or is none");
-        return;
+        return W::contradicts(&format_args!("{place} is freed, and not used"));
     }
     space.free_later(place);
     if !W::keeps(Rule::HoldFreed) {

@@ -80,8 +80,16 @@ impl Record {
             root: Pointer::get(slot, 64),
             deleting: (slot[1] & 1 != 0).then(|| get64(slot, 40)),
         };
-        if record.level > MOST_LEVEL || record.level < level_for(record.blocks) || record.blocks > span(MOST_LEVEL) {
+        let sizes = 1..=span(MOST_LEVEL);
+        if record.level > MOST_LEVEL || record.level < level_for(record.blocks) || !sizes.contains(&record.blocks) {
             return Err("a size that its map does not have");
+        }
+        let stands = |passed: u64| passed == record.blocks || (passed < record.blocks && passed % span(0) == 0);
+        if record.deleting.is_some_and(|passed| !stands(passed)) {
+            return Err("a deletion that has passed what it cannot have passed");
+        }
+        if record.name.is_empty() {
+            return Err("no name");
         }
         if record.epoch.0 > MOST_48 || record.id == TreeId::CATALOG {
             return Err("an id or epoch that cannot be");
@@ -105,7 +113,7 @@ mod tests {
             blocks: 1 << 20,
             level: 3,
             root: Pointer::hole(Epoch(4)),
-            deleting: Some(99),
+            deleting: Some(512),
         }
     }
 
@@ -122,7 +130,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_an_error() {
         let mut slot = [0; SLOT];
-        for (at, byte) in [(0, 9), (2, 6), (2, 0), (3, 255), (NAME_AT, 0xFF), (23, 1)] {
+        for (at, byte) in [(0, 9), (2, 6), (2, 0), (3, 255), (NAME_AT, 0xFF), (23, 1), (40, 1), (3, 0)] {
             example().put(&mut slot);
             slot[at] = byte;
             assert!(Record::get(&slot).is_err(), "byte {at}");

@@ -26,6 +26,27 @@ pub(crate) const LEAST_BLOCKS: u64 = 1024;
 /// The longest log: 64 MiB, so that it lies in the first region and is read at once when a pool is opened.
 pub(crate) const MOST_LOG: u64 = 16_384;
 
+/// The shortest log: 256 KiB. Records of a sixteenth of it have room for all that is written to a leaf at once.
+pub(crate) const LEAST_LOG: u64 = 64;
+/// Pages that the catalog may have, with sixteen volumes or snapshots each: 1,048,576 of them, which are all in memory.
+pub(crate) const MOST_CATALOG_PAGES: u64 = 65_536;
+/// How many changed nodes there may be at least, and at most, before a checkpoint.
+pub(crate) const NODES: std::ops::RangeInclusive<u32> = 16..=1 << 20;
+/// Counters of checkpoints, openings, records and ids stay below this, so that none can run over while a pool is open.
+pub(crate) const MOST_COUNT: u64 = 1 << 62;
+/// The same for epochs, which have 48 bits in maps.
+pub(crate) const MOST_EPOCH: u64 = 1 << 47;
+
+/// The longest log of a pool of this size: a quarter.
+pub(crate) fn most_log(blocks: u64) -> u64 {
+    MOST_LOG.min(blocks / 4)
+}
+
+/// The most changed nodes of a pool of this size: an eighth of its blocks.
+pub(crate) fn most_nodes(blocks: u64) -> u32 {
+    u32::try_from(blocks / 8).unwrap_or(u32::MAX).min(*NODES.end())
+}
+
 /// How many regions so many blocks are.
 pub(crate) fn regions(blocks: u64) -> u64 {
     blocks.div_ceil(REGION)
@@ -51,7 +72,7 @@ pub(crate) const LOG_START: u64 = HEAD;
 
 /// How long the log of a pool of this size is unless something else is asked for: a sixteenth, from 256 KiB to 64 MiB.
 pub(crate) fn usual_log(blocks: u64) -> u64 {
-    (blocks / 16).clamp(64, MOST_LOG)
+    (blocks / 16).clamp(LEAST_LOG, MOST_LOG)
 }
 
 /// How many changed nodes a pool of this size may hold in memory before it must make a checkpoint: up to 32 MiB.

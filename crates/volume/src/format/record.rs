@@ -103,8 +103,8 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    pub(crate) fn has_room_for(&self, change: &Change) -> bool {
-        HEADER + self.bytes.len() + change.len() <= MOST_RECORD
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        HEADER + self.bytes.len() + len <= MOST_RECORD
     }
 
     pub(crate) fn push(&mut self, change: &Change) {

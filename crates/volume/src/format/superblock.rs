@@ -1,10 +1,13 @@
 //! The superblock: where everything else is found.
 
 use super::bytes::{get16, get32, get64, put16, put32, put64};
-use super::layout::{GROUP, LOG_START, MOST_BLOCKS, MOST_LOG, REGION, regions};
+use super::layout::{
+    GROUP, LEAST_BLOCKS, LEAST_LOG, MOST_BLOCKS, MOST_CATALOG_PAGES, MOST_COUNT, MOST_EPOCH, NODES, most_log,
+    most_nodes, regions,
+};
 use super::node::Pointer;
 use crate::checksum;
-use crate::units::{BLOCK, MOST_48};
+use crate::units::BLOCK;
 
 const MAGIC: &[u8; 8] = b"ORLOPVOL";
 /// The version that this program writes, and the newest that it reads.
@@ -150,18 +153,18 @@ impl Superblock {
 
     /// Whether its numbers can be worked with: what follows from here on relies on it.
     fn is_sound(&self) -> bool {
-        let log = LOG_START + self.log_blocks;
         let unit = u64::from(self.log_unit);
-        self.blocks <= MOST_BLOCKS
-            && (1..=MOST_LOG).contains(&self.log_blocks)
-            && log < self.blocks.min(REGION)
+        let counts = [self.checkpoint, self.generation, self.replay_sequence, self.next_id];
+        (LEAST_BLOCKS..=MOST_BLOCKS).contains(&self.blocks)
+            && (LEAST_LOG..=most_log(self.blocks)).contains(&self.log_blocks)
             && [512, 4096].contains(&unit)
             && self.replay_offset < self.log_bytes()
             && self.replay_offset.is_multiple_of(unit)
-            && self.next_epoch <= MOST_48
-            && (1..=1 << 20).contains(&self.most_nodes)
+            && counts.iter().all(|count| *count <= MOST_COUNT)
+            && self.next_epoch <= MOST_EPOCH
+            && (*NODES.start()..=most_nodes(self.blocks)).contains(&self.most_nodes)
             && self.catalog_level <= super::node::MOST_LEVEL
-            && self.catalog_pages <= super::node::span(self.catalog_level).min(self.blocks)
+            && self.catalog_pages <= super::node::span(self.catalog_level).min(MOST_CATALOG_PAGES)
     }
 
     pub(crate) fn log_bytes(&self) -> u64 {
@@ -181,7 +184,7 @@ pub(crate) mod tests {
             checkpoint: 8,
             generation: 3,
             blocks: 40_000,
-            log_blocks: 16,
+            log_blocks: 64,
             log_unit: 512,
             replay_sequence: 77,
             replay_offset: 1024,
@@ -228,7 +231,17 @@ pub(crate) mod tests {
             Superblock { blocks: u64::MAX, ..example() },
             Superblock { log_blocks: u64::MAX / BLOCK as u64, ..example() },
             Superblock { replay_offset: 1 << 40, ..example() },
-            Superblock { most_nodes: 0, ..example() },
+            Superblock { most_nodes: 15, ..example() },
+            Superblock { most_nodes: 5001, ..example() },
+            Superblock { log_blocks: 63, ..example() },
+            Superblock { log_blocks: 10_001, ..example() },
+            Superblock { blocks: 1023, log_blocks: 64, ..example() },
+            Superblock { checkpoint: u64::MAX, ..example() },
+            Superblock { generation: u64::MAX, ..example() },
+            Superblock { replay_sequence: u64::MAX, ..example() },
+            Superblock { next_id: u64::MAX, ..example() },
+            Superblock { next_epoch: (1 << 48) - 1, ..example() },
+            Superblock { catalog_pages: 65_537, catalog_level: 5, ..example() },
             Superblock { catalog_pages: u64::MAX, ..example() },
         ];
         for superblock in senseless {

@@ -165,24 +165,38 @@ impl Tree {
         if !self.changed.contains_key(&leaf) {
             // Nothing is changed before all that is needed is there.
             self.leaf(nodes, block)?;
-            for level in (0..=self.record.level).rev() {
-                let at = leaf.above(level);
-                if self.changed.contains_key(&at) {
-                    continue;
-                }
-                let pointer = self.at(nodes, at)?.pointer;
-                let page = if pointer.node.place.is_somewhere() {
-                    let missing = self.missing(at, &pointer);
-                    Nodes::copy(nodes.get(pointer.node.place).ok_or(missing)?)
-                } else {
-                    node::hollow(level, pointer.node.birth)
-                };
-                self.changed.insert(at, page);
-                nodes.changed += 1;
-            }
+            (0..=self.record.level).rev().try_for_each(|level| self.change_node(nodes, leaf.above(level)))?;
         }
         let page = self.changed.get_mut(&leaf).map(Arc::make_mut);
         Ok(page.expect("it was there or has been put there"))
+    }
+
+    fn change_node(&mut self, nodes: &mut Nodes, at: NodeAt) -> Result<(), Missing> {
+        if self.changed.contains_key(&at) {
+            return Ok(());
+        }
+        let pointer = self.at(nodes, at)?.pointer;
+        let page = if pointer.node.place.is_somewhere() {
+            let missing = self.missing(at, &pointer);
+            Nodes::copy(nodes.get(pointer.node.place).ok_or(missing)?)
+        } else {
+            node::hollow(at.level, pointer.node.birth)
+        };
+        self.changed.insert(at, page);
+        nodes.changed += 1;
+        Ok(())
+    }
+
+    /// Puts holes of the current epoch in the place of a leaf that cannot be read. Whoever asks so has something else for all of them at once, since
+    /// what was lost must never read as zeros.
+    pub(crate) fn renew(&mut self, nodes: &mut Nodes, block: u64) -> Result<(), Missing> {
+        let leaf = NodeAt::leaf_of(block);
+        self.at(nodes, leaf)?;
+        (1..=self.record.level).rev().try_for_each(|level| self.change_node(nodes, leaf.above(level)))?;
+        if self.changed.insert(leaf, node::hollow(0, self.record.epoch)).is_none() {
+            nodes.changed += 1;
+        }
+        Ok(())
     }
 
     /// Makes the volume larger: a root above the old one, as often as it takes.

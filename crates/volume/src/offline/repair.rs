@@ -1,12 +1,13 @@
 //! Repairing what can be told from the rest.
 //!
 //! The maps and the catalog are the truth; which blocks are used follows from them. Data and nodes that are damaged cannot be made again here: what they
-//! stand for stays an error when it is read, never zeros. Data can be written anew; below a lost node nothing can be written yet.
+//! stand for stays an error when it is read, never zeros. Data can be written anew, and a lost leaf when all of its
+//! blocks are at once.
 
 use super::check::Problem;
 use super::survey::survey;
 use crate::disk::Disk;
-use crate::engine::{self, Engine, Request, Salvage, Shipped};
+use crate::engine::{self, Admin, Engine, Request, Salvage, Shipped};
 use crate::error::OpenError;
 use crate::memory::Buffer;
 
@@ -45,14 +46,20 @@ pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError>
     let blocks = loaded.space.set_used(&|place| found.has(place) || (keeps_used && used(place)));
     let replayed = std::mem::take(&mut loaded.replayed);
     let mut engine = Engine::<Shipped<Buffer>>::new(loaded, 1024);
-    let first = engine.replay(replayed);
+    let first = engine.replay(replayed, Vec::new());
     engine::drive_ios(&mut engine, disk, first);
     // A second checkpoint, so that all four superblocks are new.
-    let out = engine.submit(Request::Checkpoint { clean: true }, Box::new(drop));
-    engine::drive_ios(&mut engine, disk, out);
+    let out = engine.submit(Request::Admin(Admin::Checkpoint { clean: true }), 0);
+    let last = engine::drive_ios(&mut engine, disk, out).answers.pop().map(|(_, result)| result);
+    let failed = |why: &dyn std::fmt::Display| OpenError::Unfit(format!("what was repaired cannot be written: {why}"));
     match engine.opened() {
-        Some(Ok(())) => Ok(Repaired { blocks, space, log, left: found.problems }),
-        Some(Err(error)) => Err(OpenError::Unfit(format!("what was repaired cannot be written: {error}"))),
-        None => Err(OpenError::Unfit("what was repaired cannot be written".into())),
+        Some(Err(error)) => return Err(failed(&error)),
+        None => return Err(failed(&"the log is not replayed")),
+        Some(Ok(())) => {}
+    }
+    match last {
+        Some(Ok(_)) => Ok(Repaired { blocks, space, log, left: found.problems }),
+        Some(Err(error)) => Err(failed(&error)),
+        None => Err(failed(&"the last checkpoint is not done")),
     }
 }

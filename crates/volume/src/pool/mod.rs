@@ -5,29 +5,39 @@
 //! [`Options::workers`] threads wait for the disk, and one of them answers.
 
 mod queue;
+mod replies;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 pub use requests::{Since, State};
 
 use crate::disk::Disk;
-use crate::engine::{self, Done, Engine, Io, IoId, Notice, Output, Request, Shape, Shipped};
+use crate::engine::{self, Admin, Answer, Engine, Io, IoId, Notice, Output, Request, Shape, Shipped};
 use crate::error::{Error, OpenError};
 use crate::format::catalog::Kind;
 use crate::memory::{Buffer, Memory};
 use crate::units::{BLOCK, Epoch, SnapshotId, VolumeId};
 use queue::Queue;
+use replies::{Callback, Replies};
 use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+
+/// The fewest bytes of map nodes that [`Options::cache_bytes`] may keep: 1 MiB, so that the ways to some dozens of blocks that are looked up at
+/// once are in memory together.
+pub const LEAST_CACHE: usize = 1 << 20;
 
 /// How a pool is used while it is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Bytes of map nodes that are kept in memory; what has changed since the last checkpoint, and two bits for each block of the pool
-    /// that has ever been used, come on top.
+    /// that has ever been used, come on top. At least [`LEAST_CACHE`].
     pub cache_bytes: usize,
-    /// Threads that wait for the disk. On a disk in memory one of them makes checkpoints and the others are idle.
+    /// Threads that wait for the disk, at least one. On a disk in memory one of them makes checkpoints and the others are idle.
     pub workers: usize,
 }
 
@@ -92,7 +102,7 @@ pub struct Pool<M: Memory = Buffer> {
 }
 
 struct Shared<M: Memory> {
-    engine: Mutex<Engine<Shipped<M>>>,
+    owner: Mutex<Owner<M>>,
     disk: Arc<dyn Disk>,
     is_inline: bool,
     queue: Queue<Job<M>>,
@@ -101,10 +111,21 @@ struct Shared<M: Memory> {
     listener: Listener,
 }
 
+/// The engine, and those who wait for its answers.
+struct Owner<M: Memory> {
+    engine: Engine<Shipped<M>>,
+    replies: Replies<M>,
+    /// Something has panicked: nobody knows what the engine holds, and it is asked nothing more.
+    broken: Option<Error>,
+}
+
 enum Job<M> {
     Io(IoId, Io<M>),
     Work,
 }
+
+/// Requests to the disk that whoever was told of them does by itself.
+type Here<M> = VecDeque<(IoId, Io<M>)>;
 
 /// Makes an empty pool of all of a disk.
 ///
@@ -120,33 +141,41 @@ impl<M: Memory> Pool<M> {
     ///
     /// # Errors
     ///
-    /// If it is not one, is of a later version, or what is needed is damaged.
+    /// If it is not one, is of a later version, or what is needed is damaged; if the options cannot be.
     pub fn open(disk: Arc<dyn Disk>, options: Options, listener: Listener) -> Result<Self, OpenError> {
+        if options.cache_bytes < LEAST_CACHE || options.workers == 0 {
+            let Options { cache_bytes, workers } = options;
+            return Err(OpenError::Unfit(format!(
+                "a cache of {cache_bytes} bytes and {workers} threads are too little for a pool: {LEAST_CACHE} and 1 are the least"
+            )));
+        }
         let engine = engine::open::<Shipped<M>>(&*disk, options.cache_bytes / BLOCK)?;
-        let shared = Arc::new(Shared {
-            engine: Mutex::new(engine),
-            is_inline: disk.is_in_memory(),
-            disk,
-            queue: Queue::default(),
-            is_working: AtomicBool::new(false),
-            listener,
-        });
-        let worker = |i| {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("pool-{i}")).spawn(move || shared.serve())
-        };
-        let workers: Result<Vec<_>, _> = (0..options.workers.max(1)).map(worker).collect();
-        let workers = workers.map_err(OpenError::disk("start the threads of the pool"))?;
+        let shared = Shared::new(engine, disk, listener);
+        Self::start(shared, options.workers, |name, work| std::thread::Builder::new().name(name).spawn(work))
+    }
+
+    /// Starts the threads. If one of them cannot be, those that could end, so that nothing of the pool is left.
+    fn start(
+        shared: Arc<Shared<M>>,
+        workers: usize,
+        mut spawn: impl FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+    ) -> Result<Self, OpenError> {
+        let mut pool = Self { shared, workers: Vec::new() };
+        for i in 0..workers {
+            let shared = Arc::clone(&pool.shared);
+            let worker = spawn(format!("pool-{i}"), Box::new(move || shared.serve()));
+            pool.workers.push(worker.map_err(OpenError::disk("start the threads of the pool"))?);
+        }
         // Deletions go on that were begun in an earlier opening.
-        shared.queue_work();
-        Ok(Self { shared, workers })
+        pool.shared.queue_work();
+        Ok(pool)
     }
 
     /// All volumes.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeInfo> {
-        let engine = self.shared.lock();
-        let states = engine.states().filter(|record| record.kind == Kind::Volume);
+        let owner = self.shared.lock();
+        let states = owner.engine.states().filter(|record| record.kind == Kind::Volume);
         let mut infos: Vec<_> = states
             .map(|record| VolumeInfo {
                 id: VolumeId(record.id.0),
@@ -163,8 +192,8 @@ impl<M: Memory> Pool<M> {
     /// All snapshots.
     #[must_use]
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
-        let engine = self.shared.lock();
-        let states = engine.states().filter(|record| record.kind == Kind::Snapshot);
+        let owner = self.shared.lock();
+        let states = owner.engine.states().filter(|record| record.kind == Kind::Snapshot);
         let mut infos: Vec<_> = states
             .map(|record| SnapshotInfo {
                 id: SnapshotId(record.id.0),
@@ -182,7 +211,7 @@ impl<M: Memory> Pool<M> {
     /// How full it is.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.shared.lock().usage()
+        self.shared.lock().engine.usage()
     }
 
     /// Makes a last checkpoint, so that the next opening has nothing to bring up, and ends.
@@ -191,54 +220,72 @@ impl<M: Memory> Pool<M> {
     ///
     /// If the checkpoint fails; nothing that was flushed is lost then.
     pub fn close(self) -> Result<(), Error> {
-        self.wait(Request::Checkpoint { clean: true }).map(|_| ())
+        self.wait(Request::Admin(Admin::Checkpoint { clean: true })).map(|_| ())
     }
 }
 
 impl<M: Memory> Drop for Pool<M> {
-    /// Ends at once: for what was flushed and what was not it is as if the power went.
+    /// Ends at once: for what was flushed and what was not it is as if the power went. Who waits still is told that the pool is closed.
     fn drop(&mut self) {
         self.shared.queue.close();
         for worker in self.workers.drain(..) {
             // A worker that has panicked has said so already.
             drop(worker.join());
         }
+        let waiting = self.shared.lock().replies.take_all();
+        waiting.into_iter().for_each(|done| reply(done, Err(Error::Closed)));
     }
 }
 
+/// Calls a callback. One that panics has said so, and keeps nobody else from being called.
+fn reply<M: Memory>(done: Callback<M>, result: Result<Answer<M>, Error>) {
+    drop(catch_unwind(AssertUnwindSafe(|| done(result))));
+}
+
 impl<M: Memory> Shared<M> {
-    fn lock(&self) -> MutexGuard<'_, Engine<Shipped<M>>> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(engine: Engine<Shipped<M>>, disk: Arc<dyn Disk>, listener: Listener) -> Arc<Self> {
+        Arc::new(Self {
+            owner: Mutex::new(Owner { engine, replies: Replies::default(), broken: None }),
+            is_inline: disk.is_in_memory(),
+            disk,
+            queue: Queue::default(),
+            is_working: AtomicBool::new(false),
+            listener,
+        })
     }
 
-    fn submit(&self, request: Request<M>, done: engine::Callback<M>) {
-        if self.engine.is_poisoned() {
-            // Nobody knows what the engine was doing when it panicked.
-            return done(Err(Error::Failed { reason: "a thread of it has panicked, which is a defect".into() }));
+    fn lock(&self) -> MutexGuard<'_, Owner<M>> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, request: Request<M>, done: Callback<M>) {
+        let mut here = Here::new();
+        let mut owner = self.lock();
+        if let Some(error) = owner.broken.clone() {
+            drop(owner);
+            return reply(done, Err(error));
         }
-        let out = self.lock().submit(request, done);
-        self.carry_out(out);
+        let tag = owner.replies.keep(done);
+        self.tell(owner, |engine| engine.submit(request, tag), &mut here);
+        self.perform_all(here);
     }
 
-    /// Does what the engine wants, and what it wants then: all of it here, or what takes long in other threads.
-    fn carry_out(&self, out: Output<Shipped<M>>) {
-        let mut here = VecDeque::new();
-        self.hand_out(out, &mut here);
-        while let Some((id, io)) = here.pop_front() {
-            self.perform(id, io, &mut here);
-        }
-    }
-
-    fn perform(&self, id: IoId, io: Io<M>, here: &mut VecDeque<(IoId, Io<M>)>) {
-        let done: Done<M> = io.perform(&*self.disk);
-        if self.engine.is_poisoned() {
+    /// Tells the engine something, and passes on what it says. If it panics, everybody who waits is told.
+    fn tell(
+        &self,
+        mut owner: MutexGuard<'_, Owner<M>>,
+        what: impl FnOnce(&mut Engine<Shipped<M>>) -> Output<Shipped<M>>,
+        here: &mut Here<M>,
+    ) {
+        if owner.broken.is_some() {
             return;
         }
-        let out = self.lock().finished(id, done);
-        self.hand_out(out, here);
-    }
-
-    fn hand_out(&self, out: Output<Shipped<M>>, here: &mut VecDeque<(IoId, Io<M>)>) {
+        let Ok(out) = catch_unwind(AssertUnwindSafe(|| what(&mut owner.engine))) else {
+            return self.break_down(owner);
+        };
+        let answers: Vec<_> =
+            out.answers.into_iter().filter_map(|(tag, result)| Some((owner.replies.take(tag)?, result))).collect();
+        drop(owner);
         for (id, io) in out.ios {
             if self.is_inline && !io.is_large() {
                 here.push_back((id, io));
@@ -249,9 +296,33 @@ impl<M: Memory> Shared<M> {
         if out.more {
             self.queue_work();
         }
-        out.notices.into_iter().for_each(|notice| (self.listener)(notice));
-        for (done, result) in out.answers {
-            done(result);
+        out.notices.into_iter().for_each(|notice| self.notify(notice));
+        answers.into_iter().for_each(|(done, result)| reply(done, result));
+    }
+
+    /// Something has panicked, with the engine or on its behalf: what it waits for may never come.
+    fn break_down(&self, mut owner: MutexGuard<'_, Owner<M>>) {
+        let error = Error::Failed { reason: "a thread of it has panicked, which is a defect".into() };
+        let is_first = owner.broken.replace(error.clone()).is_none();
+        let waiting = owner.replies.take_all();
+        drop(owner);
+        if is_first {
+            self.notify(Notice::Failed(error.clone()));
+        }
+        waiting.into_iter().for_each(|done| reply(done, Err(error.clone())));
+    }
+
+    fn notify(&self, notice: Notice) {
+        drop(catch_unwind(AssertUnwindSafe(|| (self.listener)(notice))));
+    }
+
+    /// Does what the engine wants, and what it wants then: all of it here, or what takes long in other threads.
+    fn perform_all(&self, mut here: Here<M>) {
+        while let Some((id, io)) = here.pop_front() {
+            match catch_unwind(AssertUnwindSafe(|| io.perform(&*self.disk))) {
+                Ok(done) => self.tell(self.lock(), |engine| engine.finished(id, done), &mut here),
+                Err(_) => return self.break_down(self.lock()),
+            }
         }
     }
 
@@ -264,23 +335,15 @@ impl<M: Memory> Shared<M> {
     /// What a worker does until the pool ends.
     fn serve(&self) {
         while let Some(job) = self.queue.pop() {
+            let mut here = Here::new();
             match job {
-                Job::Io(id, io) => {
-                    let mut here = VecDeque::new();
-                    self.perform(id, io, &mut here);
-                    while let Some((id, io)) = here.pop_front() {
-                        self.perform(id, io, &mut here);
-                    }
-                }
+                Job::Io(id, io) => here.push_back((id, io)),
                 Job::Work => {
                     self.is_working.store(false, Ordering::Release);
-                    if self.engine.is_poisoned() {
-                        continue;
-                    }
-                    let out = self.lock().work();
-                    self.carry_out(out);
+                    self.tell(self.lock(), Engine::work, &mut here);
                 }
             }
+            self.perform_all(here);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What can be asked of a pool.
 //!
-//! Requests for data take a callback, which is called once with the result: before the call returns or later, from any thread, never with a lock
-//! held. When the pool is closed, dropped or has failed by a defect, callbacks that wait are dropped uncalled. One that asks for more in turn nests where the pool is in memory, so it must not do so without end. What changes the catalog waits,
-//! and must not be called from a callback.
+//! Requests for data take a callback, which is called exactly once with the result, whatever happens: before the call returns or later, from any thread,
+//! never with a lock held. When the pool is closed or dropped, or has failed by a defect, those that wait still are called with an error. One that asks
+//! for more in turn nests where the pool is in memory, so it must not do so without end; one that panics keeps nobody else from being called.
+//! What changes the catalog waits, and must not be called from a callback.
 
 use super::Pool;
 use crate::checksum;
-use crate::engine::{Answer, Extent, Page, Request, Scrubbed};
+use crate::engine::{Admin, Answer, Extent, Page, Request, Scrubbed};
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::units::{Blocks, Epoch, SnapshotId, TreeId, VolumeId};
@@ -123,7 +124,7 @@ impl<M: Memory> Pool<M> {
     ) {
         let since = match since {
             Since::Epoch(epoch) => Ok(epoch),
-            Since::Snapshot(snapshot) => self.shared.lock().epoch_in(of.into(), snapshot),
+            Since::Snapshot(snapshot) => self.shared.lock().engine.epoch_in(of.into(), snapshot),
         };
         match since {
             Err(error) => done(Err(error)),
@@ -156,13 +157,25 @@ impl<M: Memory> Pool<M> {
         );
     }
 
+    /// Reads and compares the catalog with its map. What is damaged is written anew from memory, if the pool goes on.
+    pub fn scrub_catalog(&self, done: impl FnOnce(Result<Scrubbed, Error>) + Send + 'static) {
+        self.ask(
+            Request::ScrubCatalog,
+            |answer| match answer {
+                Answer::Scrubbed(scrubbed) => Some(scrubbed),
+                _ => None,
+            },
+            done,
+        );
+    }
+
     /// Makes an empty volume.
     ///
     /// # Errors
     ///
     /// If the name is taken or the size cannot be.
     pub fn create_volume(&self, name: &str, blocks: u64) -> Result<VolumeId, Error> {
-        match self.wait(Request::Create { name: name.to_owned(), blocks })? {
+        match self.wait(Request::Admin(Admin::Create { name: name.to_owned(), blocks }))? {
             Answer::Created(id) => Ok(id),
             _ => Err(Error::Closed),
         }
@@ -175,7 +188,7 @@ impl<M: Memory> Pool<M> {
     /// If one of them cannot be taken: then none is.
     pub fn snapshot(&self, volumes: &[(VolumeId, &str)]) -> Result<Vec<SnapshotId>, Error> {
         let volumes = volumes.iter().map(|(volume, name)| (*volume, (*name).to_owned())).collect();
-        match self.wait(Request::Snapshot { volumes })? {
+        match self.wait(Request::Admin(Admin::Snapshot { volumes }))? {
             Answer::Snapshots(ids) => Ok(ids),
             _ => Err(Error::Closed),
         }
@@ -187,7 +200,7 @@ impl<M: Memory> Pool<M> {
     ///
     /// If there is no such snapshot or the name is taken.
     pub fn clone_snapshot(&self, snapshot: SnapshotId, name: &str) -> Result<VolumeId, Error> {
-        match self.wait(Request::Clone { snapshot, name: name.to_owned() })? {
+        match self.wait(Request::Admin(Admin::Clone { snapshot, name: name.to_owned() }))? {
             Answer::Created(id) => Ok(id),
             _ => Err(Error::Closed),
         }
@@ -200,7 +213,7 @@ impl<M: Memory> Pool<M> {
     ///
     /// If one of the two is not there.
     pub fn roll_back(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<VolumeId, Error> {
-        match self.wait(Request::Rollback { volume, snapshot })? {
+        match self.wait(Request::Admin(Admin::Rollback { volume, snapshot }))? {
             Answer::Created(id) => Ok(id),
             _ => Err(Error::Closed),
         }
@@ -213,7 +226,7 @@ impl<M: Memory> Pool<M> {
     ///
     /// If it is not there.
     pub fn delete(&self, state: State) -> Result<(), Error> {
-        self.wait(Request::Delete { of: state.into() }).map(|_| ())
+        self.wait(Request::Admin(Admin::Delete { of: state.into() })).map(|_| ())
     }
 
     /// Makes a volume larger, while it is used.
@@ -222,7 +235,7 @@ impl<M: Memory> Pool<M> {
     ///
     /// If it would become smaller, or too large.
     pub fn resize(&self, volume: VolumeId, blocks: u64) -> Result<(), Error> {
-        self.wait(Request::Resize { volume, blocks }).map(|_| ())
+        self.wait(Request::Admin(Admin::Resize { volume, blocks })).map(|_| ())
     }
 
     /// Takes in what was added to the file or device.
@@ -234,7 +247,7 @@ impl<M: Memory> Pool<M> {
         let bytes =
             self.shared.disk.bytes().map_err(|e| Error::Failed { reason: format!("its size is not told: {e}") })?;
         let blocks = crate::format::layout::blocks_of(bytes);
-        self.wait(Request::GrowPool { blocks }).map(|_| ())
+        self.wait(Request::Admin(Admin::GrowPool { blocks })).map(|_| ())
     }
 
     fn ask<T: 'static>(

@@ -2,7 +2,7 @@
 
 use super::model::{Got, Snapshot, Value, Volume, fill, recognize};
 use super::run::Run;
-use crate::engine::{Answer, Request, World};
+use crate::engine::{Admin, Answer, Request, World};
 use crate::error::Error;
 use crate::memory::Buffer;
 use crate::units::{BLOCK, Blocks, Epoch, SnapshotId, TreeId, VolumeId};
@@ -55,6 +55,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             0..25 => self.read(&name, start, count),
             25..28 => self.compare(&name),
             28..30 => self.extents(&name),
+            30 if self.random.chance(50) => self.submit(Request::ScrubCatalog, Asked::Scrub),
             30 => {
                 let of = TreeId(self.model.volumes[&name].id.unwrap());
                 self.submit(Request::Scrub { of, start: 0, most: 1000 }, Asked::Scrub)
@@ -169,11 +170,11 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 Some(name) => {
                     let blocks = self.model.volumes[&name].blocks.len() as u64 + 1 + self.random.below(300);
                     let id = VolumeId(self.model.volumes[&name].id.unwrap());
-                    self.submit(Request::Resize { volume: id, blocks }, Asked::Resize { name, blocks })
+                    self.submit(Request::Admin(Admin::Resize { volume: id, blocks }), Asked::Resize { name, blocks })
                 }
                 None => Ok(()),
             },
-            _ => self.submit(Request::Checkpoint { clean: false }, Asked::Other),
+            _ => self.submit(Request::Admin(Admin::Checkpoint { clean: false }), Asked::Other),
         }
     }
 
@@ -181,7 +182,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
         let name = self.model.name("volume");
         let blocks = 1 + self.random.below(700);
         self.model.volumes.insert(name.clone(), Volume::new(blocks));
-        self.submit(Request::Create { name: name.clone(), blocks }, Asked::Create { name })
+        self.submit(Request::Admin(Admin::Create { name: name.clone(), blocks }), Asked::Create { name })
     }
 
     /// Of one volume or of several at once.
@@ -207,7 +208,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             self.model.snapshots.insert(name.clone(), snapshot);
             names.push(name);
         }
-        self.submit(Request::Snapshot { volumes: wanted }, Asked::Snapshot { names })
+        self.submit(Request::Admin(Admin::Snapshot { volumes: wanted }), Asked::Snapshot { names })
     }
 
     fn clone_snapshot(&mut self, origin: &str) -> Result<(), String> {
@@ -219,7 +220,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
         }
         volume.line = origin.to_owned();
         self.model.volumes.insert(name.clone(), volume);
-        let request = Request::Clone { snapshot: SnapshotId(snapshot.id.unwrap()), name: name.clone() };
+        let request = Request::Admin(Admin::Clone { snapshot: SnapshotId(snapshot.id.unwrap()), name: name.clone() });
         self.submit(request, Asked::Clone { name })
     }
 
@@ -235,7 +236,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 volume.id
             }
         };
-        self.submit(Request::Delete { of: TreeId(id.unwrap()) }, Asked::Delete { name: name.to_owned() })
+        self.submit(Request::Admin(Admin::Delete { of: TreeId(id.unwrap()) }), Asked::Delete { name: name.to_owned() })
     }
 
     pub(super) fn answered(&mut self, tag: u64, result: Result<Answer<Buffer>, Error>) -> Result<(), String> {

@@ -79,6 +79,16 @@ impl TestDisk {
         state.fuse = None;
     }
 
+    /// Another with the same bytes, which are all durable.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new(0, self.unit);
+        let seen = self.state().seen.clone();
+        let mut state = copy.state();
+        (state.kept, state.seen) = (seen.clone(), seen);
+        drop(state);
+        copy
+    }
+
     /// After so many writes and flushes, nothing works any more.
     pub(crate) fn set_fuse(&self, operations: Option<u64>) {
         self.state().fuse = operations;

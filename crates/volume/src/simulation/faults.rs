@@ -4,7 +4,7 @@ use super::inline::Inline;
 use super::model::recognize;
 use super::{number, random::Random};
 use crate::disk::Disk;
-use crate::engine::{self, Answer, Notice, Request, Rule, Shape};
+use crate::engine::{self, Admin, Answer, Notice, Request, Rule, Shape};
 use crate::error::{Error, OpenError};
 use crate::format::superblock::Superblock;
 use crate::memory::Buffer;
@@ -29,10 +29,10 @@ fn a_full_pool_holds_writes_until_there_is_room() {
     assert_eq!(pool.flush(), Ok(()), "what was answered can be made durable");
     assert_eq!(pool.write(kept, at + 10, 10, 110 + at), None, "another waits, too");
     assert!(pool.holds(kept, 0, 10, 100) && pool.late.is_empty());
-    let refused = pool.ask(Request::Create { name: "one more".into(), blocks: 1 });
+    let refused = pool.ask(Request::Admin(Admin::Create { name: "one more".into(), blocks: 1 }));
     assert!(matches!(refused, Some(Ok(_) | Err(Error::Full))), "{refused:?}");
     // A deletion needs no room, and what it gives back lets both writes go on.
-    pool.must(Request::Delete { of: given_up.into() });
+    pool.must(Request::Admin(Admin::Delete { of: given_up.into() }));
     pool.checkpoint();
     assert_eq!(pool.late.iter().filter(|(_, result)| result.is_ok()).count(), 2, "{:?}", pool.late);
     assert!(pool.notices.contains(&Notice::Resumed), "{:?}", pool.notices);
@@ -61,7 +61,7 @@ fn discarding_makes_room_too_even_under_a_snapshot_that_is_deleted_then() {
     pool.discard(volume, 100, 200);
     pool.checkpoint();
     assert!(pool.late.is_empty(), "the snapshot has those blocks still");
-    pool.must(Request::Delete { of: snapshot.into() });
+    pool.must(Request::Admin(Admin::Delete { of: snapshot.into() }));
     pool.checkpoint();
     assert_eq!(pool.late.len(), 1);
     assert_eq!(pool.problems(), []);
@@ -151,6 +151,67 @@ fn what_cannot_be_read_is_named() {
     assert!(matches!(pool.problems()[..], [Problem::Corrupt { block: 41, .. }]), "{:?}", pool.problems());
 }
 
+fn scrubbed(pool: &mut Inline, of: impl Into<crate::units::TreeId>) -> crate::engine::Scrubbed {
+    match pool.must(Request::Scrub { of: of.into(), start: 0, most: 1000 }) {
+        Answer::Scrubbed(scrubbed) => scrubbed,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_a_deleted_snapshot_left_to_others_is_scrubbed_with_them() {
+    let mut pool = Inline::new(4096);
+    let volume = pool.volume("v", 600);
+    assert_eq!(pool.write(volume, 0, 100, 1), Some(Ok(())));
+    let first = pool.snapshot(volume, "first");
+    assert_eq!(pool.write(volume, 100, 100, 2), Some(Ok(())));
+    let second = pool.snapshot(volume, "second");
+    let Answer::Created(clone) = pool.must(Request::Admin(Admin::Clone { snapshot: second, name: "c".into() })) else {
+        panic!("a clone is created")
+    };
+    pool.must(Request::Admin(Admin::Delete { of: second.into() }));
+    pool.checkpoint();
+    let place = offline::find(&pool.disk, volume.into(), 150).unwrap().unwrap();
+    pool.disk.flip(place * BLOCK_BYTES, 1);
+    // The snapshot is there as long as its clone is, and nobody can ask for it.
+    for of in [volume, clone] {
+        let found = scrubbed(&mut pool, of);
+        assert!(matches!(found.faults[..], [Error::Corrupt { block: 150, .. }]), "{found:?}");
+        assert!((100..120).contains(&found.read), "the first snapshot's are not read again: {found:?}");
+    }
+    assert!((100..120).contains(&scrubbed(&mut pool, first).read));
+}
+
+#[test]
+fn the_catalog_is_scrubbed_and_written_anew() {
+    let mut pool = Inline::new(4096);
+    for i in 0..40 {
+        let volume = pool.volume(&format!("v{i}"), 600);
+        assert_eq!(pool.write(volume, 0, 1, i + 1), Some(Ok(())));
+    }
+    pool.checkpoint();
+    for find in [offline::find, offline::find_leaf] {
+        let place = find(&pool.disk, crate::units::TreeId::CATALOG, 1).unwrap().unwrap();
+        pool.disk.flip(place * BLOCK_BYTES + 1000, 1);
+        match pool.must(Request::ScrubCatalog) {
+            Answer::Scrubbed(found) => match &found.faults[..] {
+                [error @ Error::Corrupt { place: at, .. }] if *at == place => {
+                    assert!(error.to_string().contains("the catalog"), "{error}")
+                }
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+        match pool.must(Request::ScrubCatalog) {
+            Answer::Scrubbed(found) => assert!(found.faults.is_empty() && found.read >= 4, "{found:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(pool.problems(), []);
+    }
+    let refused = pool.ask(Request::Scrub { of: crate::units::TreeId::CATALOG, start: 0, most: 1 });
+    assert!(matches!(refused, Some(Err(Error::NoVolume(_)))), "it is no volume: {refused:?}");
+}
+
 /// A pool with two volumes, a snapshot and a clone, something in its log, and what each block holds.
 fn example() -> Inline {
     let shape = Shape { id: [9; 16], log_blocks: Some(64), most_changed_nodes: Some(32) };
@@ -158,7 +219,7 @@ fn example() -> Inline {
     let volume = pool.volume("v", 600);
     assert_eq!(pool.write(volume, 0, 100, 11), Some(Ok(())));
     let snapshot = pool.snapshot(volume, "s");
-    pool.must(Request::Clone { snapshot, name: "c".into() });
+    pool.must(Request::Admin(Admin::Clone { snapshot, name: "c".into() }));
     assert_eq!(pool.write(volume, 50, 100, 12), Some(Ok(())));
     pool.checkpoint();
     assert_eq!(pool.write(volume, 120, 20, 13), Some(Ok(())));
@@ -223,7 +284,7 @@ fn no_flipped_bit_is_ever_given_as_data() {
         }
     }
     println!("{unopened} pools not opened, {refused} with blocks refused, {harmless} whole");
-    assert!(unopened >= 5 && refused >= 150 && harmless > 500, "{unopened} {refused} {harmless}");
+    assert!(unopened >= 4 && refused >= 150 && harmless > 500, "{unopened} {refused} {harmless}");
 }
 
 impl Inline {
@@ -248,14 +309,94 @@ fn a_lost_node_is_an_error_for_its_blocks_only() {
         Err(Error::MapLost { blocks, place, .. }) => assert_eq!((blocks.start, blocks.count, place), (256, 256, leaf)),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(pool.write(volume, 300, 1, 6), Some(Err(Error::MapLost { .. }))), "it cannot be put into the map");
+    for (start, count) in [(300, 1), (256, 255), (257, 300)] {
+        let refused = pool.write(volume, start, count, 6);
+        assert!(matches!(refused, Some(Err(Error::MapLost { .. }))), "it cannot be put into the map: {refused:?}");
+    }
     assert!(pool.holds(volume, 0, 256, 5) && pool.holds(volume, 512, 256, 5));
     assert!(matches!(pool.problems()[..], [Problem::NodeLost { .. }]), "{:?}", pool.problems());
     // What is lost with it stays used, and the rest of the volume is given back.
-    pool.must(Request::Delete { of: volume.into() });
+    pool.must(Request::Admin(Admin::Delete { of: volume.into() }));
     pool.checkpoint();
     assert!(pool.notices.iter().any(|notice| matches!(notice, Notice::Leaked(_))), "{:?}", pool.notices);
     assert!(matches!(pool.problems()[..], [Problem::Leaked(257..=259)]), "{:?}", pool.problems());
+}
+
+/// A volume of 700 blocks of which the leaf of block 256 is lost; tells where it lies.
+fn with_lost_leaf() -> (Inline, crate::units::VolumeId) {
+    let mut pool = Inline::new(4096);
+    let volume = pool.volume("v", 700);
+    for start in (0..700).step_by(50) {
+        assert_eq!(pool.write(volume, start, 50, 5), Some(Ok(())));
+    }
+    pool.checkpoint();
+    for block in [300, 600] {
+        let leaf = offline::find_leaf(&pool.disk, volume.into(), block).unwrap().unwrap();
+        pool.disk.flip(leaf * BLOCK_BYTES + 9, 1);
+    }
+    pool.reopen().unwrap();
+    (pool, volume)
+}
+
+#[test]
+fn a_lost_leaf_is_written_anew_as_a_whole() {
+    // Before the next checkpoint, and after it; in one piece, and where the pool is in pieces.
+    for (checkpoint, discards, in_pieces) in
+        [(false, false, false), (true, false, true), (false, true, false), (true, true, false), (false, false, true)]
+    {
+        let (mut pool, volume) = with_lost_leaf();
+        if in_pieces {
+            let other = pool.volume("other", 4000);
+            let mut at = 0;
+            while pool.write(other, at, 1, 7) == Some(Ok(())) {
+                at += 1;
+            }
+            (0..at).step_by(2).for_each(|block| pool.discard(other, block, 1));
+            (0..2).for_each(|_| pool.checkpoint());
+        }
+        let new = if discards { 0 } else { 6 };
+        if discards {
+            pool.discard(volume, 250, 450);
+        } else {
+            assert_eq!(pool.write(volume, 250, 450, 6), Some(Ok(())));
+        }
+        assert_eq!(pool.notices.iter().filter(|notice| matches!(notice, Notice::Leaked(_))).count(), 2);
+        assert_eq!(pool.write(volume, 260, 1, 8), Some(Ok(())), "it is a leaf like any other");
+        if checkpoint {
+            pool.checkpoint();
+        }
+        assert_eq!(pool.flush(), Ok(()));
+        pool.disk.crash(&mut Random::new(1));
+        pool.reopen().unwrap();
+        assert!(pool.holds(volume, 0, 250, 5) && pool.holds(volume, 250, 10, new) && pool.holds(volume, 261, 439, new));
+        assert!(pool.holds(volume, 260, 1, 8));
+        assert!(matches!(pool.problems()[..], [Problem::Leaked(_)]), "{:?}", pool.problems());
+        offline::repair(&pool.disk, false).unwrap();
+        assert_eq!(pool.problems(), []);
+        pool.reopen().unwrap();
+        assert!(pool.holds(volume, 261, 439, new));
+    }
+}
+
+#[test]
+fn a_leaf_that_is_lost_under_a_log_is_an_error_for_its_blocks_only() {
+    let mut pool = Inline::new(4096);
+    let volume = pool.volume("v", 700);
+    assert_eq!(pool.write(volume, 0, 600, 5), Some(Ok(())));
+    pool.checkpoint();
+    assert_eq!(pool.write(volume, 250, 10, 6), Some(Ok(())));
+    pool.discard(volume, 280, 2);
+    assert_eq!(pool.flush(), Ok(()));
+    let leaf = offline::find_leaf(&pool.disk, volume.into(), 300).unwrap().unwrap();
+    pool.disk.flip(leaf * BLOCK_BYTES + 9, 1);
+    pool.reopen().unwrap();
+    assert!(pool.holds(volume, 250, 6, 6) && pool.holds(volume, 512, 80, 5));
+    assert!(matches!(pool.read(volume, 256, 1), Err(Error::MapLost { .. })));
+    assert!(
+        pool.notices.iter().any(|notice| matches!(notice, Notice::Damage(Error::MapLost { .. }))),
+        "{:?}",
+        pool.notices
+    );
 }
 
 #[test]
@@ -294,13 +435,13 @@ fn a_pool_grows_while_it_is_full() {
         at += 10;
     }
     pool.disk.resize(40_000 * BLOCK);
-    pool.must(Request::GrowPool { blocks: 40_000 });
+    pool.must(Request::Admin(Admin::GrowPool { blocks: 40_000 }));
     pool.checkpoint();
     assert_eq!(pool.late.len(), 1, "what waited is done");
     for start in (0..4990).step_by(10) {
         assert_eq!(pool.write(volume, start, 10, 6), Some(Ok(())));
     }
-    let refused = pool.ask(Request::GrowPool { blocks: 1500 });
+    let refused = pool.ask(Request::Admin(Admin::GrowPool { blocks: 1500 }));
     assert!(matches!(refused, Some(Err(Error::BadPoolSize { .. }))), "{refused:?}");
     pool.checkpoint();
     pool.reopen().unwrap();

@@ -6,7 +6,7 @@
 use super::disk::TestDisk;
 use super::inline::Inline;
 use crate::disk::Disk;
-use crate::engine::{self, Request, Shape};
+use crate::engine::{self, Admin, Request, Shape};
 use crate::format::superblock::VERSION;
 use crate::units::{BLOCK, BLOCK_BYTES};
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ fn example() -> Inline {
     assert_eq!(pool.write(volume, 10, 3, 1), Some(Ok(())));
     assert_eq!(pool.write(volume, 70_000, 2, 2), Some(Ok(())));
     let snapshot = pool.snapshot(volume, "monday");
-    pool.must(Request::Clone { snapshot, name: "copy".into() });
+    pool.must(Request::Admin(Admin::Clone { snapshot, name: "copy".into() }));
     assert_eq!(pool.write(volume, 11, 1, 3), Some(Ok(())));
     pool.discard(volume, 12, 1);
-    pool.must(Request::Delete { of: snapshot.into() });
+    pool.must(Request::Admin(Admin::Delete { of: snapshot.into() }));
     pool.checkpoint();
     assert_eq!(pool.write(volume, 500, 1, 4), Some(Ok(())));
     assert_eq!(pool.flush(), Ok(()));

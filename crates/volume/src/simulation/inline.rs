@@ -3,7 +3,7 @@
 use super::Tested;
 use super::disk::TestDisk;
 use super::model::{Value, fill, recognize};
-use crate::engine::{self, Answer, Engine, Notice, Request, Shape};
+use crate::engine::{self, Admin, Answer, Engine, Notice, Request, Shape};
 use crate::error::{Error, OpenError};
 use crate::memory::Buffer;
 use crate::offline;
@@ -46,14 +46,14 @@ impl Inline {
     }
 
     pub(super) fn volume(&mut self, name: &str, blocks: u64) -> VolumeId {
-        match self.must(Request::Create { name: name.into(), blocks }) {
+        match self.must(Request::Admin(Admin::Create { name: name.into(), blocks })) {
             Answer::Created(id) => id,
             other => panic!("{other:?}"),
         }
     }
 
     pub(super) fn snapshot(&mut self, volume: VolumeId, name: &str) -> SnapshotId {
-        match self.must(Request::Snapshot { volumes: vec![(volume, name.into())] }) {
+        match self.must(Request::Admin(Admin::Snapshot { volumes: vec![(volume, name.into())] })) {
             Answer::Snapshots(ids) => ids[0],
             other => panic!("{other:?}"),
         }
@@ -96,12 +96,16 @@ impl Inline {
     }
 
     pub(super) fn checkpoint(&mut self) {
-        self.must(Request::Checkpoint { clean: false });
+        self.must(Request::Admin(Admin::Checkpoint { clean: false }));
     }
 
-    /// Where a block of data or a node lies.
     pub(super) fn reopen(&mut self) -> Result<(), OpenError> {
-        self.engine = engine::open(&self.disk, 256)?;
+        self.reopen_with(256)
+    }
+
+    /// The same with a cache of so many nodes.
+    pub(super) fn reopen_with(&mut self, cache: usize) -> Result<(), OpenError> {
+        self.engine = engine::open(&self.disk, cache)?;
         Ok(())
     }
 

@@ -12,7 +12,9 @@ mod broken;
 pub(crate) mod disk;
 mod faults;
 mod frozen;
+mod hostile;
 mod inline;
+mod limits;
 mod model;
 pub(crate) mod random;
 mod recover;
@@ -33,6 +35,7 @@ pub(crate) struct Tested;
 
 thread_local! {
     static BROKEN: Cell<Option<Rule>> = const { Cell::new(None) };
+    static IS_HOSTILE: Cell<bool> = const { Cell::new(false) };
 }
 
 impl World for Tested {
@@ -41,6 +44,11 @@ impl World for Tested {
 
     fn keeps(rule: Rule) -> bool {
         BROKEN.get() != Some(rule)
+    }
+
+    fn contradicts(what: &dyn std::fmt::Display) {
+        // Where blocks are used again at once, one is freed twice without anybody being to blame for it.
+        assert!(IS_HOSTILE.get() || BROKEN.get() == Some(Rule::HoldFreed), "{what}");
     }
 }
 

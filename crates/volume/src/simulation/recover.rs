@@ -3,7 +3,7 @@
 use super::model::{Value, recognize};
 use super::run::{CACHE, Run};
 use crate::disk::Disk;
-use crate::engine::{self, Answer, Extent, Io, Page, Request, World};
+use crate::engine::{self, Admin, Answer, Extent, Io, Page, Request, World};
 use crate::memory::Buffer;
 use crate::offline;
 use crate::units::{BLOCK, Blocks, TreeId};
@@ -66,10 +66,13 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             return Err(format!("{name} has {blocks} blocks instead of {}", volume.blocks.len()));
         }
         (volume.id, volume.doomed) = (Some(id.0), false);
-        volume.busy.fill(false);
         let bytes = self.read_all(id, blocks)?;
         let now = self.model.tick();
         let volume = self.model.volumes.get_mut(name).unwrap();
+        // What was under way may have been done at any time until now.
+        let under_way = volume.touched.iter_mut().zip(&volume.busy).filter(|(_, busy)| **busy);
+        under_way.for_each(|(touched, _)| *touched = now);
+        volume.busy.fill(false);
         for (i, (block, history)) in bytes.chunks_exact(BLOCK).zip(&mut volume.blocks).enumerate() {
             let values = history.values();
             self.counts.compared += 1;
@@ -156,10 +159,10 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
         let volumes: Vec<u64> = self.model.volumes.values().filter(|v| !v.doomed).filter_map(|v| v.id).collect();
         let all = self.random.chance(50);
         for id in ids.into_iter().chain(volumes).filter(|_| all) {
-            let out = self.engine.submit(Request::Delete { of: TreeId(id) }, u64::MAX);
+            let out = self.engine.submit(Request::Admin(Admin::Delete { of: TreeId(id) }), u64::MAX);
             engine::drive(&mut self.engine, &self.disk, out);
         }
-        let out = self.engine.submit(Request::Checkpoint { clean: true }, u64::MAX);
+        let out = self.engine.submit(Request::Admin(Admin::Checkpoint { clean: true }), u64::MAX);
         engine::drive(&mut self.engine, &self.disk, out);
         let checked = offline::check(&self.disk, true).map_err(|e| format!("it cannot be checked: {e}"))?;
         if let Some(problem) = checked.problems.first() {

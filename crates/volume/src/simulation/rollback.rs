@@ -2,7 +2,7 @@
 
 use super::inline::Inline;
 use super::random::Random;
-use crate::engine::{Answer, Request, Shape};
+use crate::engine::{Admin, Answer, Request, Shape};
 use crate::error::Error;
 use crate::units::{SnapshotId, TreeId, VolumeId};
 
@@ -36,7 +36,7 @@ fn is_latest(pool: &mut Inline, of: TreeId) -> bool {
 #[test]
 fn a_volume_goes_on_from_a_snapshot_and_all_snapshots_stay() {
     let (mut pool, volume, first) = example();
-    let Answer::Created(now) = pool.must(Request::Rollback { volume, snapshot: first }) else { panic!("it is made") };
+    let Answer::Created(now) = pool.must(Request::Admin(Admin::Rollback { volume, snapshot: first })) else { panic!("it is made") };
     assert_eq!(pool.engine.find_volume("v"), Some((now.into(), 100)));
     assert!(is_first(&mut pool, now.into()), "it is what it was");
     assert_eq!(pool.write(now, 0, 5, 4), Some(Ok(())));
@@ -54,9 +54,9 @@ fn a_volume_goes_on_from_a_snapshot_and_all_snapshots_stay() {
 fn what_is_not_there_is_refused_and_nothing_changes() {
     let (mut pool, volume, first) = example();
     let missing = SnapshotId(99);
-    let refused = pool.ask(Request::Rollback { volume, snapshot: missing });
+    let refused = pool.ask(Request::Admin(Admin::Rollback { volume, snapshot: missing }));
     assert!(matches!(refused, Some(Err(Error::NoSnapshot(id))) if id == missing), "{refused:?}");
-    let refused = pool.ask(Request::Rollback { volume: VolumeId(98), snapshot: first });
+    let refused = pool.ask(Request::Admin(Admin::Rollback { volume: VolumeId(98), snapshot: first }));
     assert!(matches!(refused, Some(Err(Error::NoVolume(_)))), "{refused:?}");
     assert!(is_latest(&mut pool, volume.into()));
 }
@@ -67,7 +67,7 @@ fn a_crash_leaves_the_one_or_the_other() {
     for operation in 0.. {
         let (mut pool, volume, first) = example();
         pool.disk.set_fuse(Some(operation));
-        let answer = pool.ask(Request::Rollback { volume, snapshot: first });
+        let answer = pool.ask(Request::Admin(Admin::Rollback { volume, snapshot: first }));
         let was_done = matches!(answer, Some(Ok(_)));
         pool.disk.crash(&mut Random::new(operation));
         pool.reopen().unwrap();

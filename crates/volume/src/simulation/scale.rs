@@ -1,7 +1,7 @@
 //! Many volumes, many snapshots, and how much is written for what.
 
 use super::inline::Inline;
-use crate::engine::{Answer, Request, Shape};
+use crate::engine::{Admin, Answer, Request, Shape};
 use crate::units::{BLOCK_BYTES, Blocks, Epoch};
 
 #[test]
@@ -27,7 +27,7 @@ fn a_thousand_volumes_and_a_thousand_snapshots_are_kept_apart() {
     }
     // Every second one is deleted, which leaves the others as they are.
     for snapshot in snapshots.iter().step_by(2) {
-        pool.must(Request::Delete { of: (*snapshot).into() });
+        pool.must(Request::Admin(Admin::Delete { of: (*snapshot).into() }));
     }
     for i in (1..1000).step_by(38) {
         assert!(pool.holds(snapshots[usize::try_from(i).unwrap()], i % 50, 1, 10_000 + i), "{i}");

@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn what_is_frozen_is_loaded_and_used_blocks_stay_used() {
-        let mut space = Space::new(40_000, 16);
+        let mut space = Space::new(40_000, 64);
         let all = space.free();
-        assert_eq!(all, 40_000 - 16 - 2 * 8);
+        assert_eq!(all, 40_000 - 64 - 2 * 8);
         let runs = space.allocate(33_000, Use::Data).unwrap();
         let total: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
         assert_eq!((total, space.free()), (33_000, all - 33_000));

@@ -154,7 +154,7 @@ impl Space {
         place.0 < self.blocks && place.0 % REGION >= self.head(place.0 / REGION)
     }
 
-    #[cfg(test)]
+    /// Whether a place is not to be given out.
     pub(crate) fn is_busy(&self, place: Place) -> bool {
         let region = &self.regions[index(place.0 / REGION)];
         region.busy.as_ref().is_some_and(|bits| get(bits, place.0 % REGION))
@@ -251,12 +251,11 @@ impl Space {
         std::mem::take(&mut self.freed)
     }
 
-    /// Lets blocks be given out again that are not used, or were never put in use.
+    /// Lets blocks be given out again that are not used any more, or were never put in use. A used one stays what it is.
     pub(crate) fn release(&mut self, run: Run) {
         for place in run.start.0..run.end() {
             let (busy, used, free) = self.bits(place / REGION);
-            debug_assert!(!get(used, place % REGION), "a used block is not released");
-            if get(busy, place % REGION) {
+            if get(busy, place % REGION) && !get(used, place % REGION) {
                 clear(busy, place % REGION);
                 *free += 1;
                 self.free += 1;
@@ -264,16 +263,27 @@ impl Space {
         }
     }
 
-    /// Keeps blocks from being given out, as long as the pool is open.
-    pub(crate) fn avoid(&mut self, run: Run) {
+    /// Keeps blocks from being given out until they are released, or as long as the pool is open; ends when no more than so many are
+    /// left. Gives those that were free.
+    pub(crate) fn avoid(&mut self, run: Run, keep_free: u64) -> Vec<Run> {
+        let mut taken: Vec<Run> = Vec::new();
         for place in run.start.0..run.end().min(self.blocks) {
+            if self.free <= keep_free {
+                break;
+            }
             let (busy, _, free) = self.bits(place / REGION);
-            if !get(busy, place % REGION) {
-                set(busy, place % REGION);
-                *free -= 1;
-                self.free -= 1;
+            if get(busy, place % REGION) {
+                continue;
+            }
+            set(busy, place % REGION);
+            *free -= 1;
+            self.free -= 1;
+            match taken.last_mut() {
+                Some(last) if last.end() == place => last.count += 1,
+                _ => taken.push(Run::one(Place(place))),
             }
         }
+        taken
     }
 }
 
