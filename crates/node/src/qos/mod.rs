@@ -30,6 +30,8 @@ mod under_way;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 pub use machine::Bounds;
 pub use scheduler::Scheduler;
