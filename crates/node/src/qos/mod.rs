@@ -1,0 +1,49 @@
+//! Limits of volumes, and fair sharing between the volumes of a pool.
+//!
+//! ```text
+//! front end of a volume ─► Shared ──────────── nothing waits ──────────────► device
+//!                            │ its limit is reached, or the pool is full       ▲
+//!                            ▼                                                 │
+//!                          queue ─► tokens there? ─► its turn? ─► room? ───────┘
+//! ```
+//! A [`Scheduler`] stands for what the volumes of a pool share. It lets a bounded number of requests be under way in the pool, and gives room
+//! that becomes free to the volumes in turn, by bytes: so a volume with a queue of 256 does not hold up one with a queue of one, but by what
+//! is already under way. Where there is room, and a volume is within its [`Limits`], its request goes straight through.
+//!
+//! # What counts
+//!
+//! | request | waits | counts |
+//! |---|---|---|
+//! | read, write | for tokens, its turn and room | one I/O and its bytes, at least 4096 |
+//! | flush | never: what holds up a flush, holds up whole file systems | one I/O, up to a debt of one second |
+//! | discard, write zeroes | never: they change maps, and give room back | nothing |
+//! | statuses, contexts | never | nothing |
+//!
+//! What waits here is bounded by the front ends, each of which has at most so many requests and bytes under way.
+
+mod bucket;
+mod machine;
+mod rules;
+mod scheduler;
+mod shared;
+mod under_way;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use machine::Bounds;
+pub use scheduler::Scheduler;
+pub use shared::Shared;
+
+use std::num::NonZeroU64;
+
+/// What a volume may have each second. It may have, at once, what it did not use of the last second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests: reads, writes and flushes, each counting one whatever its length.
+    pub iops: Option<NonZeroU64>,
+    /// Bytes read and written.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
