@@ -118,7 +118,7 @@ fn what_a_dropped_host_has_not_answered_holds_its_device() {
 }
 
 #[test]
-fn what_was_not_handed_over_in_time_hold_until_it_is_done() {
+fn what_was_not_handed_over_in_time_is_held_until_it_is_done() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let name = unique("late");
