@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const SIZE: usize = 8 << 20;
 /// How long anything may take that is to end by itself.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(20);
 
 fn lacks() -> Option<String> {
     skips::lacks_root().or_else(|| {
@@ -97,11 +97,14 @@ impl Drop for Cleared {
     }
 }
 
-/// Does it in another thread, and does not wait for ever: what hangs is a failure, and ends with the process.
+/// Does it in another thread, and does not wait for ever: what hangs is a failure. It ends the process, since cleaning up would hang with it.
 fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(LONG).unwrap_or_else(|error| panic!("{what}: {error}"))
+    receiver.recv_timeout(LONG).unwrap_or_else(|error| {
+        eprintln!("{what}: {error}");
+        std::process::abort()
+    })
 }
 
 #[test]
