@@ -205,22 +205,21 @@ impl Host {
     }
 
     fn detach_left(&self, name: &str, label: &str) -> Result<(), DetachError> {
-        let kept = match &self.keeper {
-            None => false,
-            Some(keeper) => keeper.names()?.iter().any(|kept| kept == name),
-        };
         let action = "look for the block device of";
-        let found = LoopDevice::find(label).map_err(|source| DetachError::System {
-            action,
-            path: PathBuf::from(name),
-            source,
-        })?;
-        match (found, &self.keeper) {
+        let system = |source| DetachError::System { action, path: PathBuf::from(name), source };
+        if let Some(keeper) = &self.keeper
+            && keeper.names()?.iter().any(|kept| kept == name)
+        {
+            // Perhaps nobody serves it now, so it must not be asked for its label.
+            return match LoopDevice::marked(label).map_err(system)?[..] {
+                [] => Ok(keeper.forget(name)?),
+                _ => Err(DetachError::Elsewhere(name.to_owned())),
+            };
+        }
+        match LoopDevice::find(label).map_err(system)? {
             // What has lost its server and its connection answers with errors, and can go without them.
-            (Some(device), _) if !kept => crate::attachment::clear(device, label),
-            (Some(_), _) => Err(DetachError::Elsewhere(name.to_owned())),
-            (None, Some(keeper)) if kept => Ok(keeper.forget(name)?),
-            (None, _) => Ok(()),
+            Some(device) => crate::attachment::clear(device, label),
+            None => Ok(()),
         }
     }
 
@@ -254,20 +253,11 @@ impl Host {
     pub fn keep_with(&mut self, keeper: Keeper) -> Result<(), KeeperError> {
         let keeper = Arc::new(keeper);
         let attached = self.lock();
-        let mut kept: Vec<(&String, &Attachment)> = Vec::new();
-        for (name, attachment) in attached.iter() {
+        for (count, (name, attachment)) in attached.iter().enumerate() {
             if let Err(error) = attachment.keep(name, &keeper) {
-                for (name, attachment) in kept {
-                    attachment.forget(name, &keeper).unwrap_or_else(|error| {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "a second keeper has a block device, too"
-                        );
-                    });
-                }
+                forget_all(attached.iter().take(count), &keeper);
                 return Err(error);
             }
-            kept.push((name, attachment));
         }
         for (name, attachment) in attached.iter() {
             // One that lives after all would have it free for anybody when it is not held there any more.
@@ -290,6 +280,20 @@ impl Drop for Host {
     fn drop(&mut self) {
         // All at once, so that it takes as long as the slowest of them and not as all.
         tell_all(&mut self.lock());
+    }
+}
+
+/// Has a keeper that does not have all of them have none.
+fn forget_all<'a>(attached: impl Iterator<Item = (&'a String, &'a Attachment)>, keeper: &Arc<Keeper>) {
+    for (name, attachment) in attached {
+        if let Err(error) = attachment.forget(name, keeper) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                device = name,
+                "a second keeper has a block device, too, and holds it for this process"
+            );
+        }
     }
 }
 

@@ -164,14 +164,25 @@ impl LoopDevice {
         }
     }
 
-    /// The device that was bound under this label.
-    pub(crate) fn find(label: &str) -> io::Result<Option<Self>> {
+    /// The devices that may have been bound under this label. None of them is asked.
+    pub(crate) fn marked(label: &str) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
         for entry in fs::read_dir("/sys/block")? {
             let name = entry?.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("loop")).and_then(|text| text.parse().ok());
             if let Some(device) = number.map(Self)
-                && device.has_label(label)?
+                && device.has_mark(label)?
             {
+                found.push(device);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The device that was bound under this label.
+    pub(crate) fn find(label: &str) -> io::Result<Option<Self>> {
+        for device in Self::marked(label)? {
+            if device.has_label(label)? {
                 return Ok(Some(device));
             }
         }

@@ -5,7 +5,7 @@ use crate::keeper::{Keeper, KeeperError, KeeperServer};
 use crate::loop_device::{LoopDevice, LoopError};
 use crate::session::{LONGEST, Session};
 use crate::threads::Threads;
-use crate::{AttachError, Host, mount};
+use crate::{AttachError, DetachError, Host, mount};
 use block::testing::Memory;
 use block::{BlockSizes, Buffer, Description, Device, Done, Failure, Pool};
 use rustix::fd::AsFd;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const SIZE: usize = 8 << 20;
 /// How long anything may take that is to end by itself.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(20);
 
 fn lacks() -> Option<String> {
     skips::lacks_root().or_else(|| {
@@ -88,7 +88,7 @@ fn unsure(mut host: Host) -> Host {
     host
 }
 
-/// Detaches what a test leaves, by whatever keeper is left.
+/// Detaches what a test leaves. Made first it goes last, after the keeper: so nothing waits for a server any more.
 struct Cleared(String);
 
 impl Drop for Cleared {
@@ -97,24 +97,34 @@ impl Drop for Cleared {
     }
 }
 
-/// Does it in another thread, and does not wait for ever: what hangs is a failure, and ends with the process.
+/// Does it in another thread, and does not wait for ever: what hangs is a failure. It ends the process, since cleaning up would hang with it.
 fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(LONG).unwrap_or_else(|error| panic!("{what}: {error}"))
+    receiver.recv_timeout(LONG).unwrap_or_else(|error| {
+        eprintln!("{what}: {error}");
+        std::process::abort()
+    })
 }
 
 #[test]
 fn nothing_is_asked_of_a_loop_device_before_somebody_serves_it() {
     require!();
-    let (keeper, first, second) = (Running::start(), unique("first"), unique("second"));
-    let (_clear_first, _clear_second) = (Cleared(first.clone()), Cleared(second.clone()));
+    let (first, second) = (unique("first"), unique("second"));
+    let _cleared = (Cleared(first.clone()), Cleared(second.clone()));
+    let keeper = Running::start();
     let host = || unsure(keeper.host());
     let (before, memory) = (host(), writable());
     let path = before.attach(&first, memory.clone()).unwrap();
     before.hand_over().unwrap();
-    // Now the first is kept, and nobody serves it: neither attaching another nor going on with it may wait for that.
+    // Now the first is kept, and nobody serves it: neither detaching it, attaching another nor going on with it may wait for that.
     let after = host();
+    let name = first.clone();
+    let (after, elsewhere) = within("detach what nobody serves", move || {
+        let outcome = after.detach(&name);
+        (after, outcome)
+    });
+    assert!(matches!(elsewhere, Err(DetachError::Elsewhere(_))), "{elsewhere:?}");
     let (name, other) = (second.clone(), memory.clone());
     let after = within("attach another device", move || {
         after.attach(&name, other).unwrap();
@@ -133,9 +143,9 @@ fn nothing_is_asked_of_a_loop_device_before_somebody_serves_it() {
 #[test]
 fn a_keeper_that_cannot_take_over_all_has_nothing_that_is_served() {
     require!();
-    let (former, newer) = (Running::start(), Running::start());
     let (first, second) = (unique("a"), unique("b"));
     let _cleared = (Cleared(first.clone()), Cleared(second.clone()));
+    let (former, newer) = (Running::start(), Running::start());
     let mut host = former.host();
     host.attach(&first, writable()).unwrap();
     host.attach(&second, writable()).unwrap();
@@ -157,8 +167,9 @@ fn a_keeper_that_cannot_take_over_all_has_nothing_that_is_served() {
 #[test]
 fn a_former_keeper_that_lives_after_all_has_nothing_that_is_served() {
     require!();
-    let (former, newer, name) = (Running::start(), Running::start(), unique("moved"));
+    let name = unique("moved");
     let _cleared = Cleared(name.clone());
+    let (former, newer) = (Running::start(), Running::start());
     let mut host = former.host();
     host.attach(&name, writable()).unwrap();
     host.keep_with(newer.client()).unwrap();
@@ -187,8 +198,9 @@ impl Device for Overtaken {
 #[test]
 fn of_a_device_that_is_not_kept_nothing_is_left() {
     require!();
-    let (keeper, name) = (Running::start(), unique("overtaken"));
+    let name = unique("overtaken");
     let _cleared = Cleared(name.clone());
+    let keeper = Running::start();
     let device = Arc::new(Overtaken(Memory::new(&[7; SIZE]), Mutex::default(), name.clone(), keeper.path()));
     let host = keeper.host();
     let refused = host.attach(&name, device);
@@ -257,8 +269,9 @@ fn a_block_device_of_another_size_than_its_device_is_not_handed_out() {
 #[test]
 fn a_device_for_shorter_requests_does_not_go_on_where_one_for_longer_ones_was() {
     require!();
-    let (keeper, name) = (Running::start(), unique("shorter"));
+    let name = unique("shorter");
     let _cleared = Cleared(name.clone());
+    let keeper = Running::start();
     let device = |maximum| {
         let mut memory = Memory::writable(&vec![7; SIZE]);
         memory.blocks = BlockSizes { maximum, ..memory.blocks };

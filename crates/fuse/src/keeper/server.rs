@@ -280,11 +280,12 @@ mod tests {
     use super::super::{Keeper, KeeperError};
     use super::*;
     use rustix::fd::BorrowedFd;
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg, sockopt};
     use std::io::IoSlice;
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
+    use std::time::Duration;
 
     struct Running {
         folder: tempfile::TempDir,
@@ -317,7 +318,10 @@ mod tests {
 
     fn socket_of_a_client() -> OwnedFd {
         let flags = SocketFlags::CLOEXEC;
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        // A keeper that says nothing is a failure, and no reason to wait for ever.
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(20))).unwrap();
+        socket
     }
 
     fn file() -> std::fs::File {

@@ -54,8 +54,14 @@ struct Busy {
 }
 
 impl Busy {
-    fn start(name: &str, socket: String) -> (Self, Host) {
+    /// The host has made the block device itself, or goes on with that of an earlier one.
+    fn start(name: &str, socket: String, goes_on: bool) -> (Self, Host) {
         let device = Arc::new(Memory::writable(&vec![1; SIZE]));
+        if goes_on {
+            let earlier = host(&socket);
+            earlier.attach(name, device.clone()).unwrap();
+            earlier.hand_over().unwrap();
+        }
         let later = Later::new(device.clone(), 2);
         let gate = later.gate();
         let host = host(&socket).with_patience(Duration::from_millis(200));
@@ -104,19 +110,21 @@ fn what_a_dropped_host_has_not_answered_holds_its_device() {
     let name = unique("undone");
     let _cleared = Cleared(name.clone());
     let (_keeper, socket) = keeper(folder.path());
-    let (busy, host) = Busy::start(&name, socket);
-    drop(host);
-    busy.hold_until_it_is_done();
+    for goes_on in [false, true] {
+        let (busy, host) = Busy::start(&name, socket.clone(), goes_on);
+        drop(host);
+        busy.hold_until_it_is_done();
+    }
 }
 
 #[test]
-fn what_was_not_handed_over_in_time_hold_until_it_is_done() {
+fn what_was_not_handed_over_in_time_is_held_until_it_is_done() {
     require!();
     let folder = tempfile::tempdir().unwrap();
     let name = unique("late");
     let _cleared = Cleared(name.clone());
     let (_keeper, socket) = keeper(folder.path());
-    let (busy, host) = Busy::start(&name, socket);
+    let (busy, host) = Busy::start(&name, socket, true);
     let late = host.hand_over();
     assert!(
         matches!(&late, Err(DetachError::System { source, .. }) if source.kind() == std::io::ErrorKind::TimedOut),
