@@ -125,7 +125,8 @@ impl Attachment {
         let about = described(&*device)?;
         let loop_device = LoopDevice(state.device);
         let attached = loop_device.size().map_err(system)?;
-        if attached != about.size {
+        // One that has grown, and of which the kernel was not told before the process ended, is told of below.
+        if attached > about.size {
             return Err(AttachError::Size { name: name.to_owned(), attached, size: about.size });
         }
         if state.longest > longest(&about) {
@@ -136,16 +137,35 @@ impl Attachment {
         // after a newer write to the same place.
         let resent = session::resend(descriptor.as_fd());
         resent.map_err(|source| AttachError::System { action: "have requests repeated", source: source.into() })?;
+        let about = Description { size: attached, ..about };
         let session = Session::new(descriptor, device, about, state.longest, resources.pool.clone()).resumed();
         let (session, threads) = serve(name, session, state.longest, resources)?;
         let resumed = Self { device: loop_device, session, threads, state };
         if loop_device.has_label(label).map_err(system)? {
+            resumed.grow(name)?;
             return Ok(Some(resumed));
         }
         // It has ended just now, and the number is another's.
         drop(resumed);
         keeper.forget(name)?;
         Ok(None)
+    }
+
+    /// Gives the block device the size that the device has now. It may be in use.
+    pub(crate) fn grow(&self, name: &str) -> Result<(), AttachError> {
+        let (attached, size) = (self.session.size(), described(self.session.device())?.size);
+        if size < attached {
+            return Err(AttachError::Size { name: name.to_owned(), attached, size });
+        }
+        let seen = self.device.size();
+        let seen = seen.map_err(|source| AttachError::System { action: "look at the size of the block device", source })?;
+        if size == attached && seen == size {
+            return Ok(());
+        }
+        let told = self.session.grow(size);
+        told.map_err(|source| AttachError::System { action: "tell the kernel of the new size", source: source.into() })?;
+        self.device.take_size()?;
+        Ok(self.device.expect_size(size)?)
     }
 
     pub(crate) fn path(&self) -> PathBuf {

@@ -191,6 +191,11 @@ impl Host {
         Ok(path)
     }
 
+    /// Gives a block device the size that its device has now, after that has grown, whoever uses it; one that is not attached here is a success.
+    pub fn grown(&self, name: &str) -> Result<(), AttachError> {
+        self.lock().get(name).map_or(Ok(()), |attachment| attachment.grow(name))
+    }
+
     /// Ends a block device, unless somebody uses it. One that is not attached is a success.
     pub fn detach(&self, name: &str) -> Result<(), DetachError> {
         let mut attached = self.lock();

@@ -189,6 +189,12 @@ impl LoopDevice {
         Ok(None)
     }
 
+    /// Has the kernel take the size that the file has now.
+    pub(crate) fn take_size(self) -> Result<(), LoopError> {
+        let opened = self.open(OFlags::RDONLY).map_err(self.system("open"))?;
+        ioctl::take_size(&opened).map_err(self.system("make larger"))
+    }
+
     /// Unbinds its file, at once or when the last who has it open closes it.
     pub(crate) fn clear(opened: &OwnedFd) -> Result<(), Errno> {
         match ioctl::clear(opened) {
@@ -232,7 +238,7 @@ fn configuration(file: BorrowedFd<'_>, label: &str, writable: bool) -> [u8; ioct
     bytes
 }
 
-/// The four calls that have no safe wrapper.
+/// The five calls that have no safe wrapper.
 #[allow(unsafe_code, reason = "ioctl")]
 mod ioctl {
     use super::{AsFd, Errno, LABEL_LEN};
@@ -249,6 +255,7 @@ mod ioctl {
 
     const LOOP_CLR_FD: Opcode = 0x4c01;
     const LOOP_GET_STATUS64: Opcode = 0x4c05;
+    const LOOP_SET_CAPACITY: Opcode = 0x4c07;
     const LOOP_CONFIGURE: Opcode = 0x4c0a;
     const LOOP_CTL_GET_FREE: Opcode = 0x4c82;
 
@@ -295,6 +302,13 @@ mod ioctl {
         let mut label = [0; LABEL_LEN];
         label.copy_from_slice(&info[LABEL_AT..LABEL_AT + LABEL_LEN]);
         Ok(label)
+    }
+
+    pub(super) fn take_size(device: impl AsFd) -> Result<(), Errno> {
+        // SAFETY: the call takes no argument.
+        let call = unsafe { NoArg::<LOOP_SET_CAPACITY>::new() };
+        // SAFETY: the call reads and writes no memory of this process.
+        unsafe { ioctl(device, call) }
     }
 
     pub(super) fn clear(device: impl AsFd) -> Result<(), Errno> {

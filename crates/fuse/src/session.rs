@@ -5,7 +5,7 @@ use crate::in_flight::InFlight;
 use crate::keeper::Keeper;
 use crate::protocol::{
     ALWAYS, Fault, Init, MAJOR, Operation, Reply, Request, WRITE_HEADER, attributes, entry_flags, errno, flag, init,
-    notify_resend, notify_retrieve, opened, statistics, written,
+    notify_resend, notify_retrieve, notify_size, opened, statistics, written,
 };
 use block::{Buffer, Description, Device, Done, FailureKind, PAGE, Pool, ZeroMode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,7 +13,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The longest read or write that the kernel is told of; a device may take less.
@@ -37,6 +37,8 @@ pub(crate) struct Session {
     fuse: OwnedFd,
     device: Arc<dyn Device>,
     about: Description,
+    /// Its size now; what `about` says is what it was.
+    size: AtomicU64,
     pool: Pool,
     longest: u32,
     dirt: Dirt,
@@ -80,6 +82,7 @@ impl Session {
         Self {
             fuse,
             device,
+            size: AtomicU64::new(about.size),
             about,
             pool,
             longest,
@@ -131,6 +134,21 @@ impl Session {
     /// Has one reader of the connection woken.
     pub(crate) fn kick(&self) -> Result<(), Errno> {
         rustix::io::write(&self.fuse, &notify_retrieve()).map(|_| ())
+    }
+
+    /// How many bytes the kernel may ask for.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The device has grown: the kernel may ask for so many bytes, and learns that the file has them. It takes no smaller size.
+    pub(crate) fn grow(&self, size: u64) -> Result<(), Errno> {
+        self.size.fetch_max(size, Ordering::AcqRel);
+        rustix::io::write(&self.fuse, &notify_size(self.size())).map(|_| ())
+    }
+
+    pub(crate) fn device(&self) -> &dyn Device {
+        &*self.device
     }
 
     /// Whether the kernel gives requests again; not before the connection has begun.
@@ -191,7 +209,7 @@ impl Session {
                 let flags = entry_flags::DIRECT_IO | entry_flags::NO_FLUSH | entry_flags::PARALLEL_DIRECT_WRITES;
                 self.answer(unique, &opened(flags));
             }
-            Operation::Statistics => self.answer(unique, &statistics(self.about.size, 4096)),
+            Operation::Statistics => self.answer(unique, &statistics(self.size(), 4096)),
             Operation::Flush | Operation::Release | Operation::Destroy => self.answer(unique, &[]),
             Operation::Forget | Operation::Retrieved => {}
             // That the kernel need not tell: what was asked is answered anyway.
@@ -200,7 +218,7 @@ impl Session {
     }
 
     fn attributes(&self) -> [u8; 104] {
-        attributes(self.about.size, self.about.features.write, self.valid_s)
+        attributes(self.size(), self.about.features.write, self.valid_s)
     }
 
     fn init(&self, unique: u64, asked: &Init) {
@@ -218,7 +236,7 @@ impl Session {
     /// A range that the device may be asked for, or the number of the error.
     fn range(&self, offset: u64, len: u64) -> Result<Range<u64>, u16> {
         let minimum = u64::from(self.about.blocks.minimum);
-        let end = offset.checked_add(len).filter(|end| *end <= self.about.size).ok_or(errno::NO_SPACE)?;
+        let end = offset.checked_add(len).filter(|end| *end <= self.size()).ok_or(errno::NO_SPACE)?;
         if len == 0 || !offset.is_multiple_of(minimum) || !len.is_multiple_of(minimum) {
             return Err(errno::INVALID);
         }
@@ -227,7 +245,7 @@ impl Session {
 
     fn read(self: &Arc<Self>, unique: u64, offset: u64, len: u32, mut buffer: Buffer) {
         // Reading ends where the file ends.
-        let len = u64::from(len).min(self.about.size.saturating_sub(offset));
+        let len = u64::from(len).min(self.size().saturating_sub(offset));
         if len == 0 {
             return self.answer(unique, &[]);
         }

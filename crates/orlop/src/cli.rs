@@ -10,7 +10,7 @@ use crate::daemons::{MoverArgs, OperatorArgs};
 use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
-use crate::{backup, complete, daemons, location, repo, restore, store, version};
+use crate::{backup, complete, daemons, location, node, repo, restore, store, version, volume};
 
 /// What ends the help of the program.
 const AFTER_HELP: &str = "\
@@ -40,7 +40,10 @@ enum Command {
     Backup(backup::BackupArgs),
     Restore(Box<restore::RestoreArgs>),
     Repo(Box<repo::RepoArgs>),
+    Volume(Box<volume::VolumeArgs>),
     Store(store::StoreArgs),
+    Node(node::NodeArgs),
+    Keeper(node::KeeperArgs),
     Operator(OperatorArgs),
     Mover(MoverArgs),
     /// Print the custom resource definitions
@@ -90,7 +93,14 @@ pub(crate) fn run(words: &[OsString]) -> Result<Exit> {
     let matches = called_as.command().get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     refuse_ignored(&matches)?;
-    logs::start(&cli.logs, matches!(cli.command, Command::Operator(_) | Command::Mover(_)))?;
+    let is_daemon = matches!(
+        cli.command,
+        Command::Operator(_) | Command::Mover(_) | Command::Node(_) | Command::Keeper(_)
+    );
+    logs::start(&cli.logs, is_daemon)?;
+    if matches!(cli.command, Command::Node(_)) {
+        node::harden();
+    }
     let runtime = tokio::runtime::Runtime::new().map_err(|e| Error::new("start the runtime").because(e))?;
     runtime.block_on(dispatch(cli.command))
 }
@@ -109,7 +119,10 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Backup(args) => backup::run(args).await,
         Command::Restore(args) => restore::run(*args).await,
         Command::Repo(args) => repo::run(*args).await,
+        Command::Volume(args) => volume::run(*args).await,
         Command::Store(args) => store::run(args).await,
+        Command::Node(args) => node::run(args).await,
+        Command::Keeper(args) => node::keep(args).await,
         Command::Operator(args) => daemons::operator(args).await,
         Command::Mover(args) => daemons::mover(args).await,
         Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),

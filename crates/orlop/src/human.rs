@@ -77,9 +77,20 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| wrong())
 }
 
-/// Reads `4096`, `512MiB`, `1 GiB`; for arguments.
+/// Reads `4096`, `512MiB`, `1 GiB`, and `10Gi` as Kubernetes writes it; for arguments.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u32); 6] = [("", 0), ("B", 0), ("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    const UNITS: [(&str, u32); 10] = [
+        ("", 0),
+        ("B", 0),
+        ("KiB", 10),
+        ("MiB", 20),
+        ("GiB", 30),
+        ("TiB", 40),
+        ("Ki", 10),
+        ("Mi", 20),
+        ("Gi", 30),
+        ("Ti", 40),
+    ];
     let wrong = || format!("{text:?} is not a number of bytes, such as 4096, 512MiB or 1GiB");
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number: u64 = digits.parse().map_err(|_| wrong())?;

@@ -18,6 +18,7 @@ mod location;
 mod location_add;
 mod logs;
 mod memory;
+mod node;
 mod output;
 mod points;
 mod repo;
@@ -27,6 +28,7 @@ mod select;
 mod store;
 mod verbs;
 mod version;
+mod volume;
 
 use std::process::ExitCode;
 

@@ -44,6 +44,16 @@ pub(crate) fn notify_retrieve() -> [u8; Reply::HEADER + 32] {
     bytes
 }
 
+/// Says that the file has grown to so many bytes: no bytes for the cache, at what is then the end. It is the one message that the kernel raises a
+/// file's size for.
+pub(crate) fn notify_size(size: u64) -> [u8; Reply::HEADER + 24] {
+    let body = Bytes::<24>::new().u64(ROOT).u64(size).u32(0).u32(0).0;
+    let mut bytes = [0; Reply::HEADER + 24];
+    bytes[..Reply::HEADER].copy_from_slice(&Reply::with_error(0, 4, body.len()));
+    bytes[Reply::HEADER..].copy_from_slice(&body);
+    bytes
+}
+
 /// The number of the only file.
 const ROOT: u64 = 1;
 

@@ -15,6 +15,7 @@
 
 mod device;
 mod hex;
+pub(crate) mod kept;
 mod key;
 mod stretch;
 mod wrapped;

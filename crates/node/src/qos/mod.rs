@@ -37,13 +37,17 @@ pub use machine::Bounds;
 pub use scheduler::Scheduler;
 pub use shared::Shared;
 
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 
 /// What a volume may have each second. It may have, at once, what it did not use of the last second.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
     /// Requests: reads, writes and flushes, each counting one whatever its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<NonZeroU64>,
     /// Bytes read and written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<NonZeroU64>,
 }

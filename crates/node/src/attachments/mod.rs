@@ -1,0 +1,247 @@
+//! What this node serves: volumes and snapshots as block devices or NBD exports.
+//!
+//! ```text
+//! block device or NBD ─► counted ─► limited and shared out ─► encrypted ─► the pool
+//! ```
+
+mod exports;
+mod journal;
+
+pub(crate) use journal::{Entry, FrontEnd, Journal};
+
+use crate::crypt::{DataKey, Encrypted};
+use crate::device::{SnapshotNames, Stored};
+use crate::error::{Error, Kind, Result};
+use crate::meter::{Measured, Meter};
+use crate::metrics::Metrics;
+use crate::qos::{Bounds, Limits, Scheduler, Shared};
+use crate::store::Store;
+use block::Device;
+use exports::Exports;
+use fuse::{AttachError, DetachError, Host};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use volume::{SnapshotId, State};
+
+/// What is to be served.
+pub(crate) struct Target {
+    pub(crate) store: Arc<Store>,
+    /// VOLUME, or VOLUME@SNAPSHOT.
+    pub(crate) name: String,
+    pub(crate) state: State,
+    pub(crate) limits: Limits,
+}
+
+/// How it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) front_end: FrontEnd,
+    /// The path of the block device, or the URI of the export.
+    pub(crate) place: String,
+    pub(crate) read_only: bool,
+}
+
+struct Attached {
+    place: Place,
+    pool: String,
+    shared: Arc<Shared>,
+    meter: Arc<Meter>,
+}
+
+/// Everything that is attached here.
+pub(crate) struct Attachments {
+    host: Host,
+    exports: Exports,
+    journal: Mutex<Journal>,
+    attached: Mutex<BTreeMap<String, Attached>>,
+    /// One for each pool, by its name.
+    schedulers: BTreeMap<String, Scheduler>,
+    metrics: Arc<Metrics>,
+}
+
+impl Attachments {
+    pub(crate) fn new(host: Host, runtime: &Path, pools: &[Arc<Store>], metrics: Arc<Metrics>) -> Result<Self> {
+        let journal = Journal::open(runtime)?;
+        let exports = Exports::new(journal.folder().join("nbd"));
+        let mut schedulers = BTreeMap::new();
+        for store in pools {
+            let scheduler = Scheduler::new(Bounds::default());
+            let scheduler = scheduler.map_err(|e| Error::new(Kind::Failed, "start to share out pools").because(e))?;
+            schedulers.insert(store.name.clone(), scheduler);
+        }
+        Ok(Self {
+            host,
+            exports,
+            journal: Mutex::new(journal),
+            attached: Mutex::default(),
+            schedulers,
+            metrics,
+        })
+    }
+
+    /// What the process before this one had attached.
+    pub(crate) fn left(&self) -> Vec<Entry> {
+        self.journal().entries().to_vec()
+    }
+
+    /// Forgets what the process before this one had attached and nobody can serve.
+    pub(crate) fn give_up(&self, entry: &Entry) -> Result<()> {
+        self.journal().remove(&entry.name)
+    }
+
+    pub(crate) fn place(&self, name: &str) -> Option<Place> {
+        self.attached().get(name).map(|attached| attached.place.clone())
+    }
+
+    pub(crate) fn meter(&self, name: &str) -> Option<Arc<Meter>> {
+        self.attached().get(name).map(|attached| attached.meter.clone())
+    }
+
+    /// Serves it. What is served already stays so, if it is to be served in the same way.
+    pub(crate) fn attach(&self, target: &Target, front_end: FrontEnd, key: Option<DataKey>) -> Result<Place> {
+        let mut attached = self.attached();
+        let name = &target.name;
+        if let Some(other) = attached.get(name).filter(|other| other.place.front_end != front_end) {
+            let what = format!("attach {name}: it is served as {} already; detach it first", other.place.place);
+            return Err(Error::new(Kind::Precondition, what));
+        }
+        // The kernel may have ended a device meanwhile, so a block device is asked for again.
+        if let Some(there) = attached.get(name)
+            && front_end == FrontEnd::Nbd
+        {
+            return Ok(there.place.clone());
+        }
+        let pool = target.store.name.clone();
+        let entry = Entry { pool: pool.clone(), name: name.clone(), front_end, key: key.clone() };
+        self.journal().add(entry)?;
+        let meter = Arc::new(self.metrics.meter(&pool, name));
+        let (device, shared) = self.device(target, key, &meter)?;
+        let served = match front_end {
+            FrontEnd::Device => self.attach_device(target, device),
+            FrontEnd::Nbd => self.exports.serve(name, device),
+        };
+        let place = match served {
+            Ok(place) => Place { front_end, place, read_only: matches!(target.state, State::Snapshot(_)) },
+            Err(error) => {
+                if !attached.contains_key(name) {
+                    self.journal().remove(name)?;
+                }
+                return Err(error);
+            }
+        };
+        // A block device that was there already goes on with the device that it had, and this one was dropped.
+        if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
+            attached.insert(name.clone(), Attached { place: place.clone(), pool, shared, meter });
+        }
+        Ok(place)
+    }
+
+    fn device(&self, target: &Target, key: Option<DataKey>, meter: &Arc<Meter>) -> Result<(Arc<dyn Device>, Arc<Shared>)> {
+        let names = Arc::new(Names(target.store.clone()));
+        let stored: Arc<dyn Device> = Arc::new(Stored::new(target.store.pool.clone(), target.state, names));
+        let plain = match key {
+            None => stored,
+            Some(key) => {
+                let what = || format!("attach {} encrypted", target.name);
+                let encrypted = Encrypted::new(stored, &key).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
+                Arc::new(encrypted) as Arc<dyn Device>
+            }
+        };
+        let scheduler = self.schedulers.get(&target.store.name);
+        let scheduler = scheduler.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pool {}", target.store.name)))?;
+        let shared = Arc::new(Shared::new(scheduler, plain, target.limits));
+        Ok((Arc::new(Measured::new(shared.clone(), meter.clone())), shared))
+    }
+
+    fn attach_device(&self, target: &Target, device: Arc<dyn Device>) -> Result<String> {
+        let path = self.host.attach(&label(target), device).map_err(|error| {
+            let kind = if matches!(error, AttachError::Left { .. } | AttachError::Size { .. }) { Kind::Precondition } else { Kind::Failed };
+            Error::new(kind, format!("attach {}", target.name)).because(error)
+        })?;
+        Ok(path.display().to_string())
+    }
+
+    /// Ends it, unless somebody uses it. What is not attached is a success.
+    pub(crate) fn detach(&self, target: &Target) -> Result<()> {
+        let mut attached = self.attached();
+        let name = &target.name;
+        let front_end = attached.get(name).map(|attached| attached.place.front_end);
+        if front_end == Some(FrontEnd::Nbd) {
+            self.exports.end(name)?;
+        } else {
+            self.host.detach(&label(target)).map_err(|error| {
+                let kind = if matches!(error, DetachError::InUse { .. }) { Kind::Precondition } else { Kind::Failed };
+                Error::new(kind, format!("detach {name}")).because(error)
+            })?;
+        }
+        if let Some(gone) = attached.remove(name) {
+            gone.shared.close();
+            self.metrics.forget(&gone.pool, name);
+        }
+        self.journal().remove(name)
+    }
+
+    /// Changes how much may be asked of something that is attached.
+    pub(crate) fn limit(&self, name: &str, limits: Limits) {
+        if let Some(attached) = self.attached().get(name) {
+            attached.shared.set_limits(limits);
+        }
+    }
+
+    /// Tells the kernel that a volume has grown.
+    pub(crate) fn grown(&self, target: &Target) -> Result<()> {
+        let is_device = self.place(&target.name).is_some_and(|place| place.front_end == FrontEnd::Device);
+        if is_device {
+            let what = format!("tell the kernel of the new size of {}", target.name);
+            self.host.grown(&label(target)).map_err(|error| Error::new(Kind::Failed, what).because(error))?;
+        }
+        Ok(())
+    }
+
+    /// Stops serving; block devices are left for the next process, in which requests that come meanwhile wait.
+    pub(crate) fn hand_over(self) {
+        self.exports.end_all();
+        if let Err(error) = self.host.hand_over() {
+            tracing::error!(error = &error as &dyn std::error::Error, "a device was not handed over in order");
+            // What waits for its limit still must not be answered with an error, but be left to the next process with the rest.
+            std::mem::forget((self.attached, self.schedulers));
+        }
+    }
+
+    fn attached(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of a block device among those of this node, short enough for a loop device: names of volumes may be longer. A volume that has been rolled
+/// back has another id, and it is detached while it is.
+fn label(target: &Target) -> String {
+    let id = match target.state {
+        State::Volume(id) => id.0,
+        State::Snapshot(id) => id.0,
+    };
+    format!("{:08x}-{id}", crc32c::crc32c(target.store.name.as_bytes()))
+}
+
+/// Snapshots under their names within a volume.
+struct Names(Arc<Store>);
+
+impl SnapshotNames for Names {
+    fn before(&self, state: State) -> Vec<String> {
+        self.0.line(state).into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn find(&self, state: State, name: &str) -> Option<SnapshotId> {
+        self.0.line(state).into_iter().find(|(other, _)| other == name).map(|(_, id)| id)
+    }
+}
+
+/// Where the NBD sockets are, for messages.
+pub(crate) fn socket_in(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{:08x}.sock", crc32c::crc32c(name.as_bytes())))
+}

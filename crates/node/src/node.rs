@@ -1,0 +1,242 @@
+//! A node: its pools, and what it serves of them.
+
+use crate::attachments::{Attachments, Entry, Place, Target};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{Metrics, PoolFigures};
+use crate::proto;
+use crate::scrub::{Pace, Scrubber};
+use crate::store::{PoolSpec, Store};
+use fuse::{Host, Keeper};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use volume::{BLOCK, SnapshotInfo, State, VolumeInfo};
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Its pools.
+    pub pools: Vec<PoolSpec>,
+    /// Bytes of map nodes that are kept in memory, for each pool.
+    pub cache_bytes: usize,
+    /// How often all of the pools is read; without it, it is not.
+    pub scrub: Option<Pace>,
+    /// How it serves devices; without it, it does not.
+    pub serving: Option<Serving>,
+}
+
+/// What is needed to serve devices.
+#[derive(Debug)]
+pub struct Serving {
+    /// Where the list of what is attached, and the sockets of NBD exports, are. For encrypted volumes it must be memory, such as a folder in `/run`.
+    pub runtime: PathBuf,
+    /// Who keeps devices while the process is replaced.
+    pub keeper: Option<Keeper>,
+}
+
+/// A node.
+pub struct Node {
+    pub(crate) stores: Vec<Arc<Store>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) attachments: Option<Attachments>,
+    /// Held by whoever changes which volumes, snapshots and attachments there are: one at a time, so that what was looked at stays as it is.
+    changing: Mutex<()>,
+    scrubber: Option<Scrubber>,
+}
+
+impl Node {
+    /// Opens the pools, and serves what an earlier process has left attached. Must be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// If a pool cannot be opened. What cannot be attached again is told in the log, and stays on the list.
+    pub fn start(config: Config) -> Result<Self> {
+        let metrics = Arc::new(Metrics::default());
+        let mut stores: Vec<Arc<Store>> = Vec::new();
+        for spec in &config.pools {
+            if stores.iter().any(|store| store.name == spec.name()) {
+                let what = format!("open the pool {}: there are two pools of the name {}", spec.path.display(), spec.name());
+                return Err(Error::new(Kind::Invalid, what));
+            }
+            stores.push(Arc::new(Store::open(spec, config.cache_bytes, now())?));
+        }
+        let attachments = match config.serving {
+            None => None,
+            Some(serving) => {
+                let host = Host::new(serving.keeper);
+                Some(Attachments::new(host, &serving.runtime, &stores, metrics.clone())?)
+            }
+        };
+        let mut node = Self { stores, metrics, attachments, changing: Mutex::default(), scrubber: None };
+        node.resume()?;
+        if let Some(pace) = config.scrub {
+            let scrubber = Scrubber::start(node.stores.clone(), pace);
+            node.scrubber = Some(scrubber.map_err(|e| Error::new(Kind::Failed, "start to scrub").because(e))?);
+        }
+        Ok(node)
+    }
+
+    fn resume(&self) -> Result<()> {
+        let Some(attachments) = &self.attachments else { return Ok(()) };
+        for entry in attachments.left() {
+            match self.attach_again(attachments, &entry) {
+                Ok(place) => tracing::info!(name = entry.name, place = place.place, "served again"),
+                Err(error) if error.kind() == Kind::NotFound => {
+                    tracing::warn!(name = entry.name, error = error.story(), "what was attached is not there any more");
+                    attachments.give_up(&entry)?;
+                }
+                Err(error) => tracing::error!(name = entry.name, error = error.story(), "what was attached is not served"),
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_again(&self, attachments: &Attachments, entry: &Entry) -> Result<Place> {
+        let target = self.target(&entry.name)?;
+        attachments.attach(&target, entry.front_end, entry.key.clone())
+    }
+
+    /// Ends: devices are left for the next process, and the pools are closed so that it opens them fast.
+    pub fn stop(self) {
+        drop(self.scrubber);
+        if let Some(attachments) = self.attachments {
+            attachments.hand_over();
+        }
+        for store in self.stores {
+            match Arc::into_inner(store) {
+                Some(store) => store.close(),
+                None => tracing::warn!("a pool is still in use; it is closed without a last checkpoint"),
+            }
+        }
+    }
+
+    /// What it tells of itself, for Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// If the text cannot be made.
+    pub fn metrics(&self) -> std::result::Result<String, std::fmt::Error> {
+        let figures = |store: &Arc<Store>| {
+            let usage = store.pool.usage();
+            PoolFigures {
+                name: store.name.clone(),
+                bytes: usage.blocks * BLOCK as u64,
+                free_bytes: usage.free * BLOCK as u64,
+                cached_nodes: usage.cached_nodes,
+                checkpoint: usage.checkpoint,
+                damage: store.told.damage.load(Ordering::Relaxed),
+                avoided: store.told.avoided.load(Ordering::Relaxed),
+                scrubbed_bytes: store.told.scrubbed.load(Ordering::Relaxed),
+                scrub_faults: store.told.scrub_faults.load(Ordering::Relaxed),
+                scrubbed: store.recorded(|records| records.scrubbed).unwrap_or(0),
+                is_full: store.told.is_full.load(Ordering::Relaxed),
+                has_failed: store.told.has_failed.load(Ordering::Relaxed),
+                volumes: store.volumes().len(),
+                snapshots: store.pool.snapshots().len(),
+            }
+        };
+        self.metrics.encode(&self.stores.iter().map(figures).collect::<Vec<_>>())
+    }
+
+    /// The pools.
+    pub(crate) fn pools(&self) -> Vec<proto::Pool> {
+        let pool = |store: &Arc<Store>| {
+            let usage = store.pool.usage();
+            proto::Pool {
+                name: store.name.clone(),
+                bytes: usage.blocks * BLOCK as u64,
+                free_bytes: usage.free * BLOCK as u64,
+                full: store.told.is_full.load(Ordering::Relaxed),
+                failed: store.told.has_failed.load(Ordering::Relaxed),
+            }
+        };
+        self.stores.iter().map(pool).collect()
+    }
+
+    /// The pool of this name, or the only one.
+    pub(crate) fn store(&self, name: &str) -> Result<&Arc<Store>> {
+        let names = || self.stores.iter().map(|store| store.name.as_str()).collect::<Vec<_>>().join(", ");
+        match (name, self.stores.as_slice()) {
+            ("", [only]) => Ok(only),
+            ("", _) => Err(Error::new(Kind::Invalid, format!("say in which pool: there are {}", names()))),
+            _ => self.stores.iter().find(|store| store.name == name).ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("there is no pool {name} on this node, but {}", names()))
+            }),
+        }
+    }
+
+    /// The volume of this name, and where it is.
+    pub(crate) fn volume(&self, name: &str) -> Result<(&Arc<Store>, VolumeInfo)> {
+        let found = self.stores.iter().find_map(|store| store.volume(name).map(|volume| (store, volume)));
+        found.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no volume {name} on this node")))
+    }
+
+    /// The snapshot of this name, VOLUME@SNAPSHOT, and where it is.
+    pub(crate) fn snapshot(&self, name: &str) -> Result<(&Arc<Store>, SnapshotInfo)> {
+        let (volume, snapshot) = split(name)?;
+        let found = self.stores.iter().find_map(|store| store.snapshot(volume, snapshot).map(|info| (store, info)));
+        found.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no snapshot {name} on this node")))
+    }
+
+    /// What is served under a name: VOLUME, or VOLUME@SNAPSHOT.
+    pub(crate) fn target(&self, name: &str) -> Result<Target> {
+        let (store, state, id) = if name.contains('@') {
+            let (store, snapshot) = self.snapshot(name)?;
+            (store, State::Snapshot(snapshot.id), snapshot.id.0)
+        } else {
+            let (store, volume) = self.volume(name)?;
+            (store, State::Volume(volume.id), volume.id.0)
+        };
+        let limits = store.record(id).limits;
+        Ok(Target { store: store.clone(), name: name.to_owned(), state, limits })
+    }
+
+    /// Where something is served.
+    pub(crate) fn place(&self, name: &str) -> Option<Place> {
+        self.attachments.as_ref()?.place(name)
+    }
+
+    /// Refuses what would pull a volume or snapshot away from those who use it.
+    pub(crate) fn refuse_attached(&self, name: &str, what: &str) -> Result<()> {
+        match self.place(name) {
+            None => Ok(()),
+            Some(place) => Err(Error::new(
+                Kind::Precondition,
+                format!("{what} {name}: it is attached as {}; detach it first", place.place),
+            )),
+        }
+    }
+
+    /// Waits until nobody else changes what there is.
+    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The two parts of VOLUME@SNAPSHOT.
+pub(crate) fn split(name: &str) -> Result<(&str, &str)> {
+    match name.split_once('@') {
+        Some((volume, snapshot)) if !volume.is_empty() && !snapshot.is_empty() => Ok((volume, snapshot)),
+        _ => Err(Error::new(Kind::Invalid, format!("{name:?} is no name of a snapshot, which is VOLUME@SNAPSHOT"))),
+    }
+}
+
+/// Refuses names that would be something else, or that no tool could show.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins && name.len() <= volume::MOST_NAME && name.chars().all(fits) {
+        return Ok(());
+    }
+    let what = format!(
+        "{name:?} cannot be a name: it begins with a letter or digit, goes on with those and - _ . : and has up to {} characters",
+        volume::MOST_NAME
+    );
+    Err(Error::new(Kind::Invalid, what))
+}

@@ -1,0 +1,151 @@
+//! Snapshots, and what has changed between them.
+
+use crate::error::{Error, Kind, Result, stored};
+use crate::node::{Node, check_name, now, split};
+use crate::proto;
+use crate::store::Store;
+use crate::volumes::{encryption, told_place};
+use std::sync::{Arc, mpsc};
+use volume::{BLOCK, Blocks, Page, Since, SnapshotInfo, State, VolumeId};
+
+/// Stretches that are told of in one answer.
+const PAGE: usize = 4096;
+
+impl Node {
+    /// Takes snapshots of volumes of one pool at one instant. Asked again, those that are all there are a success.
+    pub(crate) fn create_snapshots(&self, names: &[String]) -> Result<Vec<proto::Snapshot>> {
+        if names.is_empty() {
+            return Err(Error::new(Kind::Invalid, "say of which volumes snapshots are to be taken, as VOLUME@SNAPSHOT"));
+        }
+        let _changing = self.change();
+        let there: Vec<_> = names.iter().filter(|name| self.snapshot(name).is_ok()).collect();
+        if there.len() == names.len() {
+            return self.tell(names);
+        }
+        if let Some(name) = there.first() {
+            let what = format!("take the snapshot {name}: there is one of this name, and not of the others");
+            return Err(Error::new(Kind::Exists, what));
+        }
+        let mut wanted: Vec<(VolumeId, &str)> = Vec::new();
+        let mut store: Option<&Arc<Store>> = None;
+        for name in names {
+            let (of, snapshot) = split(name)?;
+            check_name(snapshot)?;
+            let (lies_in, volume) = self.volume(of)?;
+            if let Some(store) = store.filter(|store| store.name != lies_in.name) {
+                let what = format!(
+                    "take snapshots at one instant: {of} lies in the pool {}, and the first volume in {}",
+                    lies_in.name, store.name
+                );
+                return Err(Error::new(Kind::Invalid, what));
+            }
+            if wanted.iter().any(|(id, _)| *id == volume.id) {
+                return Err(Error::new(Kind::Invalid, format!("take two snapshots of {of} at one instant: they would be the same")));
+            }
+            store = Some(lies_in);
+            wanted.push((volume.id, snapshot));
+        }
+        if let Some(store) = store {
+            store.pool.snapshot(&wanted).map_err(stored(format!("take the snapshot {}", names.join(" and "))))?;
+            store.follow(now())?;
+        }
+        self.tell(names)
+    }
+
+    fn tell(&self, names: &[String]) -> Result<Vec<proto::Snapshot>> {
+        let tell = |name: &String| {
+            let (store, snapshot) = self.snapshot(name)?;
+            Ok(self.describe_snapshot(store, split(name)?.0, &snapshot))
+        };
+        names.iter().map(tell).collect()
+    }
+
+    /// All snapshots, or those of one volume.
+    pub(crate) fn list_snapshots(&self, volume: &str) -> Result<Vec<proto::Snapshot>> {
+        let of = |store: &Arc<Store>| -> Vec<_> {
+            let snapshots = store.snapshots().into_iter().filter(|(of, _)| volume.is_empty() || of == volume);
+            snapshots.map(|(of, snapshot)| self.describe_snapshot(store, &of, &snapshot)).collect()
+        };
+        let snapshots: Vec<_> = self.stores.iter().flat_map(of).collect();
+        if snapshots.is_empty() && !volume.is_empty() {
+            self.volume(volume)?;
+        }
+        Ok(snapshots)
+    }
+
+    fn describe_snapshot(&self, store: &Arc<Store>, of: &str, snapshot: &SnapshotInfo) -> proto::Snapshot {
+        let record = store.record(snapshot.id.0);
+        let name = format!("{of}@{}", snapshot.name);
+        proto::Snapshot {
+            pool: store.name.clone(),
+            bytes: snapshot.blocks * BLOCK as u64,
+            created: record.created.unwrap_or(0),
+            encryption: encryption(store, &record).into(),
+            attachment: self.place(&name).map(told_place),
+            name,
+        }
+    }
+
+    /// Deletes a snapshot; one that is not there is a success.
+    pub(crate) fn delete_snapshot(&self, name: &str) -> Result<()> {
+        split(name)?;
+        let _changing = self.change();
+        let Ok((store, snapshot)) = self.snapshot(name) else { return Ok(()) };
+        self.refuse_attached(name, "delete")?;
+        store.pool.delete(State::Snapshot(snapshot.id)).map_err(stored(format!("delete the snapshot {name}")))?;
+        store.follow(now())
+    }
+
+    /// Tells what has changed since a snapshot, or without one what is data, in pages.
+    ///
+    /// # Errors
+    ///
+    /// If there is nothing to compare, or who is told wants no more.
+    pub(crate) fn diff(
+        &self,
+        name: &str,
+        since: &str,
+        mut tell: impl FnMut(Vec<proto::Range>) -> Result<()>,
+    ) -> Result<()> {
+        let target = self.target(name)?;
+        let blocks = match target.state {
+            State::Volume(_) => self.volume(name)?.1.blocks,
+            State::Snapshot(_) => self.snapshot(name)?.1.blocks,
+        };
+        let base = match since {
+            "" => None,
+            since => Some(target.store.line(target.state).into_iter().find(|(other, _)| other == since).ok_or_else(|| {
+                let what = format!("tell what has changed in {name} since {since}: it does not come from a snapshot of this name");
+                Error::new(Kind::NotFound, what)
+            })?),
+        };
+        let mut at = 0;
+        while at < blocks {
+            let rest = Blocks { start: at, count: blocks - at };
+            let (sender, receiver) = mpsc::channel();
+            match &base {
+                None => target.store.pool.extents(target.state, rest, PAGE, move |page| drop(sender.send(page.map(data)))),
+                Some((_, id)) => {
+                    let since = Since::Snapshot(*id);
+                    target.store.pool.changed(target.state, since, rest, PAGE, move |page| drop(sender.send(page)));
+                }
+            }
+            let page = receiver.recv().unwrap_or(Err(volume::Error::Closed));
+            let page = page.map_err(stored(format!("tell what has changed in {name}")))?;
+            at = page.next;
+            if !page.items.is_empty() {
+                tell(page.items.into_iter().map(range).collect())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn data(page: Page<volume::Extent>) -> Page<Blocks> {
+    let items = page.items.into_iter().filter(|extent| extent.is_data).map(|extent| extent.blocks).collect();
+    Page { items, next: page.next }
+}
+
+fn range(blocks: Blocks) -> proto::Range {
+    proto::Range { offset: blocks.start * BLOCK as u64, length: blocks.count * BLOCK as u64 }
+}

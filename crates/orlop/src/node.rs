@@ -1,0 +1,192 @@
+//! `orlop node` and `orlop keeper`: what runs on each node that has volumes.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use fuse::{Keeper, KeeperServer};
+use node::{Config, Node, Pace, PoolSpec, Serving};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::daemons::stop_at_signals;
+use crate::error::{Error, Exit, Result};
+use crate::human;
+
+/// Where a node's sockets are if nobody says it: memory, which is gone when the machine restarts, as what is attached is.
+pub(crate) const RUNTIME_DIR: &str = "/run/orlop";
+/// What a keeper says when it listens.
+const READY: &str = "ready";
+
+/// Serve the volumes of this node
+///
+/// Volumes are made and attached with `orlop volume`. Block devices that are attached go on when this process is stopped, killed or replaced by a newer
+/// one: requests wait for the next `orlop node` with the same folder and pools.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// A pool: a file or a raw device. With a size, a file is made if there is none, and one that is smaller grows; a device that has grown is taken in
+    /// with `size=0`
+    #[arg(long, value_name = "PATH[,size=BYTES]", required = true, value_parser = parse_pool)]
+    pool: Vec<PoolSpec>,
+    /// The folder for sockets and for the list of what is attached; for encrypted volumes it must be memory
+    #[arg(long, env = "ORLOP_RUNTIME_DIR", hide_env_values = true, value_name = "DIR", default_value = RUNTIME_DIR)]
+    runtime_dir: PathBuf,
+    /// Memory for maps of volumes, for each pool
+    #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = human::parse_bytes)]
+    cache: u64,
+    /// How long after all of a pool was read it is read again, to find damage early; 0s is never
+    #[arg(long, value_name = "TIME", default_value = "168h", value_parser = human::parse_duration)]
+    scrub_interval: Duration,
+    /// How much of a pool is read in a second for that
+    #[arg(long, value_name = "BYTES", default_value = "16Mi", value_parser = human::parse_bytes)]
+    scrub_rate: u64,
+    /// Where health and metrics are served; without it they are not
+    #[arg(long, env = "ORLOP_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// Keep the block devices of a node while its process is replaced; `orlop node` starts this
+#[derive(Debug, Args)]
+pub(crate) struct KeeperArgs {
+    /// The folder of the node
+    #[arg(long, env = "ORLOP_RUNTIME_DIR", hide_env_values = true, value_name = "DIR", default_value = RUNTIME_DIR)]
+    runtime_dir: PathBuf,
+}
+
+fn parse_pool(text: &str) -> Result<PoolSpec, String> {
+    let (path, options) = text.split_once(',').map_or((text, None), |(path, options)| (path, Some(options)));
+    if path.is_empty() {
+        return Err("a pool has a path".to_owned());
+    }
+    let mut spec = PoolSpec { path: PathBuf::from(path), bytes: None };
+    for option in options.into_iter().flat_map(|options| options.split(',')) {
+        match option.split_once('=') {
+            Some(("size", bytes)) => spec.bytes = Some(human::parse_bytes(bytes)?),
+            _ => return Err(format!("{option:?} is no option of a pool, which has size=BYTES alone")),
+        }
+    }
+    Ok(spec)
+}
+
+/// Readies the process for being in the path of writing memory back. To be called before there are threads.
+pub(crate) fn harden() {
+    if let Err(error) = fuse::harden() {
+        eprintln!("orlop: warning: {error}: {}; under memory pressure volumes of this node may stall", cause(&error));
+    }
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(String::new, ToString::to_string)
+}
+
+/// Runs the node until it is told to stop.
+pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
+    let stop = CancellationToken::new();
+    stop_at_signals(stop.clone())?;
+    let metrics = match args.listen {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|e| Error::new(format!("listen on {address}")).because(e))?)
+        }
+    };
+    let runtime = args.runtime_dir.clone();
+    let cache_bytes = usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
+    let pace = Pace { interval: args.scrub_interval, bytes_per_second: args.scrub_rate };
+    let scrub = (!args.scrub_interval.is_zero()).then_some(pace);
+    let start = move || {
+        let keeper = keeper(&args.runtime_dir)?;
+        let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
+        Node::start(Config { pools: args.pool, cache_bytes, scrub, serving }).map_err(|e| Error::new("start the node").because(e))
+    };
+    let started = tokio::task::spawn_blocking(start).await;
+    let node = Arc::new(started.map_err(|e| Error::new("start the node").because(e))??);
+    let figures = metrics.map(|listener| {
+        tracing::info!(address = ?listener.local_addr(), "health and metrics are served");
+        tokio::spawn(node::serve_metrics(node.clone(), listener, stop.clone()))
+    });
+    let served = node::serve(node.clone(), &runtime, stop.clone()).await;
+    stop.cancel();
+    if let Some(figures) = figures {
+        let ended = figures.await.map_err(|e| Error::new("serve metrics").because(e))?;
+        ended.map_err(|e| Error::new("serve metrics").because(e))?;
+    }
+    let ended = tokio::task::spawn_blocking(move || match Arc::into_inner(node) {
+        Some(node) => node.stop(),
+        None => tracing::warn!("a request is still under way; the pools are closed without a last checkpoint"),
+    });
+    ended.await.map_err(|e| Error::new("stop the node").because(e))?;
+    served.map(|()| Exit::Succeeded).map_err(|e| Error::new("serve the control API").because(e))
+}
+
+fn keeper_socket(runtime: &Path) -> PathBuf {
+    runtime.join("keeper.sock")
+}
+
+/// Connects to the keeper, which is started if none is there.
+fn keeper(runtime: &Path) -> Result<Keeper> {
+    let socket = keeper_socket(runtime);
+    if let Ok(keeper) = Keeper::connect(&socket) {
+        return Ok(keeper);
+    }
+    let failed = || Error::new("start the keeper of block devices");
+    // A group of its own: what a terminal sends to this process must not end the keeper.
+    let spawned = Command::new("/proc/self/exe")
+        .arg0("orlop")
+        .args(["keeper", "--runtime-dir"])
+        .arg(runtime)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut child = spawned.map_err(|e| failed().because(e))?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut said).map_err(|e| failed().because(e))?;
+    }
+    if said.trim() != READY {
+        let ended = child.wait().map_err(|e| failed().because(e))?;
+        return Err(Error::new(format!("start the keeper of block devices: it ended with {ended}; what it said is above")));
+    }
+    Keeper::connect(&socket).map_err(|e| failed().because(e))
+}
+
+/// Keeps until it is told to stop by SIGTERM; what it keeps then ends in errors.
+pub(crate) async fn keep(args: KeeperArgs) -> Result<Exit> {
+    let failed = || Error::new("keep block devices");
+    std::fs::create_dir_all(&args.runtime_dir).map_err(|e| failed().because(e))?;
+    let server = KeeperServer::bind(&keeper_socket(&args.runtime_dir)).map_err(|e| failed().because(e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| failed().because(e))?;
+    // A shell that ends must not end it.
+    let _hangup = signal(SignalKind::hangup()).map_err(|e| failed().because(e))?;
+    let (stop, stopped) = std::io::pipe().map_err(|e| failed().because(e))?;
+    let keeping = tokio::task::spawn_blocking(move || server.run(stop));
+    crate::output::print(&format!("{READY}\n"))?;
+    tokio::select! {
+        _ = terminate.recv() => drop(stopped),
+        () = std::future::pending() => {}
+    }
+    let kept = keeping.await.map_err(|e| failed().because(e))?;
+    kept.map(|()| Exit::Succeeded).map_err(|e| failed().because(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_a_path_with_options() {
+        let spec = |path: &str, bytes| PoolSpec { path: path.into(), bytes };
+        assert_eq!(parse_pool("/dev/sdb"), Ok(spec("/dev/sdb", None)));
+        assert_eq!(parse_pool("/x/pool.img,size=2GiB"), Ok(spec("/x/pool.img", Some(2 << 30))));
+        for wrong in ["", ",size=1", "/x,size=lots", "/x,name=a", "/x,"] {
+            assert!(parse_pool(wrong).is_err(), "{wrong}");
+        }
+    }
+}

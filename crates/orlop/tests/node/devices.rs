@@ -1,0 +1,191 @@
+//! Volumes as block devices: file systems on them, snapshots and growth under them, and a node that is killed.
+
+use crate::world::{Mounted, World, good, require};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn bytes_of(device: &str) -> u64 {
+    good("blockdev", &["--getsize64", device]).trim().parse().unwrap()
+}
+
+#[test]
+fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
+    require!("mkfs.ext4", "fsck.ext4", "resize2fs", "blockdev");
+    let world = World::with_node("400MiB");
+    let made = world.volume(&["create", "data", "--size", "64MiB", "-o", "json"]).json();
+    assert_eq!((&made["bytes"], &made["encryption"], &made["attached"]), (&json!(64 << 20), &json!("none"), &json!(null)));
+    let device = world.attach(&["data"]);
+    assert_eq!(world.attach(&["data"]), device, "asked again, it is the same");
+    assert_eq!(world.show("data")["attached"]["place"], json!(device));
+    good("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0", &device]);
+    let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
+    fs::write(mounted.0.join("old"), [7; 100_000]).unwrap();
+    good("sync", &["-f", mounted.path()]);
+    world.volume(&["snapshot", "data@first"]).good();
+
+    // It grows while it is used.
+    world.volume(&["grow", "data", "--size", "200MiB"]).good();
+    assert_eq!(bytes_of(&device), 200 << 20);
+    good("resize2fs", &[&device]);
+    fs::write(mounted.0.join("new"), vec![8; 100 << 20]).unwrap();
+    world.volume(&["grow", "data", "--size", "100MiB"]).ended(1).says("smaller");
+
+    // Whoever uses it keeps it.
+    world.volume(&["detach", "data"]).ended(1).says("is in use").says("mount");
+    world.volume(&["delete", "data"]).ended(1).says("it is attached as").says("detach it first");
+    world.volume(&["rollback", "data@first"]).ended(1).says("detach it first");
+
+    // A snapshot is read while the volume is written.
+    let before = world.attach(&["data@first"]);
+    assert_eq!(world.volume(&["attach", "data@first", "-o", "json"]).json()["readOnly"], json!(true));
+    let seen = Mounted::new(&before, world.runtime().join("before"), "ro,noload");
+    assert!(seen.0.join("old").exists() && !seen.0.join("new").exists());
+    seen.unmount();
+    mounted.unmount();
+    good("fsck.ext4", &["-f", "-n", &device]);
+    for name in ["data", "data@first"] {
+        world.volume(&["detach", name]).good();
+        world.volume(&["detach", name]).good();
+    }
+    world.volume(&["detach", "never-there"]).good();
+
+    // Back it goes.
+    world.volume(&["rollback", "data@first"]).good();
+    let device = world.attach(&["data"]);
+    let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
+    assert!(mounted.0.join("old").exists() && !mounted.0.join("new").exists());
+    mounted.unmount();
+    world.volume(&["detach", "data"]).good();
+    world.volume(&["delete", "data", "--with-snapshots"]).good();
+    world.volume(&["delete", "data"]).good();
+    assert_eq!(world.volume(&["list", "-o", "json"]).json(), json!([]));
+    assert_eq!(world.volume(&["list", "--snapshots", "-o", "json"]).json(), json!([]));
+}
+
+/// Starts the program that writes blocks with checksums in them and reads them again, until it has done so.
+fn verify(folder: &Path) -> std::process::Child {
+    let folder = format!("--directory={}", folder.display());
+    Command::new("fio")
+        .args(["--name=verify", &folder, "--size=32M", "--rw=randwrite", "--bsrange=4k-256k", "--ioengine=libaio"])
+        .args(["--direct=1", "--iodepth=16", "--fsync=16", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1"])
+        .args(["--loops=6", "--verify_state_save=0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_node_that_is_killed_or_replaced_is_not_noticed() {
+    require!("mkfs.ext4", "fsck.ext4", "fio");
+    let mut world = World::with_node("400MiB");
+    world.volume(&["create", "data", "--size", "256MiB"]).good();
+    let device = world.attach(&["data"]);
+    good("mkfs.ext4", &["-q", &device]);
+    let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
+    let mut fio = verify(&mounted.0);
+    let writes = |world: &World| {
+        let stats = world.volume(&["stats", "data", "-o", "json"]).json();
+        stats["writes"]["count"].as_u64().unwrap()
+    };
+    for round in 0..6 {
+        // Under load: it has written something since it was started.
+        let begun = writes(&world);
+        while writes(&world) < begun + 50 && fio.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        if round % 3 == 2 {
+            world.stop();
+        } else {
+            world.kill();
+        }
+        world.start();
+        assert_eq!(world.show("data")["attached"]["place"], json!(device), "it is served again");
+    }
+    let done = fio.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    mounted.unmount();
+    good("fsck.ext4", &["-f", "-n", &device]);
+    world.volume(&["detach", "data"]).good();
+    world.stop();
+    world.is_sound();
+}
+
+#[test]
+fn a_volume_that_has_grown_when_its_node_dies_is_seen_to_have_grown() {
+    require!("blockdev");
+    let mut world = World::with_node("100MiB");
+    world.volume(&["create", "data", "--size", "10MiB"]).good();
+    let device = world.attach(&["data"]);
+    world.kill();
+    // As if it had died between making the volume larger and telling the kernel.
+    world.offline(&["grow", "data", "--size", "20MiB"]).good();
+    world.start();
+    assert_eq!(bytes_of(&device), 20 << 20);
+    world.volume(&["detach", "data"]).good();
+}
+
+#[test]
+fn a_pool_has_one_node_and_a_folder_too() {
+    require!();
+    let world = World::with_node("50MiB");
+    world.start_another().ended(1).says("in use");
+    world.offline(&["list"]).ended(1).says("in use by another process");
+    world.volume(&["pools"]).good();
+}
+
+#[test]
+fn a_pool_grows_when_its_node_starts() {
+    require!();
+    let mut world = World::with_node("50MiB");
+    let size = |world: &World| world.volume(&["pools", "-o", "json"]).json()[0]["bytes"].as_u64().unwrap();
+    let before = size(&world);
+    world.stop();
+    world.resize("90MiB");
+    world.start();
+    assert!(size(&world) > before + (39 << 20), "{before} bytes before");
+    world.stop();
+    world.is_sound();
+}
+
+#[test]
+fn writes_wait_while_the_pool_is_full_and_nothing_is_lost() {
+    require!("dd", "cmp");
+    let world = World::with_node("40MiB");
+    for name in ["full", "other"] {
+        world.volume(&["create", name, "--size", "64MiB"]).good();
+    }
+    let other = world.attach(&["other"]);
+    let noise = world.file("noise", &noise(16 << 20));
+    good("dd", &[&format!("if={noise}"), &format!("of={other}"), "bs=1M", "oflag=direct", "conv=notrunc"]);
+    world.volume(&["detach", "other"]).good();
+    let device = world.attach(&["full"]);
+    let mut writer = Command::new("dd")
+        .args([&format!("if={noise}"), &format!("of={device}"), "bs=1M", "oflag=direct", "conv=notrunc"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while world.volume(&["pools", "-o", "json"]).json()[0]["state"] != json!("full") {
+        assert!(writer.try_wait().unwrap().is_none(), "it must wait");
+    }
+    assert!(world.metrics().contains("orlop_pool_full{pool=\"pool\"} 1"));
+    world.volume(&["delete", "other"]).good();
+    assert!(writer.wait().unwrap().success(), "what waited went on");
+    assert_eq!(world.volume(&["pools", "-o", "json"]).json()[0]["state"], json!("ready"));
+    good("cmp", &["-n", &(16 << 20).to_string(), &noise, &device]);
+    world.volume(&["detach", "full"]).good();
+}
+
+/// Bytes that nothing makes smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
+}

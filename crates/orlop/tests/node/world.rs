@@ -1,0 +1,231 @@
+//! A node with a pool, in folders that go with it.
+
+use crate::support::{Ran, orlop};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use tempfile::TempDir;
+
+/// Why block devices cannot be made here, or programs are missing.
+pub(crate) fn lacks(programs: &[&str]) -> Option<String> {
+    if let Some(reason) = skips::lacks_root() {
+        return Some(reason);
+    }
+    for device in ["/dev/fuse", "/dev/loop-control"] {
+        if let Err(error) = File::options().read(true).write(true).open(device) {
+            return Some(format!("{device}: {error}"));
+        }
+    }
+    let is_missing = |program: &&&str| !Command::new("which").arg(program).output().unwrap().status.success();
+    programs.iter().find(is_missing).map(|program| format!("{program} is missing: run tools/setup"))
+}
+
+/// Skips the test where block devices cannot be made, or a program is missing.
+macro_rules! require {
+    ($($program:expr),* $(,)?) => {
+        if let Some(reason) = crate::world::lacks(&[$($program),*]) {
+            skips::skip!("{reason}");
+        }
+    };
+}
+pub(crate) use require;
+
+pub(crate) fn output(program: &str, words: &[&str]) -> Output {
+    Command::new(program).args(words).output().unwrap()
+}
+
+/// Runs a program that must succeed; what it says.
+pub(crate) fn good(program: &str, words: &[&str]) -> String {
+    let output = output(program, words);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {words:?}: {said}");
+    said
+}
+
+/// A pool, and perhaps a node that has it open.
+pub(crate) struct World {
+    /// Not in memory, as a pool's folder is on most nodes.
+    disk: TempDir,
+    /// In memory, as /run is.
+    runtime: TempDir,
+    size: &'static str,
+    listen: Option<u16>,
+    node: Option<Child>,
+}
+
+impl World {
+    /// With a pool of so many bytes and no node.
+    pub(crate) fn with_pool(size: &'static str) -> Self {
+        let runtime = tempfile::tempdir_in("/dev/shm").unwrap();
+        let world = Self { disk: tempfile::tempdir().unwrap(), runtime, size, listen: None, node: None };
+        orlop().args(["store", "format", "--size", size]).arg(world.pool()).assert().success();
+        world
+    }
+
+    /// With a node that runs.
+    pub(crate) fn with_node(size: &'static str) -> Self {
+        let mut world = Self::with_pool(size);
+        world.start();
+        world
+    }
+
+    pub(crate) fn pool(&self) -> PathBuf {
+        self.disk.path().join("pool")
+    }
+
+    pub(crate) fn runtime(&self) -> &Path {
+        self.runtime.path()
+    }
+
+    /// A file of the test's own.
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.disk.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orlop"));
+        for name in ["ORLOP_RUNTIME_DIR", "ORLOP_LISTEN", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        let pool = format!("{},size={}", self.pool().display(), self.size);
+        command.arg("node").args(["--pool", &pool]).arg("--runtime-dir").arg(self.runtime());
+        command
+    }
+
+    /// Starts the node, and waits until it answers. It serves its metrics, too; where is told by [`World::metrics`].
+    pub(crate) fn start(&mut self) {
+        let mut command = self.command();
+        command.args(["--listen", "127.0.0.1:0"]);
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        // What it says is read to its end, or it would wait for who reads it.
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                eprintln!("node: {line}");
+                let _told = sender.send(line);
+            }
+        });
+        let mut port = None;
+        let served = receiver.iter().find(|line| {
+            if let Some((_, after)) = line.split_once("127.0.0.1:") {
+                let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+                port = digits.parse().ok();
+            }
+            line.contains("the control API is served")
+        });
+        assert!(served.is_some(), "the node ended: {:?}", child.wait());
+        (self.node, self.listen) = (Some(child), port);
+    }
+
+    /// Starts a second node on the same pool and folder, which must fail; what it says.
+    pub(crate) fn start_another(&self) -> Ran {
+        self.command().output().unwrap().into()
+    }
+
+    /// The pool is to have this size when the node starts the next time.
+    pub(crate) fn resize(&mut self, size: &'static str) {
+        self.size = size;
+    }
+
+    /// Ends the node as an upgrade does.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.node.take().unwrap();
+        good("kill", &["-TERM", &child.id().to_string()]);
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Ends the node as a crash does.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.node.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks the node.
+    pub(crate) fn volume(&self, words: &[&str]) -> Ran {
+        orlop().arg("volume").args(words).arg("--runtime-dir").arg(self.runtime()).output().unwrap().into()
+    }
+
+    /// Asks the pool, which no node has open.
+    pub(crate) fn offline(&self, words: &[&str]) -> Ran {
+        orlop().arg("volume").args(words).arg("--store").arg(self.pool()).output().unwrap().into()
+    }
+
+    /// Attaches something, and tells where.
+    pub(crate) fn attach(&self, words: &[&str]) -> String {
+        let told = self.volume(&[&["attach"], words, &["-o", "json"]].concat()).json();
+        told["place"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn show(&self, name: &str) -> Value {
+        self.volume(&["show", name, "-o", "json"]).json()
+    }
+
+    /// What the node tells Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        good("curl", &["-sf", &format!("http://127.0.0.1:{}/metrics", self.listen.unwrap())])
+    }
+
+    /// The pool, when no node has it open, is sound.
+    pub(crate) fn is_sound(&self) {
+        orlop().args(["store", "check", "--read-data"]).arg(self.pool()).assert().success();
+    }
+
+    /// The processes that keep devices for this world.
+    fn keepers(&self) -> Vec<String> {
+        let ours = self.runtime().to_str().unwrap().to_owned();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        let keeps = |process: &String| {
+            let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+            words.get(1).is_some_and(|word| *word == b"keeper") && words.iter().any(|word| *word == ours.as_bytes())
+        };
+        processes.filter(keeps).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            // What a failed test has left attached ends with the keeper.
+            let _ended = output("kill", &["-TERM", &node.id().to_string()]);
+            let _ended = node.wait();
+        }
+        for keeper in self.keepers() {
+            output("kill", &["-TERM", &keeper]);
+        }
+    }
+}
+
+/// A folder with a file system on it, which is taken away.
+pub(crate) struct Mounted(pub(crate) PathBuf);
+
+impl Mounted {
+    pub(crate) fn new(device: &str, folder: PathBuf, options: &str) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        good("mount", &["-o", options, device, folder.to_str().unwrap()]);
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    pub(crate) fn unmount(self) {
+        good("umount", &[self.path()]);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A test has failed; the device may answer with errors.
+        output("umount", &["-l", self.path()]);
+    }
+}
