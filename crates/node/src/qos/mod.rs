@@ -20,6 +20,14 @@
 //! | statuses, contexts | never | nothing |
 //!
 //! What waits here is bounded by the front ends, each of which has at most so many requests and bytes under way.
+//!
+//! A volume that is suspended, since its replicas cannot be reached or its pool is full, does not suspend the others: what is under way for
+//! longer than a second takes up no room any more.
+//!
+//! # What it does not do
+//!
+//! Room is never kept free for who might come. So a volume that has fewer requests open than its part of the room gets what it would get alone,
+//! less the wait for one request of somebody else, and not half of the pool; a queue of 64 in the device is in its way like in anybody's.
 
 mod bucket;
 mod machine;

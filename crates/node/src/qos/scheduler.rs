@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 /// What the volumes of a pool share: see the module.
 ///
-/// When it is dropped, what waits is answered that the server is being stopped; what is under way finishes.
+/// When it is dropped, what waits is answered that the server is being stopped, and what is under way finishes. It waits for its thread, which
+/// may be answering requests: so whoever drops it holds no lock that an answer takes.
 pub struct Scheduler {
     core: Arc<Core>,
     timer: Option<JoinHandle<()>>,
