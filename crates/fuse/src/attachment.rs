@@ -158,12 +158,16 @@ impl Attachment {
             return Err(AttachError::Size { name: name.to_owned(), attached, size });
         }
         let seen = self.device.size();
-        let seen = seen.map_err(|source| AttachError::System { action: "look at the size of the block device", source })?;
+        let seen =
+            seen.map_err(|source| AttachError::System { action: "look at the size of the block device", source })?;
         if size == attached && seen == size {
             return Ok(());
         }
         let told = self.session.grow(size);
-        told.map_err(|source| AttachError::System { action: "tell the kernel of the new size", source: source.into() })?;
+        told.map_err(|source| AttachError::System {
+            action: "tell the kernel of the new size",
+            source: source.into(),
+        })?;
         self.device.take_size()?;
         Ok(self.device.expect_size(size)?)
     }

@@ -72,7 +72,9 @@ pub async fn serve(node: Arc<Node>, runtime: &Path, stop: CancellationToken) -> 
     match UnixStream::connect(&path).await {
         Ok(_) => return Err(ServeError::InUse(path)),
         // One that a dead node has left.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(&path).map_err(system("remove"))?,
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(&path).map_err(system("remove"))?
+        }
         Err(_) => {}
     }
     let listener = UnixListener::bind(&path).map_err(system("listen on"))?;
@@ -100,7 +102,11 @@ pub async fn connect(socket: &Path) -> Result<Client, ServeError> {
     let place = socket.display().to_string();
     let path = socket.to_owned();
     // Asked for by itself first: a connector's errors are told as those of a transport.
-    UnixStream::connect(&path).await.map_err(|source| ServeError::System { action: "connect to", place: place.clone(), source })?;
+    UnixStream::connect(&path).await.map_err(|source| ServeError::System {
+        action: "connect to",
+        place: place.clone(),
+        source,
+    })?;
     let dial = move |_: Uri| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
@@ -139,10 +145,8 @@ pub async fn offline(node: Arc<Node>) -> Result<Client, ServeError> {
 ///
 /// If the listener breaks.
 pub async fn serve_metrics(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-    let routes = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/metrics", get(metrics))
-        .with_state(node);
+    let routes =
+        Router::new().route("/healthz", get(|| async { "ok\n" })).route("/metrics", get(metrics)).with_state(node);
     axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 

@@ -50,13 +50,17 @@ impl Stored {
     fn volume(&self) -> Result<VolumeId, Failure> {
         match self.state {
             State::Volume(id) => Ok(id),
-            State::Snapshot(_) => Err(Failure::new(FailureKind::NotPermitted, "a snapshot does not change; clone it to write to it")),
+            State::Snapshot(_) => {
+                Err(Failure::new(FailureKind::NotPermitted, "a snapshot does not change; clone it to write to it"))
+            }
         }
     }
 
     fn blocks(&self) -> Option<u64> {
         match self.state {
-            State::Volume(id) => self.pool.volumes().into_iter().find(|volume| volume.id == id).map(|volume| volume.blocks),
+            State::Volume(id) => {
+                self.pool.volumes().into_iter().find(|volume| volume.id == id).map(|volume| volume.blocks)
+            }
             State::Snapshot(id) => {
                 self.pool.snapshots().into_iter().find(|snapshot| snapshot.id == id).map(|snapshot| snapshot.blocks)
             }
@@ -123,7 +127,9 @@ impl Device for Stored {
             Err(failure) => return done.finish(Err(failure)),
         };
         if context == ALLOCATION {
-            return self.pool.extents(self.state, blocks, most, move |page| done.finish(page.map(allocation).map_err(failure)));
+            return self
+                .pool
+                .extents(self.state, blocks, most, move |page| done.finish(page.map(allocation).map_err(failure)));
         }
         let snapshot = context.strip_prefix(CHANGED_SINCE).and_then(|name| self.names.find(self.state, name));
         let Some(snapshot) = snapshot else {

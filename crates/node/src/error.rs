@@ -89,7 +89,9 @@ fn kind_of(error: &volume::Error) -> Kind {
         E::NameTaken(_) => Kind::Exists,
         E::Full | E::TooMany { .. } => Kind::NoRoom,
         E::Unrelated { .. } => Kind::Precondition,
-        E::BadName(_) | E::BadSize { .. } | E::Unaligned(_) | E::BeyondEnd { .. } | E::BadPoolSize { .. } => Kind::Invalid,
+        E::BadName(_) | E::BadSize { .. } | E::Unaligned(_) | E::BeyondEnd { .. } | E::BadPoolSize { .. } => {
+            Kind::Invalid
+        }
         E::Corrupt { .. } | E::Unreadable { .. } | E::MapLost { .. } => Kind::Damaged,
         _ => Kind::Failed,
     }

@@ -70,7 +70,11 @@ impl Measured {
             gauges.count.inc();
             gauges.nanoseconds.inc_by(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
             gauges.seconds.observe(took.as_secs_f64());
-            if result.is_ok() { gauges.bytes.inc_by(bytes) } else { gauges.failed.inc() };
+            if result.is_ok() {
+                gauges.bytes.inc_by(bytes)
+            } else {
+                gauges.failed.inc()
+            };
             meter.in_flight.dec();
             done.finish(result);
         })

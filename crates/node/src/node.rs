@@ -56,7 +56,8 @@ impl Node {
         let mut stores: Vec<Arc<Store>> = Vec::new();
         for spec in &config.pools {
             if stores.iter().any(|store| store.name == spec.name()) {
-                let what = format!("open the pool {}: there are two pools of the name {}", spec.path.display(), spec.name());
+                let what =
+                    format!("open the pool {}: there are two pools of the name {}", spec.path.display(), spec.name());
                 return Err(Error::new(Kind::Invalid, what));
             }
             stores.push(Arc::new(Store::open(spec, config.cache_bytes, now())?));
@@ -86,7 +87,9 @@ impl Node {
                     tracing::warn!(name = entry.name, error = error.story(), "what was attached is not there any more");
                     attachments.give_up(&entry)?;
                 }
-                Err(error) => tracing::error!(name = entry.name, error = error.story(), "what was attached is not served"),
+                Err(error) => {
+                    tracing::error!(name = entry.name, error = error.story(), "what was attached is not served")
+                }
             }
         }
         Ok(())

@@ -121,7 +121,10 @@ impl node_server::Node for Service {
         self.ask(move |node| create(node).map(|snapshots| proto::CreateSnapshotsResponse { snapshots })).await
     }
 
-    async fn list_snapshots(&self, request: Request<proto::ListSnapshotsRequest>) -> Answer<proto::ListSnapshotsResponse> {
+    async fn list_snapshots(
+        &self,
+        request: Request<proto::ListSnapshotsRequest>,
+    ) -> Answer<proto::ListSnapshotsResponse> {
         let request = request.into_inner();
         let list = move |node: &Node| node.list_snapshots(&request.volume);
         self.ask(move |node| list(node).map(|snapshots| proto::ListSnapshotsResponse { snapshots })).await
@@ -150,7 +153,9 @@ impl node_server::Node for Service {
         tokio::task::spawn_blocking(move || {
             let tell = |ranges| {
                 let page = proto::DiffResponse { ranges };
-                sender.blocking_send(Ok(page)).map_err(|e| Error::new(Kind::Failed, "tell a client that is gone").because(e))
+                sender
+                    .blocking_send(Ok(page))
+                    .map_err(|e| Error::new(Kind::Failed, "tell a client that is gone").because(e))
             };
             if let Err(error) = node.diff(&request.name, &request.since, tell) {
                 // Who is gone does not hear why.

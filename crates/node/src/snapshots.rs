@@ -15,7 +15,10 @@ impl Node {
     /// Takes snapshots of volumes of one pool at one instant. Asked again, those that are all there are a success.
     pub(crate) fn create_snapshots(&self, names: &[String]) -> Result<Vec<proto::Snapshot>> {
         if names.is_empty() {
-            return Err(Error::new(Kind::Invalid, "say of which volumes snapshots are to be taken, as VOLUME@SNAPSHOT"));
+            return Err(Error::new(
+                Kind::Invalid,
+                "say of which volumes snapshots are to be taken, as VOLUME@SNAPSHOT",
+            ));
         }
         let _changing = self.change();
         let there: Vec<_> = names.iter().filter(|name| self.snapshot(name).is_ok()).collect();
@@ -40,7 +43,10 @@ impl Node {
                 return Err(Error::new(Kind::Invalid, what));
             }
             if wanted.iter().any(|(id, _)| *id == volume.id) {
-                return Err(Error::new(Kind::Invalid, format!("take two snapshots of {of} at one instant: they would be the same")));
+                return Err(Error::new(
+                    Kind::Invalid,
+                    format!("take two snapshots of {of} at one instant: they would be the same"),
+                ));
             }
             store = Some(lies_in);
             wanted.push((volume.id, snapshot));
@@ -114,17 +120,23 @@ impl Node {
         };
         let base = match since {
             "" => None,
-            since => Some(target.store.line(target.state).into_iter().find(|(other, _)| other == since).ok_or_else(|| {
-                let what = format!("tell what has changed in {name} since {since}: it does not come from a snapshot of this name");
-                Error::new(Kind::NotFound, what)
-            })?),
+            since => Some(target.store.line(target.state).into_iter().find(|(other, _)| other == since).ok_or_else(
+                || {
+                    let what = format!(
+                        "tell what has changed in {name} since {since}: it does not come from a snapshot of this name"
+                    );
+                    Error::new(Kind::NotFound, what)
+                },
+            )?),
         };
         let mut at = 0;
         while at < blocks {
             let rest = Blocks { start: at, count: blocks - at };
             let (sender, receiver) = mpsc::channel();
             match &base {
-                None => target.store.pool.extents(target.state, rest, PAGE, move |page| drop(sender.send(page.map(data)))),
+                None => {
+                    target.store.pool.extents(target.state, rest, PAGE, move |page| drop(sender.send(page.map(data))))
+                }
                 Some((_, id)) => {
                     let since = Since::Snapshot(*id);
                     target.store.pool.changed(target.state, since, rest, PAGE, move |page| drop(sender.send(page)));

@@ -21,7 +21,9 @@ impl PoolSpec {
     /// What people call it: the last part of its path.
     #[must_use]
     pub fn name(&self) -> String {
-        self.path.file_name().map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
+        self.path
+            .file_name()
+            .map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 }
 
@@ -60,7 +62,10 @@ impl Store {
         let disk = Arc::new(disk(spec).map_err(|e| Error::new(Kind::Failed, what()).because(e))?);
         let told = Arc::new(Told::default());
         let options = Options { cache_bytes, ..Options::default() };
-        let listener = { let (name, told) = (name.clone(), told.clone()); Box::new(move |notice| hear(&name, &told, notice)) };
+        let listener = {
+            let (name, told) = (name.clone(), told.clone());
+            Box::new(move |notice| hear(&name, &told, notice))
+        };
         let pool = Pool::open(disk, options, listener).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
         if spec.bytes.is_some() {
             pool.grow().map_err(stored(format!("grow the pool {}", spec.path.display())))?;
@@ -201,14 +206,19 @@ fn hear(name: &str, told: &Told, notice: Notice) {
     match notice {
         Notice::Full => {
             told.is_full.store(true, Ordering::Relaxed);
-            tracing::error!(pool = name, "the pool is full: writes wait, nothing is lost; delete or discard something, or make the pool larger");
+            tracing::error!(
+                pool = name,
+                "the pool is full: writes wait, nothing is lost; delete or discard something, or make the pool larger"
+            );
         }
         Notice::Resumed => {
             told.is_full.store(false, Ordering::Relaxed);
             tracing::info!(pool = name, "there is room again, and the writes go on");
         }
         Notice::Deleted(id) => tracing::info!(pool = name, id, "what was deleted has given its room back"),
-        Notice::Leaked(error) => tracing::error!(pool = name, %error, "room of what was deleted is not given back; `orlop store repair` finds it"),
+        Notice::Leaked(error) => {
+            tracing::error!(pool = name, %error, "room of what was deleted is not given back; `orlop store repair` finds it")
+        }
         Notice::Avoided { place, reason } => {
             told.avoided.fetch_add(1, Ordering::Relaxed);
             tracing::error!(pool = name, place, reason, "the device did not take data; it was written elsewhere");

@@ -198,7 +198,8 @@ impl Node {
     fn wrapped_key(&self, store: &Store, id: u64, name: &str) -> Result<Option<WrappedKey>> {
         let Some(key) = store.record(id).key else { return Ok(None) };
         let wrapped = store.recorded(|records| records.key(key).cloned());
-        let destroyed = || Error::new(Kind::Precondition, format!("the key of {name} was destroyed; nobody can read it any more"));
+        let destroyed =
+            || Error::new(Kind::Precondition, format!("the key of {name} was destroyed; nobody can read it any more"));
         wrapped.map(Some).ok_or_else(destroyed)
     }
 
@@ -210,7 +211,9 @@ impl Node {
             return Err(Error::new(Kind::Precondition, format!("{name} is not encrypted")));
         };
         let what = || format!("wrap the key of {name} with another secret");
-        let rewrapped = wrapped.rewrap(&secret(old, what)?, &secret(new, what)?).map_err(|e| Error::new(Kind::Denied, what()).because(e))?;
+        let rewrapped = wrapped
+            .rewrap(&secret(old, what)?, &secret(new, what)?)
+            .map_err(|e| Error::new(Kind::Denied, what()).because(e))?;
         target.store.note(|records| records.rewrap(rewrapped))
     }
 
@@ -221,7 +224,8 @@ impl Node {
             return Err(Error::new(Kind::Precondition, format!("{name} is not encrypted; delete it to be rid of it")));
         };
         let users = target.store.recorded(|records| records.with_key(key));
-        let volumes = target.store.volumes().into_iter().filter(|volume| users.contains(&volume.id.0)).map(|volume| volume.name);
+        let volumes =
+            target.store.volumes().into_iter().filter(|volume| users.contains(&volume.id.0)).map(|volume| volume.name);
         let snapshots = target.store.snapshots().into_iter().filter(|(_, snapshot)| users.contains(&snapshot.id.0));
         let snapshots = snapshots.map(|(of, snapshot)| format!("{of}@{}", snapshot.name));
         for user in volumes.chain(snapshots) {

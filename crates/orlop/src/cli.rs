@@ -93,10 +93,8 @@ pub(crate) fn run(words: &[OsString]) -> Result<Exit> {
     let matches = called_as.command().get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     refuse_ignored(&matches)?;
-    let is_daemon = matches!(
-        cli.command,
-        Command::Operator(_) | Command::Mover(_) | Command::Node(_) | Command::Keeper(_)
-    );
+    let is_daemon =
+        matches!(cli.command, Command::Operator(_) | Command::Mover(_) | Command::Node(_) | Command::Keeper(_));
     logs::start(&cli.logs, is_daemon)?;
     if matches!(cli.command, Command::Node(_)) {
         node::harden();

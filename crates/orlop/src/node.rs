@@ -97,13 +97,15 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         }
     };
     let runtime = args.runtime_dir.clone();
-    let cache_bytes = usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
+    let cache_bytes =
+        usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
     let pace = Pace { interval: args.scrub_interval, bytes_per_second: args.scrub_rate };
     let scrub = (!args.scrub_interval.is_zero()).then_some(pace);
     let start = move || {
         let keeper = keeper(&args.runtime_dir)?;
         let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
-        Node::start(Config { pools: args.pool, cache_bytes, scrub, serving }).map_err(|e| Error::new("start the node").because(e))
+        Node::start(Config { pools: args.pool, cache_bytes, scrub, serving })
+            .map_err(|e| Error::new("start the node").because(e))
     };
     let started = tokio::task::spawn_blocking(start).await;
     let node = Arc::new(started.map_err(|e| Error::new("start the node").because(e))??);
@@ -152,7 +154,9 @@ fn keeper(runtime: &Path) -> Result<Keeper> {
     }
     if said.trim() != READY {
         let ended = child.wait().map_err(|e| failed().because(e))?;
-        return Err(Error::new(format!("start the keeper of block devices: it ended with {ended}; what it said is above")));
+        return Err(Error::new(format!(
+            "start the keeper of block devices: it ended with {ended}; what it said is above"
+        )));
     }
     Keeper::connect(&socket).map_err(|e| failed().because(e))
 }

@@ -17,7 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("nbd", &["block"]),
     ("node", &["block", "fuse", "nbd", "volume"]),
     ("operator", &["api", "application", "mover", "repository"]),
-    ("orlop", &["api", "application", "block", "fuse", "mover", "nbd", "node", "operator", "repository", "restic", "volume"]),
+    (
+        "orlop",
+        &["api", "application", "block", "fuse", "mover", "nbd", "node", "operator", "repository", "restic", "volume"],
+    ),
     ("repository", &[]),
     ("restic", &["repository"]),
     ("sandbox", &["skips"]),

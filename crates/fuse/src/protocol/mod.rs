@@ -7,7 +7,8 @@ mod reply;
 mod request;
 
 pub(crate) use reply::{
-    ALWAYS, Reply, attributes, entry_flags, init, notify_resend, notify_retrieve, notify_size, opened, statistics, written,
+    ALWAYS, Reply, attributes, entry_flags, init, notify_resend, notify_retrieve, notify_size, opened, statistics,
+    written,
 };
 pub(crate) use request::{Fault, Init, Operation, Request};
 

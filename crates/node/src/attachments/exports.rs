@@ -33,7 +33,10 @@ impl Exports {
     /// Serves a device under a name, and tells the URI.
     pub(super) fn serve(&self, name: &str, device: Arc<dyn Device>) -> Result<String> {
         let what = || format!("serve {name} over NBD");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
             .map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
         let export = Export { name: name.to_owned(), description: String::new(), device };
         let server = Server::new(vec![export], Limits::default());

@@ -52,11 +52,15 @@ impl Journal {
             move |source: io::Error| Error::new(Kind::Failed, what).because(source)
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error("make the folder"))?;
-        let system = File::open(folder).and_then(|folder| Ok(rustix::fs::fstatfs(folder)?)).map_err(error("look at"))?;
+        let system =
+            File::open(folder).and_then(|folder| Ok(rustix::fs::fstatfs(folder)?)).map_err(error("look at"))?;
         let is_in_memory = u64::try_from(system.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind));
         let entries = match fs::read(folder.join(NAME)) {
             Ok(json) => serde_json::from_slice(&json).map_err(|e| {
-                let what = format!("understand {}; remove it if nothing of this node is attached", folder.join(NAME).display());
+                let what = format!(
+                    "understand {}; remove it if nothing of this node is attached",
+                    folder.join(NAME).display()
+                );
                 Error::new(Kind::Failed, what).because(e)
             })?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),

@@ -70,14 +70,7 @@ impl Attachments {
             let scheduler = scheduler.map_err(|e| Error::new(Kind::Failed, "start to share out pools").because(e))?;
             schedulers.insert(store.name.clone(), scheduler);
         }
-        Ok(Self {
-            host,
-            exports,
-            journal: Mutex::new(journal),
-            attached: Mutex::default(),
-            schedulers,
-            metrics,
-        })
+        Ok(Self { host, exports, journal: Mutex::new(journal), attached: Mutex::default(), schedulers, metrics })
     }
 
     /// What the process before this one had attached.
@@ -137,26 +130,37 @@ impl Attachments {
         Ok(place)
     }
 
-    fn device(&self, target: &Target, key: Option<DataKey>, meter: &Arc<Meter>) -> Result<(Arc<dyn Device>, Arc<Shared>)> {
+    fn device(
+        &self,
+        target: &Target,
+        key: Option<DataKey>,
+        meter: &Arc<Meter>,
+    ) -> Result<(Arc<dyn Device>, Arc<Shared>)> {
         let names = Arc::new(Names(target.store.clone()));
         let stored: Arc<dyn Device> = Arc::new(Stored::new(target.store.pool.clone(), target.state, names));
         let plain = match key {
             None => stored,
             Some(key) => {
                 let what = || format!("attach {} encrypted", target.name);
-                let encrypted = Encrypted::new(stored, &key).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
+                let encrypted =
+                    Encrypted::new(stored, &key).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
                 Arc::new(encrypted) as Arc<dyn Device>
             }
         };
         let scheduler = self.schedulers.get(&target.store.name);
-        let scheduler = scheduler.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pool {}", target.store.name)))?;
+        let scheduler =
+            scheduler.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pool {}", target.store.name)))?;
         let shared = Arc::new(Shared::new(scheduler, plain, target.limits));
         Ok((Arc::new(Measured::new(shared.clone(), meter.clone())), shared))
     }
 
     fn attach_device(&self, target: &Target, device: Arc<dyn Device>) -> Result<String> {
         let path = self.host.attach(&label(target), device).map_err(|error| {
-            let kind = if matches!(error, AttachError::Left { .. } | AttachError::Size { .. }) { Kind::Precondition } else { Kind::Failed };
+            let kind = if matches!(error, AttachError::Left { .. } | AttachError::Size { .. }) {
+                Kind::Precondition
+            } else {
+                Kind::Failed
+            };
             Error::new(kind, format!("attach {}", target.name)).because(error)
         })?;
         Ok(path.display().to_string())
@@ -218,14 +222,15 @@ impl Attachments {
     }
 }
 
-/// The name of a block device among those of this node, short enough for a loop device: names of volumes may be longer. A volume that has been rolled
-/// back has another id, and it is detached while it is.
+/// The name of a block device, short enough for a loop device: names of volumes may be longer. It is made of the pool's id, since several nodes may run on
+/// one kernel, as in containers. A volume that has been rolled back has another id, and it is detached while it is.
 fn label(target: &Target) -> String {
     let id = match target.state {
         State::Volume(id) => id.0,
         State::Snapshot(id) => id.0,
     };
-    format!("{:08x}-{id}", crc32c::crc32c(target.store.name.as_bytes()))
+    let pool = target.store.pool.id()[..8].iter().fold(0_u64, |pool, byte| pool << 8 | u64::from(*byte));
+    format!("{pool:016x}-{id}")
 }
 
 /// Snapshots under their names within a volume.

@@ -97,7 +97,8 @@ impl Records {
     /// Brings the records in line with what is in the pool.
     pub(crate) fn follow(&mut self, volumes: &[VolumeInfo], snapshots: &[SnapshotInfo], now: u64) {
         for volume in volumes.iter().filter(|volume| !self.states.contains_key(&volume.id.0)).collect::<Vec<_>>() {
-            let record = self.intents.remove(&volume.name).unwrap_or(Record { created: Some(now), ..Record::default() });
+            let record =
+                self.intents.remove(&volume.name).unwrap_or(Record { created: Some(now), ..Record::default() });
             self.states.insert(volume.id.0, record);
         }
         for snapshot in snapshots {
@@ -114,7 +115,13 @@ impl Records {
     }
 
     /// A snapshot has the key and the name of the volume that it was taken of, and so have all others of it if that one is gone.
-    fn of_new_snapshot(&self, new: &SnapshotInfo, volumes: &[VolumeInfo], snapshots: &[SnapshotInfo], now: u64) -> Record {
+    fn of_new_snapshot(
+        &self,
+        new: &SnapshotInfo,
+        volumes: &[VolumeInfo],
+        snapshots: &[SnapshotInfo],
+        now: u64,
+    ) -> Record {
         let volume = volumes.iter().find(|volume| volume.id == new.volume);
         let siblings = snapshots.iter().filter(|other| other.volume == new.volume && other.id != new.id);
         let sibling = siblings.filter_map(|other| self.states.get(&other.id.0)).next();
@@ -128,15 +135,22 @@ impl Records {
 mod tests {
     use super::*;
     use crate::crypt::{DataKey, Secret};
-    use zeroize::Zeroizing;
     use volume::{Epoch, SnapshotId, VolumeId};
+    use zeroize::Zeroizing;
 
     fn volume(id: u64, name: &str) -> VolumeInfo {
         VolumeInfo { id: VolumeId(id), name: name.into(), blocks: 1, origin: None, epoch: Epoch(1) }
     }
 
     fn snapshot(id: u64, of: u64) -> SnapshotInfo {
-        SnapshotInfo { id: SnapshotId(id), name: "s".into(), blocks: 1, volume: VolumeId(of), epoch: Epoch(1) }
+        SnapshotInfo {
+            id: SnapshotId(id),
+            name: "s".into(),
+            blocks: 1,
+            volume: VolumeId(of),
+            origin: None,
+            epoch: Epoch(1),
+        }
     }
 
     fn encrypted() -> (Record, WrappedKey, KeyId) {
@@ -159,7 +173,7 @@ mod tests {
     #[test]
     fn an_intent_without_a_volume_is_dropped_with_its_key() {
         let mut records = Records::default();
-        let (record, wrapped, key) = encrypted();
+        let (record, wrapped, _) = encrypted();
         records.intend("web", record, Some(wrapped));
         records.follow(&[], &[], 9);
         assert_eq!(records, Records::default());

@@ -31,7 +31,9 @@ const MOST_LEN: usize = (32 << 20) - BLOCK;
 pub(crate) enum RecordsError {
     #[error("use the volume {NAME} that has the records of the pool")]
     Store(#[from] volume::Error),
-    #[error("the records of the pool have version {0}, and this program reads version {VERSION}; use the program that wrote them, or a later one")]
+    #[error(
+        "the records of the pool have version {0}, and this program reads version {VERSION}; use the program that wrote them, or a later one"
+    )]
     Newer(u32),
     #[error("the records of the pool are damaged in both places: {0}; `orlop store check` tells more")]
     Damaged(String),

@@ -245,7 +245,9 @@ pub(crate) async fn run(args: VolumeArgs) -> Result<Exit> {
     let Some(store) = args.at.store else {
         let socket = node::control_socket(&args.at.runtime_dir);
         let client = node::connect(&socket).await.map_err(|e| {
-            Error::new("ask the node").because(e).next("start `orlop node`, or name a pool that none has open with --store")
+            Error::new("ask the node")
+                .because(e)
+                .next("start `orlop node`, or name a pool that none has open with --store")
         })?;
         return ask(client, args.verb, args.output.output).await;
     };
@@ -306,7 +308,8 @@ async fn ask(mut client: Client, verb: Verb, format: Format) -> Result<Exit> {
         }
         Verb::Snapshot(args) => {
             let request = proto::CreateSnapshotsRequest { names: args.snapshot };
-            let told = client.create_snapshots(request).await.map_err(explain("take snapshots"))?.into_inner().snapshots;
+            let told =
+                client.create_snapshots(request).await.map_err(explain("take snapshots"))?.into_inner().snapshots;
             show::list(format, &told.into_iter().map(Snapshot::from).collect::<Vec<_>>())?;
         }
         Verb::Diff(args) => diff(client, args, format).await?,
@@ -357,7 +360,9 @@ async fn one_volume(mut client: Client, verb: Verb) -> Result<proto::Volume> {
             let request = proto::SetLimitsRequest { name, limits: Some(args.limits.over(now)) };
             ("limit the volume", client.set_limits(request).await)
         }
-        Verb::Show(args) => ("look at the volume", client.get_volume(proto::GetVolumeRequest { name: args.name }).await),
+        Verb::Show(args) => {
+            ("look at the volume", client.get_volume(proto::GetVolumeRequest { name: args.name }).await)
+        }
         _ => return Err(Error::new("find what ends with a volume; this is a defect of the program")),
     };
     told.map(tonic::Response::into_inner).map_err(explain(what))
@@ -389,7 +394,11 @@ async fn done(mut client: Client, verb: Verb) -> Result<String> {
             let secret = secret(args.secret.secret_file.as_deref())?;
             let request = proto::TrimVolumeRequest { name: args.of.name.clone(), secret };
             let told = client.trim_volume(request).await.map_err(explain("trim the volume"))?;
-            Ok(format!("{} of {} were zeros, and take no room any more.\n", human::bytes(told.into_inner().freed_bytes), args.of.name))
+            Ok(format!(
+                "{} of {} were zeros, and take no room any more.\n",
+                human::bytes(told.into_inner().freed_bytes),
+                args.of.name
+            ))
         }
         Verb::ChangeSecret(args) => {
             let request = proto::ChangeSecretRequest {

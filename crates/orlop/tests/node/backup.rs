@@ -12,7 +12,8 @@ fn snapshots_are_backed_up_by_what_has_changed() {
     let device = world.attach(&["data"]);
     let write = |name: &str, byte: u8, megabytes: usize, at: usize| {
         let file = world.file(name, &vec![byte; megabytes << 20]);
-        let words = [format!("if={file}"), format!("of={device}"), "bs=1M".into(), format!("seek={at}"), "oflag=direct".into()];
+        let words =
+            [format!("if={file}"), format!("of={device}"), "bs=1M".into(), format!("seek={at}"), "oflag=direct".into()];
         good("dd", &[&words.iter().map(String::as_str).collect::<Vec<_>>()[..], &["conv=notrunc"]].concat());
     };
     write("first", 1, 8, 0);

@@ -12,25 +12,28 @@ fn bytes_of(device: &str) -> u64 {
 
 #[test]
 fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
-    require!("mkfs.ext4", "fsck.ext4", "resize2fs", "blockdev");
-    let world = World::with_node("400MiB");
-    let made = world.volume(&["create", "data", "--size", "64MiB", "-o", "json"]).json();
-    assert_eq!((&made["bytes"], &made["encryption"], &made["attached"]), (&json!(64 << 20), &json!("none"), &json!(null)));
+    require!("mkfs.xfs", "xfs_repair", "xfs_growfs", "blockdev");
+    let world = World::with_node("900MiB");
+    let made = world.volume(&["create", "data", "--size", "320MiB", "-o", "json"]).json();
+    assert_eq!(
+        (&made["bytes"], &made["encryption"], &made["attached"]),
+        (&json!(320 << 20), &json!("none"), &json!(null))
+    );
     let device = world.attach(&["data"]);
     assert_eq!(world.attach(&["data"]), device, "asked again, it is the same");
     assert_eq!(world.show("data")["attached"]["place"], json!(device));
-    good("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0", &device]);
+    good("mkfs.xfs", &["-q", &device]);
     let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
     fs::write(mounted.0.join("old"), [7; 100_000]).unwrap();
     good("sync", &["-f", mounted.path()]);
     world.volume(&["snapshot", "data@first"]).good();
 
     // It grows while it is used.
-    world.volume(&["grow", "data", "--size", "200MiB"]).good();
-    assert_eq!(bytes_of(&device), 200 << 20);
-    good("resize2fs", &[&device]);
-    fs::write(mounted.0.join("new"), vec![8; 100 << 20]).unwrap();
-    world.volume(&["grow", "data", "--size", "100MiB"]).ended(1).says("smaller");
+    world.volume(&["grow", "data", "--size", "600MiB"]).good();
+    assert_eq!(bytes_of(&device), 600 << 20);
+    good("xfs_growfs", &[mounted.path()]);
+    fs::write(mounted.0.join("new"), vec![8; 300 << 20]).unwrap();
+    world.volume(&["grow", "data", "--size", "320MiB"]).ended(1).says("smaller");
 
     // Whoever uses it keeps it.
     world.volume(&["detach", "data"]).ended(1).says("is in use").says("mount");
@@ -40,11 +43,11 @@ fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
     // A snapshot is read while the volume is written.
     let before = world.attach(&["data@first"]);
     assert_eq!(world.volume(&["attach", "data@first", "-o", "json"]).json()["readOnly"], json!(true));
-    let seen = Mounted::new(&before, world.runtime().join("before"), "ro,noload");
+    let seen = Mounted::new(&before, world.runtime().join("before"), "ro,norecovery,nouuid");
     assert!(seen.0.join("old").exists() && !seen.0.join("new").exists());
     seen.unmount();
     mounted.unmount();
-    good("fsck.ext4", &["-f", "-n", &device]);
+    good("xfs_repair", &["-n", &device]);
     for name in ["data", "data@first"] {
         world.volume(&["detach", name]).good();
         world.volume(&["detach", name]).good();
@@ -158,7 +161,7 @@ fn writes_wait_while_the_pool_is_full_and_nothing_is_lost() {
         world.volume(&["create", name, "--size", "64MiB"]).good();
     }
     let other = world.attach(&["other"]);
-    let noise = world.file("noise", &noise(16 << 20));
+    let noise = world.file("noise", &noise(22 << 20));
     good("dd", &[&format!("if={noise}"), &format!("of={other}"), "bs=1M", "oflag=direct", "conv=notrunc"]);
     world.volume(&["detach", "other"]).good();
     let device = world.attach(&["full"]);
@@ -174,7 +177,7 @@ fn writes_wait_while_the_pool_is_full_and_nothing_is_lost() {
     world.volume(&["delete", "other"]).good();
     assert!(writer.wait().unwrap().success(), "what waited went on");
     assert_eq!(world.volume(&["pools", "-o", "json"]).json()[0]["state"], json!("ready"));
-    good("cmp", &["-n", &(16 << 20).to_string(), &noise, &device]);
+    good("cmp", &["-n", &(22 << 20).to_string(), &noise, &device]);
     world.volume(&["detach", "full"]).good();
 }
 

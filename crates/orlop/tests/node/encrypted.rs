@@ -1,6 +1,6 @@
 //! Encrypted volumes: nothing of them is in the pool, and the secret decides.
 
-use crate::world::{Mounted, World, good, require};
+use crate::world::{Mounted, World, good, nbdsh, require};
 use serde_json::json;
 use std::fs;
 
@@ -23,7 +23,10 @@ fn only_the_secret_opens_a_volume_and_nothing_of_it_is_in_the_pool() {
     world.volume(&["create", "data", "--size", "64MiB"]).ended(1).says("it is encrypted");
     world.volume(&["attach", "data"]).ended(1).says("its secret is needed");
     world.volume(&["attach", "data", "--secret-file", &other]).ended(1).says("does not open with this secret");
-    world.volume(&["attach", "plain", "--secret-file", &secret]).ended(1).says("is not encrypted; leave the secret out");
+    world
+        .volume(&["attach", "plain", "--secret-file", &secret])
+        .ended(1)
+        .says("is not encrypted; leave the secret out");
     let device = world.attach(&["data", "--secret-file", &secret]);
     good("mkfs.ext4", &["-q", &device]);
     let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
@@ -76,10 +79,10 @@ fn holes_stay_holes_and_a_key_is_kept_in_memory_alone() {
     let secret = world.file("secret", b"correct horse battery staple");
     world.volume(&["create", "data", "--size", "16MiB", "--secret-file", &secret]).good();
     let uri = world.attach(&["data", "--nbd", "--secret-file", &secret]);
-    good("nbdsh", &["-u", &uri, "-c", "h.pwrite(b'x' * 4096, 1 << 20); assert h.pread(4096, 0) == bytearray(4096)"]);
-    good("nbdsh", &["-u", &uri, "-c", "assert h.pread(4096, 1 << 20) == b'x' * 4096"]);
+    nbdsh(&uri, "h.pwrite(b'x' * 4096, 1 << 20); assert h.pread(4096, 0) == bytearray(4096)");
+    nbdsh(&uri, "assert h.pread(4096, 1 << 20) == b'x' * 4096");
     let told = world.volume(&["diff", "data", "-o", "json"]).json();
     assert_eq!(told, json!([{"offset": 1 << 20, "length": 4096}]));
-    good("nbdsh", &["-u", &uri, "-c", "h.trim(4096, 1 << 20); h.flush(); assert h.pread(4096, 1 << 20) == bytearray(4096)"]);
+    nbdsh(&uri, "h.trim(4096, 1 << 20); h.flush(); assert h.pread(4096, 1 << 20) == bytearray(4096)");
     assert_eq!(world.volume(&["diff", "data", "-o", "json"]).json(), json!([]));
 }

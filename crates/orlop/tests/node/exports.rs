@@ -1,6 +1,6 @@
 //! Volumes and snapshots over NBD, and what their clients make of it.
 
-use crate::world::{World, good, require};
+use crate::world::{World, good, nbdsh, require};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -23,13 +23,14 @@ fn a_snapshot_and_what_has_changed_since_are_read_by_others() {
     let image = world.file("image", &[&[1; 1 << 20][..], &[0; 14 << 20], &[2; 1 << 20]].concat());
     good("nbdcopy", &[&image, &uri]);
     world.volume(&["snapshot", "data@first"]).good();
-    let changed = world.file("changed", &[&[1; 1 << 20][..], &[3; 8192], &[0; (14 << 20) - 8192], &[2; 1 << 20]].concat());
+    let changed =
+        world.file("changed", &[&[1; 1 << 20][..], &[3; 8192], &[0; (14 << 20) - 8192], &[2; 1 << 20]].concat());
     good("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &changed, &uri]);
 
     // What is the same was written again by qemu; so a change of a part is made for the comparison.
     world.volume(&["snapshot", "data@second"]).good();
     let part = [world.file("part", &[4; 4096])];
-    good("nbdsh", &["-u", &uri, "-c", &format!("h.pwrite(open('{}','rb').read(), 5 << 20); h.flush()", part[0])]);
+    nbdsh(&uri, &format!("h.pwrite(open('{}','rb').read(), 5 << 20); h.flush()", part[0]));
     let since = |name: &str| map(&uri, &format!("orlop:changed-since={name}"));
     let changes: Vec<_> = since("second").into_iter().filter(|stretch| stretch.2 == 1).collect();
     assert_eq!(changes, [(5 << 20, 4096, 1)]);
@@ -38,7 +39,8 @@ fn a_snapshot_and_what_has_changed_since_are_read_by_others() {
     let told = world.volume(&["diff", "data", "--since", "second", "-o", "json"]).json();
     assert_eq!(told, json!([{"offset": 5 << 20, "length": 4096}]));
     world.volume(&["diff", "data", "--since", "third"]).ended(1).says("does not come from a snapshot of this name");
-    let holes: u64 = map(&uri, "base:allocation").iter().filter(|stretch| stretch.2 == 3).map(|stretch| stretch.1).sum();
+    let holes: u64 =
+        map(&uri, "base:allocation").iter().filter(|stretch| stretch.2 == 3).map(|stretch| stretch.1).sum();
     assert!(holes >= 13 << 20, "{holes} bytes of holes");
 
     // The first snapshot is what it was, while the volume is another.
@@ -67,7 +69,7 @@ fn zeros_of_a_volume_give_their_room_back() {
         let told = world.volume(&["diff", "data", "-o", "json"]).json();
         told.as_array().unwrap().iter().map(|range| range["length"].as_u64().unwrap()).sum()
     };
-    good("nbdsh", &["-u", &uri, "-c", "h.pwrite(bytearray(1 << 20), 4 << 20); h.flush()"]);
+    nbdsh(&uri, "h.pwrite(bytearray(1 << 20), 4 << 20); h.flush()");
     assert!(data(&world) > 8 << 20);
     world.volume(&["trim", "data"]).ended(1).says("detach it first");
     world.volume(&["detach", "data"]).good();

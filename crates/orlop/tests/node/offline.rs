@@ -18,7 +18,9 @@ fn volumes_are_made_cloned_rolled_back_and_deleted() {
     // Asked again it is a success, and as another it is not.
     ask(&["create", "web", "--size", "10000000"]).good();
     ask(&["create", "web", "--size", "20000000"]).ended(1).says("there is one, and it has 10002432 bytes");
-    ask(&["create", "web", "--size", "10000000", "--pool", "x"]).ended(1).says("there is no pool x on this node, but pool");
+    ask(&["create", "web", "--size", "10000000", "--pool", "x"])
+        .ended(1)
+        .says("there is no pool x on this node, but pool");
     for wrong in ["", ".orlop", "-x", "a/b", "a@b", &"x".repeat(128)] {
         ask(&["create", &format!("--size=4096"), "--", wrong]).ended(1).says("cannot be a name");
     }

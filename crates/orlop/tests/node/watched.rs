@@ -1,6 +1,6 @@
 //! What a node tells of itself, and how much it lets a volume have.
 
-use crate::world::{World, good, require};
+use crate::world::{World, nbdsh, require};
 use std::time::{Duration, Instant};
 
 /// The value of a metric with these labels.
@@ -18,7 +18,7 @@ fn what_is_asked_of_a_volume_is_counted_for_people_and_for_prometheus() {
     world.volume(&["stats", "data"]).ended(1).says("is not attached");
     let uri = world.attach(&["data", "--nbd"]);
     let script = "[h.pwrite(b'x' * 8192, n * 8192) for n in range(10)]; h.pread(4096, 0); h.flush(); h.trim(4096, 0)";
-    good("nbdsh", &["-u", &uri, "-c", script]);
+    nbdsh(&uri, script);
     let stats = world.volume(&["stats", "data", "-o", "json"]).json();
     let count = |name: &str| (stats[name]["count"].as_u64().unwrap(), stats[name]["bytes"].as_u64().unwrap());
     assert_eq!((count("writes"), count("reads"), count("discards")), ((10, 81_920), (1, 4096), (1, 4096)));
@@ -40,7 +40,7 @@ fn what_is_asked_of_a_volume_is_counted_for_people_and_for_prometheus() {
 fn writes(uri: &str, count: u32) -> f64 {
     let script = format!("[h.pwrite(b'x' * 4096, (n % 1000) * 4096) for n in range({count})]");
     let begun = Instant::now();
-    good("nbdsh", &["-u", uri, "-c", &script]);
+    nbdsh(uri, &script);
     begun.elapsed().as_secs_f64()
 }
 

@@ -45,6 +45,11 @@ pub(crate) fn good(program: &str, words: &[&str]) -> String {
     said
 }
 
+/// Has Python talk to an export as `h`: with Debian's Python, which has the module.
+pub(crate) fn nbdsh(uri: &str, script: &str) {
+    good("env", &["PATH=/usr/bin:/bin", "nbdsh", "-u", uri, "-c", script]);
+}
+
 /// A pool, and perhaps a node that has it open.
 pub(crate) struct World {
     /// Not in memory, as a pool's folder is on most nodes.
@@ -149,12 +154,12 @@ impl World {
 
     /// Asks the node.
     pub(crate) fn volume(&self, words: &[&str]) -> Ran {
-        orlop().arg("volume").args(words).arg("--runtime-dir").arg(self.runtime()).output().unwrap().into()
+        orlop().args(["volume", "--runtime-dir"]).arg(self.runtime()).args(words).output().unwrap().into()
     }
 
     /// Asks the pool, which no node has open.
     pub(crate) fn offline(&self, words: &[&str]) -> Ran {
-        orlop().arg("volume").args(words).arg("--store").arg(self.pool()).output().unwrap().into()
+        orlop().args(["volume", "--store"]).arg(self.pool()).args(words).output().unwrap().into()
     }
 
     /// Attaches something, and tells where.
@@ -180,7 +185,8 @@ impl World {
     /// The processes that keep devices for this world.
     fn keepers(&self) -> Vec<String> {
         let ours = self.runtime().to_str().unwrap().to_owned();
-        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        let processes =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
         let keeps = |process: &String| {
             let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).collect();
@@ -192,8 +198,15 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if self.node.is_some() {
+            let names = |words: &[&str]| {
+                let listed = self.volume(words).stdout;
+                listed.lines().map(str::to_owned).collect::<Vec<_>>()
+            };
+            let all = [names(&["list", "-o", "name"]), names(&["list", "--snapshots", "-o", "name"])].concat();
+            all.iter().for_each(|name| drop(self.volume(&["detach", name])));
+        }
         if let Some(mut node) = self.node.take() {
-            // What a failed test has left attached ends with the keeper.
             let _ended = output("kill", &["-TERM", &node.id().to_string()]);
             let _ended = node.wait();
         }

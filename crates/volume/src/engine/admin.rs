@@ -209,6 +209,10 @@ impl<W: World> Engine<W> {
         Ok(wanted.record.epoch)
     }
 
+    pub(crate) fn pool_id(&self) -> [u8; 16] {
+        self.superblock.pool
+    }
+
     pub(crate) fn usage(&self) -> crate::pool::Usage {
         crate::pool::Usage {
             blocks: self.space.capacity(),

@@ -171,6 +171,12 @@ impl<M: Memory> Pool<M> {
         Ok(pool)
     }
 
+    /// What tells it from every other: what its shape said when it was made.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.shared.lock().engine.pool_id()
+    }
+
     /// All volumes.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeInfo> {

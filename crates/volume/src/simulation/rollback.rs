@@ -36,7 +36,9 @@ fn is_latest(pool: &mut Inline, of: TreeId) -> bool {
 #[test]
 fn a_volume_goes_on_from_a_snapshot_and_all_snapshots_stay() {
     let (mut pool, volume, first) = example();
-    let Answer::Created(now) = pool.must(Request::Admin(Admin::Rollback { volume, snapshot: first })) else { panic!("it is made") };
+    let Answer::Created(now) = pool.must(Request::Admin(Admin::Rollback { volume, snapshot: first })) else {
+        panic!("it is made")
+    };
     assert_eq!(pool.engine.find_volume("v"), Some((now.into(), 100)));
     assert!(is_first(&mut pool, now.into()), "it is what it was");
     assert_eq!(pool.write(now, 0, 5, 4), Some(Ok(())));
