@@ -18,6 +18,8 @@ pub struct FileDisk {
     file: File,
     /// What offsets, lengths and memory must be multiples of.
     unit: u32,
+    /// What the device writes as one.
+    sector: u32,
     direct: bool,
     in_memory: bool,
 }
@@ -72,7 +74,9 @@ impl FileDisk {
         }
         let system = rustix::fs::fstatfs(&plain).map_err(|e| error("look at the file system of")(e.into()))?;
         let in_memory = kind.is_file() && u64::try_from(system.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind));
-        let mut disk = Self { file: plain, unit: 512, direct: false, in_memory };
+        // Memory has no power to lose that the process survives.
+        let sector = if in_memory { 512 } else { physical_sector(&plain, kind.is_block_device()) };
+        let mut disk = Self { file: plain, unit: 512, sector, direct: false, in_memory };
         if !in_memory {
             disk.use_directly(path)?;
         }
@@ -142,7 +146,51 @@ impl Disk for FileDisk {
         self.unit
     }
 
+    fn sector(&self) -> u32 {
+        self.sector.max(self.unit)
+    }
+
     fn is_in_memory(&self) -> bool {
         self.in_memory
+    }
+}
+
+/// What the device writes as one: of a file, the device of its file system. 4096 if nobody knows, or it is more: pools are made of such blocks, so more
+/// would not help.
+fn physical_sector(file: &File, is_device: bool) -> u32 {
+    let told = if is_device {
+        rustix::fs::ioctl_blkpbszget(file).ok()
+    } else {
+        rustix::fs::fstat(file).ok().and_then(|stat| sector_in_sysfs(Path::new("/sys/dev/block"), stat.st_dev))
+    };
+    told.filter(|bytes| [512, 1024, 2048].contains(bytes)).unwrap_or(4096)
+}
+
+/// What the kernel tells of a device, or of the disk that a partition lies on.
+fn sector_in_sysfs(devices: &Path, device: u64) -> Option<u32> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let folder = devices.join(format!("{major}:{minor}"));
+    let told = ["queue", "../queue"].map(|queue| folder.join(queue).join("physical_block_size"));
+    told.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test writes the files that a kernel has")]
+    fn the_sector_of_a_file_is_that_of_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("8:0/queue");
+        std::fs::create_dir_all(&disk).unwrap();
+        std::fs::write(disk.join("physical_block_size"), "4096\n").unwrap();
+        let partition = folder.path().join("8:0/sda1");
+        std::fs::create_dir_all(&partition).unwrap();
+        std::os::unix::fs::symlink(&partition, folder.path().join("8:1")).unwrap();
+        let device = |minor| rustix::fs::makedev(8, minor);
+        assert_eq!(sector_in_sysfs(folder.path(), device(0)), Some(4096));
+        assert_eq!(sector_in_sysfs(folder.path(), device(1)), Some(4096));
+        assert_eq!(sector_in_sysfs(folder.path(), device(2)), None);
     }
 }

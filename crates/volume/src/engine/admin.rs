@@ -160,6 +160,9 @@ impl<W: World> Engine<W> {
             "28 TiB are the most that this format has room for"
         } else {
             self.space.grow(blocks);
+            if !W::keeps(Rule::HoldGrown) {
+                self.space.use_grown();
+            }
             return Ok(Answer::Done);
         };
         Err(Error::BadPoolSize { blocks, reason })

@@ -184,7 +184,7 @@ impl<W: World> Engine<W> {
 
     fn freeze_space(&mut self, pages: &mut Vec<(u64, Buffer)>, clean: bool) -> Superblock {
         let (images, groups) = self.space.freeze(!W::keeps(Rule::AlternatePages));
-        pages.extend(images.into_iter().map(|image| (image.place.bytes(), Buffer::copy_of(&image.bytes[..]))));
+        pages.extend(images.into_iter().map(|image| (image.place.bytes(), image.bytes)));
         let catalog = self.catalog.trees.get(&TreeId::CATALOG).map(|tree| &tree.record);
         let (catalog, level) = catalog.map_or((self.superblock.catalog, 0), |record| (record.root, record.level));
         self.superblock = Superblock {
@@ -253,6 +253,7 @@ impl<W: World> Engine<W> {
         let Some(checkpoint) = self.checkpoint.take() else { return };
         self.durable_checkpoint = checkpoint.superblock.checkpoint;
         self.nodes.written(&checkpoint.pinned);
+        self.space.use_grown();
         self.log.trim(checkpoint.position);
         self.log.set_in_checkpoint(checkpoint.applied);
         self.answer_flushes();

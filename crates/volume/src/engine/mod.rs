@@ -153,7 +153,9 @@ pub(crate) struct Engine<W: World> {
 impl<W: World> Engine<W> {
     /// A pool as it was loaded; see [`load`]. Nothing may be asked before it was replayed.
     pub(crate) fn new(loaded: Loaded, cache: usize) -> Self {
-        let Loaded { superblock, space, catalog, mut nodes, .. } = loaded;
+        let Loaded { mut superblock, space, catalog, mut nodes, log_unit, .. } = loaded;
+        // The next checkpoint, which is made before anything is written into the log, says so.
+        superblock.log_unit = log_unit;
         nodes.set_most(cache);
         let log = Log::new(superblock.log_bytes(), superblock.log_unit, &superblock.pool);
         Self {

@@ -33,10 +33,18 @@ pub(crate) struct Loaded {
     pub(crate) catalog: Catalog,
     pub(crate) nodes: Nodes,
     pub(crate) replayed: Replayed,
+    /// In which the log is written from now on.
+    pub(crate) log_unit: u32,
+}
+
+/// No two records lie in one sector: writing one would put the other at risk, which may have been flushed.
+fn log_unit<W: World>(disk: &dyn Disk) -> u32 {
+    let unit = if W::keeps(Rule::WholeSectors) { disk.sector().max(disk.unit()) } else { disk.unit() };
+    if unit > 512 { 4096 } else { 512 }
 }
 
 /// Makes an empty pool.
-pub(crate) fn create(disk: &dyn Disk, shape: Shape) -> Result<(), OpenError> {
+pub(crate) fn create<W: World>(disk: &dyn Disk, shape: Shape) -> Result<(), OpenError> {
     let blocks = layout::blocks_of(disk.bytes().map_err(OpenError::disk("ask for the size of the disk"))?);
     let blocks = blocks.min(MOST_BLOCKS);
     if blocks < LEAST_BLOCKS {
@@ -67,7 +75,7 @@ pub(crate) fn create(disk: &dyn Disk, shape: Shape) -> Result<(), OpenError> {
         generation: 0,
         blocks,
         log_blocks,
-        log_unit: disk.unit(),
+        log_unit: log_unit::<W>(disk),
         replay_sequence: 1,
         replay_offset: 0,
         next_id: 1,
@@ -124,12 +132,6 @@ pub(crate) fn newest(disk: &dyn Disk) -> Result<Superblock, OpenError> {
     if size < superblock.blocks {
         return Err(OpenError::Truncated { expected: superblock.blocks, found: size });
     }
-    if disk.unit() > superblock.log_unit {
-        let (disk, log) = (disk.unit(), superblock.log_unit);
-        return Err(OpenError::Unfit(format!(
-            "the log is written in units of {log} bytes, and this disk takes no less than {disk}"
-        )));
-    }
     Ok(superblock)
 }
 
@@ -143,7 +145,10 @@ pub(crate) fn load<W: World>(disk: &dyn Disk) -> Result<Loaded, OpenError> {
     let (replayed, lost) = load_log::<W>(disk, &superblock)?;
     match lost {
         Some(lost) => Err(OpenError::damaged(lost)),
-        None => Ok(Loaded { superblock, space, catalog, nodes, replayed }),
+        None => {
+            let log_unit = superblock.log_unit.max(log_unit::<W>(disk));
+            Ok(Loaded { superblock, space, catalog, nodes, replayed, log_unit })
+        }
     }
 }
 
@@ -169,7 +174,11 @@ pub(crate) fn salvage<W: World>(disk: &dyn Disk, give_up_log: bool) -> Result<Sa
     let (replayed, lost) = load_log::<W>(disk, &superblock)?;
     match lost {
         Some(lost) if !give_up_log => Err(OpenError::damaged(lost)),
-        log => Ok(Salvage { loaded: Loaded { superblock, space, catalog, nodes, replayed }, space: failed, log }),
+        log => {
+            let log_unit = superblock.log_unit.max(log_unit::<W>(disk));
+            let loaded = Loaded { superblock, space, catalog, nodes, replayed, log_unit };
+            Ok(Salvage { loaded, space: failed, log })
+        }
     }
 }
 

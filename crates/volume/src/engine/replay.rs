@@ -95,7 +95,11 @@ impl<W: World> Engine<W> {
             }
         }
         let generation = self.superblock.generation + u64::from(W::keeps(Rule::NewGeneration));
-        self.log.start(replay.left.offset, replay.left.sequence, generation);
+        self.log.start(
+            replay.left.offset.next_multiple_of(u64::from(self.superblock.log_unit)),
+            replay.left.sequence,
+            generation,
+        );
         // What was replayed may lie there: only what is free by now is kept from being given out. One checkpoint follows at once.
         let keep = self.reserve(1) + self.nodes.changed as u64;
         replay.avoided.iter().for_each(|run| drop(self.space.avoid(*run, keep)));

@@ -36,6 +36,10 @@ pub(crate) enum Rule {
     AlternateSuperblocks,
     /// Pages of the space map take turns between two places.
     AlternatePages,
+    /// What a pool has grown by is given out when a checkpoint that says so is durable.
+    HoldGrown,
+    /// A sector of the log has no more than one record.
+    WholeSectors,
     /// A deletion leaves what the next state of the line shares.
     KeepShared,
     /// A deletion leaves what the state before shares.

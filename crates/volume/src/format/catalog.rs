@@ -84,7 +84,8 @@ impl Record {
         if record.level > MOST_LEVEL || record.level < level_for(record.blocks) || !sizes.contains(&record.blocks) {
             return Err("a size that its map does not have");
         }
-        let stands = |passed: u64| passed == record.blocks || (passed < record.blocks && passed % span(0) == 0);
+        let stands =
+            |passed: u64| passed == record.blocks || (passed < record.blocks && passed.is_multiple_of(span(0)));
         if record.deleting.is_some_and(|passed| !stands(passed)) {
             return Err("a deletion that has passed what it cannot have passed");
         }

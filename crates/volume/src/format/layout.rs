@@ -75,9 +75,10 @@ pub(crate) fn usual_log(blocks: u64) -> u64 {
     (blocks / 16).clamp(LEAST_LOG, MOST_LOG)
 }
 
-/// How many changed nodes a pool of this size may hold in memory before it must make a checkpoint: up to 32 MiB.
+/// How many changed nodes a pool of this size may hold in memory before it must make a checkpoint: up to 16 MiB. A checkpoint, and so a snapshot, goes
+/// through all of them while everybody waits, which takes a microsecond each.
 pub(crate) fn usual_nodes(blocks: u64) -> u32 {
-    u32::try_from((blocks / 64).clamp(32, 8192)).unwrap_or(8192)
+    u32::try_from((blocks / 64).clamp(32, 4096)).unwrap_or(4096)
 }
 
 /// Whole blocks of a device of so many bytes.

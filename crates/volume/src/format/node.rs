@@ -83,8 +83,8 @@ impl Pointer {
     pub(crate) fn to(page: &[u8; BLOCK], level: u8, place: Place, birth: Epoch) -> Self {
         let mut pointer =
             Self { node: Entry { place, birth, sum: checksum::of(page) }, older: Epoch(0), fresh: [0; 4] };
-        for index in 0..entries(level) {
-            let born = birth_in(page, level, index);
+        for (index, entry) in page.chunks_exact(width(level)).enumerate() {
+            let born = Epoch(get48(entry, 6));
             if born == birth {
                 pointer.fresh[index / 64] |= 1 << (index % 64);
             } else {
@@ -126,17 +126,15 @@ pub(crate) fn hollow(level: u8, birth: Epoch) -> Page {
 
 /// The birth of all below, if the node is holes of one birth and nothing else.
 pub(crate) fn hollow_birth(page: &[u8; BLOCK], level: u8) -> Option<Epoch> {
-    let birth = birth_in(page, level, 0);
-    let is_hole = |index| {
-        let place = if level == 0 { entry(page, index).place } else { pointer(page, index).node.place };
-        !place.is_somewhere() && birth_in(page, level, index) == birth
-    };
-    (0..entries(level)).all(is_hole).then_some(birth)
+    let birth = get48(page, 6);
+    // Both kinds of entries begin with the place and the birth.
+    let is_hole = |entry: &[u8]| get48(entry, 0) == Place::NOWHERE.0 && get48(entry, 6) == birth;
+    page.chunks_exact(width(level)).all(is_hole).then_some(Epoch(birth))
 }
 
-fn birth_in(page: &[u8; BLOCK], level: u8, index: usize) -> Epoch {
-    let width = if level == 0 { LEAF_BYTES } else { INNER_BYTES };
-    Epoch(get48(page, index * width + 6))
+/// Bytes of an entry.
+fn width(level: u8) -> usize {
+    if level == 0 { LEAF_BYTES } else { INNER_BYTES }
 }
 
 pub(crate) fn entry(page: &[u8; BLOCK], index: usize) -> Entry {

@@ -133,7 +133,7 @@ type Here<M> = VecDeque<(IoId, Io<M>)>;
 ///
 /// If there is one already, or the disk is too small.
 pub fn create(disk: &dyn Disk, shape: Shape) -> Result<(), OpenError> {
-    engine::create(disk, shape)
+    engine::create::<Shipped<Buffer>>(disk, shape)
 }
 
 impl<M: Memory> Pool<M> {

@@ -2,10 +2,14 @@
 
 use super::model::{Got, Snapshot, Value, Volume, fill, recognize};
 use super::run::Run;
+use crate::disk::Disk;
 use crate::engine::{Admin, Answer, Request, World};
 use crate::error::Error;
 use crate::memory::Buffer;
 use crate::units::{BLOCK, Blocks, Epoch, SnapshotId, TreeId, VolumeId};
+
+/// Blocks that a pool grows to: it must get full now and then.
+const MOST_POOL: u64 = 3000;
 
 /// Volumes and snapshots at once.
 const MOST_STATES: usize = 14;
@@ -174,8 +178,18 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 }
                 None => Ok(()),
             },
+            _ if self.random.chance(30) => self.grow_pool(),
             _ => self.submit(Request::Admin(Admin::Checkpoint { clean: false }), Asked::Other),
         }
+    }
+
+    /// The disk first, then the pool.
+    fn grow_pool(&mut self) -> Result<(), String> {
+        let blocks = self.disk.bytes().map_err(|e| e.to_string())? / BLOCK as u64;
+        let blocks = if blocks < MOST_POOL { blocks + 1 + self.random.below(400) } else { blocks };
+        self.disk.resize(usize::try_from(blocks).unwrap() * BLOCK);
+        self.counts.grown += 1;
+        self.submit(Request::Admin(Admin::GrowPool { blocks }), Asked::Other)
     }
 
     fn create_volume(&mut self) -> Result<(), String> {

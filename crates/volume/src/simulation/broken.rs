@@ -48,6 +48,8 @@ broken! {
     a_discard_that_is_not_logged_is_noticed: LogDiscards,
     a_superblock_written_over_the_last_one_is_noticed: AlternateSuperblocks,
     a_space_map_written_over_the_last_one_is_noticed: AlternatePages,
+    a_grown_pool_that_is_used_too_early_is_noticed: HoldGrown,
+    records_that_share_a_sector_are_noticed: WholeSectors,
     a_deletion_of_what_the_next_state_shares_is_noticed: KeepShared,
     a_deletion_of_what_the_state_before_shares_is_noticed: KeepOlder,
     a_deletion_of_what_was_cloned_is_noticed: KeepCloned,

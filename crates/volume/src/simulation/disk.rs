@@ -1,7 +1,8 @@
 //! A disk that remembers what it was not yet told to keep.
 //!
-//! Its faults: when the power goes, of all that was written since the last flush each sector of 512 bytes is kept or lost by itself, or all of a
-//! write, or all of everything, as the seed wants. A fuse ends all service after so many writes. Ranges can be made unreadable or
+//! Its faults: when the power goes, of all that was written since the last flush each piece of 512 bytes is kept or lost by itself, or all of a
+//! write, or all of everything, as the seed wants. Where the device writes larger sectors, some that something was written into are destroyed: each piece of
+//! them, written or not, is what it was, or what was written, or neither. A fuse ends all service after so many writes. Ranges can be made unreadable or
 //! unwritable, and bits flipped.
 
 use super::random::Random;
@@ -16,6 +17,7 @@ const SECTOR: usize = 512;
 pub(crate) struct TestDisk {
     state: Mutex<State>,
     unit: u32,
+    sector: u32,
 }
 
 struct State {
@@ -37,6 +39,10 @@ struct State {
 
 impl TestDisk {
     pub(crate) fn new(bytes: usize, unit: u32) -> Self {
+        Self::with_sectors(bytes, unit, unit)
+    }
+
+    pub(crate) fn with_sectors(bytes: usize, unit: u32, sector: u32) -> Self {
         let state = State {
             kept: vec![0; bytes],
             seen: vec![0; bytes],
@@ -49,7 +55,7 @@ impl TestDisk {
             read: 0,
             flushes: 0,
         };
-        Self { state: Mutex::new(state), unit }
+        Self { state: Mutex::new(state), unit, sector }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,6 +80,14 @@ impl TestDisk {
                     state.kept[at..at + sector.len()].copy_from_slice(sector);
                 }
             }
+            if mode > 2 && self.sector as usize > SECTOR && random.chance(20) {
+                destroy(
+                    &mut state.kept,
+                    at / self.sector as usize * self.sector as usize,
+                    self.sector as usize,
+                    random,
+                );
+            }
         }
         state.seen = state.kept.clone();
         state.fuse = None;
@@ -81,7 +95,7 @@ impl TestDisk {
 
     /// Another with the same bytes, which are all durable.
     pub(crate) fn copy(&self) -> Self {
-        let copy = Self::new(0, self.unit);
+        let copy = Self::with_sectors(0, self.unit, self.sector);
         let seen = self.state().seen.clone();
         let mut state = copy.state();
         (state.kept, state.seen) = (seen.clone(), seen);
@@ -120,6 +134,10 @@ impl TestDisk {
         state.flush_fails = false;
     }
 
+    pub(crate) fn set_sector(&mut self, bytes: u32) {
+        self.sector = bytes;
+    }
+
     pub(crate) fn resize(&self, bytes: usize) {
         let mut state = self.state();
         state.kept.resize(bytes, 0);
@@ -142,6 +160,15 @@ impl State {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+}
+
+/// What the device was writing when the power went.
+fn destroy(kept: &mut [u8], at: usize, len: usize, random: &mut Random) {
+    for piece in kept[at..at + len].chunks_mut(SECTOR) {
+        if random.chance(50) {
+            piece.fill_with(|| random.next().to_le_bytes()[0]);
         }
     }
 }
@@ -197,6 +224,10 @@ impl Disk for TestDisk {
 
     fn unit(&self) -> u32 {
         self.unit
+    }
+
+    fn sector(&self) -> u32 {
+        self.sector
     }
 
     fn is_in_memory(&self) -> bool {

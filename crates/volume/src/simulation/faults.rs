@@ -407,7 +407,7 @@ fn truncated_newer_and_other_disks_are_refused() {
     assert!(matches!(refuse(&pool.disk), OpenError::Truncated { expected: 2048, found: 2000 }));
     pool.disk.resize(2048 * BLOCK);
     let shape = Shape { id: [1; 16], log_blocks: None, most_changed_nodes: None };
-    assert!(matches!(engine::create(&pool.disk, shape), Err(OpenError::Exists)));
+    assert!(matches!(engine::create::<Tested>(&pool.disk, shape), Err(OpenError::Exists)));
     for copy in 0..4 {
         let mut page = Buffer::zeroed(BLOCK);
         pool.disk.read(copy * BLOCK_BYTES, &mut page).unwrap();
@@ -423,7 +423,7 @@ fn truncated_newer_and_other_disks_are_refused() {
         other => panic!("{other}"),
     }
     assert!(matches!(refuse(&TestDisk::new(1 << 23, 512)), OpenError::NotAPool));
-    assert!(matches!(engine::create(&TestDisk::new(1 << 20, 512), shape), Err(OpenError::Unfit(_))));
+    assert!(matches!(engine::create::<Tested>(&TestDisk::new(1 << 20, 512), shape), Err(OpenError::Unfit(_))));
 }
 
 #[test]
@@ -466,6 +466,54 @@ fn what_is_used_is_made_anew_from_the_maps() {
     assert_eq!((checked.problems, checked.states, checked.data), (vec![], used.states, used.data));
     pool.reopen().unwrap();
     assert_eq!(read_all(&mut pool), 0);
+}
+
+#[test]
+fn a_repair_that_is_not_done_is_not_told_to_be() {
+    for fuse in 0..1000 {
+        let pool = example();
+        let newest = (0..4).max_by_key(|place| {
+            let mut page = vec![0; BLOCK];
+            pool.disk.read(place * BLOCK_BYTES, &mut page).unwrap();
+            crate::format::bytes::get64(&page, 32)
+        });
+        pool.disk.flip(newest.unwrap() * BLOCK_BYTES + 600, 1);
+        assert!(matches!(pool.problems()[..], [Problem::Superblock(_)]));
+        pool.disk.set_fuse(Some(fuse));
+        let repaired = offline::repair(&pool.disk, false);
+        pool.disk.set_fuse(None);
+        if repaired.is_ok() {
+            assert_eq!(pool.problems(), [], "after {fuse} operations");
+            assert!(fuse > 10, "{fuse}");
+            return;
+        }
+    }
+    panic!("it is never repaired");
+}
+
+#[test]
+fn a_log_of_small_records_goes_on_in_whole_sectors() {
+    let mut pool = Inline::new(4096);
+    let volume = pool.volume("v", 1000);
+    assert_eq!(pool.write(volume, 0, 9, 1), Some(Ok(())));
+    assert_eq!(pool.flush(), Ok(()));
+    let superblock = |pool: &Inline| engine::load::<Tested>(&pool.disk).unwrap().superblock;
+    assert_eq!(superblock(&pool).log_unit, 512);
+    pool.disk.set_sector(4096);
+    pool.reopen().unwrap();
+    let now = superblock(&pool);
+    assert_eq!((now.log_unit, now.replay_offset % 4096), (4096, 0));
+    assert!(pool.holds(volume, 0, 9, 1));
+    for i in 0..20 {
+        assert_eq!(pool.write(volume, 9 + i, 1, 2), Some(Ok(())));
+        assert_eq!(pool.flush(), Ok(()));
+    }
+    // And stays so on a disk of the other kind.
+    pool.disk.set_sector(512);
+    pool.reopen().unwrap();
+    assert_eq!(superblock(&pool).log_unit, 4096);
+    assert!(pool.holds(volume, 9, 20, 2));
+    assert_eq!(pool.problems(), []);
 }
 
 #[test]

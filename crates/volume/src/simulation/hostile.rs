@@ -165,6 +165,7 @@ impl Medium<'_> {
 }
 
 /// Where a structure has its fields, and how wide they are.
+#[allow(clippy::too_many_lines, reason = "it is a table")]
 fn field(random: &mut Random, what: What, page: &[u8]) -> (usize, usize) {
     let pick = |random: &mut Random, fields: &[(usize, usize)]| *random.pick(fields).unwrap();
     let entry = |random: &mut Random, width: usize, fields: &[(usize, usize)]| {
@@ -216,7 +217,10 @@ fn field(random: &mut Random, what: What, page: &[u8]) -> (usize, usize) {
                 (128, 1),
             ],
         ),
-        What::Node => entry(random, if random.0 % 2 == 0 { 16 } else { 64 }, &[(0, 6), (6, 6), (0, 2), (6, 2)]),
+        What::Node => {
+            let width = if random.chance(50) { 16 } else { 64 };
+            entry(random, width, &[(0, 6), (6, 6), (0, 2), (6, 2)])
+        }
         What::Directory => entry(random, 8, &[(4, 2), (6, 1)]),
         What::Bits => (usize::try_from(random.below(BLOCKS / 64)).unwrap() * 8, 8),
         What::Log => {

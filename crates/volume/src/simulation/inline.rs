@@ -25,7 +25,7 @@ impl Inline {
 
     pub(super) fn shaped(blocks: u64, shape: Shape) -> Self {
         let disk = TestDisk::new(usize::try_from(blocks).unwrap() * BLOCK, 512);
-        engine::create(&disk, shape).unwrap();
+        engine::create::<Tested>(&disk, shape).unwrap();
         let engine = engine::open(&disk, 256).unwrap();
         Self { disk, engine, notices: Vec::new(), late: Vec::new(), tag: 0 }
     }

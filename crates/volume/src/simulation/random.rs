@@ -2,7 +2,7 @@
 
 /// A generator of the splitmix kind.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(pub(super) u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {

@@ -9,7 +9,7 @@ use crate::offline;
 use crate::units::{BLOCK, Blocks, TreeId};
 
 impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
-    /// The power goes: what is under way may have come to the disk or not.
+    /// The process ends, or the power goes: what is under way may have come to the disk or not.
     pub(super) fn crash(&mut self) -> Result<(), String> {
         self.counts.crashes += 1;
         for (_, io) in std::mem::take(&mut self.ios) {
@@ -18,13 +18,21 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             }
         }
         self.asked.clear();
-        self.disk.crash(&mut self.random);
-        // The power may go again while the pool is being opened, more than once.
-        while self.random.chance(40) {
+        // It may end again while the pool is being opened, more than once; each time it is the power that goes, or the process alone: then what it has
+        // written is read, and can be lost still.
+        loop {
+            if self.random.chance(60) {
+                self.disk.crash(&mut self.random);
+            } else {
+                self.counts.killed += 1;
+                self.disk.set_fuse(None);
+            }
+            if !self.random.chance(40) {
+                break;
+            }
             self.counts.reopened_twice += 1;
             self.disk.set_fuse(Some(self.random.below(30)));
             let _ = engine::open::<W>(&self.disk, CACHE);
-            self.disk.crash(&mut self.random);
         }
         self.engine = engine::open::<W>(&self.disk, CACHE).map_err(|e| format!("it does not open: {e}"))?;
         Ok(())

@@ -17,6 +17,9 @@ pub(super) const CACHE: usize = 24;
 pub(super) struct Counts {
     pub(super) crashes: u64,
     pub(super) reopened_twice: u64,
+    /// Ends of the process alone.
+    pub(super) killed: u64,
+    pub(super) grown: u64,
     pub(super) compared: u64,
     pub(super) snapshots: u64,
     pub(super) clones: u64,
@@ -29,6 +32,8 @@ impl Counts {
     pub(super) fn add(&mut self, other: &Self) {
         self.crashes += other.crashes;
         self.reopened_twice += other.reopened_twice;
+        self.killed += other.killed;
+        self.grown += other.grown;
         self.compared += other.compared;
         self.snapshots += other.snapshots;
         self.clones += other.clones;
@@ -100,15 +105,15 @@ pub(super) struct Run<W: World<Tag = u64, Memory = Buffer>> {
 impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
     pub(super) fn new(seed: u64) -> Result<Self, String> {
         let mut random = Random::new(seed);
-        let unit = if random.chance(50) { 512 } else { 4096 };
+        let (unit, sector) = *random.pick(&[(512, 512), (512, 4096), (4096, 4096)]).ok_or("no units")?;
         let blocks = 1024 + random.below(1500);
-        let disk = TestDisk::new(usize::try_from(blocks).unwrap() * 4096, unit);
+        let disk = TestDisk::with_sectors(usize::try_from(blocks).unwrap() * 4096, unit, sector);
         let shape = Shape {
             id: [7; 16],
             log_blocks: Some(64),
             most_changed_nodes: Some(16 + u32::try_from(random.below(40)).unwrap()),
         };
-        engine::create(&disk, shape).map_err(|e| e.to_string())?;
+        engine::create::<W>(&disk, shape).map_err(|e| e.to_string())?;
         let engine = engine::open::<W>(&disk, CACHE).map_err(|e| e.to_string())?;
         let habits = Habits::draw(&mut random);
         Ok(Self {

@@ -1,18 +1,19 @@
 //! The space map as it is written with a checkpoint, and read when a pool is opened.
 
-use super::{Bits, Space, get, index, set};
+use super::{Bits, Space, get, index};
 use crate::checksum;
 use crate::error::OpenError;
-use crate::format::bytes::{get64, put64};
+use crate::format::bytes::get64;
 use crate::format::layout::{GROUP, REGION, bits, directory};
 use crate::format::superblock::Slot;
+use crate::memory::Buffer;
 use crate::units::{BLOCK, Place};
 
 /// A page that is to be written to a fixed place.
 #[derive(Debug)]
 pub(crate) struct Image {
     pub(crate) place: Place,
-    pub(crate) bytes: Box<[u8; BLOCK]>,
+    pub(crate) bytes: Buffer,
 }
 
 impl Space {
@@ -37,7 +38,7 @@ impl Space {
             }
         }
         for group in groups {
-            let mut bytes = Box::new([0; BLOCK]);
+            let mut bytes = Buffer::zeroed(BLOCK);
             let regions = self.regions.iter().skip(index(group * GROUP)).take(index(GROUP));
             regions.enumerate().for_each(|(i, region)| region.slot.put(&mut bytes[..], i * Slot::BYTES));
             let slot = self.groups[index(group)].other();
@@ -55,11 +56,12 @@ impl Space {
         u16::try_from(room.saturating_sub(u64::from(used))).unwrap_or(0)
     }
 
-    fn page(&self, region: u64) -> Box<[u8; BLOCK]> {
-        let mut words = self.regions[index(region)].used.clone().unwrap_or_else(|| Box::new([0; 512]));
-        (0..self.head(region).min(self.size(region))).for_each(|bit| set(&mut words, bit));
-        let mut bytes = Box::new([0; BLOCK]);
-        words.iter().enumerate().for_each(|(i, word)| put64(&mut bytes[..], 8 * i, *word));
+    fn page(&self, region: u64) -> Buffer {
+        let mut bytes = Buffer::zeroed(BLOCK);
+        if let Some(used) = &self.regions[index(region)].used {
+            bytes.chunks_exact_mut(8).zip(used.iter()).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+        }
+        (0..self.head(region).min(self.size(region))).for_each(|bit| bytes[index(bit / 8)] |= 1 << (bit % 8));
         bytes
     }
 
@@ -161,7 +163,8 @@ mod tests {
         runs.iter().for_each(|run| space.put_in_use(*run));
         let node = space.allocate(1, Use::Node).unwrap()[0];
         let (images, groups) = space.freeze(false);
-        let disk: HashMap<_, _> = images.into_iter().map(|image| (image.place, image.bytes)).collect();
+        let disk: HashMap<_, Box<[u8; BLOCK]>> =
+            images.into_iter().map(|image| (image.place, Box::new(image.bytes[..].try_into().unwrap()))).collect();
         let mut superblock = example();
         superblock.groups = groups;
         let mut loaded = Space::of(&superblock);
@@ -195,7 +198,12 @@ mod tests {
         for (from, to) in [(1024, 1500), (1024, 32_768), (32_768, 32_776), (1500, 100_000), (32_780, 32_790)] {
             let mut grown = Space::new(from, 16);
             let _ = grown.allocate(3, Use::Node).unwrap();
+            let before = grown.free();
             grown.grow(to);
+            assert_eq!(grown.free(), before, "not before a checkpoint says so");
+            let none = grown.avoid(Run { start: Place(from), count: 10 }, 0);
+            assert!(none.is_empty() && grown.allocate(before + 1, Use::Data).is_none());
+            grown.use_grown();
             let fresh = Space::new(to, 16);
             assert_eq!(grown.free() + 3, fresh.free(), "from {from} to {to}");
             let rest = grown.free();

@@ -37,6 +37,8 @@ pub(crate) struct Space {
     regions: Vec<Region>,
     groups: Vec<Slot>,
     blocks: u64,
+    /// How many of them are given out: all but those that were added since the last checkpoint.
+    usable: u64,
     log_blocks: u64,
     free: u64,
     /// Where to look next, for data and for nodes.
@@ -52,12 +54,14 @@ impl Space {
             regions: Vec::new(),
             groups: Vec::new(),
             blocks: 0,
+            usable: 0,
             log_blocks,
             free: 0,
             cursors: [0, 0],
             freed: Vec::new(),
         };
         space.grow(blocks);
+        space.use_grown();
         space
     }
 
@@ -103,30 +107,42 @@ impl Space {
         if region == 0 { LOG_START + self.log_blocks } else { HEAD }
     }
 
-    /// Makes the pool larger; nothing of what is new is used.
+    /// Makes the pool larger. What is new is given out only after [`Space::use_grown`].
     pub(crate) fn grow(&mut self, blocks: u64) {
-        let old = self.blocks;
-        self.blocks = blocks;
-        let last = old.saturating_sub(1) / REGION;
-        let head = self.head(last);
-        if let Some(region) = self.regions.last_mut() {
-            let (from, to) = (old - last * REGION, (blocks - last * REGION).min(REGION));
-            if let Some(busy) = &mut region.busy {
-                (from.max(head)..to).for_each(|bit| clear(busy, bit));
-            }
-            let more = to - from.max(head).min(to);
-            region.free += u32::try_from(more).unwrap_or(0);
-            // What is told of the region in the directory changes too.
-            region.dirty |= more > 0;
-            self.free += more;
+        if let Some(last) = (self.regions.len() as u64).checked_sub(1) {
+            // What is busy in it is told from its old size.
+            self.bits(last);
         }
-        for region in self.regions.len() as u64..regions(blocks) {
-            let free = self.size(region).saturating_sub(self.head(region));
-            let free32 = u32::try_from(free).unwrap_or(0);
-            self.regions.push(Region { busy: None, used: None, free: free32, dirty: false, slot: Slot::default() });
-            self.free += free;
+        let room = |space: &Self, last| space.size(last).saturating_sub(space.head(last));
+        let old = (self.regions.len() as u64).checked_sub(1).map(|last| (last, room(self, last)));
+        self.blocks = blocks;
+        if let Some((last, old)) = old {
+            // What is told of the region in the directory changes with its room.
+            self.regions[index(last)].dirty |= room(self, last) > old;
+        }
+        for _ in self.regions.len() as u64..regions(blocks) {
+            self.regions.push(Region { busy: None, used: None, free: 0, dirty: false, slot: Slot::default() });
         }
         self.groups.resize(self.regions.len().div_ceil(512), Slot::default());
+    }
+
+    /// Gives out what is new from now on: a checkpoint that says how large the pool is is durable. Before, a crash would leave a log that tells of data
+    /// beyond the end.
+    pub(crate) fn use_grown(&mut self) {
+        let from = std::mem::replace(&mut self.usable, self.blocks);
+        if from == self.blocks {
+            return;
+        }
+        for region in from / REGION..self.regions.len() as u64 {
+            let new = (from.saturating_sub(region * REGION)).max(self.head(region))..self.size(region);
+            let more = new.end.saturating_sub(new.start);
+            let state = &mut self.regions[index(region)];
+            if let Some(busy) = &mut state.busy {
+                new.for_each(|bit| clear(busy, bit));
+            }
+            state.free += u32::try_from(more).unwrap_or(0);
+            self.free += more;
+        }
         self.cursors[Use::Node as usize] = (self.regions.len() as u64 - 1) * REGION;
     }
 
@@ -267,7 +283,7 @@ impl Space {
     /// left. Gives those that were free.
     pub(crate) fn avoid(&mut self, run: Run, keep_free: u64) -> Vec<Run> {
         let mut taken: Vec<Run> = Vec::new();
-        for place in run.start.0..run.end().min(self.blocks) {
+        for place in run.start.0..run.end().min(self.usable) {
             if self.free <= keep_free {
                 break;
             }
