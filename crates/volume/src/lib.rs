@@ -20,6 +20,8 @@
 //! * **Live data is never overwritten.** A write goes to free blocks; what it replaces is free when no state of the past has it, and given out again when
 //!   a checkpoint without it is durable and nobody reads it any more.
 //! * **A flush that was answered is a fact.** All that was answered before it is in the log, flushed, or in a durable checkpoint.
+//! * **What was answered survives the process.** A change is answered when the log has it, so a pool that is opened again while the machine runs on has it, flushed
+//!   or not: the kernel and its file systems do not end with whoever serves them, and do not write again what they were told is written.
 //! * **No map names data that may not be there.** A change is applied when its data is written, and a replay compares the data with its
 //!   checksum unless it knows that it was flushed.
 //! * **A checkpoint is all or nothing**: maps, catalog and free space are those of one instant, and the superblock that names them is written when

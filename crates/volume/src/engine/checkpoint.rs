@@ -256,6 +256,7 @@ impl<W: World> Engine<W> {
         self.space.use_grown();
         self.log.trim(checkpoint.position);
         self.log.set_in_checkpoint(checkpoint.applied);
+        self.answer_logged();
         self.answer_flushes();
         if !checkpoint.freed.is_empty() {
             self.retired.push_back(Retired { age: self.age, runs: checkpoint.freed });

@@ -18,6 +18,17 @@ impl<W: World> Engine<W> {
         self.answer_flushes();
     }
 
+    /// Answers who waits for the log to have what he has changed.
+    pub(super) fn answer_logged(&mut self) {
+        while let Some((wanted, _)) = self.unlogged.front()
+            && self.log.has(*wanted)
+        {
+            if let Some((_, tag)) = self.unlogged.pop_front() {
+                self.answer(tag, Ok(Answer::Done));
+            }
+        }
+    }
+
     pub(super) fn answer_flushes(&mut self) {
         while let Some((wanted, _)) = self.flushes.front()
             && *wanted <= self.log.durable
@@ -34,7 +45,8 @@ impl<W: World> Engine<W> {
             return;
         }
         let is_awaited = !self.flushes.is_empty();
-        if !self.log.has_sealed() && self.log.has_pending() && (is_awaited || self.log.is_filling()) {
+        let is_wanted = is_awaited || !self.unlogged.is_empty() || self.log.is_filling();
+        if !self.log.has_sealed() && self.log.has_pending() && is_wanted {
             let sealed = self.log.seal(self.durable_checkpoint, false);
             if !sealed {
                 // The ring is full. It has room again when a checkpoint is durable.
@@ -56,6 +68,7 @@ impl<W: World> Engine<W> {
             return self.fail(format!("the log cannot be written at block {place} of the pool: {reason}"));
         }
         self.log.set_written();
+        self.answer_logged();
         if !W::keeps(Rule::FlushLog) && self.log.begin_flush() {
             self.log.set_flushed();
             self.answer_flushes();

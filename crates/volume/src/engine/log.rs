@@ -196,6 +196,11 @@ impl Log {
         self.stage = Stage::Idle;
     }
 
+    /// Whether the log has so many changes, or a durable checkpoint does: a process that opens the pool next finds them.
+    pub(crate) fn has(&self, count: u64) -> bool {
+        self.written.max(self.durable) >= count
+    }
+
     /// Whether a flush of the device would make something durable.
     pub(crate) fn begin_flush(&mut self) -> bool {
         let useful = self.written > self.durable;

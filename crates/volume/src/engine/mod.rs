@@ -132,6 +132,8 @@ pub(crate) struct Engine<W: World> {
     is_full: bool,
     /// Blocks of the map that admitted writes may come to need.
     promised: u64,
+    /// Who waits until the log has so many changes.
+    unlogged: VecDeque<(u64, W::Tag)>,
     /// Who waits until so many changes are durable.
     flushes: VecDeque<(u64, W::Tag)>,
     /// Counts durable checkpoints of this opening.
@@ -178,6 +180,7 @@ impl<W: World> Engine<W> {
             held_discards: VecDeque::new(),
             is_full: false,
             promised: 0,
+            unlogged: VecDeque::new(),
             flushes: VecDeque::new(),
             age: 0,
             readers: BTreeMap::new(),
@@ -329,7 +332,8 @@ impl<W: World> Engine<W> {
         self.replayed.get_or_insert_with(|| Err(error.clone()));
         self.failed = Some(error.clone());
         self.out.notices.push(Notice::Failed(error.clone()));
-        let flushes = std::mem::take(&mut self.flushes).into_iter().map(|(_, tag)| tag);
+        let unlogged = std::mem::take(&mut self.unlogged);
+        let flushes = unlogged.into_iter().chain(std::mem::take(&mut self.flushes)).map(|(_, tag)| tag);
         let admin = std::mem::take(&mut self.admin).into_iter().map(|(tag, _)| tag);
         let begun = self.checkpoint.take().into_iter().flat_map(|checkpoint| checkpoint.answers).map(|(tag, _)| tag);
         for tag in flushes.chain(admin).chain(begun).collect::<Vec<_>>() {

@@ -24,6 +24,9 @@ pub(crate) enum Rule {
     BumpEpoch,
     /// What is read is compared with its checksum.
     CheckSums,
+    /// A change is answered when the log has it, flushed or not: whoever is answered may outlive the process, as the kernel does, and goes on with what
+    /// he has written.
+    LogFirst,
     /// At replay, the data of what may not be durable is compared with its checksums.
     CheckReplayed,
     /// Each opening has a generation of its own, and replays the records of the one before it only.

@@ -5,7 +5,8 @@
 //! 1. It is *admitted* if the pool has room for it and for all that it may change in maps; else it waits.
 //! 2. Its data is written to free blocks.
 //! 3. It is *applied*: the map in memory says so, what it replaces is freed, the change is pending in the log. Reads see it.
-//! 4. It is answered; one that shall be durable, when a flush of the log is done.
+//! 4. It is answered when the log has it: then it survives the end of the process. One that shall be durable waits until the log is flushed, too, and
+//!    survives the end of the power.
 
 use super::io::{Io, Part};
 use super::request::Answer;
@@ -300,9 +301,16 @@ impl<W: World> Engine<W> {
         lost.count == LEAF_ENTRIES as u64 && end >= lost.end().min(size)
     }
 
-    /// Answers a change that is applied, at once or when it is durable.
+    /// Answers a change that is applied, when the log has it or when it is durable.
     fn end_change(&mut self, tag: W::Tag, durable: bool) {
-        if durable { self.begin_flush(tag) } else { self.answer(tag, Ok(Answer::Done)) }
+        if durable {
+            self.begin_flush(tag);
+        } else if W::keeps(Rule::LogFirst) {
+            self.unlogged.push_back((self.log.applied, tag));
+            self.answer_logged();
+        } else {
+            self.answer(tag, Ok(Answer::Done));
+        }
     }
 
     fn floor_and_epoch(&self, volume: VolumeId) -> Option<(Floor, Epoch)> {

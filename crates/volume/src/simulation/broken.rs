@@ -38,6 +38,7 @@ broken! {
     a_flush_that_does_not_flush_is_noticed: FlushLog,
     a_superblock_before_its_pages_is_noticed: FlushPages,
     a_superblock_that_is_not_flushed_is_noticed: FlushSuperblock,
+    an_answer_before_the_log_has_it_is_noticed: LogFirst,
     a_map_before_its_data_is_noticed: DataFirst,
     a_freed_block_that_is_used_at_once_is_noticed: HoldFreed,
     a_freed_block_that_is_used_while_it_is_read_is_noticed: HoldRead,

@@ -18,11 +18,13 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             }
         }
         self.asked.clear();
+        let mut power_went = false;
         // It may end again while the pool is being opened, more than once; each time it is the power that goes, or the process alone: then what it has
         // written is read, and can be lost still.
         loop {
             if self.random.chance(60) {
                 self.disk.crash(&mut self.random);
+                power_went = true;
             } else {
                 self.counts.killed += 1;
                 self.disk.set_fuse(None);
@@ -33,6 +35,11 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             self.counts.reopened_twice += 1;
             self.disk.set_fuse(Some(self.random.below(30)));
             let _ = engine::open::<W>(&self.disk, CACHE);
+        }
+        if !power_went {
+            // All that was answered is there, flushed or not.
+            let now = self.model.tick();
+            self.model.flushed(now);
         }
         self.engine = engine::open::<W>(&self.disk, CACHE).map_err(|e| format!("it does not open: {e}"))?;
         Ok(())
