@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use volume::{BLOCK, Blocks, Buffer, Disk, FileDisk, Options, Pool, Shape, Since, State, VolumeId};
 
 const VOLUME: u64 = 65_536;
-const POOL: u64 = 262_144;
+const POOL: u64 = 524_288;
 const OPERATIONS: u64 = 100_000;
 /// Changed leaves before a snapshot: a little less than what makes a pool of this size take a checkpoint by itself.
 const LEAVES: u64 = 1900;
