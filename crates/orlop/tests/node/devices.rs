@@ -12,7 +12,7 @@ fn bytes_of(device: &str) -> u64 {
 
 #[test]
 fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
-    require!("mkfs.xfs", "xfs_repair", "xfs_growfs", "blockdev");
+    require!("mkfs.xfs", "xfs_repair", "xfs_growfs", "blockdev", "fsfreeze");
     let world = World::with_node("900MiB");
     let made = world.volume(&["create", "data", "--size", "320MiB", "-o", "json"]).json();
     assert_eq!(
@@ -25,8 +25,10 @@ fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
     good("mkfs.xfs", &["-q", &device]);
     let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
     fs::write(mounted.0.join("old"), [7; 100_000]).unwrap();
-    good("sync", &["-f", mounted.path()]);
+    // What is read without its log must be where it belongs.
+    good("fsfreeze", &["-f", mounted.path()]);
     world.volume(&["snapshot", "data@first"]).good();
+    good("fsfreeze", &["-u", mounted.path()]);
 
     // It grows while it is used.
     world.volume(&["grow", "data", "--size", "600MiB"]).good();

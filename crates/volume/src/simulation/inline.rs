@@ -73,6 +73,25 @@ impl Inline {
         answer.map(|result| result.map(|_| ()))
     }
 
+    /// Writes blocks that are all under way before the disk does anything.
+    pub(super) fn write_together(&mut self, volume: VolumeId, blocks: &[u64], value: Value) {
+        let mut all = engine::Output::default();
+        let first = self.tag + 1;
+        for start in blocks {
+            self.tag += 1;
+            let mut from = Buffer::zeroed(BLOCK);
+            fill(value, &mut from);
+            let sums = crate::checksum::of_blocks(&from);
+            let request = Request::Write { volume, start: *start, from, sums, durable: false };
+            let out = self.engine.submit(request, self.tag);
+            all.ios.extend(out.ios);
+            all.answers.extend(out.answers);
+        }
+        let driven = engine::drive(&mut self.engine, &self.disk, all);
+        let answered = driven.answers.iter().filter(|(tag, result)| *tag >= first && result.is_ok()).count();
+        assert_eq!(answered, blocks.len(), "all are answered well");
+    }
+
     pub(super) fn discard(&mut self, volume: VolumeId, start: u64, count: u64) {
         self.must(Request::Discard { volume, blocks: Blocks { start, count }, durable: false });
     }

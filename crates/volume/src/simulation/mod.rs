@@ -16,6 +16,7 @@ mod hostile;
 mod inline;
 mod limits;
 mod model;
+mod outlived;
 pub(crate) mod random;
 mod recover;
 mod rollback;
