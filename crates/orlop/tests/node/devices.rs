@@ -69,17 +69,35 @@ fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
     assert_eq!(world.volume(&["list", "--snapshots", "-o", "json"]).json(), json!([]));
 }
 
-/// Starts the program that writes blocks with checksums in them and reads them again, until it has done so.
-fn verify(folder: &Path) -> std::process::Child {
+/// Starts the program that writes blocks with checksums in them and reads them again, until it has done so so many times.
+fn verify(folder: &Path, times: u32) -> std::process::Child {
     let folder = format!("--directory={}", folder.display());
     Command::new("fio")
         .args(["--name=verify", &folder, "--size=32M", "--rw=randwrite", "--bsrange=4k-256k", "--ioengine=libaio"])
         .args(["--direct=1", "--iodepth=16", "--fsync=16", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1"])
-        .args(["--loops=6", "--verify_state_save=0"])
+        .args([&format!("--loops={times}"), "--verify_state_save=0"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// Kills the node under load, or replaces it, and starts it again: when something was written since it was started.
+pub(crate) fn interrupt(world: &mut World, volume: &str, round: u32, mut goes_on: impl FnMut() -> bool) {
+    let writes = |world: &World| {
+        let stats = world.volume(&["stats", volume, "-o", "json"]).json();
+        stats["writes"]["count"].as_u64().unwrap()
+    };
+    let begun = writes(world);
+    while writes(world) < begun + 50 && goes_on() {
+        std::thread::yield_now();
+    }
+    if round % 3 == 2 {
+        world.stop();
+    } else {
+        world.kill();
+    }
+    world.start();
 }
 
 #[test]
@@ -90,23 +108,10 @@ fn a_node_that_is_killed_or_replaced_is_not_noticed() {
     let device = world.attach(&["data"]);
     good("mkfs.ext4", &["-q", &device]);
     let mounted = Mounted::new(&device, world.runtime().join("mounted"), "rw");
-    let mut fio = verify(&mounted.0);
-    let writes = |world: &World| {
-        let stats = world.volume(&["stats", "data", "-o", "json"]).json();
-        stats["writes"]["count"].as_u64().unwrap()
-    };
-    for round in 0..6 {
-        // Under load: it has written something since it was started.
-        let begun = writes(&world);
-        while writes(&world) < begun + 50 && fio.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        if round % 3 == 2 {
-            world.stop();
-        } else {
-            world.kill();
-        }
-        world.start();
+    let rounds = std::env::var("ORLOP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);
+    let mut fio = verify(&mounted.0, rounds.max(6));
+    for round in 0..rounds {
+        interrupt(&mut world, "data", round, || fio.try_wait().unwrap().is_none());
         assert_eq!(world.show("data")["attached"]["place"], json!(device), "it is served again");
     }
     let done = fio.wait_with_output().unwrap();

@@ -9,5 +9,6 @@ mod devices;
 mod encrypted;
 mod exports;
 mod offline;
+mod postgres;
 mod watched;
 mod world;
