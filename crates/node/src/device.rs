@@ -145,7 +145,8 @@ impl Device for Stored {
 }
 
 fn blocks(range: &Range<u64>) -> Result<Blocks, Failure> {
-    if range.start % BLOCK_BYTES != 0 || range.end % BLOCK_BYTES != 0 || range.end <= range.start {
+    let whole = range.start.is_multiple_of(BLOCK_BYTES) && range.end.is_multiple_of(BLOCK_BYTES);
+    if !whole || range.end <= range.start {
         return Err(Failure::new(FailureKind::Invalid, format!("{range:?} is no range of whole blocks of 4096 bytes")));
     }
     Ok(Blocks { start: range.start / BLOCK_BYTES, count: (range.end - range.start) / BLOCK_BYTES })

@@ -22,7 +22,7 @@ fn volumes_are_made_cloned_rolled_back_and_deleted() {
         .ended(1)
         .says("there is no pool x on this node, but pool");
     for wrong in ["", ".orlop", "-x", "a/b", "a@b", &"x".repeat(128)] {
-        ask(&["create", &format!("--size=4096"), "--", wrong]).ended(1).says("cannot be a name");
+        ask(&["create", "--size=4096", "--", wrong]).ended(1).says("cannot be a name");
     }
     ask(&["create", "none", "--size", "0"]).ended(1).says("it would be empty");
 

@@ -190,7 +190,7 @@ impl World {
         let keeps = |process: &String| {
             let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).collect();
-            words.get(1).is_some_and(|word| *word == b"keeper") && words.iter().any(|word| *word == ours.as_bytes())
+            words.get(1).is_some_and(|word| *word == b"keeper") && words.contains(&ours.as_bytes())
         };
         processes.filter(keeps).collect()
     }
