@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
@@ -115,17 +116,18 @@ pub async fn connect(socket: &Path) -> Result<Client, ServeError> {
     channel.map(NodeClient::new).map_err(|source| ServeError::Grpc { place, source })
 }
 
-/// A client of a node that is in this process, and that nobody else can ask.
+/// A client of a node that is in this process, and that nobody else can ask; and the service, which ends, and lets go of the node, when the client is
+/// dropped.
 ///
 /// # Errors
 ///
 /// If the two do not come together.
-pub async fn offline(node: Arc<Node>) -> Result<Client, ServeError> {
+pub async fn offline(node: Arc<Node>) -> Result<(Client, JoinHandle<()>), ServeError> {
     let place = "this process".to_owned();
     let (here, there) = tokio::io::duplex(PIPE);
     let incoming = tokio_stream::once(Ok::<_, io::Error>(there));
     let server = Server::builder().add_service(NodeServer::new(Service::new(node)));
-    tokio::spawn(async move {
+    let service = tokio::spawn(async move {
         if let Err(error) = server.serve_with_incoming(incoming).await {
             tracing::error!(%error, "the service of an offline pool has ended");
         }
@@ -136,7 +138,7 @@ pub async fn offline(node: Arc<Node>) -> Result<Client, ServeError> {
         async move { here.map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     };
     let channel = Endpoint::from_static(NOWHERE).connect_with_connector(tower::service_fn(dial)).await;
-    channel.map(NodeClient::new).map_err(|source| ServeError::Grpc { place, source })
+    channel.map(|channel| (NodeClient::new(channel), service)).map_err(|source| ServeError::Grpc { place, source })
 }
 
 /// Serves health and metrics over HTTP until `stop`.

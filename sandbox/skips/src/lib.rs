@@ -64,6 +64,21 @@ pub fn lacks_root() -> Option<String> {
     (!user.is_root()).then(|| format!("needs root, and this is user {}: run the tests as root", user.as_raw()))
 }
 
+/// Why this process cannot make block devices, or which program is missing, if so.
+pub fn lacks_block_devices(programs: &[&str]) -> Option<String> {
+    if let Some(reason) = lacks_root() {
+        return Some(reason);
+    }
+    for device in ["/dev/fuse", "/dev/loop-control"] {
+        if let Err(error) = OpenOptions::new().read(true).write(true).open(device) {
+            return Some(format!("{device}: {error}"));
+        }
+    }
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let is_missing = |program: &&&str| !env::split_paths(&folders).any(|folder| folder.join(program).is_file());
+    programs.iter().find(is_missing).map(|program| format!("{program} is missing: run tools/setup"))
+}
+
 /// Skips the rest of the test for a reason: `skips::skip!("no FUSE")`, with arguments as in `format!`.
 #[macro_export]
 macro_rules! skip {
@@ -72,6 +87,16 @@ macro_rules! skip {
         $crate::report(&$crate::current_test(here), &format!($($reason)+));
         return $crate::Outcome::skipped();
     }};
+}
+
+/// Skips the test where block devices cannot be made, or one of these programs is missing.
+#[macro_export]
+macro_rules! require_block_devices {
+    ($($program:expr),* $(,)?) => {
+        if let Some(reason) = $crate::lacks_block_devices(&[$($program),*]) {
+            $crate::skip!("{reason}");
+        }
+    };
 }
 
 /// Skips the test unless it runs as root.

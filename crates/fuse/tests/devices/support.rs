@@ -6,29 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
-/// Why block devices cannot be made here, or programs are missing.
-pub(crate) fn lacks(programs: &[&str]) -> Option<String> {
-    if let Some(reason) = skips::lacks_root() {
-        return Some(reason);
-    }
-    for device in ["/dev/fuse", "/dev/loop-control"] {
-        if let Err(error) = File::options().read(true).write(true).open(device) {
-            return Some(format!("{device}: {error}"));
-        }
-    }
-    let is_missing = |program: &&&str| !Command::new("which").arg(program).output().unwrap().status.success();
-    programs.iter().find(is_missing).map(|program| format!("{program} is missing: run tools/setup"))
-}
-
-/// Skips the test where block devices cannot be made, or a program is missing.
-macro_rules! require {
-    ($($program:expr),* $(,)?) => {
-        if let Some(reason) = crate::support::lacks(&[$($program),*]) {
-            skips::skip!("{reason}");
-        }
-    };
-}
-pub(crate) use require;
+pub(crate) use skips::require_block_devices as require;
 
 /// A name that no other test, and no other run of this one, has.
 pub(crate) fn unique(name: &str) -> String {

@@ -30,8 +30,8 @@ impl Exports {
         Self { folder, runtime: Handle::current(), serving: Mutex::default() }
     }
 
-    /// Serves a device under a name, and tells the URI.
-    pub(super) fn serve(&self, name: &str, device: Arc<dyn Device>) -> Result<String> {
+    /// Serves a device under a name, on a socket of the label, and tells the URI.
+    pub(super) fn serve(&self, name: &str, label: &str, device: Arc<dyn Device>) -> Result<String> {
         let what = || format!("serve {name} over NBD");
         fs::DirBuilder::new()
             .recursive(true)
@@ -41,8 +41,7 @@ impl Exports {
         let export = Export { name: name.to_owned(), description: String::new(), device };
         let server = Server::new(vec![export], Limits::default());
         let server = server.map_err(|e| Error::new(Kind::Invalid, what()).because(e))?;
-        // Names of volumes may be longer than paths of sockets.
-        let socket = super::socket_in(&self.folder, name);
+        let socket = self.folder.join(format!("{label}.sock"));
         let entered = self.runtime.enter();
         let listener = Listener::unix(&socket).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
         drop(entered);

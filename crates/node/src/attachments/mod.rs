@@ -20,7 +20,7 @@ use block::Device;
 use exports::Exports;
 use fuse::{AttachError, DetachError, Host};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use volume::{SnapshotId, State};
 
@@ -107,17 +107,19 @@ impl Attachments {
         }
         let pool = target.store.name.clone();
         let entry = Entry { pool: pool.clone(), name: name.clone(), front_end, key: key.clone() };
+        let was_listed = self.journal().entries().iter().any(|other| other.name == *name);
         self.journal().add(entry)?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
         let (device, shared) = self.device(target, key, &meter)?;
         let served = match front_end {
             FrontEnd::Device => self.attach_device(target, device),
-            FrontEnd::Nbd => self.exports.serve(name, device),
+            FrontEnd::Nbd => self.exports.serve(name, &label(target), device),
         };
         let place = match served {
             Ok(place) => Place { front_end, place, read_only: matches!(target.state, State::Snapshot(_)) },
             Err(error) => {
-                if !attached.contains_key(name) {
+                // What an earlier process has left stays listed: whoever uses it still waits for somebody to serve it.
+                if !was_listed {
                     self.journal().remove(name)?;
                 }
                 return Err(error);
@@ -222,7 +224,7 @@ impl Attachments {
     }
 }
 
-/// The name of a block device, short enough for a loop device: names of volumes may be longer. It is made of the pool's id, since several nodes may run on
+/// The name of a block device or socket, short enough for a loop device: names of volumes may be longer. It is made of the pool's id, since several nodes may run on
 /// one kernel, as in containers. A volume that has been rolled back has another id, and it is detached while it is.
 fn label(target: &Target) -> String {
     let id = match target.state {
@@ -244,9 +246,4 @@ impl SnapshotNames for Names {
     fn find(&self, state: State, name: &str) -> Option<SnapshotId> {
         self.0.line(state).into_iter().find(|(other, _)| other == name).map(|(_, id)| id)
     }
-}
-
-/// Where the NBD sockets are, for messages.
-pub(crate) fn socket_in(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{:08x}.sock", crc32c::crc32c(name.as_bytes())))
 }

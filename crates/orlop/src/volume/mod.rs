@@ -251,35 +251,25 @@ pub(crate) async fn run(args: VolumeArgs) -> Result<Exit> {
         })?;
         return ask(client, args.verb, args.output.output).await;
     };
+    let failed = || Error::new("use the pool");
     let node = open(store).await?;
-    let client = node::offline(node.clone()).await.map_err(|e| Error::new("use the pool").because(e))?;
+    let (client, service) = node::offline(node.clone()).await.map_err(|e| failed().because(e))?;
     let asked = ask(client, args.verb, args.output.output).await;
-    close(node).await?;
+    service.await.map_err(|e| failed().because(e))?;
+    if let Some(node) = Arc::into_inner(node) {
+        tokio::task::spawn_blocking(move || node.stop()).await.map_err(|e| failed().because(e))?;
+    }
     asked
 }
 
 async fn open(store: PathBuf) -> Result<Arc<Node>> {
+    let failed = || Error::new("use the pool");
     let start = move || {
         let pools = vec![PoolSpec { path: store, bytes: None }];
         Node::start(Config { pools, cache_bytes: CACHE_BYTES, scrub: None, serving: None })
     };
-    let started = tokio::task::spawn_blocking(start).await.map_err(|e| Error::new("use the pool").because(e))?;
-    started.map(Arc::new).map_err(|e| Error::new("use the pool").because(e))
-}
-
-async fn close(node: Arc<Node>) -> Result<()> {
-    // The service has it until it has seen that its client is gone.
-    let close = move || {
-        let mut node = node;
-        loop {
-            match Arc::try_unwrap(node) {
-                Ok(node) => return node.stop(),
-                Err(shared) => node = shared,
-            }
-            std::thread::yield_now();
-        }
-    };
-    tokio::task::spawn_blocking(close).await.map_err(|e| Error::new("close the pool").because(e))
+    let started = tokio::task::spawn_blocking(start).await.map_err(|e| failed().because(e))?;
+    started.map(Arc::new).map_err(|e| failed().because(e))
 }
 
 async fn ask(mut client: Client, verb: Verb, format: Format) -> Result<Exit> {

@@ -199,3 +199,27 @@ fn noise(len: usize) -> Vec<u8> {
     };
     (0..len / 8).flat_map(|_| next()).collect()
 }
+
+#[test]
+fn what_was_served_is_served_again_and_what_is_gone_is_given_up() {
+    require!("blockdev", "nbdinfo");
+    let mut world = World::with_node("100MiB");
+    for name in ["a", "b", "c"] {
+        world.volume(&["create", name, "--size", "10MiB"]).good();
+    }
+    world.volume(&["snapshot", "a@first"]).good();
+    let snapshot = world.attach(&["a@first"]);
+    let exports = [world.attach(&["b", "--nbd"]), world.attach(&["c", "--nbd"])];
+    world.kill();
+    world.offline(&["delete", "b"]).good();
+    world.start();
+    assert_eq!(bytes_of(&snapshot), 10 << 20);
+    assert!(good("nbdinfo", &["--size", &exports[1]]).contains(&(10 << 20).to_string()));
+    let listed: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.runtime().join("attached.json")).unwrap()).unwrap();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a@first", "c"]);
+    for name in ["a@first", "c"] {
+        world.volume(&["detach", name]).good();
+    }
+}
