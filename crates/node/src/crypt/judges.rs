@@ -7,7 +7,7 @@ use block::{BlockSizes, ZeroMode};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -44,8 +44,14 @@ with open("plain", "wb") as file:
     file.write(plain)
 "#;
 
+/// The Python that `make test` has readied, or the machine's.
+fn program() -> PathBuf {
+    let readied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/reader/bin/python");
+    if readied.exists() { readied } else { PathBuf::from("python3") }
+}
+
 fn python(folder: &Path, script: &str) -> Result<(), String> {
-    let output = Command::new("python3").arg("-c").arg(script).current_dir(folder).output();
+    let output = Command::new(program()).arg("-c").arg(script).current_dir(folder).output();
     let output = output.map_err(|error| error.to_string())?;
     output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -54,7 +60,9 @@ fn python(folder: &Path, script: &str) -> Result<(), String> {
 fn openssl_reads_what_is_encrypted_and_the_key_that_is_wrapped() {
     let folder = tempfile::tempdir().unwrap();
     if let Err(reason) = python(folder.path(), "from cryptography.hazmat.primitives.kdf.argon2 import Argon2id") {
-        skips::skip!("needs python3 with the package cryptography, version 44 or later: {reason}");
+        skips::skip!(
+            "needs python3 with the package cryptography, version 44 or later, which `make test` installs: {reason}"
+        );
     }
     let mut memory = Memory::writable(&vec![0; SIZE]);
     memory.blocks = BlockSizes { minimum: 4096, preferred: 4096, maximum: 1 << 20 };
