@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// What `statfs` says of file systems that are memory: tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -55,7 +56,7 @@ impl Journal {
         let system =
             File::open(folder).and_then(|folder| Ok(rustix::fs::fstatfs(folder)?)).map_err(error("look at"))?;
         let is_in_memory = u64::try_from(system.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind));
-        let entries = match fs::read(folder.join(NAME)) {
+        let entries = match fs::read(folder.join(NAME)).map(Zeroizing::new) {
             Ok(json) => serde_json::from_slice(&json).map_err(|e| {
                 let what = format!(
                     "understand {}; remove it if nothing of this node is attached",
@@ -103,7 +104,7 @@ impl Journal {
     fn write(&mut self, entries: Vec<Entry>) -> Result<()> {
         let (path, new) = (self.folder.join(NAME), self.folder.join(format!("{NAME}.new")));
         let write = || {
-            let json = serde_json::to_vec_pretty(&entries)?;
+            let json = Zeroizing::new(serde_json::to_vec_pretty(&entries)?);
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(&json)?;
             file.sync_all()?;

@@ -73,7 +73,7 @@ fn only_the_secret_opens_a_volume_and_nothing_of_it_is_in_the_pool() {
 }
 
 #[test]
-fn holes_stay_holes_and_a_key_is_kept_in_memory_alone() {
+fn holes_stay_holes() {
     require!("nbdinfo");
     let world = World::with_node("100MiB");
     let secret = world.file("secret", b"correct horse battery staple");
