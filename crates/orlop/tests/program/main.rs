@@ -1,0 +1,19 @@
+//! The program as it is called. One binary, since each would have all of the product in it.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
+
+mod architecture;
+mod arguments;
+mod cluster;
+mod full_disks;
+mod keys;
+mod kills;
+mod node;
+mod operator;
+mod repository;
+mod retention;
+mod serve;
+mod store;
+mod support;
+mod volumes;
+mod way_out;

@@ -1,0 +1,134 @@
+//! The binary as the operator and as the command line, together, on a control plane without nodes: so without volumes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::Ran;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client};
+use sandbox::control_plane::ControlPlane;
+use sandbox::s3::{Credentials, S3Server};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The operator; it ends with the test.
+struct Operator {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Operator {
+    fn start(kubeconfig: &Path, dir: &Path) -> Self {
+        let log = dir.join("operator.log");
+        let file = File::create(&log).expect("make the log");
+        let process = Command::new(env!("CARGO_BIN_EXE_orlop"))
+            .args(["operator", "--image", "unused", "--listen", "127.0.0.1:0", "--kubeconfig"])
+            .arg(kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("start the operator");
+        Self { process, log }
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed; either way it is waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the operator's log\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
+async fn install(client: &Client) {
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in api::crds::all() {
+        let name = crd.metadata.name.clone().expect("a CRD has a name");
+        crds.create(&PostParams::default(), &crd).await.expect("create the CRD");
+        let served = await_condition(crds.clone(), &name, conditions::is_crd_established());
+        tokio::time::timeout(PATIENCE, served).await.expect("in time").expect("watch the CRD");
+    }
+    for name in [api::ADMIN_NAMESPACE, "shop"] {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name.to_owned());
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("create the namespace");
+    }
+}
+
+fn settings(client: &Client, namespace: &str) -> Api<ConfigMap> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_backed_up_and_restored_under_another_name() {
+    sandbox::require_assets!();
+    let control_plane =
+        ControlPlane::builder().with_controller_manager().start().await.expect("start the control plane");
+    let client = control_plane.client();
+    install(&client).await;
+    let mut map = ConfigMap { data: Some([("greeting".to_owned(), "hello".to_owned())].into()), ..Default::default() };
+    map.metadata.name = Some("settings".to_owned());
+    settings(&client, "shop").create(&PostParams::default(), &map).await.expect("create the settings");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = S3Server::start(dir.path().join("s3"), Credentials::generate()).expect("start the store");
+    store.create_bucket("backups").expect("make the bucket");
+    std::fs::write(dir.path().join("password"), "open sesame\n").expect("write the passphrase");
+    let kubeconfig = control_plane.kubeconfig_path();
+    let _operator = Operator::start(&kubeconfig, dir.path());
+
+    let run = |words: &[&str], secret: &str| {
+        let mut command = support::orlop();
+        command.env("KUBECONFIG", &kubeconfig).env("ORLOP_PASSWORD_FILE", dir.path().join("password"));
+        command.env("AWS_ENDPOINT_URL", store.endpoint()).env("AWS_ACCESS_KEY_ID", &store.credentials().access_key);
+        command.env("AWS_SECRET_ACCESS_KEY", secret).args(words);
+        async {
+            tokio::task::spawn_blocking(move || Ran::from(command.output().expect("run orlop"))).await.expect("run")
+        }
+    };
+    let secret = store.credentials().secret_key.clone();
+    let home = ["-n", api::ADMIN_NAMESPACE];
+    let at_home = |words: &[&'static str]| run(&[words, &home].concat(), &secret);
+
+    let wrong = run(&[&["location", "add", "wrong", "s3://backups/east"][..], &home].concat(), "guessed").await;
+    let wrong = wrong.ended(1).says("location wrong cannot be used (AccessDenied)").stderr;
+    let added = at_home(&["location", "add", "main", "s3://backups/east"]).await.good();
+    assert!(added.contains("Phase:            Ready"), "{added}");
+    let checked = at_home(&["location", "check", "main", "--timeout", "1m", "-o", "json"]).await.json();
+    assert_eq!(checked["status"]["phase"], "Ready");
+    assert!(checked["metadata"]["annotations"][api::CHECK_REQUESTED].is_string());
+
+    let words =
+        ["backup", "create", "first", "--namespaces", "shop", "--backup-location", "main", "--wait", "--timeout", "2m"];
+    let backed_up = at_home(&words).await.good();
+    assert!(backed_up.contains("0 missed"), "{backed_up}");
+    let points = at_home(&["backup", "list", "--backup-location", "main", "-o", "json"]).await.json();
+    assert_eq!((points.as_array().map(Vec::len), &points[0]["complete"]), (Some(1), &true.into()), "{points}");
+
+    let listed = at_home(&["backup", "list", "--backup-location", "main"]).await.good();
+
+    let words = ["restore", "first", "--to", "shop=copy", "--name", "back", "--wait", "--timeout", "2m"];
+    let restored = at_home(&words).await.good();
+    assert!(restored.contains("0 failed"), "{restored}");
+    let copy = settings(&client, "copy").get("settings").await.expect("the settings are back");
+    assert_eq!(copy.data, map.data);
+
+    let checked = at_home_repo(&run, &secret, &["check", "--read-data", "-o", "json"]).await.json();
+    assert_eq!(checked["clean"], true, "{checked}");
+    // Shown when the test fails, or when somebody asks for it.
+    println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}");
+}
+
+async fn at_home_repo<F: Future<Output = Ran>>(run: &impl Fn(&[&str], &str) -> F, secret: &str, words: &[&str]) -> Ran {
+    run(&[&["repo", "--location", "s3://backups/east"], words].concat(), secret).await
+}
