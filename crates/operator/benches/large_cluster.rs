@@ -6,7 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
-#[path = "../tests/support/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a bench uses a part of it, as it would a library")]
+#[path = "../tests/api_server/support/mod.rs"]
 mod support;
 
 use std::io::{Read, Write};

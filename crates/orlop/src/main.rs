@@ -10,7 +10,7 @@ mod complete;
 mod daemons;
 mod error;
 #[cfg(test)]
-#[path = "../tests/support/golden.rs"]
+#[path = "../tests/program/support/golden.rs"]
 mod golden;
 mod human;
 mod interrupt;

@@ -1,5 +1,4 @@
 //! Full disks: below the repository, below the target of a restore, below a cache. What is there stays as it is; the error says what is full
-
 //! and what to do; with room it works.
 
 use std::fs::{self, File};

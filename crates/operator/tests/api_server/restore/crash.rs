@@ -1,5 +1,4 @@
 //! An operator that is killed at any write of a restore is followed by one that goes on: the restore ends well, with the right content,
-
 //! and nothing of the run's own is left. The fault model is that of [`crate::support::crash`].
 
 use api::{ApplicationRestore, Phase};

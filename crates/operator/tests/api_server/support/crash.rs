@@ -3,7 +3,6 @@
 //! Fault model: the operator's n-th write either never reaches the API server, or is done and its answer lost; then the operator is killed
 //! where it is, and another one is started. Movers go on meanwhile. Everything else works.
 //!
-
 //! Which writes are tried follows from a run without faults: all of them, or one of each stage. Each of them must be reached.
 
 use std::sync::atomic::{AtomicU64, Ordering};

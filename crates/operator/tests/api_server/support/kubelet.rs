@@ -2,7 +2,6 @@
 //!
 //! A claim of the storage class [`CLASS`] gets a volume that is a folder on this machine; the controllers of the control plane bind them.
 //! A mover pod is given to the node [`NODE`], and its job is run in this process on that folder, by the code that the pod would run. What
-
 //! goes wrong is scripted: a [`Behaviour`] per pod. Pods that are no movers are left alone.
 
 use std::collections::HashMap;

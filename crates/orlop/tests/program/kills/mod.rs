@@ -5,7 +5,6 @@
 //! the whole of each run: a run that nobody disturbs shows how long each of its phases takes; then a phase is chosen that was hit least, and
 //! in it a moment at random. Which phase a kill really hit is read from what it left.
 //!
-
 //! `ORLOP_KILLS` says how many kills (10), `ORLOP_SEED` from which seed. Each phase is hit at least once, however few they are.
 
 mod beside;
