@@ -77,7 +77,7 @@ async fn a_second_backup_stores_what_changed() {
     sandbox::require_assets!();
     let world = ready().await;
     let operator = world.operator();
-    let folder = support::kubelet::volume_dir(&world.client, SHOP, "data").await.unwrap();
+    let folder = crate::support::kubelet::volume_dir(&world.client, SHOP, "data").await.unwrap();
     let noise: Vec<u8> = (0..4_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     std::fs::write(folder.join("noise"), noise).unwrap();
     world.backup("first").await;
@@ -182,7 +182,7 @@ async fn a_volume_that_was_not_empty_before_must_not_be_empty_now() {
     world.backup("full").await;
     let full = world.finished("full").await.status.unwrap();
     assert_eq!(full.phase, Phase::Succeeded, "a volume that never held anything is no loss: {full:#?}");
-    let folder = support::kubelet::volume_dir(&world.client, SHOP, "data").await.unwrap();
+    let folder = crate::support::kubelet::volume_dir(&world.client, SHOP, "data").await.unwrap();
     std::fs::remove_dir_all(folder.join("images")).unwrap();
     std::fs::remove_file(folder.join("orders")).unwrap();
     std::fs::write(empty.join("now"), "something").unwrap();
@@ -370,7 +370,7 @@ async fn a_mover_that_the_api_server_cannot_make_is_missed_and_the_others_go_on(
     // What an API server answers when a webhook that it must ask is down.
     let plan = Plan::none().with(Rule::on(Verb::Create, Fault::INTERNAL_ERROR).path("/namespaces/shop/pods"));
     let proxy = FaultProxy::start(world.plane.kubeconfig(), plan).await.unwrap();
-    let operator = support::start(proxy.client().await.unwrap(), world.config());
+    let operator = crate::support::start(proxy.client().await.unwrap(), world.config());
     world.backup_with("b", |spec| spec.namespaces = vec!["bank".into(), SHOP.into()]).await;
     let status = world.finished("b").await.status.unwrap();
     assert_eq!(status.phase, Phase::Incomplete, "{status:#?}");

@@ -108,7 +108,7 @@ async fn what_a_run_without_its_finalizer_left_is_swept_away() {
     sandbox::require_assets!();
     let world = ready().await;
     let operator = world.operator();
-    world.kubelet.script(|_| support::kubelet::Behaviour::Hang);
+    world.kubelet.script(|_| crate::support::kubelet::Behaviour::Hang);
     let run = world.backup("torn").await;
     until("a mover", || async { (!world.kubelet.started().is_empty()).then_some(()) }).await;
     operator.kill().await;

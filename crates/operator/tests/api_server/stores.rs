@@ -98,7 +98,7 @@ impl Stores for MoodyStores {
     }
 }
 
-async fn world() -> (World, Arc<AtomicU8>, support::Operator) {
+async fn world() -> (World, Arc<AtomicU8>, crate::support::Operator) {
     let world = World::new().await;
     let mood = Arc::new(AtomicU8::new(WORKS));
     let mut config = world.config();

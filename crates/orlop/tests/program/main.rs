@@ -5,6 +5,7 @@
 mod architecture;
 mod arguments;
 mod cluster;
+mod documents;
 mod full_disks;
 mod keys;
 mod kills;
