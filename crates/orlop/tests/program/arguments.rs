@@ -123,11 +123,12 @@ fn a_cluster_that_does_not_answer_is_named() {
 fn as_a_plug_in_it_calls_itself_kubectl_orlop() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut plugin = called(dir.path(), "kubectl-orlop");
-    let help: support::Ran = plugin.args(["backup", "create", "--help"]).output().expect("run the plug-in").into();
+    let help: crate::support::Ran =
+        plugin.args(["backup", "create", "--help"]).output().expect("run the plug-in").into();
     let help = help.good();
     assert!(help.contains("Usage: kubectl orlop backup create"), "{help}");
     let mut plugin = called(dir.path(), "kubectl-orlop");
-    let error: support::Ran = plugin.args(["backup", "make"]).output().expect("run the plug-in").into();
+    let error: crate::support::Ran = plugin.args(["backup", "make"]).output().expect("run the plug-in").into();
     error.ended(2).says("Usage: kubectl orlop backup");
 }
 
@@ -138,11 +139,11 @@ fn it_is_installed_with_the_names_that_kubectl_looks_for() {
     // A second time, it takes the place of the first.
     for _ in 0..2 {
         let installed = assert_cmd::Command::new(&tool).arg(env!("CARGO_BIN_EXE_orlop")).arg(dir.path()).output();
-        support::Ran::from(installed.expect("install")).good();
+        crate::support::Ran::from(installed.expect("install")).good();
     }
     let run = |name: &str, words: &[&str]| {
         let ran = assert_cmd::Command::new(dir.path().join("bin").join(name)).args(words).output().expect("run it");
-        support::Ran::from(ran).good()
+        crate::support::Ran::from(ran).good()
     };
     assert_eq!(run("orlop", &["version", "-o", "name"]), format!("{}\n", env!("CARGO_PKG_VERSION")));
     assert!(run("kubectl-orlop", &["backup", "--help"]).contains("Usage: kubectl orlop backup"));
@@ -153,7 +154,7 @@ fn it_is_installed_with_the_names_that_kubectl_looks_for() {
 fn kubectl_gets_candidates() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut plugin = called(dir.path(), "kubectl_complete-orlop");
-    let ran: support::Ran = plugin.args(["backup", ""]).output().expect("run the plug-in").into();
+    let ran: crate::support::Ran = plugin.args(["backup", ""]).output().expect("run the plug-in").into();
     let text = ran.good();
     assert!(text.contains("create\tBack up namespaces, once\n"), "{text}");
     assert!(text.ends_with(":4\n"), "{text}");
@@ -162,7 +163,7 @@ fn kubectl_gets_candidates() {
 #[test]
 fn the_completion_script_is_valid_bash() {
     let script = run(&["completion", "bash"]).good();
-    let checked: support::Ran = assert_cmd::Command::new("bash")
+    let checked: crate::support::Ran = assert_cmd::Command::new("bash")
         .args(["-n", "/dev/stdin"])
         .write_stdin(script)
         .output()
@@ -197,7 +198,7 @@ fn the_version_can_be_read_by_programs() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    let bash: support::Ran = assert_cmd::Command::new("bash")
+    let bash: crate::support::Ran = assert_cmd::Command::new("bash")
         .args(["-c", "set -o pipefail; \"$0\" completion bash | head -n 1", env!("CARGO_BIN_EXE_orlop")])
         .output()
         .expect("run bash")
@@ -207,6 +208,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 
 #[test]
 fn a_bad_filter_of_logs_is_named() {
-    let ran: support::Ran = support::orlop().env("RUST_LOG", "a=b=c").arg("version").output().expect("run").into();
+    let ran: crate::support::Ran =
+        crate::support::orlop().env("RUST_LOG", "a=b=c").arg("version").output().expect("run").into();
     ran.ended(2).says("RUST_LOG: \"a=b=c\" cannot be understood");
 }

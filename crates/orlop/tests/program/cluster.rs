@@ -53,7 +53,7 @@ impl Cluster {
 
     /// Runs the binary beside the test.
     fn start(&self, words: &[&str]) -> tokio::task::JoinHandle<Ran> {
-        let mut command = support::orlop();
+        let mut command = crate::support::orlop();
         command.env("KUBECONFIG", &self.kubeconfig).args(words);
         tokio::task::spawn_blocking(move || command.output().expect("run orlop").into())
     }

@@ -88,7 +88,7 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let _operator = Operator::start(&kubeconfig, dir.path());
 
     let run = |words: &[&str], secret: &str| {
-        let mut command = support::orlop();
+        let mut command = crate::support::orlop();
         command.env("KUBECONFIG", &kubeconfig).env("ORLOP_PASSWORD_FILE", dir.path().join("password"));
         command.env("AWS_ENDPOINT_URL", store.endpoint()).env("AWS_ACCESS_KEY_ID", &store.credentials().access_key);
         command.env("AWS_SECRET_ACCESS_KEY", secret).args(words);

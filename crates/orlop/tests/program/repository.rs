@@ -377,10 +377,10 @@ fn what_is_wrong_with_a_place_is_said_with_what_to_do() {
     place.run(&["forget", "none"]).ended(1).says("forget none");
     place.run(&["backup", &place.text("password")]).ended(2).says("it is not a folder");
     place.run(&["backup", &place.text("nowhere")]).ended(1).says("nowhere");
-    support::run(&["repo", "list"]).ended(2).says("the passphrase of the repository is missing");
+    crate::support::run(&["repo", "list"]).ended(2).says("the passphrase of the repository is missing");
     let password = place.text("password");
-    support::run(&["repo", "list", "--password-file", &password]).ended(2).says("give --location");
-    support::run(&["repo", "list", "--password-file", &password, "--location", "/x"])
+    crate::support::run(&["repo", "list", "--password-file", &password]).ended(2).says("give --location");
+    crate::support::run(&["repo", "list", "--password-file", &password, "--location", "/x"])
         .ended(2)
         .says("write file:///path");
     let mut without_keys = orlop();
