@@ -3,10 +3,20 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{ApplicationBackup, ApplicationRestore, BackupLocation};
+use crate::{
+    ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy,
+    SchedulePolicy,
+};
 
 /// All CRDs, in the order of their names.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![ApplicationBackup::crd(), ApplicationRestore::crd(), BackupLocation::crd()]
+    vec![
+        ApplicationBackup::crd(),
+        ApplicationBackupSchedule::crd(),
+        ApplicationRestore::crd(),
+        BackupLocation::crd(),
+        NamespacedSchedulePolicy::crd(),
+        SchedulePolicy::crd(),
+    ]
 }

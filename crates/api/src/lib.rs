@@ -11,6 +11,7 @@ pub mod common;
 pub mod crds;
 pub mod location;
 pub mod restore;
+pub mod schedule;
 pub mod validate;
 
 pub use backup::{
@@ -24,6 +25,11 @@ pub use location::{
 pub use restore::{
     ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ReplacePolicy, RestoreStage,
     VolumeRestore,
+};
+pub use schedule::{
+    ApplicationBackupSchedule, ApplicationBackupScheduleSpec, ApplicationBackupScheduleStatus, BackupTemplate,
+    ConcurrencyPolicy, NamespacedSchedulePolicy, NamespacedSchedulePolicySpec, RunKind, SchedulePolicy,
+    SchedulePolicySpec, ScheduledBackupSpec, ScheduledRun,
 };
 pub use validate::FieldError;
 

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use jiff::civil::{Time, Weekday};
+
 use crate::common::ObjectFilter;
-use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, ApplicationRestoreSpec, BackupLocationSpec};
+use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, ApplicationRestoreSpec, BackupLocationSpec, SchedulePolicySpec};
 
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +78,93 @@ fn kinds(errors: &mut Vec<FieldError>, field: &str, kinds: &[String]) {
                 "a kind, such as ConfigMap, or kind and group, such as Deployment.apps or Secret.core, or all kinds of a group, such as *.example.com",
             ));
         }
+    }
+}
+
+/// The longest interval between two runs, in minutes: a year.
+const MOST_MINUTES: u32 = 525_600;
+const TIME_OF_DAY: &str = "a time of day, such as 23:05 or 11:05PM";
+const DAY_OF_WEEK: &str = "a day of the week, such as Sunday or Sun";
+
+/// Reads a time of day: of 24 hours, or of 12 with `AM` or `PM`.
+#[must_use]
+pub fn time_of_day(text: &str) -> Option<Time> {
+    let text = text.trim().to_ascii_uppercase();
+    let half = text.strip_suffix("AM").map(|rest| (rest, 0)).or(text.strip_suffix("PM").map(|rest| (rest, 12)));
+    let digits = half.map_or(text.as_str(), |(rest, _)| rest).trim_end();
+    let (hour, minute) = digits.split_once(':')?;
+    let number =
+        |text: &str| text.parse::<i8>().ok().filter(|_| text.len() <= 2 && text.bytes().all(|b| b.is_ascii_digit()));
+    let (hour, minute) = (number(hour)?, number(minute).filter(|_| minute.len() == 2)?);
+    let hour = match half {
+        None => hour,
+        Some((_, offset)) if (1..=12).contains(&hour) => hour % 12 + offset,
+        Some(_) => return None,
+    };
+    Time::new(hour, minute, 0, 0).ok()
+}
+
+/// Reads the name of a day of the week, or its first three letters.
+#[must_use]
+pub fn weekday(text: &str) -> Option<Weekday> {
+    const DAYS: [(&str, Weekday); 7] = [
+        ("MONDAY", Weekday::Monday),
+        ("TUESDAY", Weekday::Tuesday),
+        ("WEDNESDAY", Weekday::Wednesday),
+        ("THURSDAY", Weekday::Thursday),
+        ("FRIDAY", Weekday::Friday),
+        ("SATURDAY", Weekday::Saturday),
+        ("SUNDAY", Weekday::Sunday),
+    ];
+    let text = text.trim().to_ascii_uppercase();
+    DAYS.into_iter().find(|(name, _)| *name == text || name[..3] == text).map(|(_, day)| day)
+}
+
+impl SchedulePolicySpec {
+    /// What is wrong with the spec; empty when nothing is. Whether there is such a time zone, and what cron makes of an expression, is not known here.
+    #[must_use]
+    pub fn validate(&self) -> Vec<FieldError> {
+        let (mut errors, policy) = (Vec::new(), &self.policy);
+        let mut retains = Vec::new();
+        if let Some(interval) = &policy.interval {
+            retains.push(("interval", interval.retain));
+            let minutes = interval.interval_minutes;
+            if !(1..=MOST_MINUTES).contains(&minutes) {
+                let allowed = format!("1 to {MOST_MINUTES} minutes");
+                errors.push(wrong("spec.policy.interval.intervalMinutes", minutes.to_string(), &allowed));
+            }
+        }
+        let mut time = |name: &str, text: &str| {
+            if time_of_day(text).is_none() {
+                errors.push(wrong(format!("spec.policy.{name}.time"), text, TIME_OF_DAY));
+            }
+        };
+        if let Some(daily) = &policy.daily {
+            retains.push(("daily", daily.retain));
+            time("daily", &daily.time);
+        }
+        if let Some(weekly) = &policy.weekly {
+            retains.push(("weekly", weekly.retain));
+            time("weekly", &weekly.time);
+        }
+        if let Some(monthly) = &policy.monthly {
+            retains.push(("monthly", monthly.retain));
+            time("monthly", &monthly.time);
+        }
+        if let Some(weekly) = policy.weekly.as_ref().filter(|weekly| weekday(&weekly.day).is_none()) {
+            errors.push(wrong("spec.policy.weekly.day", &weekly.day, DAY_OF_WEEK));
+        }
+        if let Some(monthly) = policy.monthly.as_ref().filter(|monthly| !(1..=31).contains(&monthly.date)) {
+            errors.push(wrong("spec.policy.monthly.date", monthly.date.to_string(), "1 to 31"));
+        }
+        retains.extend(policy.cron.as_ref().map(|cron| ("cron", cron.retain)));
+        for (name, _) in retains.iter().filter(|(_, retain)| *retain == 0) {
+            errors.push(wrong(format!("spec.policy.{name}.retain"), "0", "at least 1"));
+        }
+        if retains.is_empty() {
+            errors.push(wrong("spec.policy", "{}", "at least one of interval, daily, weekly, monthly and cron"));
+        }
+        errors
     }
 }
 
@@ -235,6 +324,7 @@ impl ApplicationRestoreSpec {
 mod tests {
     use super::*;
     use crate::location::Encryption;
+    use crate::schedule::{Daily, Interval, Monthly, Policy, Weekly};
     use crate::{LocationType, SecretKeyRef};
 
     fn fields(errors: &[FieldError]) -> Vec<&str> {
@@ -385,5 +475,48 @@ mod tests {
             fields(&restore(&[("bank", "shop")]).validate_targets("shop", &sources)),
             ["spec.namespaceMapping (key)"]
         );
+    }
+
+    #[test]
+    fn times_and_days_are_read_as_people_write_them() {
+        let at = |hour, minute| Some(jiff::civil::time(hour, minute, 0, 0));
+        let good = [
+            ("23:05", at(23, 5)),
+            ("0:00", at(0, 0)),
+            ("12:04PM", at(12, 4)),
+            ("12:30 am", at(0, 30)),
+            ("1:00pm", at(13, 0)),
+        ];
+        for (text, time) in good {
+            assert_eq!(time_of_day(text), time, "{text}");
+        }
+        for wrong in ["", "24:00", "13:00PM", "0:10AM", "7", "7:5", "+7:05", "07:05:00", "007:05"] {
+            assert_eq!(time_of_day(wrong), None, "{wrong}");
+        }
+        assert_eq!(
+            (weekday("sunday"), weekday("Thu"), weekday("T")),
+            (Some(Weekday::Sunday), Some(Weekday::Thursday), None)
+        );
+    }
+
+    #[test]
+    fn each_wrong_field_of_a_policy_is_named() {
+        let policy = Policy {
+            interval: Some(Interval { interval_minutes: 0, retain: 0 }),
+            daily: Some(Daily { time: "noon".into(), retain: 1 }),
+            weekly: Some(Weekly { day: "Caturday".into(), time: "1:00PM".into(), retain: 1 }),
+            monthly: Some(Monthly { date: 32, time: "1:00".into(), retain: 1 }),
+            cron: None,
+        };
+        let spec = SchedulePolicySpec { policy, ..SchedulePolicySpec::default() };
+        let wrong = [
+            "spec.policy.interval.intervalMinutes",
+            "spec.policy.daily.time",
+            "spec.policy.weekly.day",
+            "spec.policy.monthly.date",
+            "spec.policy.interval.retain",
+        ];
+        assert_eq!(fields(&spec.validate()), wrong);
+        assert_eq!(fields(&SchedulePolicySpec::default().validate()), ["spec.policy"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The controllers: backups, restores and locations.
+//! The controllers: backups and their schedules, restores and locations.
 //!
 //! Each kind is reconciled in five named steps, one module each: *gather* reads the cluster and the repository, *validate* and *plan* are
 //! pure, *apply* does the next step and says what it did, *status* writes that down. A reconcile looks at what is there and remembers
@@ -19,6 +19,7 @@ pub mod mover_pod;
 pub mod objects;
 pub mod repositories;
 mod restore;
+mod schedule;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,6 +70,7 @@ async fn controllers(context: Arc<Context>) {
         location::controller(context.clone()),
         backup::controller(context.clone()),
         restore::controller(context.clone()),
+        schedule::controller(context.clone()),
         context::sweep(context.clone()),
     );
 }

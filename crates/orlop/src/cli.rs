@@ -10,7 +10,7 @@ use crate::daemons::{MoverArgs, OperatorArgs};
 use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
-use crate::{backup, complete, daemons, location, node, repo, restore, store, version, volume};
+use crate::{backup, complete, daemons, location, node, repo, restore, schedule, store, version, volume};
 
 /// What ends the help of the program.
 const AFTER_HELP: &str = "\
@@ -38,6 +38,7 @@ pub(crate) struct Cli {
 enum Command {
     Location(location::LocationArgs),
     Backup(backup::BackupArgs),
+    Schedule(schedule::ScheduleArgs),
     Restore(Box<restore::RestoreArgs>),
     Repo(Box<repo::RepoArgs>),
     Volume(Box<volume::VolumeArgs>),
@@ -115,6 +116,7 @@ async fn dispatch(command: Command) -> Result<Exit> {
     match command {
         Command::Location(args) => location::run(args).await,
         Command::Backup(args) => backup::run(args).await,
+        Command::Schedule(args) => schedule::run(args).await,
         Command::Restore(args) => restore::run(*args).await,
         Command::Repo(args) => repo::run(*args).await,
         Command::Volume(args) => volume::run(*args).await,

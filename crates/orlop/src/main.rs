@@ -24,6 +24,7 @@ mod points;
 mod repo;
 mod restore;
 mod run;
+mod schedule;
 mod select;
 mod store;
 mod verbs;

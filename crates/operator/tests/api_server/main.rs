@@ -10,5 +10,6 @@ mod leader;
 mod location;
 mod manifests;
 mod restore;
+mod schedule;
 mod stores;
 mod support;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::schedule::{NAME, policy, runs_are, schedule};
 use crate::support::{ADMIN, World, start, until};
-use api::{Phase, ReclaimPolicy};
+use api::{ApplicationBackupSchedule, Phase, ReclaimPolicy};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
@@ -12,6 +13,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{self, Scope};
 use kube::{Api, Client, Config, ResourceExt};
 use operator::OperatorConfig;
+use serde_json::json;
 
 const ACCOUNT: &str = "system:serviceaccount:orlop-system:orlop-operator";
 
@@ -67,6 +69,29 @@ async fn backups_work_with_the_rights_for_backups_alone() {
     api.delete("b", &DeleteParams::default()).await.unwrap();
     until("the backup to go", || async { api.get_opt("b").await.unwrap().is_none().then_some(()) }).await;
     assert_eq!(world.left_behind().await, Vec::<String>::new());
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_work_with_the_rights_for_backups_alone() {
+    sandbox::require_assets!();
+    let world = World::new().await;
+    for document in documents() {
+        apply(&world.client, &document).await;
+    }
+    let bindings: Api<ClusterRoleBinding> = Api::all(world.client.clone());
+    bindings.delete("orlop-operator-restore", &DeleteParams::default()).await.unwrap();
+    let config = OperatorConfig { leader_election: true, ..world.config() };
+    let operator = start(as_operator(&world).await, config);
+    world.location(ADMIN).await;
+    world.application().await;
+    policy(&world, 1).await;
+    schedule(&world, json!({"reclaimPolicy": "Delete"})).await;
+    runs_are(&world, &["nightly-interval-"]).await;
+    let api: Api<ApplicationBackupSchedule> = world.api(ADMIN);
+    api.delete(NAME, &DeleteParams::default()).await.unwrap();
+    until("the schedule to go with its runs", || async { api.get_opt(NAME).await.unwrap().is_none().then_some(()) })
+        .await;
     operator.stop().await;
 }
 

@@ -16,7 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mover", &["repository"]),
     ("nbd", &["block"]),
     ("node", &["block", "fuse", "nbd", "volume"]),
-    ("operator", &["api", "application", "mover", "repository"]),
+    ("operator", &["api", "application", "mover", "recovery", "repository"]),
+    ("recovery", &[]),
     (
         "orlop",
         &["api", "application", "block", "fuse", "mover", "nbd", "node", "operator", "repository", "restic", "volume"],
@@ -44,6 +45,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("mover", &["kube", "k8s-openapi"]),
     ("nbd", &["kube", "object_store", "axum"]),
     ("node", &["kube", "k8s-openapi", "object_store"]),
+    ("recovery", &["tokio", "futures", "kube", "k8s-openapi", "rand", "tracing"]),
     ("repository", &["kube", "k8s-openapi", "axum"]),
     ("restic", &["kube", "k8s-openapi", "object_store", "reqwest"]),
     ("volume", &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing"]),

@@ -14,6 +14,8 @@ fn help_is_as_it_was_last_looked_at() {
         &["backup", "create"],
         &["backup", "list"],
         &["backup", "delete"],
+        &["schedule"],
+        &["schedule", "run"],
         &["restore"],
         &["repo"],
         &["repo", "backup"],

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::Ran;
+use api::{ApplicationBackupSchedule, SchedulePolicy};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
@@ -13,6 +14,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
 use sandbox::control_plane::ControlPlane;
 use sandbox::s3::{Credentials, S3Server};
+use serde_json::json;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,10 +125,39 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let copy = settings(&client, "copy").get("settings").await.expect("the settings are back");
     assert_eq!(copy.data, map.data);
 
+    schedule(&client).await;
+    let begun = at_home(&["schedule", "run", "often"]).await.good();
+    assert!(begun.starts_with("applicationbackup.orlop.io/often-manual-"), "{begun}");
+    let shown = at_home(&["schedule", "show", "often"]).await.good();
+    assert!(shown.contains("often-manual-") && shown.contains("Suspended:"), "{shown}");
+    let resumed = at_home(&["schedule", "resume", "often", "-o", "json"]).await.json();
+    assert_eq!(resumed["spec"]["suspend"], false);
+    let gone = at_home(&["schedule", "delete", "often"]).await.good();
+    assert!(gone.contains("its runs and their recovery points stay"), "{gone}");
+    at_home(&["schedule", "run", "often"]).await.ended(1).says("orlop schedule list");
+
     let checked = at_home_repo(&run, &secret, &["check", "--read-data", "-o", "json"]).await.json();
     assert_eq!(checked["clean"], true, "{checked}");
     // Shown when the test fails, or when somebody asks for it.
     println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}");
+}
+
+/// A schedule that is suspended, so that it begins what it is asked for alone.
+async fn schedule(client: &Client) {
+    let policy = json!({"interval": {"intervalMinutes": 60, "retain": 1}});
+    let policy: SchedulePolicy = serde_json::from_value(json!({
+        "apiVersion": "orlop.io/v1alpha1", "kind": "SchedulePolicy", "metadata": {"name": "hourly"}, "spec": {"policy": policy},
+    }))
+    .expect("a policy");
+    Api::all(client.clone()).create(&PostParams::default(), &policy).await.expect("create the policy");
+    let template = json!({"spec": {"namespaces": ["shop"], "backupLocation": "main"}});
+    let schedule: ApplicationBackupSchedule = serde_json::from_value(json!({
+        "apiVersion": "orlop.io/v1alpha1", "kind": "ApplicationBackupSchedule", "metadata": {"name": "often"},
+        "spec": {"schedulePolicyName": "hourly", "suspend": true, "template": template},
+    }))
+    .expect("a schedule");
+    let schedules = Api::namespaced(client.clone(), api::ADMIN_NAMESPACE);
+    schedules.create(&PostParams::default(), &schedule).await.expect("create the schedule");
 }
 
 async fn at_home_repo<F: Future<Output = Ran>>(run: &impl Fn(&[&str], &str) -> F, secret: &str, words: &[&str]) -> Ran {

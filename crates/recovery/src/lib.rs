@@ -1,0 +1,3 @@
+//! Decisions about recovery, as pure functions: time comes in as an argument, and nothing is done here.
+
+pub mod schedule;
