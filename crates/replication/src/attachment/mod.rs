@@ -507,3 +507,11 @@ impl Attachment {
         }
     }
 }
+
+#[cfg(test)]
+impl Attachment {
+    /// In which incarnation it knows a replica.
+    pub(crate) fn incarnation_of(&self, replica: ReplicaId) -> Option<crate::units::Incarnation> {
+        self.links.get(&replica).and_then(|link| link.incarnation)
+    }
+}

@@ -115,9 +115,10 @@ impl Disk {
             if birth < since {
                 continue;
             }
+            let is_long = changed.ranges.len() == most;
             match changed.ranges.last_mut() {
                 Some(last) if last.end() == block => last.count += 1,
-                _ if changed.ranges.len() == most => {
+                _ if is_long => {
                     changed.next = Some(block);
                     break;
                 }

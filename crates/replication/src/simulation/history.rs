@@ -80,6 +80,12 @@ impl History {
         }
     }
 
+    /// The same for a block that has this value on all replicas when they begin to be served.
+    pub(super) fn settle(&mut self, value: u64, now: Step) {
+        self.seen(value, now);
+        self.candidates.clear();
+    }
+
     pub(super) fn read(&mut self, value: u64, begun: Step, ended: Step) -> Result<(), String> {
         self.seen(value, begun.saturating_sub(1));
         let write = self.writes.get_mut(&value).ok_or_else(|| format!("value {value} is read, and cannot be there"))?;
@@ -136,13 +142,18 @@ impl History {
     pub(super) fn cut(&mut self) -> Result<(), String> {
         self.check()?;
         let flushed = self.writes.values().filter(|write| write.is_flushed).map(|write| write.begun).max().unwrap_or(0);
+        let is_open = |write: &Write| write.ended.is_none() && write.closed.is_none();
+        let fits = |write: &Write| write.end() >= flushed && !is_open(write);
         let mut candidates: Vec<u64> =
-            self.writes.iter().filter(|(_, write)| write.end() >= flushed).map(|(value, _)| *value).collect();
+            self.writes.iter().filter(|(_, write)| fits(write)).map(|(value, _)| *value).collect();
         let has_flushed_new = self.writes.values().any(|write| write.is_flushed);
         if !has_flushed_new {
             candidates.append(&mut self.candidates);
         }
-        *self = Self { writes: BTreeMap::new(), latest_begin: 0, candidates };
+        // What is under way may come still, from whoever asked for it.
+        self.writes.retain(|_, write| is_open(write));
+        self.writes.values_mut().for_each(|write| write.reads.clear());
+        (self.latest_begin, self.candidates) = (0, candidates);
         Ok(())
     }
 }
