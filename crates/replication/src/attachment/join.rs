@@ -59,7 +59,9 @@ impl Attachment {
         if self.joiner.as_ref().is_some_and(|joiner| self.is_late(joiner.replica, now)) {
             self.give_up_joiner(now);
         }
-        if self.phase != Phase::Serving || self.detaching.is_some() {
+        // On the way to a detach it is needed as long as something waits, since that may wait for it.
+        let is_idle = self.detaching.is_some() && self.operations.is_empty();
+        if self.phase != Phase::Serving || is_idle {
             return;
         }
         if self.joiner.is_none() {

@@ -1,7 +1,7 @@
 //! Leases, and what may be served under them (rules 3 and 4).
 
 use super::link::Purpose;
-use super::{Attachment, Notice, Phase, Why};
+use super::{Attachment, Detaching, Notice, Phase, Why};
 use crate::message::Body;
 use crate::rules::{Rule, keeps};
 use crate::units::{ReplicaId, Span, Time};
@@ -50,7 +50,9 @@ impl Attachment {
     /// 4), and enough of them (rule 3).
     #[must_use]
     pub fn may_serve(&self, now: Time) -> bool {
-        self.phase == Phase::Serving && self.is_enough() && self.is_leased(now)
+        // The record may say already that nobody is attached, when all is flushed.
+        let is_leaving = self.detaching == Some(Detaching::Flushing);
+        self.phase == Phase::Serving && !is_leaving && self.is_enough() && self.is_leased(now)
     }
 
     /// Asks for confirmations before the old ones end. Every answer is one, so a busy volume asks for none.

@@ -510,6 +510,10 @@ impl Attachment {
 
 #[cfg(test)]
 impl Attachment {
+    pub(crate) fn has_claimed(&self) -> bool {
+        !matches!(self.phase, Phase::Reading | Phase::Claiming)
+    }
+
     /// In which incarnation it knows a replica.
     pub(crate) fn incarnation_of(&self, replica: ReplicaId) -> Option<crate::units::Incarnation> {
         self.links.get(&replica).and_then(|link| link.incarnation)

@@ -50,7 +50,11 @@ impl World {
     fn begins_to_serve(&mut self, volume: usize, client: usize, in_sync: &[ReplicaId]) -> Result<(), String> {
         let now = self.moment();
         let state = &mut self.volumes[volume];
-        for earlier in 0..client {
+        for earlier in (0..client).filter(|earlier| {
+            // One that has never had the volume has sent nothing, and may get it later.
+            let other = &state.clients[*earlier];
+            !other.goes_on() || other.machine.has_claimed()
+        }).collect::<Vec<_>>() {
             for asked in state.clients[earlier].asked.values() {
                 if let Asked::Write { blocks: Blocks { start, count }, first } = asked {
                     for i in 0..*count {
