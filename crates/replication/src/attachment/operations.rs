@@ -5,8 +5,8 @@
 //!   ▲            │ the epoch changes: again, to all of the new set, with the new birth
 //!   └────────────┘
 //! ```
-//! An operation that overlaps an earlier change waits until that has ended on every replica. So no replica sees two changes of a block in another
-//! order than its neighbours, and no read sees a change that could be seen no more by the next one.
+//! Of operations that overlap, if one is a change, one is under way at a time: a change has ended when every replica has it. So no replica sees two
+//! changes of a block in another order than its neighbours, and no read sees a change that the next one may not see.
 
 use super::link::Purpose;
 use super::{Action, Attachment, Done, Io, IoError, Phase};
@@ -91,20 +91,27 @@ impl Attachment {
         self.next_ticket += 1;
     }
 
-    /// Sends what may be sent, in its order.
+    /// Sends what may be sent, in its order. What overlaps waits for what came before, if one of both is a change; and one that has to be sent again, for
+    /// whatever is under way meanwhile: else a read could see a change that some replicas lack, and that nobody sees after the next failure.
     pub(super) fn send_operations(&mut self, now: Time) {
         if !self.may_serve(now) {
             return;
         }
-        let mut before: Vec<Blocks> = Vec::new();
+        let mut ahead: Vec<(Blocks, bool)> = Vec::new();
+        for operation in self.operations.values().filter(|operation| operation.is_sent) {
+            ahead.extend(operation.touches().map(|blocks| (blocks, operation.changes().is_some())));
+        }
         for ticket in self.operations.keys().copied().collect::<Vec<_>>() {
-            let Some(operation) = self.operations.get(&ticket) else { continue };
+            let Some(operation) = self.operations.get(&ticket).filter(|operation| !operation.is_sent) else { continue };
+            let is_change = operation.changes().is_some();
             let touches = operation.touches();
-            let is_free = touches.is_none_or(|blocks| !before.iter().any(|other| other.overlap(blocks)));
+            let conflicts = |other: &(Blocks, bool)| {
+                (other.1 || is_change) && touches.is_some_and(|blocks| blocks.overlap(other.0))
+            };
+            let is_free = !keeps(Rule::OneAtATime) || !ahead.iter().any(conflicts);
             let is_locked = operation.changes().is_some_and(|blocks| self.is_locked(blocks));
-            let may = (is_free || !keeps(Rule::OneAtATime)) && !is_locked && !operation.is_sent;
-            before.extend(operation.changes());
-            if may {
+            ahead.extend(touches.map(|blocks| (blocks, is_change)));
+            if is_free && !is_locked {
                 self.send_operation(ticket, now);
             }
         }

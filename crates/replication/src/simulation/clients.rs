@@ -88,6 +88,14 @@ impl World {
         let block = |blocks: Blocks, i: usize| usize::try_from(blocks.start).unwrap() + i;
         match (asked, done) {
             (Asked::Write { blocks, first }, Done::Done) => {
+                // Rule 3, where neither power nor people interfere: so many replicas have it.
+                let is_steady = self.habits.cuts_power == 0 && self.habits.administers == 0 && !self.habits.is_wild;
+                let has = |copy: &super::world::Copy| (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i);
+                let copies = state.copies.values().filter(|copy| has(copy)).count();
+                let minimum = state.minimum;
+                if is_steady && copies < minimum {
+                    return Err(format!("a write is acknowledged, and on {copies} replicas instead of {minimum}"));
+                }
                 self.counts.acknowledged += 1;
                 for i in 0..usize::try_from(blocks.count).unwrap() {
                     state.histories[block(blocks, i)].end_write(first + i as u64, now);

@@ -35,7 +35,7 @@ pub(super) struct Habits {
 
 impl Habits {
     pub(super) fn draw(random: &mut Random) -> Self {
-        let rots = random.chance(20);
+        let rots = random.chance(25);
         let is_rough = random.chance(50);
         Self {
             between_faults: 200 + random.below(1500),
@@ -45,14 +45,14 @@ impl Habits {
             store_faults: random.below(25),
             disk_faults: random.below(25),
             clock_jumps: random.below(20),
-            administers: random.below(8),
+            administers: random.below(12).saturating_sub(4),
             drops: if is_rough { random.below(8) } else { 0 },
             doubles: if is_rough { random.below(10) } else { 0 },
             delays: if is_rough { random.below(12) } else { 1 },
             loses_answers: random.below(25),
             takes_over: random.below(8),
             detaches: random.below(6),
-            between_operations: 15 + random.below(80),
+            between_operations: 5 + random.below(70),
             flushes: random.below(20),
             is_wild: random.chance(8),
             rots,

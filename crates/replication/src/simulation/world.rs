@@ -102,6 +102,7 @@ pub(super) struct Volume {
     pub(super) served: BTreeMap<ReplicaId, Incarnation>,
     pub(super) cut_at: Step,
     pub(super) next_value: u64,
+    pub(super) minimum: usize,
     /// The one replica whose bits may rot.
     pub(super) rotting: Option<ReplicaId>,
 }
@@ -200,7 +201,7 @@ impl World {
         let count = (2 + self.random.index(3)).min(self.nodes.len()).min(4);
         let first = self.random.index(self.nodes.len());
         let on: Vec<usize> = (0..count).map(|i| (first + i) % self.nodes.len()).collect();
-        let blocks = 4 + self.random.below(9);
+        let blocks = 2 + self.random.below(8);
         let ids: Vec<ReplicaId> = (0..count).map(|i| ReplicaId((index * 10 + i) as u64 + 1)).collect();
         let minimum = if self.habits.rots { 2 } else { 1 + self.random.below(count as u64 - 1) };
         let members = ids.iter().zip(&on).map(|(id, node)| (*id, node_name(*node)));
@@ -218,6 +219,7 @@ impl World {
             served: BTreeMap::new(),
             cut_at: 0,
             next_value: 1,
+            minimum: usize::try_from(minimum).unwrap(),
             rotting,
         });
         let all: Vec<ReplicaId> = self.volumes[index].copies.keys().copied().collect();
