@@ -3,8 +3,6 @@
 /// A rule of the protocol. None of them is a setting: every shipped machine keeps all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// Rule 1: nothing is served before every in-sync replica has sealed the epoch.
-    SealFirst,
     /// Rule 1: a replica refuses requests of a lower epoch.
     RefuseLower,
     /// Rule 1: a seal is durable before it is answered.

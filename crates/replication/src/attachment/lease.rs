@@ -15,7 +15,7 @@ impl Attachment {
         if keeps(Rule::HeedUnresolved) {
             all.extend(&self.doubtful);
         }
-        if !keeps(Rule::RecordFirst) {
+        if !keeps(Rule::RecordFirst) || !keeps(Rule::RecordLaggards) {
             // A broken variant: laggards are left out without, or before, the record saying so.
             all.retain(|id| !self.laggards.contains(id));
         }

@@ -510,6 +510,12 @@ impl Attachment {
 
 #[cfg(test)]
 impl Attachment {
+    /// Whether this request copies something.
+    pub(crate) fn is_copying(&self, to: ReplicaId, sequence: Sequence) -> bool {
+        let pending = self.links.get(&to).and_then(|link| link.pending.get(&sequence));
+        pending.is_some_and(|pending| matches!(pending.purpose, Purpose::Piece(_)))
+    }
+
     pub(crate) fn has_claimed(&self) -> bool {
         !matches!(self.phase, Phase::Reading | Phase::Claiming)
     }

@@ -45,10 +45,6 @@ impl Attachment {
 
     fn are_sealed(&self) -> bool {
         let is_sealed = |id: &ReplicaId| self.links.get(id).is_some_and(|link| link.sealed.is_some());
-        if !keeps(Rule::SealFirst) {
-            // A broken variant: one that has sealed it is enough to begin with.
-            return self.in_sync().iter().any(is_sealed);
-        }
         // One that is being brought back is waited for too, so that it misses nothing; it is given up when it is late.
         self.writing_or_joining().iter().all(is_sealed)
     }

@@ -7,6 +7,7 @@
 //!   begins a new one with each seal, and keeps which is which with the promise.
 //! * A write that was **answered** is read by whoever reads afterwards, and survives the end of the process. It does not survive the end of the power
 //!   until a flush that began after its answer is answered. A block is old or new then, with the birth that belongs to it, never torn.
+//! * What an earlier process had asked for is done when the store is opened again, or never.
 //! * What is not what was written is told as damage; nothing else is returned for it.
 //! * A **full** store does not answer changes until there is room; it fails nothing.
 

@@ -30,7 +30,6 @@ macro_rules! broken {
 }
 
 broken! {
-    without_sealing_first: SealFirst,
     lower_epochs_accepted: RefuseLower,
     seals_that_are_not_durable: SealDurably,
     acknowledged_by_most: AllInSync,

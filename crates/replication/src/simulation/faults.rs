@@ -30,6 +30,8 @@ pub(super) struct Habits {
     pub(super) flushes: u64,
     /// Clocks jump beyond the bound.
     pub(super) is_wild: bool,
+    /// Of a hundred copies, how many are written wrongly.
+    pub(super) spoils: u64,
     pub(super) rots: bool,
 }
 
@@ -50,11 +52,12 @@ impl Habits {
             doubles: if is_rough { random.below(10) } else { 0 },
             delays: if is_rough { random.below(12) } else { 1 },
             loses_answers: random.below(25),
-            takes_over: random.below(8),
+            takes_over: random.below(12),
             detaches: random.below(6),
             between_operations: 5 + random.below(70),
             flushes: random.below(20),
             is_wild: random.chance(8),
+            spoils: if random.chance(30) { random.below(30) } else { 0 },
             rots,
         }
     }
@@ -123,7 +126,7 @@ impl World {
                 }
             }
             Some(1) => {
-                let lasts = if self.random.chance(50) { lasts / 10 } else { lasts };
+                let lasts = if self.random.chance(60) { lasts / 20 } else { lasts };
                 self.kill(node, lasts);
             }
             Some(2) => self.partition(node, lasts),

@@ -4,7 +4,8 @@
 //!
 //! * **Disks** lose, with the power, any of what was answered and not flushed, each block by itself; a flush covers what had been answered when it was
 //!   asked. They are slow, full for a while (then changes are not answered), or fail all changes until they are opened again. Bits of one replica of a
-//!   volume rot; reading them is told as damage. They do not return other bytes without noticing, and do not lose what was flushed.
+//!   volume rot; reading them is told as damage. Copies to a replica that comes back come out wrong without being noticed. Apart from these, disks do not
+//!   return other bytes without telling, and do not lose what was flushed.
 //! * **Processes** end at any time; what they had asked of a disk is done or not. **Power** goes at one node, at some, or at all at once.
 //! * **Networks** delay (up to seconds), reorder, double and drop messages, and are cut in one direction or both, between two nodes or one and all. They do
 //!   not change bytes (frames have checksums).

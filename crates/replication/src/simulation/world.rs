@@ -7,7 +7,7 @@ use super::random::Random;
 use super::records::Records;
 use crate::attachment::{self, Attachment, CallId};
 use crate::limits::{Limits, MOST_CHANGES};
-use crate::message::{Answer, Request};
+use crate::message::{Answer, Body, Request};
 use crate::record::Record;
 use crate::record::store::{StoreError, SwapError, Version, Versioned};
 use crate::replica::store::{Operation, Outcome};
@@ -310,9 +310,28 @@ impl World {
         if self.nodes[from].cut_off.contains(&node) {
             return;
         }
-        let Some(machine) = &mut copy.machine else { return };
+        if copy.machine.is_none() {
+            return;
+        }
+        let request = self.maybe_spoil(volume, to, request);
+        let Some(machine) = self.volumes[volume].copies.get_mut(&to).and_then(|copy| copy.machine.as_mut()) else { return };
         let actions = machine.apply(replica::Event::Asked(request));
         self.replica_acts(volume, to, actions);
+    }
+
+    /// A copy to a returning replica is not always what was read: so it is compared.
+    fn maybe_spoil(&mut self, volume: usize, to: ReplicaId, mut request: Request) -> Request {
+        let clients = &self.volumes[volume].clients;
+        let from = clients.iter().find(|client| client.id == request.attachment);
+        let is_copy = from.is_some_and(|client| client.machine.is_copying(to, request.sequence));
+        let is_stale = !self.record(volume).is_in_sync(to);
+        if let Body::Write { data, .. } = &mut request.body
+            && (is_copy && is_stale)
+            && self.random.chance(self.habits.spoils)
+        {
+            *data = vec![0; data.len()].into();
+        }
+        request
     }
 
     fn disk(&mut self, volume: usize, of: ReplicaId, session: u64, id: OperationId, operation: &Operation, mark: u64) {
@@ -322,11 +341,15 @@ impl World {
             return;
         }
         let is_change = matches!(operation, Operation::Write { .. } | Operation::Discard { .. });
+        let lives = session == node.session && copy.machine.is_some();
+        if !lives && (node.runs || session + 1 != node.session) {
+            // What an earlier process had asked for is done before the next one opens the store, or never.
+            return;
+        }
         if copy.disk.is_full && is_change {
             let what = Happening::Disk { volume, of, session, id, operation: operation.clone(), mark };
             return self.later(20 * MILLI, what);
         }
-        let lives = session == node.session && copy.machine.is_some();
         // What a process had asked for when it ended may be done or not; a promise only as a whole.
         if !lives && (self.random.chance(50) || matches!(operation, Operation::Promise(_))) {
             return;
