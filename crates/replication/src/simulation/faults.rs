@@ -150,6 +150,7 @@ impl World {
         self.end_processes(node);
         self.nodes[node].has_power = false;
         self.nodes[node].incarnation += 1;
+        self.nodes[node].lost_power = self.moment();
         for volume in &mut self.volumes {
             for copy in volume.copies.values_mut().filter(|copy| copy.node == node) {
                 copy.disk.lose_power(&mut self.random);

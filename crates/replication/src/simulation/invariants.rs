@@ -1,5 +1,6 @@
 //! What is true after every step.
 
+use super::history::Step;
 use super::world::{Asked, MILLI, World};
 use crate::units::{Blocks, Incarnation, ReplicaId};
 
@@ -125,6 +126,15 @@ impl World {
                 .or_else(|what| if is_wild { Ok(()) } else { Err(what) })?;
         }
         Ok(())
+    }
+
+    /// A swap that lets a replica leave may be under way while those that stay lose their power. It cannot be called back, so this is as if it had been done
+    /// before.
+    pub(super) fn notice_late_swap(&mut self, volume: usize, asked: Step) -> Result<(), String> {
+        let record = self.record(volume);
+        let node = |id: &ReplicaId| &self.nodes[self.volumes[volume].copies[id].node];
+        let was_late = record.in_sync().any(|id| node(&id).lost_power > asked);
+        if was_late { self.notice_loss_of_all(volume) } else { Ok(()) }
     }
 
     /// What keeps a volume from being at rest, when nothing disturbs it any more.

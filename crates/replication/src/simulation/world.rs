@@ -42,6 +42,8 @@ pub(super) struct Node {
     pub(super) runs: bool,
     pub(super) session: u64,
     pub(super) incarnation: u128,
+    /// When it lost its power last.
+    pub(super) lost_power: Step,
     /// Parts in a million by which its clock is fast, or slow.
     pub(super) drift: i64,
     pub(super) clock: Instant,
@@ -114,7 +116,7 @@ pub(super) enum Happening {
     Answer { volume: usize, client: usize, from: ReplicaId, answer: Answer },
     Disk { volume: usize, of: ReplicaId, session: u64, id: OperationId, operation: Operation, mark: u64 },
     StoreGet { volume: usize, client: usize, call: CallId },
-    StoreSwap { volume: usize, client: usize, call: CallId, expected: Version, record: Record },
+    StoreSwap { volume: usize, client: usize, call: CallId, expected: Version, record: Record, asked: Step },
     Got { volume: usize, client: usize, call: CallId, result: Result<Option<Versioned>, StoreError> },
     Swapped { volume: usize, client: usize, call: CallId, result: Result<Version, SwapError> },
     RecordChanged { volume: usize, client: usize },
@@ -169,6 +171,7 @@ impl World {
             runs: true,
             session: 1,
             incarnation: 1,
+            lost_power: 0,
             drift: i64::try_from(random.below(20_000)).unwrap() - 10_000,
             clock: random.below(1000) * SECOND,
             cut_off: BTreeSet::new(),
@@ -273,8 +276,9 @@ impl World {
                 return Ok(Some(volume));
             }
             Happening::StoreGet { volume, client, call } => self.store_get(volume, client, call),
-            Happening::StoreSwap { volume, client, call, expected, record } => {
+            Happening::StoreSwap { volume, client, call, expected, record, asked } => {
                 self.store_swap(volume, client, call, &expected, record);
+                self.notice_late_swap(volume, asked)?;
                 return Ok(Some(volume));
             }
             Happening::Got { volume, client, call, result } => {
@@ -412,7 +416,8 @@ impl World {
                 }
                 attachment::Action::Get(call) => self.to_store(node, Happening::StoreGet { volume, client, call }),
                 attachment::Action::Swap { call, expected, record } => {
-                    self.to_store(node, Happening::StoreSwap { volume, client, call, expected, record });
+                    let asked = self.step;
+                    self.to_store(node, Happening::StoreSwap { volume, client, call, expected, record, asked });
                 }
                 attachment::Action::Answer { tag, result } => self.client_answered(volume, client, tag, result)?,
                 attachment::Action::Notice(notice) => self.noticed(volume, client, &notice),
