@@ -149,14 +149,21 @@ impl Attachment {
         self.late(now).contains(&id)
     }
 
-    /// Rule 3: the set does not fall under the minimum for one that is merely late. And before anything is served after an unclean end, one that has
-    /// lost nothing stays: it may be the only one that has what was acknowledged and not flushed.
+    /// Rule 3: the set does not fall under the minimum for one that is merely late. One that stays must have answered what was asked since that one fell
+    /// silent, and not be late itself: else it may be the one that has lost its power. And before anything is served after an unclean end, one that has lost
+    /// nothing stays: it may be the only one that has what was acknowledged and not flushed.
     fn may_lose(&self, id: ReplicaId, stay: &BTreeSet<ReplicaId>, record: &Record) -> bool {
         let minimum = if keeps(Rule::Minimum) { usize::try_from(record.minimum).unwrap_or(usize::MAX).max(1) } else { 1 };
-        let is_whole = |other: &ReplicaId| self.links.get(other).is_some_and(|link| link.sealed.is_some() && link.is_whole);
-        let has_whole = stay.iter().any(|other| *other != id && is_whole(other));
+        let silent_since = self.links.get(&id).and_then(Link::owes_since).unwrap_or_default();
+        let is_heard = |link: &Link| link.lease_until >= silent_since + self.limits.lease && !self.owes_too_long(link);
         let is_known = self.has_served || self.is_clean || self.options.give_up_unflushed || !keeps(Rule::WholeSource);
-        stay.len() > minimum && (has_whole || is_known)
+        let is_enough = |link: &Link| link.sealed.is_some() && is_heard(link) && (is_known || link.is_whole);
+        let mut others = stay.iter().filter(|other| **other != id).filter_map(|other| self.links.get(other));
+        stay.len() > minimum && others.any(is_enough)
+    }
+
+    fn owes_too_long(&self, link: &Link) -> bool {
+        link.has_failed || link.owes_since().is_some_and(|since| since + self.limits.member_deadline <= self.now)
     }
 
     /// Broken variants: those that are late are left out before the record says so, or without.

@@ -13,7 +13,7 @@
 //! # What is promised
 //!
 //! * A write is acknowledged when every in-sync replica has it (rule 2). It survives the end of any processes, and the loss of power of any replicas as
-//!   long as one in-sync replica keeps its power. (In sync is what the record says then, or what a swap will make of it that is under way.)
+//!   long as one in-sync replica keeps its power that is not taken out of the set just then because it does not answer.
 //! * A flush is acknowledged when every in-sync replica has flushed. What was flushed survives the loss of power of all replicas at once. What was not
 //!   may be lost then; so an attachment that lives through that ends, and does not go on as if nothing had happened: whoever uses the volume has
 //!   to start again as after a loss of power of its own.

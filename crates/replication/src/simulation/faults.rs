@@ -52,7 +52,7 @@ impl Habits {
             doubles: if is_rough { random.below(10) } else { 0 },
             delays: if is_rough { random.below(12) } else { 1 },
             loses_answers: random.below(25),
-            takes_over: random.below(12),
+            takes_over: random.below(10),
             detaches: random.below(6),
             between_operations: 5 + random.below(70),
             flushes: random.below(20),
@@ -150,7 +150,7 @@ impl World {
         self.end_processes(node);
         self.nodes[node].has_power = false;
         self.nodes[node].incarnation += 1;
-        self.nodes[node].lost_power = self.moment();
+        self.nodes[node].lost_power = Some(self.now);
         for volume in &mut self.volumes {
             for copy in volume.copies.values_mut().filter(|copy| copy.node == node) {
                 copy.disk.lose_power(&mut self.random);
@@ -219,7 +219,7 @@ impl World {
         let ids: Vec<ReplicaId> = self.volumes[volume].copies.keys().copied().collect();
         let Some(id) = self.random.pick(&ids) else { return };
         let rotting = self.volumes[volume].rotting;
-        let kind = self.random.below(if rotting.is_some() { 6 } else { 3 });
+        let kind = self.random.below(if rotting.is_some() { 9 } else { 3 });
         let id = if kind > 2 { rotting.unwrap() } else { id };
         let disk = &mut self.volumes[volume].copies.get_mut(&id).unwrap().disk;
         match kind {

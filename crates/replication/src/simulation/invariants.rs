@@ -1,7 +1,6 @@
 //! What is true after every step.
 
-use super::history::Step;
-use super::world::{Asked, MILLI, World};
+use super::world::{Asked, Instant, MILLI, World, limits};
 use crate::units::{Blocks, Incarnation, ReplicaId};
 
 impl World {
@@ -128,12 +127,13 @@ impl World {
         Ok(())
     }
 
-    /// A swap that lets a replica leave may be under way while those that stay lose their power. It cannot be called back, so this is as if it had been done
-    /// before.
-    pub(super) fn notice_late_swap(&mut self, volume: usize, asked: Step) -> Result<(), String> {
+    /// A replica that does not answer is being taken out, and meanwhile those that stay lose their power, before anybody has heard of it: within the time
+    /// in which each of them is asked something. What was not flushed may be lost then.
+    pub(super) fn notice_late_swap(&mut self, volume: usize, asked: Instant) -> Result<(), String> {
         let record = self.record(volume);
         let node = |id: &ReplicaId| &self.nodes[self.volumes[volume].copies[id].node];
-        let was_late = record.in_sync().any(|id| node(&id).lost_power > asked);
+        let unheard = limits().lease.0;
+        let was_late = record.in_sync().any(|id| node(&id).lost_power.is_some_and(|at| at + unheard >= asked));
         if was_late { self.notice_loss_of_all(volume) } else { Ok(()) }
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Node {
     pub(super) session: u64,
     pub(super) incarnation: u128,
     /// When it lost its power last.
-    pub(super) lost_power: Step,
+    pub(super) lost_power: Option<Instant>,
     /// Parts in a million by which its clock is fast, or slow.
     pub(super) drift: i64,
     pub(super) clock: Instant,
@@ -116,7 +116,7 @@ pub(super) enum Happening {
     Answer { volume: usize, client: usize, from: ReplicaId, answer: Answer },
     Disk { volume: usize, of: ReplicaId, session: u64, id: OperationId, operation: Operation, mark: u64 },
     StoreGet { volume: usize, client: usize, call: CallId },
-    StoreSwap { volume: usize, client: usize, call: CallId, expected: Version, record: Record, asked: Step },
+    StoreSwap { volume: usize, client: usize, call: CallId, expected: Version, record: Record, asked: Instant },
     Got { volume: usize, client: usize, call: CallId, result: Result<Option<Versioned>, StoreError> },
     Swapped { volume: usize, client: usize, call: CallId, result: Result<Version, SwapError> },
     RecordChanged { volume: usize, client: usize },
@@ -171,7 +171,7 @@ impl World {
             runs: true,
             session: 1,
             incarnation: 1,
-            lost_power: 0,
+            lost_power: None,
             drift: i64::try_from(random.below(20_000)).unwrap() - 10_000,
             clock: random.below(1000) * SECOND,
             cut_off: BTreeSet::new(),
@@ -416,7 +416,7 @@ impl World {
                 }
                 attachment::Action::Get(call) => self.to_store(node, Happening::StoreGet { volume, client, call }),
                 attachment::Action::Swap { call, expected, record } => {
-                    let asked = self.step;
+                    let asked = self.now;
                     self.to_store(node, Happening::StoreSwap { volume, client, call, expected, record, asked });
                 }
                 attachment::Action::Answer { tag, result } => self.client_answered(volume, client, tag, result)?,
@@ -485,6 +485,6 @@ impl Counts {
         let often = [self.left, self.joined, self.attached, self.suspended, self.power_cuts];
         let rarely = [self.displaced, self.detached, self.all_lost, self.repaired];
         let is_busy = self.acknowledged > 100 * worlds && self.read > 100 * worlds;
-        is_busy && often.iter().all(|count| *count > worlds) && rarely.iter().all(|count| *count > worlds / 8)
+        is_busy && often.iter().all(|count| *count > worlds) && rarely.iter().all(|count| *count > worlds / 10)
     }
 }
