@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "orlop",
         &["api", "application", "block", "fuse", "mover", "nbd", "node", "operator", "repository", "restic", "volume"],
     ),
+    ("replication", &[]),
     ("repository", &[]),
     ("restic", &["repository"]),
     ("sandbox", &["skips"]),
@@ -46,6 +47,10 @@ const BANNED: &[(&str, &[&str])] = &[
     ("nbd", &["kube", "object_store", "axum"]),
     ("node", &["kube", "k8s-openapi", "object_store"]),
     ("recovery", &["tokio", "futures", "kube", "k8s-openapi", "rand", "tracing"]),
+    (
+        "replication",
+        &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing", "rustix"],
+    ),
     ("repository", &["kube", "k8s-openapi", "axum"]),
     ("restic", &["kube", "k8s-openapi", "object_store", "reqwest"]),
     ("volume", &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing"]),
@@ -121,7 +126,7 @@ fn every_crate_has_the_workspaces_lints_and_says_what_it_is() {
 
 #[test]
 fn pure_crates_have_lints_against_clocks_and_disks() {
-    for pure in ["api", "volume"] {
+    for pure in ["api", "replication", "volume"] {
         let manifest = &members()[pure].manifest;
         let clippy = Path::new(manifest).with_file_name("clippy.toml");
         let rules = std::fs::read_to_string(clippy).unwrap_or_else(|e| panic!("{pure} has a clippy.toml: {e}"));

@@ -1,0 +1,326 @@
+//! Making replicas equal: after an unclean end (rule 5), when one comes back or is new (rule 6), and where one is damaged.
+//!
+//! ```text
+//! lists of what may differ ──► pieces ──► lock ──► compare ─── equal ──────────────► next piece
+//!                                                    │ different                ▲
+//!                                                    └► read ──► write ──► compare again
+//! ```
+//! A piece is locked: no change of its blocks is under way on any replica, or begins, until it is done. So what is compared is the same on both
+//! sides, and no copy can bring back what a later write has replaced.
+
+use super::link::Purpose;
+use super::{Attachment, Ending, Notice, Phase};
+use crate::message::{Body, Changed, Refusal, Reply};
+use crate::rules::{Rule, keeps};
+use crate::units::{Blocks, Digest, Epoch, ReplicaId, Time};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How often a piece is copied that does not compare equal; then it is not the copying.
+const MOST_ATTEMPTS: u32 = 3;
+/// Repairs that wait; more are found again by the next read or scrub.
+const MOST_REPAIRS: usize = 64;
+
+/// What a piece is copied for: one of each kind at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Slot {
+    Copy,
+    Repair,
+}
+
+/// Goes through what may differ.
+#[derive(Debug)]
+pub(super) struct Copier {
+    /// Whom it brings back; without, all in-sync replicas are made equal.
+    joiner: Option<ReplicaId>,
+    since: Epoch,
+    /// Whose list is read, and from which block on.
+    lists: VecDeque<(ReplicaId, u64)>,
+    found: VecDeque<Blocks>,
+}
+
+impl Copier {
+    pub(super) fn left(&self) -> (usize, usize) {
+        (self.lists.len(), self.found.len())
+    }
+
+    pub(super) fn is_for_all(&self) -> bool {
+        self.joiner.is_none()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.lists.is_empty() && self.found.is_empty()
+    }
+}
+
+#[derive(Debug)]
+enum Step {
+    Locking,
+    Comparing { digests: BTreeMap<ReplicaId, Option<Digest>> },
+    Reading,
+    Writing { missing: BTreeSet<ReplicaId> },
+}
+
+/// Blocks that are being made equal.
+#[derive(Debug)]
+pub(super) struct Piece {
+    blocks: Blocks,
+    /// Who holds what is right; the first is taken, the others if that one is damaged.
+    sources: VecDeque<ReplicaId>,
+    targets: BTreeSet<ReplicaId>,
+    /// Those that differ.
+    different: BTreeSet<ReplicaId>,
+    step: Step,
+    attempts: u32,
+}
+
+impl Attachment {
+    /// Begins to make all in-sync replicas equal; what may differ was born since the record's `equal` on one of them.
+    pub(super) fn equalize(&mut self) {
+        let lists = self.in_sync().into_iter().map(|id| (id, 0)).collect();
+        self.copier = Some(Copier { joiner: None, since: self.base, lists, found: VecDeque::new() });
+        self.pieces.clear();
+    }
+
+    /// Begins to bring a replica back: what was born on the source since it was complete, and what it has itself from then on (rule 6).
+    pub(super) fn begin_copies_to(&mut self, joiner: ReplicaId, complete: Epoch) {
+        // Rule 7: from the record.
+        let since = if keeps(Rule::CompleteFromRecord) { complete } else { self.epoch() };
+        let source = self.sources().into_iter().find(|id| *id != joiner);
+        let own = Some(joiner).filter(|_| keeps(Rule::CopyOwn));
+        let lists = source.into_iter().chain(own).map(|id| (id, 0)).collect();
+        self.copier = Some(Copier { joiner: Some(joiner), since, lists, found: VecDeque::new() });
+    }
+
+    /// In-sync replicas that may be copied from: those that have lost nothing, if there are any (rule 5); the local one first.
+    fn sources(&self) -> VecDeque<ReplicaId> {
+        let all = self.in_sync();
+        let is_whole = |id: &ReplicaId| self.links.get(id).is_some_and(|link| link.is_whole);
+        let whole: Vec<ReplicaId> = all.iter().copied().filter(is_whole).collect();
+        let fit = if whole.is_empty() || !keeps(Rule::WholeSource) { all } else { whole };
+        let (local, others): (Vec<_>, Vec<_>) = fit.into_iter().partition(|id| Some(*id) == self.options.local);
+        local.into_iter().chain(others).collect()
+    }
+
+    /// Whether a change of these blocks has to wait.
+    pub(super) fn is_locked(&self, blocks: Blocks) -> bool {
+        self.pieces.values().any(|piece| piece.blocks.overlap(blocks))
+    }
+
+    pub(super) fn want_repair(&mut self, damaged: ReplicaId, blocks: Blocks) {
+        let is_known = self.repairs.contains(&(damaged, blocks));
+        if !is_known && self.repairs.len() < MOST_REPAIRS {
+            self.repairs.push_back((damaged, blocks));
+            self.notice(Notice::Damage(damaged, blocks));
+        }
+    }
+
+    /// The epoch has changed: what was asked in the old one is asked again, from the begin of the piece.
+    pub(super) fn epoch_changes_copies(&mut self) {
+        self.pieces.clear();
+        let in_sync = self.in_sync();
+        if let Some(copier) = &mut self.copier {
+            let is_source_gone = copier.lists.iter().any(|(id, _)| copier.joiner != Some(*id) && !in_sync.contains(id));
+            if copier.joiner.is_none() || is_source_gone {
+                self.copier = None;
+            }
+        }
+        self.joiner_in_new_epoch();
+    }
+
+    /// Goes on with what is being copied.
+    pub(super) fn copy(&mut self, now: Time) {
+        if !matches!(self.phase, Phase::Equalizing | Phase::Serving) {
+            return;
+        }
+        self.next_piece(now);
+        self.next_repair();
+        for slot in [Slot::Copy, Slot::Repair] {
+            let Some(piece) = self.pieces.get(&slot) else { continue };
+            let blocks = piece.blocks;
+            let is_busy = |other: &super::Operation| other.is_sent && other.changes().is_some_and(|c| c.overlap(blocks));
+            if matches!(piece.step, Step::Locking) && !self.operations.values().any(is_busy) {
+                self.compare(slot, now);
+            }
+        }
+    }
+
+    fn next_piece(&mut self, now: Time) {
+        let Some(copier) = &mut self.copier else { return };
+        if self.pieces.contains_key(&Slot::Copy) {
+            return;
+        }
+        if let Some(blocks) = copier.found.front().copied() {
+            let joiner = copier.joiner;
+            let sources: VecDeque<ReplicaId> = self.sources().into_iter().filter(|id| joiner != Some(*id)).collect();
+            let targets = match joiner {
+                Some(joiner) => BTreeSet::from([joiner]),
+                None => self.in_sync().into_iter().filter(|id| Some(id) != sources.front()).collect(),
+            };
+            self.pieces.insert(Slot::Copy, piece(blocks, sources, targets));
+        } else if let Some((of, from)) = copier.lists.front().copied() {
+            let body = Body::Changed { since: copier.since, from, most: self.limits.most_ranges };
+            if !self.link(of).has(Purpose::List) {
+                self.send(of, Purpose::List, body, now);
+            }
+        }
+    }
+
+    fn next_repair(&mut self) {
+        if self.phase != Phase::Serving || self.pieces.contains_key(&Slot::Repair) {
+            return;
+        }
+        let Some((damaged, blocks)) = self.repairs.pop_front() else { return };
+        let sources: VecDeque<ReplicaId> = self.in_sync().into_iter().filter(|id| *id != damaged).collect();
+        let is_member = self.in_sync().contains(&damaged);
+        let overlaps = self.pieces.values().any(|other| other.blocks.overlap(blocks));
+        // What is being copied anyway is found damaged there, too.
+        if is_member && !overlaps && !sources.is_empty() {
+            self.pieces.insert(Slot::Repair, piece(blocks, sources, BTreeSet::from([damaged])));
+        }
+    }
+
+    /// A replica has told what has changed.
+    pub(super) fn listed(&mut self, of: ReplicaId, reply: Result<Reply, Refusal>, now: Time) {
+        let most = self.limits.copy_blocks.max(1);
+        let Some(copier) = self.copier.as_mut().filter(|copier| copier.lists.front().is_some_and(|(id, _)| *id == of)) else {
+            return;
+        };
+        let Ok(Reply::Changed(Changed { ranges, next })) = reply else {
+            let size = self.record().map_or(0, |record| record.blocks);
+            return self.copies_failed(Blocks { start: 0, count: size }, now);
+        };
+        for range in ranges {
+            let mut start = range.start;
+            while start < range.end() {
+                let count = most.min(range.end() - start);
+                copier.found.push_back(Blocks { start, count });
+                start += count;
+            }
+        }
+        copier.lists.pop_front();
+        if let Some(next) = next {
+            copier.lists.push_front((of, next));
+        }
+    }
+
+    fn compare(&mut self, slot: Slot, now: Time) {
+        let Some(piece) = self.pieces.get_mut(&slot) else { return };
+        piece.step = Step::Comparing { digests: BTreeMap::new() };
+        let body = Body::Digest { blocks: piece.blocks };
+        let all: Vec<ReplicaId> = piece.sources.front().copied().into_iter().chain(piece.targets.iter().copied()).collect();
+        for id in all {
+            self.send(id, Purpose::Piece(slot), body.clone(), now);
+        }
+    }
+
+    /// A replica has answered for a piece.
+    pub(super) fn piece_answered(&mut self, slot: Slot, from: ReplicaId, reply: Result<Reply, Refusal>, now: Time) {
+        let Some(piece) = self.pieces.get_mut(&slot) else { return };
+        match (&mut piece.step, reply) {
+            (Step::Comparing { digests }, reply) => {
+                digests.insert(from, if let Ok(Reply::Digest(digest)) = reply { Some(digest) } else { None });
+                if digests.len() > piece.targets.len() {
+                    self.compared(slot, now);
+                }
+            }
+            (Step::Reading, Ok(Reply::Data(data))) => self.write_piece(slot, &data, now),
+            (Step::Reading, _) => self.other_source(slot, now),
+            (Step::Writing { missing }, Ok(_)) => {
+                missing.remove(&from);
+                let is_done = missing.is_empty();
+                if is_done && keeps(Rule::Compare) {
+                    self.compare(slot, now);
+                } else if is_done {
+                    self.piece_done(slot);
+                }
+            }
+            (Step::Writing { .. }, Err(_)) => self.link(from).has_failed = true,
+            (Step::Locking, _) => {}
+        }
+    }
+
+    fn compared(&mut self, slot: Slot, now: Time) {
+        let Some(piece) = self.pieces.get_mut(&slot) else { return };
+        let (Step::Comparing { digests }, Some(source)) = (&piece.step, piece.sources.front().copied()) else { return };
+        let Some(right) = digests.get(&source).copied().flatten() else { return self.other_source(slot, now) };
+        let is_different = |id: &ReplicaId| digests.get(id).copied().flatten() != Some(right);
+        piece.different = piece.targets.iter().copied().filter(is_different).collect();
+        if piece.different.is_empty() {
+            return self.piece_done(slot);
+        }
+        if piece.attempts >= MOST_ATTEMPTS {
+            // It is not what was written to it: its store cannot be trusted with more.
+            for id in std::mem::take(&mut piece.different) {
+                self.link(id).has_failed = true;
+            }
+            let blocks = self.pieces.remove(&slot).map(|piece| piece.blocks);
+            return if slot == Slot::Copy { self.copies_failed(blocks.unwrap_or(Blocks { start: 0, count: 0 }), now) };
+        }
+        piece.attempts += 1;
+        piece.step = Step::Reading;
+        let body = Body::Read { blocks: piece.blocks };
+        self.send(source, Purpose::Piece(slot), body, now);
+    }
+
+    fn write_piece(&mut self, slot: Slot, data: &Bytes, now: Time) {
+        let Some(piece) = self.pieces.get_mut(&slot) else { return };
+        piece.step = Step::Writing { missing: piece.different.clone() };
+        let body = Body::Write { blocks: piece.blocks, data: data.clone() };
+        for id in piece.different.clone() {
+            self.send(id, Purpose::Piece(slot), body.clone(), now);
+        }
+    }
+
+    /// The source is damaged there: another one is taken, and where all are made equal the damaged one becomes a target.
+    fn other_source(&mut self, slot: Slot, now: Time) {
+        let is_mutual = slot == Slot::Copy && self.copier.as_ref().is_some_and(|copier| copier.joiner.is_none());
+        let Some(piece) = self.pieces.get_mut(&slot) else { return };
+        let damaged = piece.sources.pop_front();
+        let Some(next) = piece.sources.front().copied() else {
+            let blocks = piece.blocks;
+            self.pieces.remove(&slot);
+            return if slot == Slot::Copy { self.copies_failed(blocks, now) };
+        };
+        if is_mutual {
+            piece.targets.extend(damaged);
+            piece.targets.remove(&next);
+        }
+        piece.step = Step::Locking;
+    }
+
+    fn piece_done(&mut self, slot: Slot) {
+        let Some(piece) = self.pieces.remove(&slot) else { return };
+        match (slot, &mut self.copier) {
+            (Slot::Copy, Some(copier)) => drop(copier.found.pop_front()),
+            (Slot::Copy, None) => {}
+            (Slot::Repair, _) => {
+                for id in piece.targets {
+                    self.notice(Notice::Repaired(id, piece.blocks));
+                }
+            }
+        }
+    }
+
+    /// What is being copied cannot be. A returning replica stays stale; replicas that may differ cannot be served.
+    fn copies_failed(&mut self, blocks: Blocks, now: Time) {
+        let joiner = self.copier.take().and_then(|copier| copier.joiner);
+        self.pieces.remove(&Slot::Copy);
+        let has_failed = self.in_sync().iter().any(|id| self.links.get(id).is_some_and(|link| link.has_failed));
+        match joiner {
+            Some(_) => self.give_up_joiner(now),
+            // One whose store fails leaves, or is waited for; then it begins again.
+            None if has_failed => self.phase = Phase::Sealing,
+            None => self.end(Ending::Damaged { blocks }),
+        }
+    }
+
+    /// Whether a returning replica has all that was to be copied to it.
+    pub(super) fn are_copies_done(&self) -> bool {
+        self.copier.as_ref().is_some_and(Copier::is_done)
+    }
+}
+
+fn piece(blocks: Blocks, sources: VecDeque<ReplicaId>, targets: BTreeSet<ReplicaId>) -> Piece {
+    Piece { blocks, sources, targets, different: BTreeSet::new(), step: Step::Locking, attempts: 0 }
+}

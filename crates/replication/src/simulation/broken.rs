@@ -1,0 +1,54 @@
+//! Each rule broken once: then the simulation fails, within the seeds of the ordinary run.
+
+use super::{SEEDS, run, without};
+use crate::rules::Rule;
+
+/// The first seed whose world shows that the rule is missing.
+fn caught(rule: Rule) -> Result<(u64, String), String> {
+    let caught = (0..SEEDS).find_map(|seed| {
+        let what = std::panic::catch_unwind(|| without(rule, || run(seed)));
+        super::BROKEN.set(None);
+        match what {
+            Ok(Ok(_)) => None,
+            Ok(Err(what)) => Some((seed, what)),
+            Err(_) => Some((seed, "a panic".into())),
+        }
+    });
+    caught.ok_or_else(|| format!("no world of {SEEDS} shows that {rule:?} is broken"))
+}
+
+macro_rules! broken {
+    ($($name:ident: $rule:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                let (seed, what) = caught(Rule::$rule).unwrap_or_else(|what| panic!("{what}"));
+                println!("without {:?}, seed {seed}: {what}", Rule::$rule);
+            }
+        )*
+    };
+}
+
+broken! {
+    lower_epochs_accepted: RefuseLower,
+    seals_that_are_not_durable: SealDurably,
+    acknowledged_by_most: AllInSync,
+    acknowledged_before_the_record: RecordFirst,
+    acknowledged_around_laggards: RecordLaggards,
+    the_minimum_ignored: Minimum,
+    reads_without_a_lease: Lease,
+    no_wait_for_the_lease: AwaitLease,
+    not_made_equal: MakeEqual,
+    any_source: WholeSource,
+    own_writes_of_the_returner_left: CopyOwn,
+    copies_not_compared: Compare,
+    complete_by_own_count: CompleteFromRecord,
+    the_returner_trusted: DistrustReturner,
+    copies_not_durable: ConfirmCopies,
+    unresolved_swaps_forgotten: HeedUnresolved,
+    executed_twice: ExecuteOnce,
+    earlier_sessions_heard: RefuseEarlierSession,
+    overlapping_at_once: OneAtATime,
+    flushed_by_most: FlushAll,
+    not_written_again: ResendAll,
+}
