@@ -1,0 +1,44 @@
+//! Who this driver is, and what it can do at all.
+
+use crate::driver::{Answer, DRIVER, Service};
+use crate::proto::plugin_capability::{self as kind, service, volume_expansion};
+use crate::proto::{self, identity_server::Identity};
+use std::collections::HashMap;
+use tonic::{Request, Response};
+
+#[tonic::async_trait]
+impl Identity for Service {
+    async fn get_plugin_info(
+        &self,
+        _: Request<proto::GetPluginInfoRequest>,
+    ) -> Answer<proto::GetPluginInfoResponse> {
+        let vendor_version = self.0.version.clone();
+        Ok(Response::new(proto::GetPluginInfoResponse { name: DRIVER.into(), vendor_version, manifest: HashMap::new() }))
+    }
+
+    async fn get_plugin_capabilities(
+        &self,
+        _: Request<proto::GetPluginCapabilitiesRequest>,
+    ) -> Answer<proto::GetPluginCapabilitiesResponse> {
+        let service = |service: service::Type| kind::Type::Service(kind::Service { r#type: service.into() });
+        let online = kind::VolumeExpansion { r#type: volume_expansion::Type::Online.into() };
+        let all = [
+            service(service::Type::ControllerService),
+            service(service::Type::VolumeAccessibilityConstraints),
+            service(service::Type::GroupControllerService),
+            service(service::Type::SnapshotMetadataService),
+            kind::Type::VolumeExpansion(online),
+        ];
+        let capabilities = all.map(|kind| proto::PluginCapability { r#type: Some(kind) }).to_vec();
+        Ok(Response::new(proto::GetPluginCapabilitiesResponse { capabilities }))
+    }
+
+    async fn probe(&self, _: Request<proto::ProbeRequest>) -> Answer<proto::ProbeResponse> {
+        self.ask("Probe", |driver| {
+            // Whoever can tell how much there is can be asked for some of it.
+            driver.volumes.capacity()?;
+            Ok(proto::ProbeResponse { ready: Some(true) })
+        })
+        .await
+    }
+}
