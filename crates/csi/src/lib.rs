@@ -57,7 +57,7 @@ pub mod plugins {
 }
 
 pub use driver::{Config, DRIVER, Driver, TOPOLOGY};
-pub use host::{Content, FileSystem, Host, HostError, Linux, Mount, Room};
+pub use host::{Content, DeviceInfo, FileSystem, Host, HostError, Linux, Mount, Place, Room};
 pub use ledger::LedgerError;
 pub use on_node::OnNode;
 pub use registration::register;

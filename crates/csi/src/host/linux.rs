@@ -5,6 +5,7 @@ use super::{Content, DeviceInfo, FileSystem, Host, HostError, Mount, Place, Room
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::thread::CapabilitySet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -166,6 +167,23 @@ impl Host for Linux {
         run(&action, "util-linux", "blockdev", &[option], device)
     }
 
+    fn grows_mounted(&self, fs: FileSystem) -> bool {
+        let has = |wanted| rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(wanted));
+        fs == FileSystem::Xfs || has(CapabilitySet::SYS_RESOURCE)
+    }
+
+    fn grow_unmounted(&self, fs: FileSystem, device: &Path) -> Result<(), HostError> {
+        let action = format!("let {fs} on {} fill its device", device.display());
+        if fs == FileSystem::Xfs {
+            let reason = io::Error::other("XFS grows only while it is mounted");
+            return Err(HostError::system(action)(reason));
+        }
+        unused(device, &action)?;
+        // One says that something was put right, which a journal to be replayed is.
+        run_to(&action, "e2fsprogs", "e2fsck", &["-f", "-p"], device, &[0, 1])?;
+        run(&action, "e2fsprogs", "resize2fs", &[], device)
+    }
+
     fn grow(&self, fs: FileSystem, device: &Path, at: &Path) -> Result<(), HostError> {
         let action = format!("let {fs} on {} fill its device", at.display());
         match fs {
@@ -277,15 +295,26 @@ fn run(
     options: &[&str],
     last: &Path,
 ) -> Result<(), HostError> {
+    run_to(action, package, program, options, last, &[0])
+}
+
+fn run_to(
+    action: &str,
+    package: &'static str,
+    program: &'static str,
+    options: &[&str],
+    last: &Path,
+    good: &[i32],
+) -> Result<(), HostError> {
     let ran = Command::new(program).args(options).arg(last).stdin(Stdio::null()).output();
     let ran = match ran {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HostError::Missing { program, package }),
         other => other.map_err(HostError::system(format!("{action}: run {program}")))?,
     };
-    if ran.status.success() {
+    if ran.status.code().is_some_and(|code| good.contains(&code)) {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&ran.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).split_whitespace().collect::<Vec<_>>().join(" ");
     let said: String = said.chars().take(MOST_SAID).collect();
     Err(HostError::Program { action: action.to_owned(), said: format!("{program} ended with {}: {said}", ran.status) })
 }

@@ -169,6 +169,16 @@ pub trait Host: Send + Sync + 'static {
     /// If the kernel does not do it.
     fn protect(&self, device: &Path, read_only: bool) -> Result<(), HostError>;
 
+    /// A file system of this kind can be made larger here while it is mounted.
+    fn grows_mounted(&self, fs: FileSystem) -> bool;
+
+    /// Lets a file system that is not mounted fill its device, after it has been checked.
+    ///
+    /// # Errors
+    ///
+    /// If it is damaged, or it is not done.
+    fn grow_unmounted(&self, fs: FileSystem, device: &Path) -> Result<(), HostError>;
+
     /// Lets a mounted file system fill its device.
     ///
     /// # Errors

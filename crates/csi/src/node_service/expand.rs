@@ -1,6 +1,7 @@
 //! A volume that has grown is filled by its file system, while it is used.
 
 use super::publish::is_block;
+use super::stage::GAP;
 use crate::busy;
 use crate::capability::Usage;
 use crate::check;
@@ -38,9 +39,16 @@ impl Driver {
         let info = self.host.device(&found.device)?;
         if !is_block(&found.staged.usage)
             && let Content::Known(fs, bytes) = self.host.probe(&found.device)?
-            && bytes < info.bytes
+            && bytes.saturating_add(GAP) < info.bytes
             && !found.staged.usage.is_read_only()
         {
+            if !self.host.grows_mounted(fs) {
+                let what = format!(
+                    "{fs} grows while it is mounted only for a process with CAP_SYS_RESOURCE, which this node has not; let it run privileged, or stop the pods \
+                     that use {id}: it grows when it is staged next"
+                );
+                return Err(Status::failed_precondition(what));
+            }
             self.host.grow(fs, &found.device, &at)?;
         }
         let capacity_bytes = i64::try_from(info.bytes).unwrap_or(i64::MAX);

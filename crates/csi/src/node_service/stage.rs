@@ -10,7 +10,7 @@
 //! | 4. the file system is made | the same | the same | the same |
 //! | 5. the note is removed | a file system | mounts it | detaches it |
 //! | 6. it is mounted | a mount | finds it | unmounts it |
-//! | 7. it fills its device, and belongs to the group | all of it | sees that it is so | unmounts it |
+//! | 7. it fills its device (where it can while it is mounted; else before 6), and belongs to the group | all of it | sees that it is so | unmounts it |
 //!
 //! A call that fails, and finds nothing mounted, undoes 1 and 2: an orchestrator may come back to neither.
 
@@ -34,7 +34,7 @@ const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// The entry of a Secret, for volumes that were not made by this driver.
 const PASSPHRASE: &str = "passphrase";
 /// A file system that is smaller than its device by less than this is left so: it may be as large as it can be.
-const GAP: u64 = 1 << 20;
+pub(super) const GAP: u64 = 1 << 20;
 
 impl Driver {
     pub(super) fn stage(
@@ -58,7 +58,7 @@ impl Driver {
         let is_new = earlier.is_none();
         let targets = earlier.map(|staged| staged.targets).unwrap_or_default();
         self.ledger().set(id, Some(Staged { at: at.clone(), usage: usage.clone(), targets }))?;
-        match self.bring(&volume, &at, &usage, &request.secrets) {
+        match self.bring(&volume, &at, &usage, &request.secrets, is_new) {
             Ok(()) => Ok(proto::NodeStageVolumeResponse {}),
             Err(status) => {
                 if is_new {
@@ -96,6 +96,7 @@ impl Driver {
         at: &Path,
         usage: &Usage,
         secrets: &HashMap<String, String>,
+        is_new: bool,
     ) -> Result<(), Status> {
         let secret = match volume.is_encrypted {
             // What is served already needs no secret.
@@ -109,6 +110,10 @@ impl Driver {
             Some(device) if volume.is_encrypted => device.clone(),
             _ => self.volumes.attach(&volume.id, secret.as_ref())?,
         };
+        // A loop device that was read-only for somebody else stays so for whoever gets it next; one that is published says itself what it is.
+        if is_new {
+            self.host.protect(&device, false)?;
+        }
         let Access::Mount { fs, flags, group } = &usage.access else { return Ok(()) };
         let info = self.host.device(&device)?;
         self.host.make(at, true)?;
@@ -122,7 +127,12 @@ impl Driver {
                 }
             },
             There::Nothing => {
-                let (fs, bytes) = self.made(volume, &device, *fs)?;
+                let (fs, mut bytes) = self.made(volume, &device, *fs)?;
+                let grows = bytes.saturating_add(GAP) < info.bytes && !usage.is_read_only();
+                if grows && !self.host.grows_mounted(fs) {
+                    self.host.grow_unmounted(fs, &device)?;
+                    bytes = info.bytes;
+                }
                 self.host.mount(fs, &device, at, flags, usage.is_read_only())?;
                 (fs, bytes)
             }
@@ -223,6 +233,9 @@ impl Driver {
             }
         }
         self.clear_mounts(&at, device, is_noted)?;
+        if let Some(device) = volume.as_ref().and_then(|volume| volume.device.as_deref()) {
+            self.host.protect(device, false)?;
+        }
         self.volumes.detach(id)?;
         self.ledger().set(id, None)?;
         Ok(proto::NodeUnstageVolumeResponse {})
