@@ -62,6 +62,12 @@ pub(crate) fn path(field: &str, path: &str) -> Result<PathBuf, Status> {
     Ok(path.components().collect())
 }
 
+/// A path that something may be looked for under; where it cannot be, it is not there.
+pub(crate) fn any_path(field: &str, path: &str) -> Result<PathBuf, Status> {
+    needed(field, path, MOST_PATH)?;
+    Ok(path.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -162,16 +162,15 @@ impl Volumes for OnNode {
     ) -> Result<(), Error> {
         let since = since.map(|since| relative(of, since)).unwrap_or_default();
         let request = proto::DiffRequest { name: of.to_owned(), since, start };
-        self.runtime.block_on(async {
-            let mut pages = self.service.diff(Request::new(request)).await.map_err(error)?.into_inner();
-            while let Some(page) = pages.next().await {
-                let range = |range: proto::Range| Range { offset: range.offset, length: range.length };
-                if !tell(page.map_err(error)?.ranges.into_iter().map(range).collect()) {
-                    break;
-                }
+        let mut pages = self.wait(self.service.diff(Request::new(request)))?;
+        // Whoever is told may wait, so it is not told while the runtime is waited on.
+        while let Some(page) = self.runtime.block_on(pages.next()) {
+            let range = |range: proto::Range| Range { offset: range.offset, length: range.length };
+            if !tell(page.map_err(error)?.ranges.into_iter().map(range).collect()) {
+                break;
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ impl Driver {
         let id = &request.volume_id;
         check::id("volume_id", id)?;
         check::map("secrets", &request.secrets)?;
-        let at = check::path("volume_path", &request.volume_path)?;
+        let at = check::any_path("volume_path", &request.volume_path)?;
         if !request.staging_target_path.is_empty() {
             check::path("staging_target_path", &request.staging_target_path)?;
         }

@@ -25,7 +25,7 @@ impl Driver {
         request: &proto::NodeGetVolumeStatsRequest,
     ) -> Result<proto::NodeGetVolumeStatsResponse, Status> {
         check::id("volume_id", &request.volume_id)?;
-        let at = check::path("volume_path", &request.volume_path)?;
+        let at = check::any_path("volume_path", &request.volume_path)?;
         if !request.staging_target_path.is_empty() {
             check::path("staging_target_path", &request.staging_target_path)?;
         }
@@ -47,6 +47,7 @@ impl Driver {
     pub(super) fn found(&self, id: &str, at: &Path) -> Result<Found, Status> {
         let volume = self.volume(id)?;
         let elsewhere = || Status::not_found(format!("the volume {id} is neither staged nor published on {}", at.display()));
+        check::path("volume_path", &at.to_string_lossy()).map_err(|_| elsewhere())?;
         let staged = self.ledger().get(id).ok_or_else(elsewhere)?;
         let device = volume.device.clone().ok_or_else(elsewhere)?;
         let info = self.host.device(&device)?;

@@ -156,11 +156,15 @@ async fn a_block_device_is_shown_and_taken_away() {
     assert!(!Path::new(&target).exists());
     // Read-only it is for whoever opens it.
     world.publish("v", "dev/one", usage.clone(), true).await.unwrap();
-    assert!(OpenOptions::new().write(true).open(&target).is_err());
+    let written = |bytes: &[u8]| {
+        let device = OpenOptions::new().write(true).open(&target)?;
+        device.write_all_at(bytes, 4096).and_then(|()| device.sync_all())
+    };
+    assert!(written(b"new").is_err());
     refused(world.publish("v", "dev/one", usage.clone(), false).await, Code::AlreadyExists, "in another way");
     world.unpublish("v", "dev/one").await.unwrap();
     world.publish("v", "dev/one", usage, false).await.unwrap();
-    OpenOptions::new().write(true).open(&target).unwrap();
+    written(b"new").unwrap();
     world.unpublish("v", "dev/one").await.unwrap();
     world.unstage("v").await.unwrap();
     world.end().await;
