@@ -115,7 +115,10 @@ pub(crate) fn file_system(name: &str) -> Result<Option<FileSystem>, Status> {
 
 /// Options one by one. Those that would mount something else, or elsewhere, are no business of who uses a volume.
 fn flags(given: &[String]) -> Result<Vec<String>, Status> {
-    const NOT_HERE: [&str; 7] = ["remount", "bind", "rbind", "move", "loop", "defaults", "nouuid"];
+    const NOT_HERE: [&str; 6] = ["remount", "bind", "rbind", "move", "loop", "user"];
+    /// What mount(8) acts upon itself.
+    const OF_MOUNT: [&str; 9] =
+        ["x-", "X-", "loop", "helper", "uhelper", "offset=", "sizelimit=", "verity.", "encryption="];
     let flags: Vec<String> = given.iter().flat_map(|flags| flags.split(',')).map(str::to_owned).collect();
     let flags: Vec<String> = flags.into_iter().filter(|flag| flag != "defaults" && flag != "nouuid").collect();
     if flags.iter().map(|flag| flag.len() + 1).sum::<usize>() > MOST_FLAGS {
@@ -123,7 +126,7 @@ fn flags(given: &[String]) -> Result<Vec<String>, Status> {
     }
     for flag in &flags {
         let is_plain = !flag.is_empty() && flag.chars().all(|c| c.is_ascii_graphic());
-        if !is_plain || NOT_HERE.contains(&flag.as_str()) {
+        if !is_plain || NOT_HERE.contains(&flag.as_str()) || OF_MOUNT.iter().any(|begin| flag.starts_with(begin)) {
             return Err(Status::invalid_argument(format!("the mount option {flag:.60?} cannot be used for a volume")));
         }
     }
@@ -134,9 +137,11 @@ fn group(text: &str) -> Result<Option<u32>, Status> {
     match text {
         "" => Ok(None),
         // The last one means "do not change" to the kernel.
-        text => text.parse().ok().filter(|group| *group != u32::MAX).map(Some).ok_or_else(|| {
-            Status::invalid_argument(format!("volume_mount_group {text:.40?} is no number of a group"))
-        }),
+        text => {
+            text.parse().ok().filter(|group| *group != u32::MAX).map(Some).ok_or_else(|| {
+                Status::invalid_argument(format!("volume_mount_group {text:.40?} is no number of a group"))
+            })
+        }
     }
 }
 
@@ -163,7 +168,16 @@ pub(crate) mod tests {
         let flags = vec!["ro".to_owned(), "noatime".to_owned()];
         assert_eq!(usage.access, Access::Mount { fs: Some(FileSystem::Xfs), flags, group: None });
         assert!(usage.is_read_only());
-        for wrong in [&["remount"][..], &["bind,rw"], &["a b"], &["", "ro"], &["x\0"], &[&"o".repeat(5000)]] {
+        for wrong in [
+            &["remount"][..],
+            &["X-mount.subdir=a"],
+            &["loop=/dev/loop7"],
+            &["bind,rw"],
+            &["a b"],
+            &["", "ro"],
+            &["x\0"],
+            &[&"o".repeat(5000)],
+        ] {
             assert!(Usage::new(Some(&mount("", wrong, Mode::SingleNodeWriter))).is_err(), "{wrong:?}");
         }
     }

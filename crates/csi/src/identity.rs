@@ -8,12 +8,13 @@ use tonic::{Request, Response};
 
 #[tonic::async_trait]
 impl Identity for Service {
-    async fn get_plugin_info(
-        &self,
-        _: Request<proto::GetPluginInfoRequest>,
-    ) -> Answer<proto::GetPluginInfoResponse> {
+    async fn get_plugin_info(&self, _: Request<proto::GetPluginInfoRequest>) -> Answer<proto::GetPluginInfoResponse> {
         let vendor_version = self.0.version.clone();
-        Ok(Response::new(proto::GetPluginInfoResponse { name: DRIVER.into(), vendor_version, manifest: HashMap::new() }))
+        Ok(Response::new(proto::GetPluginInfoResponse {
+            name: DRIVER.into(),
+            vendor_version,
+            manifest: HashMap::new(),
+        }))
     }
 
     async fn get_plugin_capabilities(

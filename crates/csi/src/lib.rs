@@ -61,7 +61,5 @@ pub use host::{Content, DeviceInfo, FileSystem, Host, HostError, Linux, Mount, P
 pub use ledger::LedgerError;
 pub use on_node::OnNode;
 pub use registration::register;
-pub use server::{Endpoint, ServeError, serve};
-pub use volumes::{
-    Capacity, Error, Kind, Labels, Limits, NewVolume, Origin, Range, Secret, Snapshot, Volume, Volumes,
-};
+pub use server::{Endpoint, Listening, ServeError, serve};
+pub use volumes::{Capacity, Error, Kind, Labels, Limits, NewVolume, Origin, Range, Secret, Snapshot, Volume, Volumes};

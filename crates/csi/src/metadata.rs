@@ -37,12 +37,8 @@ impl SnapshotMetadata for Service {
         request: Request<proto::GetMetadataAllocatedRequest>,
     ) -> Result<Response<Self::GetMetadataAllocatedStream>, Status> {
         let request = request.into_inner();
-        let asked = Asked {
-            of: request.snapshot_id,
-            since: None,
-            start: request.starting_offset,
-            most: request.max_results,
-        };
+        let asked =
+            Asked { of: request.snapshot_id, since: None, start: request.starting_offset, most: request.max_results };
         let page = |capacity, block_metadata| proto::GetMetadataAllocatedResponse {
             block_metadata_type: proto::BlockMetadataType::VariableLength.into(),
             volume_capacity_bytes: capacity,
@@ -115,7 +111,10 @@ impl Driver {
             Ok(0) => PAGE,
             Ok(most) => most.min(PAGE),
             Err(_) => {
-                return Err(Status::invalid_argument(format!("max_results is {}, and must not be negative", asked.most)));
+                return Err(Status::invalid_argument(format!(
+                    "max_results is {}, and must not be negative",
+                    asked.most
+                )));
             }
         };
         let start = u64::try_from(asked.start).ok().filter(|start| *start <= of.bytes).ok_or_else(|| {

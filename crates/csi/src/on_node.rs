@@ -1,9 +1,7 @@
 //! The volumes of one node, each with one copy, by the control API of the node in this process.
 
 use crate::names;
-use crate::volumes::{
-    Capacity, Error, Kind, Labels, Limits, NewVolume, Range, Secret, Snapshot, Volume, Volumes,
-};
+use crate::volumes::{Capacity, Error, Kind, Labels, Limits, NewVolume, Range, Secret, Snapshot, Volume, Volumes};
 use node::proto::{self, node_server::Node as Control};
 use node::{Node, Service};
 use std::collections::BTreeMap;
@@ -226,10 +224,7 @@ fn relative(of: &str, since: &str) -> String {
 }
 
 fn to_limits(limits: Limits) -> proto::Limits {
-    proto::Limits {
-        iops: limits.iops.unwrap_or(0),
-        bytes_per_second: limits.bytes_per_second.unwrap_or(0),
-    }
+    proto::Limits { iops: limits.iops.unwrap_or(0), bytes_per_second: limits.bytes_per_second.unwrap_or(0) }
 }
 
 fn from_limits(limits: proto::Limits) -> Limits {

@@ -54,7 +54,8 @@ impl Parameters {
                 "fs" => read.fs = file_system(value)?,
                 "repl" if value == "1" => {}
                 "repl" => {
-                    let what = format!("repl is {value:.20?}: volumes with more than one replica are not built yet; use 1");
+                    let what =
+                        format!("repl is {value:.20?}: volumes with more than one replica are not built yet; use 1");
                     return Err(Status::invalid_argument(what));
                 }
                 "secure" => is_secure = Some(truth(key, value)?),

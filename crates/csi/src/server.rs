@@ -6,6 +6,7 @@ use crate::proto::group_controller_server::GroupControllerServer;
 use crate::proto::identity_server::IdentityServer;
 use crate::proto::node_server::NodeServer;
 use crate::proto::snapshot_metadata_server::SnapshotMetadataServer;
+use crate::registration::register;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -32,6 +33,22 @@ impl Endpoint {
     pub fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Listens there; whoever asks from then on is answered when it is served.
+    ///
+    /// # Errors
+    ///
+    /// If another process answers there, or the system does not let it.
+    pub async fn listen(self) -> Result<Listening, ServeError> {
+        let listener = listen(&self.0).await?;
+        Ok(Listening { endpoint: self, listener })
+    }
+}
+
+/// A socket that is listened on.
+pub struct Listening {
+    endpoint: Endpoint,
+    listener: UnixListener,
 }
 
 impl FromStr for Endpoint {
@@ -75,15 +92,41 @@ pub enum ServeError {
     },
 }
 
-/// Answers on a socket until `stop`; what was asked by then is answered.
+/// Answers on a socket until `stop`; what was asked by then is answered. The kubelet whose folder is given is told of it when it answers.
 ///
 /// # Errors
 ///
-/// If it cannot listen, or another process does.
-pub async fn serve(driver: Arc<Driver>, endpoint: &Endpoint, stop: CancellationToken) -> Result<(), ServeError> {
-    let path = endpoint.path();
-    let listener = listen(path).await?;
-    tracing::info!(socket = %path.display(), node = driver.node, "CSI is served");
+/// If the socket breaks, or the kubelet cannot be told.
+pub async fn serve(
+    driver: Arc<Driver>,
+    socket: Listening,
+    kubelet: Option<&Path>,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let Listening { endpoint, listener } = socket;
+    tracing::info!(socket = %endpoint.path().display(), node = driver.node, "CSI is served");
+    // Whichever ends first ends the other.
+    let answered = async {
+        let answered = answer(driver, endpoint.path(), listener, stop.clone()).await;
+        stop.cancel();
+        answered
+    };
+    let registered = async {
+        let Some(kubelet) = kubelet else { return Ok(()) };
+        let registered = register(kubelet, &endpoint, stop.clone()).await;
+        stop.cancel();
+        registered
+    };
+    let (answered, registered) = tokio::join!(answered, registered);
+    answered.and(registered)
+}
+
+async fn answer(
+    driver: Arc<Driver>,
+    path: &Path,
+    listener: UnixListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     let service = Service(driver);
     let served = Server::builder()
         .add_service(IdentityServer::new(service.clone()).max_decoding_message_size(MOST_REQUEST))

@@ -23,7 +23,8 @@ impl Wanted {
     pub(crate) fn new(range: Option<&CapacityRange>) -> Result<Self, Status> {
         let Some(range) = range else { return Ok(Self { least: 0, most: None, is_said: false }) };
         let number = |field: &str, bytes: i64| {
-            let what = || Status::invalid_argument(format!("capacity_range.{field} is {bytes}, and must not be negative"));
+            let what =
+                || Status::invalid_argument(format!("capacity_range.{field} is {bytes}, and must not be negative"));
             u64::try_from(bytes).map_err(|_| what())
         };
         let least = number("required_bytes", range.required_bytes)?;
@@ -41,7 +42,10 @@ impl Wanted {
         let default = if self.is_said || floor > 0 { 0 } else { DEFAULT };
         let bytes = self.least.max(floor).max(default).max(BLOCK).checked_next_multiple_of(BLOCK);
         let bytes = bytes.filter(|bytes| *bytes <= MOST).ok_or_else(|| {
-            Status::out_of_range(format!("{} bytes are wanted, and {MOST} are the most that a volume can have", self.least))
+            Status::out_of_range(format!(
+                "{} bytes are wanted, and {MOST} are the most that a volume can have",
+                self.least
+            ))
         })?;
         self.fits(bytes, reason)?;
         Ok(bytes)

@@ -22,7 +22,9 @@ pub(crate) fn page<T>(
     let after = match token {
         "" => None,
         token => Some(parse(token).ok_or_else(|| {
-            Status::aborted(format!("starting_token {token:.60?} was not given by this driver; list from the beginning"))
+            Status::aborted(format!(
+                "starting_token {token:.60?} was not given by this driver; list from the beginning"
+            ))
         })?),
     };
     let mut rest = all.into_iter().filter(|one| after.as_deref().is_none_or(|after| id(one) > after));

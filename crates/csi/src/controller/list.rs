@@ -20,8 +20,7 @@ impl Driver {
     ) -> Result<proto::ListVolumesResponse, Status> {
         use proto::list_volumes_response::{Entry, VolumeStatus};
         let all = self.volumes.list()?;
-        let (page, next_token) =
-            token::page(all, |volume| &volume.id, request.max_entries, &request.starting_token)?;
+        let (page, next_token) = token::page(all, |volume| &volume.id, request.max_entries, &request.starting_token)?;
         let entry = |volume: &Volume| Entry {
             volume: Some(self.told_volume(volume)),
             status: Some(VolumeStatus { published_node_ids: Vec::new(), volume_condition: Some(condition(volume)) }),

@@ -1,14 +1,19 @@
 //! This machine.
+//!
+//! The process that serves a block device must not wait for it: were it killed then, it could not end, since the kernel lets nothing interrupt who waits for a
+//! device; and while it has not ended, it has the pool, so that no other process can serve the device. So whatever may write to a device or wait for it
+//! (mounting, unmounting, making a file system, going through its files) is done by programs, which can wait without holding anything. What is done
+//! here changes the kernel's tables alone, or reads in a way that a signal ends.
 
 use super::probe::{self, HEAD};
 use super::{Content, DeviceInfo, FileSystem, Host, HostError, Mount, Place, Room, mounts};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,21 +21,6 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Linux;
 
-/// Options of mount(2) that are flags, and not the file system's.
-const FLAGS: [(&str, MountFlags); 12] = [
-    ("ro", MountFlags::RDONLY),
-    ("noatime", MountFlags::NOATIME),
-    ("nodiratime", MountFlags::NODIRATIME),
-    ("relatime", MountFlags::RELATIME),
-    ("strictatime", MountFlags::STRICTATIME),
-    ("lazytime", MountFlags::LAZYTIME),
-    ("nodev", MountFlags::NODEV),
-    ("noexec", MountFlags::NOEXEC),
-    ("nosuid", MountFlags::NOSUID),
-    ("sync", MountFlags::SYNCHRONOUS),
-    ("dirsync", MountFlags::DIRSYNC),
-    ("silent", MountFlags::SILENT),
-];
 /// What a mount has beside its file system, as the kernel tells it and as it is told.
 const KEPT: [(StatVfsMountFlags, MountFlags); 6] = [
     (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
@@ -40,8 +30,6 @@ const KEPT: [(StatVfsMountFlags, MountFlags); 6] = [
     (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
     (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
 ];
-/// Options that say what is so anyway.
-const USUAL: [&str; 6] = ["rw", "atime", "dev", "exec", "suid", "async"];
 /// What a program may say before it is cut.
 const MOST_SAID: usize = 600;
 
@@ -82,8 +70,10 @@ impl Host for Linux {
         let number = number(found.rdev());
         let size = format!("/sys/dev/block/{}:{}/size", number.0, number.1);
         let sectors = fs::read_to_string(size).map_err(HostError::system(failed()))?;
-        let sectors: u64 =
-            sectors.trim().parse().map_err(|_| HostError::system(failed())(io::Error::other("its size is no number")))?;
+        let sectors: u64 = sectors
+            .trim()
+            .parse()
+            .map_err(|_| HostError::system(failed())(io::Error::other("its size is no number")))?;
         Ok(DeviceInfo { number, bytes: sectors.saturating_mul(512) })
     }
 
@@ -105,9 +95,7 @@ impl Host for Linux {
             FileSystem::Ext4 => ("mkfs.ext4", "e2fsprogs", &["-q", "-F", "-m", "0", "-E", "nodiscard"]),
             FileSystem::Xfs => ("mkfs.xfs", "xfsprogs", &["-q", "-f", "-K"]),
         };
-        run(&action, package, program, options, device)?;
-        let synced = File::open(device).and_then(|file| file.sync_all());
-        synced.map_err(HostError::system(action))
+        run(&action, package, program, options, device)
     }
 
     fn mount(
@@ -118,22 +106,19 @@ impl Host for Linux {
         flags: &[String],
         read_only: bool,
     ) -> Result<(), HostError> {
-        let mut bits = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+        let mut options: Vec<&str> = flags.iter().map(String::as_str).collect();
         // A clone has the identity of what it was cloned from, which may be mounted here, too.
-        let mut options: Vec<&str> = if fs == FileSystem::Xfs { vec!["nouuid"] } else { Vec::new() };
-        for flag in flags.iter().map(String::as_str).filter(|flag| !USUAL.contains(flag)) {
-            match FLAGS.iter().find(|(name, _)| *name == flag) {
-                Some((_, bit)) => bits |= *bit,
-                None => options.push(flag),
+        options.extend((fs == FileSystem::Xfs).then_some("nouuid"));
+        options.push(if read_only { "ro" } else { "rw" });
+        let action = format!("mount {} as {fs} on {} with the options {flags:?}", device.display(), at.display());
+        let (options, device) = (options.join(","), device.display().to_string());
+        let words = ["-n", "-i", "-t", fs.name(), "-o", &options, "--source", &device, "--target"];
+        run(&action, "mount", "mount", &words, at).map_err(|error| match error {
+            HostError::Program { action, said } if is_busy(&said) => {
+                HostError::Busy { action: format!("{action}: {said}") }
             }
-        }
-        let action = || format!("mount {} as {fs} on {} with the options {flags:?}", device.display(), at.display());
-        let options = options.join(",");
-        let options = std::ffi::CString::new(options).map_err(|e| HostError::system(action())(e.into()))?;
-        rustix::mount::mount(device, at, fs.name(), bits, options.as_c_str()).map_err(|error| match error {
-            Errno::INVAL => HostError::Refused { action: action(), source: error.into() },
-            Errno::BUSY => HostError::Busy { action: action() },
-            _ => HostError::system(action())(error.into()),
+            HostError::Program { action, said } if said.contains("bad option") => HostError::Refused { action, said },
+            other => other,
         })
     }
 
@@ -143,7 +128,8 @@ impl Host for Linux {
     }
 
     fn rebind(&self, at: &Path, read_only: bool) -> Result<(), HostError> {
-        let action = || format!("mount {} again {}", at.display(), if read_only { "read-only" } else { "to be written" });
+        let action =
+            || format!("mount {} again {}", at.display(), if read_only { "read-only" } else { "to be written" });
         let now = rustix::fs::statvfs(at).map_err(|e| HostError::system(action())(e.into()))?.f_flag;
         // The kernel takes what is not said again for gone.
         let kept = KEPT.iter().filter(|(is, _)| now.contains(*is)).map(|(_, flag)| *flag).collect::<MountFlags>();
@@ -153,12 +139,11 @@ impl Host for Linux {
     }
 
     fn unmount(&self, at: &Path) -> Result<(), HostError> {
-        let action = || format!("unmount {}", at.display());
-        match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
-            Ok(()) => Ok(()),
-            Err(Errno::BUSY) => Err(HostError::Busy { action: action() }),
-            Err(error) => Err(HostError::system(action())(error.into())),
-        }
+        let action = format!("unmount {}", at.display());
+        run(&action, "mount", "umount", &["-n", "-i", "-c"], at).map_err(|error| match error {
+            HostError::Program { action, said } if is_busy(&said) => HostError::Busy { action },
+            other => other,
+        })
     }
 
     fn protect(&self, device: &Path, read_only: bool) -> Result<(), HostError> {
@@ -197,23 +182,15 @@ impl Host for Linux {
         if about.gid() == group && about.mode() & GROUPS_FOLDER == GROUPS_FOLDER {
             return Ok(());
         }
-        let mut folders = vec![folder.to_owned()];
-        let mut at = 0;
-        while let Some(next) = folders.get(at).cloned() {
-            at += 1;
-            let inside = fs::read_dir(&next).map_err(HostError::system(format!("list {}", next.display())))?;
-            for entry in inside {
-                let entry = entry.map_err(HostError::system(format!("list {}", next.display())))?;
-                let kind = entry.file_type().map_err(HostError::system(format!("look at {}", entry.path().display())))?;
-                if kind.is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    give_one(&entry.path(), group, kind.is_file().then_some(0o660))?;
-                }
-            }
-        }
-        // The folder itself comes last: it says that all in it is done.
-        folders.iter().rev().try_for_each(|folder| give_one(folder, group, Some(GROUPS_FOLDER)))
+        let action = format!("give {} to the group {group}", folder.display());
+        let group = group.to_string();
+        // The folder's own mark says that all in it is done: it goes first, and comes last.
+        run(&action, "coreutils", "chmod", &["g-s"], folder)?;
+        run(&action, "coreutils", "chgrp", &["-R", "-h", &group], folder)?;
+        run(&action, "coreutils", "chmod", &["-R", "g+rwX"], folder)?;
+        let path = folder.display().to_string();
+        let words = [&path, "-xdev", "-depth", "-type", "d", "-exec", "chmod", "g+s", "{}"];
+        run(&action, "findutils", "find", &words, Path::new("+"))
     }
 
     fn room(&self, folder: &Path) -> Result<Room, HostError> {
@@ -257,15 +234,6 @@ impl Host for Linux {
 /// A folder of a group: its members may do all in it, and what is made in it is theirs.
 const GROUPS_FOLDER: u32 = 0o2770;
 
-fn give_one(path: &Path, group: u32, mode: Option<u32>) -> Result<(), HostError> {
-    let failed = || HostError::system(format!("give {} to the group {group}", path.display()));
-    let gid = Some(Gid::from_raw(group));
-    rustix::fs::chownat(CWD, path, None, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed()(e.into()))?;
-    let Some(mode) = mode else { return Ok(()) };
-    let now = fs::symlink_metadata(path).map_err(failed())?.permissions().mode();
-    fs::set_permissions(path, fs::Permissions::from_mode(now | mode)).map_err(failed())
-}
-
 fn number(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
 }
@@ -278,6 +246,11 @@ fn unused(device: &Path, action: &str) -> Result<(), HostError> {
         Err(Errno::BUSY) => Err(HostError::Busy { action: action.to_owned() }),
         Err(error) => Err(HostError::system(action)(error.into())),
     }
+}
+
+/// What mount and umount say of what is used or mounted already.
+fn is_busy(said: &str) -> bool {
+    ["busy", "already mounted"].iter().any(|word| said.contains(word))
 }
 
 /// What util-linux calls it.
@@ -306,7 +279,7 @@ fn run_to(
     last: &Path,
     good: &[i32],
 ) -> Result<(), HostError> {
-    let ran = Command::new(program).args(options).arg(last).stdin(Stdio::null()).output();
+    let ran = Command::new(program).args(options).arg(last).env("LC_ALL", "C").stdin(Stdio::null()).output();
     let ran = match ran {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HostError::Missing { program, package }),
         other => other.map_err(HostError::system(format!("{action}: run {program}")))?,
@@ -314,7 +287,8 @@ fn run_to(
     if ran.status.code().is_some_and(|code| good.contains(&code)) {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).split_whitespace().collect::<Vec<_>>().join(" ");
+    let said =
+        String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).split_whitespace().collect::<Vec<_>>().join(" ");
     let said: String = said.chars().take(MOST_SAID).collect();
     Err(HostError::Program { action: action.to_owned(), said: format!("{program} ended with {}: {said}", ran.status) })
 }

@@ -225,12 +225,12 @@ pub enum HostError {
         action: String,
     },
     /// The kernel does not take what was asked for.
-    #[error("{action}: the kernel refuses it; see its log for the reason")]
+    #[error("{action}: the kernel refuses it, and its log has the reason: {said}")]
     Refused {
         /// What was to be done.
         action: String,
-        /// What it said.
-        source: io::Error,
+        /// What was said.
+        said: String,
     },
     /// A program is not there.
     #[error("{program} is not on this node; install {package}")]

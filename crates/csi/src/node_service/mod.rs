@@ -75,9 +75,8 @@ impl Node for Service {
         &self,
         _: Request<proto::NodeGetCapabilitiesRequest>,
     ) -> Answer<proto::NodeGetCapabilitiesResponse> {
-        let can = |kind: &rpc::Type| proto::NodeServiceCapability {
-            r#type: Some(Type::Rpc(Rpc { r#type: (*kind).into() })),
-        };
+        let can =
+            |kind: &rpc::Type| proto::NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: (*kind).into() })) };
         Ok(Response::new(proto::NodeGetCapabilitiesResponse { capabilities: CAN.iter().map(can).collect() }))
     }
 

@@ -253,7 +253,8 @@ pub(super) fn usage_here(
     context: &HashMap<String, String>,
 ) -> Result<Usage, Status> {
     if context.get(EPHEMERAL).is_some_and(|value| value == "true") {
-        let what = "volumes that live as long as a pod are not built; use a generic ephemeral volume, which has a claim";
+        let what =
+            "volumes that live as long as a pod are not built; use a generic ephemeral volume, which has a claim";
         return Err(Status::invalid_argument(what));
     }
     Usage::new(capability)

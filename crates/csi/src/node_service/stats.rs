@@ -46,7 +46,8 @@ impl Driver {
     /// The volume, if it is staged or published in that place.
     pub(super) fn found(&self, id: &str, at: &Path) -> Result<Found, Status> {
         let volume = self.volume(id)?;
-        let elsewhere = || Status::not_found(format!("the volume {id} is neither staged nor published on {}", at.display()));
+        let elsewhere =
+            || Status::not_found(format!("the volume {id} is neither staged nor published on {}", at.display()));
         check::path("volume_path", &at.to_string_lossy()).map_err(|_| elsewhere())?;
         let staged = self.ledger().get(id).ok_or_else(elsewhere)?;
         let device = volume.device.clone().ok_or_else(elsewhere)?;

@@ -40,11 +40,10 @@ impl Driver {
     /// Takes away all mounts of a place that are the volume's. Where the device is not known any more, the ledger's word is enough.
     pub(super) fn clear_mounts(&self, at: &Path, device: Option<(u32, u32)>, is_noted: bool) -> Result<(), Status> {
         loop {
-            match self.there(at, device)? {
+            let there = self.there(at, device)?;
+            match &there {
                 There::Nothing => return Ok(()),
-                There::Volume(_) => self.host.unmount(at)?,
-                There::Other(_) if device.is_none() && is_noted => self.host.unmount(at)?,
-                There::Other(other) => {
+                There::Other(other) if device.is_some() || !is_noted => {
                     let what = format!(
                         "something else is mounted on {}: {} of the device {}:{}; unmount that first",
                         at.display(),
@@ -54,6 +53,13 @@ impl Driver {
                     );
                     return Err(Status::failed_precondition(what));
                 }
+                There::Volume(_) | There::Other(_) => {}
+            }
+            // What an interrupted call has begun may have come first.
+            if let Err(error) = self.host.unmount(at)
+                && self.there(at, device)? == there
+            {
+                return Err(error.into());
             }
         }
     }

@@ -310,7 +310,11 @@ fn check(place: &Site, call: Call, mark: &[u8]) {
         Call::Stage => {
             assert_eq!(mounts, 1);
             let room = rustix::fs::statvfs(place.path("staging")).unwrap();
-            assert!(room.f_blocks * room.f_frsize > (24 * MIB).try_into().unwrap(), "it has grown: {} blocks", room.f_blocks);
+            assert!(
+                room.f_blocks * room.f_frsize > (24 * MIB).try_into().unwrap(),
+                "it has grown: {} blocks",
+                room.f_blocks
+            );
             if !Path::new(&place.path("staging/mark")).exists() {
                 write(&place.path("staging"), "mark", mark);
             }
@@ -387,7 +391,9 @@ async fn a_call_is_undone_after_the_process_has_ended_at_any_step() {
             match life.call(&place, *call).await {
                 Ok(()) => {}
                 // The volume was never made.
-                Err(status) => assert!(status.code() == Code::NotFound && interrupted == Some(Call::Create), "{status}"),
+                Err(status) => {
+                    assert!(status.code() == Code::NotFound && interrupted == Some(Call::Create), "{status}")
+                }
             }
         }
         assert_eq!(mounts_below(place.runtime.path()).len(), 0, "after an end at step {at}");

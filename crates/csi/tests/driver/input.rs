@@ -1,8 +1,8 @@
 //! Input that is too large, or nonsense: refused, and the driver goes on.
 
 use crate::world::{World, block, map, mounted, refused, request, require};
-use csi::proto::volume_capability::access_mode::Mode;
 use csi::proto;
+use csi::proto::volume_capability::access_mode::Mode;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use tonic::Code;

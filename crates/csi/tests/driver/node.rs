@@ -1,9 +1,9 @@
 //! Volumes on their node: mounted, shown, full, grown, and taken away again.
 
 use crate::world::{MIB, World, block, capability, good, map, mounted, mounts_below, refused, request, require, write};
-use csi::{FileSystem, Host, Linux, Volumes};
 use csi::proto::volume_capability::{AccessType, MountVolume, access_mode::Mode};
 use csi::proto::{self, VolumeCapability};
+use csi::{FileSystem, Host, Linux, Volumes};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -73,7 +73,11 @@ async fn a_file_system_is_made_mounted_shown_grown_and_taken_away() {
         let told = world.plugin.node_get_volume_stats(stats(&world, "v", "pods/one/mount")).await.unwrap().into_inner();
         assert!(!told.volume_condition.unwrap().abnormal);
         let (bytes, inodes) = (&told.usage[0], &told.usage[1]);
-        assert!((bytes.unit, inodes.unit) == (1, 2) && bytes.total > mib / 2 * MIB && inodes.used > 0, "{told:?}", told = told.usage);
+        assert!(
+            (bytes.unit, inodes.unit) == (1, 2) && bytes.total > mib / 2 * MIB && inodes.used > 0,
+            "{told:?}",
+            told = told.usage
+        );
 
         let more = proto::ControllerExpandVolumeRequest {
             volume_id: "v".into(),
@@ -137,7 +141,11 @@ async fn a_block_device_is_shown_and_taken_away() {
     let told = world.plugin.node_get_volume_stats(stats(&world, "v", "dev/one")).await.unwrap().into_inner();
     assert_eq!((told.usage.len(), told.usage[0].total), (1, 8 * MIB));
     world.plugin.node_get_volume_stats(stats(&world, "v", "staging-v")).await.unwrap();
-    refused(world.publish("v", "dev/three", usage.clone(), true).await, Code::FailedPrecondition, "everywhere or nowhere");
+    refused(
+        world.publish("v", "dev/three", usage.clone(), true).await,
+        Code::FailedPrecondition,
+        "everywhere or nowhere",
+    );
 
     let more = proto::ControllerExpandVolumeRequest {
         volume_id: "v".into(),
@@ -196,7 +204,11 @@ async fn what_is_asked_in_another_way_is_refused_as_the_tables_say() {
     }
 
     world.stage("v", usage.clone()).await.unwrap();
-    refused(world.stage("v", mounted("ext4", Mode::SingleNodeMultiWriter)).await, Code::AlreadyExists, "in another way");
+    refused(
+        world.stage("v", mounted("ext4", Mode::SingleNodeMultiWriter)).await,
+        Code::AlreadyExists,
+        "in another way",
+    );
     refused(world.stage("v", block(Mode::SingleNodeSingleWriter)).await, Code::AlreadyExists, "in another way");
     let elsewhere = proto::NodeStageVolumeRequest {
         volume_id: "v".into(),
@@ -209,7 +221,11 @@ async fn what_is_asked_in_another_way_is_refused_as_the_tables_say() {
     world.publish("v", "t", usage.clone(), false).await.unwrap();
     refused(world.publish("v", "t", usage.clone(), true).await, Code::AlreadyExists, "in another way");
     refused(world.publish("v", "u", usage.clone(), false).await, Code::FailedPrecondition, "one place");
-    refused(world.publish("v", "u", block(Mode::SingleNodeWriter), false).await, Code::FailedPrecondition, "another use");
+    refused(
+        world.publish("v", "u", block(Mode::SingleNodeWriter), false).await,
+        Code::FailedPrecondition,
+        "another use",
+    );
     let mut asked = world.publish_request("v", "t", usage.clone(), false);
     asked.staging_target_path.clear();
     refused(world.plugin.node_publish_volume(asked).await, Code::FailedPrecondition, "staging_target_path");
@@ -223,11 +239,9 @@ async fn what_is_asked_in_another_way_is_refused_as_the_tables_say() {
 
     refused(world.unpublish("gone", "t").await, Code::NotFound, "no volume gone");
     refused(world.unstage("gone").await, Code::NotFound, "no volume gone");
-    for (id, at, code) in [
-        ("gone", "t", Code::NotFound),
-        ("v", "nowhere", Code::NotFound),
-        ("", "t", Code::InvalidArgument),
-    ] {
+    for (id, at, code) in
+        [("gone", "t", Code::NotFound), ("v", "nowhere", Code::NotFound), ("", "t", Code::InvalidArgument)]
+    {
         let asked = stats(&world, id, at);
         refused(world.plugin.node_get_volume_stats(asked).await, code, "");
         let asked = expand(&world, id, at, 0);
@@ -325,10 +339,16 @@ async fn flags_groups_and_readers_are_as_they_were_asked_for() {
     let mut world = World::new(&[100]).await;
     let usage = with(&["noatime", "nosuid", "commit=7"], "4711", Mode::SingleNodeMultiWriter);
     create(&mut world, "v", 16, &usage).await;
-    world.stage("v", with(&["no-such-option"], "", Mode::SingleNodeWriter)).await.map_err(|refusal| {
-        assert!(refusal.code() == Code::InvalidArgument && refusal.message().contains("no-such-option"), "{refusal}");
-    })
-    .unwrap_err();
+    world
+        .stage("v", with(&["no-such-option"], "", Mode::SingleNodeWriter))
+        .await
+        .map_err(|refusal| {
+            assert!(
+                refusal.code() == Code::InvalidArgument && refusal.message().contains("no-such-option"),
+                "{refusal}"
+            );
+        })
+        .unwrap_err();
     world.stage("v", usage.clone()).await.unwrap();
     let staging = world.staging("v");
     let about = fs::metadata(&staging).unwrap();

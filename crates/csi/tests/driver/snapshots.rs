@@ -114,7 +114,11 @@ async fn clones_have_the_files_and_the_size_that_was_asked_for() {
             assert_eq!(made.capacity_bytes, 2 * mib * MIB);
             world.stage(name, usage()).await.unwrap();
             let room = rustix::fs::statvfs(world.staging(name)).unwrap();
-            assert!(room.f_blocks * room.f_frsize > u64::try_from(mib * 3 / 2 * MIB).unwrap(), "{fs}: {} blocks", room.f_blocks);
+            assert!(
+                room.f_blocks * room.f_frsize > u64::try_from(mib * 3 / 2 * MIB).unwrap(),
+                "{fs}: {} blocks",
+                room.f_blocks
+            );
         }
         let read = |name: &str| fs::read(format!("{}/f", world.staging(name))).unwrap();
         assert_eq!((read("of-snapshot"), read("of-volume")), (b"first".to_vec(), b"second".to_vec()));

@@ -155,8 +155,7 @@ impl World {
     }
 
     pub(crate) async fn unpublish(&mut self, id: &str, target: &str) -> Result<(), Status> {
-        let request =
-            proto::NodeUnpublishVolumeRequest { volume_id: id.to_owned(), target_path: self.path(target) };
+        let request = proto::NodeUnpublishVolumeRequest { volume_id: id.to_owned(), target_path: self.path(target) };
         self.plugin.node_unpublish_volume(request).await.map(drop)
     }
 
@@ -187,7 +186,9 @@ impl Drop for World {
         if let Some(node) = self.node.take() {
             std::thread::scope(|scope| {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
-                scope.spawn(move || runtime.block_on(async { tokio::task::spawn_blocking(move || detach_all(&node)).await }));
+                scope.spawn(move || {
+                    runtime.block_on(async { tokio::task::spawn_blocking(move || detach_all(&node)).await })
+                });
             });
         }
     }
@@ -225,15 +226,12 @@ pub(crate) async fn driver(volumes: Arc<dyn Volumes>, host: Arc<dyn Host>, runti
 /// Has a driver answer on `csi.sock` of a folder.
 pub(crate) async fn serve(driver: Arc<Driver>, runtime: &Path) -> (CancellationToken, JoinHandle<()>) {
     let endpoint: Endpoint = format!("unix://{}/csi.sock", runtime.display()).parse().unwrap();
-    let (stop, path) = (CancellationToken::new(), endpoint.path().to_owned());
+    let stop = CancellationToken::new();
+    let listening = endpoint.listen().await.unwrap();
     let served = {
         let stop = stop.clone();
-        tokio::spawn(async move { csi::serve(driver, &endpoint, stop).await.unwrap() })
+        tokio::spawn(async move { csi::serve(driver, listening, None, stop).await.unwrap() })
     };
-    while UnixStream::connect(&path).await.is_err() {
-        assert!(!served.is_finished(), "it must answer");
-        tokio::task::yield_now().await;
-    }
     (stop, served)
 }
 

@@ -334,7 +334,12 @@ async fn one_volume(mut client: Client, verb: Verb) -> Result<proto::Volume> {
         }
         Verb::Clone(args) => {
             let limits = Some(args.limits.over(proto::Limits::default()));
-            let request = proto::CloneSnapshotRequest { snapshot: args.from.snapshot, name: args.name, limits, labels: HashMap::new() };
+            let request = proto::CloneSnapshotRequest {
+                snapshot: args.from.snapshot,
+                name: args.name,
+                limits,
+                labels: HashMap::new(),
+            };
             ("clone the snapshot", client.clone_snapshot(request).await)
         }
         Verb::Rollback(args) => {
