@@ -1,7 +1,7 @@
 //! Publishing: what is staged is shown in the place that a pod looks at; and the way back.
 //!
-//! 1. The ledger has how it was asked for. 2. The place is made. 3. The volume is shown there. 4. It is made read-only there, if it is to be. After a crash the same
-//! call sees which of these are so; `NodeUnpublishVolume` takes the mount away, then the place, then the entry.
+//! The ledger has how it was asked for; the place is made; the volume is shown there; it is made read-only there, if it is to be. After a crash the same call sees which of
+//! these are so. `NodeUnpublishVolume` takes the mount away, then the place, then the entry.
 
 use super::stage::usage_here;
 use super::table::{There, taken};
