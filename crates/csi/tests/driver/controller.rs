@@ -54,11 +54,14 @@ async fn a_volume_is_made_once_and_another_of_its_name_is_refused() {
     world.end().await;
 }
 
+/// What a request is refused with, what that says, and how the request comes to be so.
+type Case = (Code, &'static str, fn(&mut proto::CreateVolumeRequest));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_made_is_refused_by_its_reason() {
     require!();
     let mut world = World::new(&[400]).await;
-    let check: [(Code, &str, fn(&mut proto::CreateVolumeRequest)); 14] = [
+    let check: [Case; 14] = [
         (Code::InvalidArgument, "name", |asked| asked.name.clear()),
         (Code::InvalidArgument, "volume_capabilities", |asked| asked.volume_capabilities.clear()),
         (Code::InvalidArgument, "one node", |asked| {

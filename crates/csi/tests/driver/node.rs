@@ -237,24 +237,29 @@ async fn what_is_asked_in_another_way_is_refused_as_the_tables_say() {
     refused(world.plugin.node_publish_volume(asked).await, Code::InvalidArgument, "volume_capability");
     refused(world.publish("gone", "t", usage.clone(), false).await, Code::NotFound, "no volume gone");
 
+    refuses_elsewhere(&mut world).await;
+    world.unpublish("v", "t").await.unwrap();
+    world.unstage("v").await.unwrap();
+    world.end().await;
+}
+
+/// A volume that is published on `t`, asked about where it is not.
+async fn refuses_elsewhere(world: &mut World) {
     refused(world.unpublish("gone", "t").await, Code::NotFound, "no volume gone");
     refused(world.unstage("gone").await, Code::NotFound, "no volume gone");
     for (id, at, code) in
         [("gone", "t", Code::NotFound), ("v", "nowhere", Code::NotFound), ("", "t", Code::InvalidArgument)]
     {
-        let asked = stats(&world, id, at);
+        let asked = stats(world, id, at);
         refused(world.plugin.node_get_volume_stats(asked).await, code, "");
-        let asked = expand(&world, id, at, 0);
+        let asked = expand(world, id, at, 0);
         refused(world.plugin.node_expand_volume(asked).await, code, "");
     }
-    let asked = expand(&world, "v", "t", 64 * MIB);
+    let asked = expand(world, "v", "t", 64 * MIB);
     refused(world.plugin.node_expand_volume(asked).await, Code::OutOfRange, "by its controller first");
-    let mut asked = expand(&world, "v", "t", 0);
+    let mut asked = expand(world, "v", "t", 0);
     asked.volume_capability = Some(block(Mode::SingleNodeWriter));
     refused(world.plugin.node_expand_volume(asked).await, Code::InvalidArgument, "otherwise");
-    world.unpublish("v", "t").await.unwrap();
-    world.unstage("v").await.unwrap();
-    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
