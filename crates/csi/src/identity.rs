@@ -4,7 +4,7 @@ use crate::driver::{Answer, DRIVER, Service};
 use crate::proto::plugin_capability::{self as kind, service, volume_expansion};
 use crate::proto::{self, identity_server::Identity};
 use std::collections::HashMap;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
 impl Identity for Service {
@@ -36,8 +36,11 @@ impl Identity for Service {
 
     async fn probe(&self, _: Request<proto::ProbeRequest>) -> Answer<proto::ProbeResponse> {
         self.ask("Probe", |driver| {
-            // Whoever can tell how much there is can be asked for some of it.
-            driver.volumes.capacity()?;
+            let capacity = driver.volumes.capacity().map_err(|error| Status::failed_precondition(error.story))?;
+            if capacity.largest == 0 {
+                let what = "no pool of this node takes changes; see its log, and start it again";
+                return Err(Status::failed_precondition(what));
+            }
             Ok(proto::ProbeResponse { ready: Some(true) })
         })
         .await

@@ -77,6 +77,9 @@ impl Driver {
         let (source_bytes, is_encrypted) = self.source(origin)?;
         compatible(asked, is_encrypted)?;
         let bytes = asked.wanted.size(source_bytes, ", as many as the source has")?;
+        if let Some(refused) = self.too_large(bytes)? {
+            return Err(Status::resource_exhausted(refused));
+        }
         let snapshot = match origin {
             Origin::Snapshot(id) => id.clone(),
             Origin::Volume(id) => {
@@ -86,12 +89,23 @@ impl Driver {
                 taken
             }
         };
-        let made = self.volumes.clone_snapshot(&snapshot, self.planned(asked, bytes))?;
-        self.filled(made, bytes)
+        let made = self.volumes.clone_snapshot(&snapshot, self.planned(asked, bytes));
+        if made.is_err() {
+            // Whoever asks again wants the source as it is then.
+            self.finish(asked)?;
+        }
+        self.filled(made?, bytes)
     }
 
     fn planned(&self, asked: &Asked, bytes: u64) -> NewVolume {
         NewVolume { id: asked.id.clone(), bytes, limits: asked.parameters.limits, labels: noted(asked, bytes) }
+    }
+
+    /// Why no volume of this size could ever be filled, if so.
+    pub(super) fn too_large(&self, bytes: u64) -> Result<Option<String>, Status> {
+        let largest = self.volumes.capacity()?.largest;
+        let refused = || format!("{bytes} bytes are wanted, and a volume has room for {largest}; make a pool larger");
+        Ok((bytes > largest).then(refused))
     }
 
     /// What the source has: bytes, and whether they are encrypted.

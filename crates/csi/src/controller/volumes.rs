@@ -41,6 +41,9 @@ impl Driver {
         let _held = self.busy.hold([busy::volume(id)])?;
         let volume = self.volume(id)?;
         let bytes = wanted.size(volume.bytes, ", as many as it has already")?;
+        if let Some(refused) = self.too_large(bytes)?.filter(|_| bytes > volume.bytes) {
+            return Err(Status::out_of_range(refused));
+        }
         // Also when it has the size: the kernel may not have been told of it.
         let volume = self.volumes.grow(id, bytes)?;
         let node_expansion_required = usage.is_none_or(|usage| usage.access != Access::Block);

@@ -173,6 +173,7 @@ async fn a_volume_grows_and_is_limited_and_nothing_else() {
     for (asked, code, said) in [
         (expand("a", MIB, 15 * MIB), Code::OutOfRange, "already"),
         (expand("a", i64::MAX, 0), Code::OutOfRange, "the most"),
+        (expand("a", 200 * MIB, 0), Code::OutOfRange, "make a pool larger"),
         (expand("a", 0, 0), Code::InvalidArgument, "capacity_range"),
         (expand("gone", MIB, 0), Code::NotFound, "no volume gone"),
         (expand("", MIB, 0), Code::InvalidArgument, "volume_id"),
