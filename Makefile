@@ -24,7 +24,7 @@ test: setup
 ## them a few times.
 soak: setup
 	ORLOP_KILLS=$(or $(KILLS),100) $(if $(SEED),ORLOP_SEED=$(SEED)) cargo nextest run --workspace --locked --no-capture \
-		-E '(package(orlop) and test(/^kills::|killed_or_replaced/)) or (package(fuse) and test(/^restart::/))'
+		-E '(package(orlop) and test(/^kills::|killed_or_replaced|killed_in_any_call/)) or (package(fuse) and test(/^restart::/))'
 
 ## The store of the volume engine crashes in a simulation, at any operation, with many more seeds (SEEDS=5000) than in `make test`.
 sim: setup

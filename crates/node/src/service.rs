@@ -84,6 +84,11 @@ impl node_server::Node for Service {
         self.ask(move |node| node.set_limits(&request.name, request.limits.as_ref())).await
     }
 
+    async fn set_labels(&self, request: Request<proto::SetLabelsRequest>) -> Answer<proto::Volume> {
+        let request = request.into_inner();
+        self.ask(move |node| node.set_labels(&request.name, &request.labels)).await
+    }
+
     async fn rollback_volume(&self, request: Request<proto::RollbackVolumeRequest>) -> Answer<proto::Volume> {
         let request = request.into_inner();
         self.ask(move |node| node.roll_back(&request.snapshot)).await
@@ -117,7 +122,7 @@ impl node_server::Node for Service {
         request: Request<proto::CreateSnapshotsRequest>,
     ) -> Answer<proto::CreateSnapshotsResponse> {
         let request = request.into_inner();
-        let create = move |node: &Node| node.create_snapshots(&request.names);
+        let create = move |node: &Node| node.create_snapshots(&request);
         self.ask(move |node| create(node).map(|snapshots| proto::CreateSnapshotsResponse { snapshots })).await
     }
 
@@ -157,7 +162,7 @@ impl node_server::Node for Service {
                     .blocking_send(Ok(page))
                     .map_err(|e| Error::new(Kind::Failed, "tell a client that is gone").because(e))
             };
-            if let Err(error) = node.diff(&request.name, &request.since, tell) {
+            if let Err(error) = node.diff(&request.name, &request.since, request.start, tell) {
                 // Who is gone does not hear why.
                 let _heard = sender.blocking_send(Err(status(error)));
             }

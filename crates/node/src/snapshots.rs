@@ -3,8 +3,9 @@
 use crate::error::{Error, Kind, Result, stored};
 use crate::node::{Node, check_name, now, split};
 use crate::proto;
+use crate::records::Record;
 use crate::store::Store;
-use crate::volumes::{encryption, told_place};
+use crate::volumes::{encryption, labels, told_place};
 use std::sync::{Arc, mpsc};
 use volume::{BLOCK, Blocks, Page, Since, SnapshotInfo, State, VolumeId};
 
@@ -13,7 +14,9 @@ const PAGE: usize = 4096;
 
 impl Node {
     /// Takes snapshots of volumes of one pool at one instant. Asked again, those that are all there are a success.
-    pub(crate) fn create_snapshots(&self, names: &[String]) -> Result<Vec<proto::Snapshot>> {
+    pub(crate) fn create_snapshots(&self, request: &proto::CreateSnapshotsRequest) -> Result<Vec<proto::Snapshot>> {
+        let names = &request.names;
+        let labels = labels(&request.labels)?;
         if names.is_empty() {
             return Err(Error::new(
                 Kind::Invalid,
@@ -52,8 +55,14 @@ impl Node {
             wanted.push((volume.id, snapshot));
         }
         if let Some(store) = store {
-            store.pool.snapshot(&wanted).map_err(stored(format!("take the snapshot {}", names.join(" and "))))?;
+            if !labels.is_empty() {
+                let record = Record { labels, ..Record::default() };
+                store.note(|records| names.iter().for_each(|name| records.intend(name, record.clone(), None)))?;
+            }
+            let taken = store.pool.snapshot(&wanted);
+            let taken = taken.map_err(stored(format!("take the snapshot {}", names.join(" and "))));
             store.follow(now())?;
+            taken?;
         }
         self.tell(names)
     }
@@ -88,6 +97,7 @@ impl Node {
             created: record.created.unwrap_or(0),
             encryption: encryption(store, &record).into(),
             attachment: self.place(&name).map(told_place),
+            labels: record.labels.into_iter().collect(),
             name,
         }
     }
@@ -102,7 +112,7 @@ impl Node {
         store.follow(now())
     }
 
-    /// Tells what has changed since a snapshot, or without one what is data, in pages.
+    /// Tells what has changed since a snapshot, or without one what is data, from the block with a byte on, in pages.
     ///
     /// # Errors
     ///
@@ -111,6 +121,7 @@ impl Node {
         &self,
         name: &str,
         since: &str,
+        start: u64,
         mut tell: impl FnMut(Vec<proto::Range>) -> Result<()>,
     ) -> Result<()> {
         let target = self.target(name)?;
@@ -129,7 +140,7 @@ impl Node {
                 },
             )?),
         };
-        let mut at = 0;
+        let mut at = start / BLOCK as u64;
         while at < blocks {
             let rest = Blocks { start: at, count: blocks - at };
             let (sender, receiver) = mpsc::channel();

@@ -24,7 +24,7 @@ impl Node {
         let key = self.unwrap_key(store, id_of(target.state), name, secret)?;
         let device = plain(Arc::new(Stored::new(store.pool.clone(), target.state, Arc::new(NoNames))), key)?;
         let mut found = Vec::new();
-        self.diff(name, "", |ranges| {
+        self.diff(name, "", 0, |ranges| {
             found.extend(ranges);
             Ok(())
         })?;

@@ -6,8 +6,9 @@ use crate::error::{Error, Kind, Result, stored};
 use crate::node::{Node, check_name, now, split};
 use crate::proto;
 use crate::qos::Limits;
-use crate::records::Record;
+use crate::records::{Labels, Record};
 use crate::store::{Store, blocks_for};
+use std::collections::HashMap;
 use std::sync::Arc;
 use volume::{BLOCK, State, VolumeInfo};
 use zeroize::Zeroizing;
@@ -16,6 +17,7 @@ impl Node {
     pub(crate) fn create_volume(&self, request: &proto::CreateVolumeRequest) -> Result<proto::Volume> {
         let name = &request.name;
         check_name(name)?;
+        let labels = labels(&request.labels)?;
         let _changing = self.change();
         let (store, blocks) = (self.store(&request.pool)?, blocks_for(request.bytes));
         let limits = limits(request.limits.as_ref());
@@ -32,7 +34,7 @@ impl Node {
             }
         };
         let id = key.as_ref().map(WrappedKey::id);
-        let record = Record { created: Some(now()), key: id, limits, of: None };
+        let record = Record { created: Some(now()), key: id, limits, of: None, labels };
         store.note(|records| records.intend(name, record, key))?;
         let made = store.pool.create_volume(name, blocks).map_err(stored(what()));
         store.follow(now())?;
@@ -96,6 +98,7 @@ impl Node {
             limits: Some(told_limits(record.limits)),
             encryption: encryption(store, &record).into(),
             attachment: self.place(&volume.name).map(told_place),
+            labels: record.labels.into_iter().collect(),
         }
     }
 
@@ -141,6 +144,14 @@ impl Node {
         self.get_volume(name)
     }
 
+    pub(crate) fn set_labels(&self, name: &str, changed: &HashMap<String, String>) -> Result<proto::Volume> {
+        let changed = labels(changed)?;
+        let _changing = self.change();
+        let (store, volume) = self.volume(name)?;
+        store.note(|records| records.set_labels(volume.id.0, &changed))?;
+        self.get_volume(name)
+    }
+
     pub(crate) fn roll_back(&self, snapshot: &str) -> Result<proto::Volume> {
         let (name, _) = split(snapshot)?;
         let _changing = self.change();
@@ -160,6 +171,7 @@ impl Node {
     pub(crate) fn clone_snapshot(&self, request: &proto::CloneSnapshotRequest) -> Result<proto::Volume> {
         let name = &request.name;
         check_name(name)?;
+        let labels = labels(&request.labels)?;
         let _changing = self.change();
         let (store, snapshot) = self.snapshot(&request.snapshot)?;
         if let Ok((_, volume)) = self.volume(name) {
@@ -170,7 +182,8 @@ impl Node {
             return Err(Error::new(Kind::Exists, what));
         }
         let key = store.record(snapshot.id.0).key;
-        let record = Record { created: Some(now()), key, limits: limits(request.limits.as_ref()), of: None };
+        let limits = limits(request.limits.as_ref());
+        let record = Record { created: Some(now()), key, limits, of: None, labels };
         store.note(|records| records.intend(name, record, None))?;
         let made = store.pool.clone_snapshot(snapshot.id, name);
         let made = made.map_err(stored(format!("clone {} as {name}", request.snapshot)));
@@ -261,6 +274,18 @@ pub(crate) fn told_place(place: Place) -> proto::Attachment {
         FrontEnd::Nbd => proto::FrontEnd::Nbd,
     };
     proto::Attachment { front_end: front_end.into(), place: place.place, read_only: place.read_only }
+}
+
+/// Labels out of a request.
+pub(crate) fn labels(wanted: &HashMap<String, String>) -> Result<Labels> {
+    const MOST: usize = 64;
+    const MOST_BYTES: usize = 8192;
+    let bytes: usize = wanted.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if wanted.len() > MOST || bytes > MOST_BYTES {
+        let what = format!("note {} labels of {bytes} bytes: {MOST} of {MOST_BYTES} bytes are the most", wanted.len());
+        return Err(Error::new(Kind::Invalid, what));
+    }
+    Ok(wanted.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
 fn limits(wanted: Option<&proto::Limits>) -> Limits {

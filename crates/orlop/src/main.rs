@@ -7,6 +7,7 @@ mod backup;
 mod cli;
 mod cluster;
 mod complete;
+mod csi_driver;
 mod daemons;
 mod error;
 #[cfg(test)]

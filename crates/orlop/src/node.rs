@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::csi_driver::{self, CsiArgs};
 use crate::daemons::stop_at_signals;
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -49,6 +50,8 @@ pub(crate) struct NodeArgs {
     /// Where health and metrics are served; without it they are not
     #[arg(long, env = "ORLOP_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    csi: CsiArgs,
 }
 
 /// Keep the block devices of a node while its process is replaced; `orlop node` starts this
@@ -96,6 +99,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
             Some(listener.map_err(|e| Error::new(format!("listen on {address}")).because(e))?)
         }
     };
+    let csi = csi_driver::wanted(args.csi)?;
     let runtime = args.runtime_dir.clone();
     let cache_bytes =
         usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
@@ -113,8 +117,16 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         tracing::info!(address = ?listener.local_addr(), "health and metrics are served");
         tokio::spawn(node::serve_metrics(node.clone(), listener, stop.clone()))
     });
+    let csi = match csi {
+        None => None,
+        Some(csi) => Some(csi_driver::start(csi, node.clone(), runtime.clone(), stop.clone()).await?),
+    };
     let served = node::serve(node.clone(), &runtime, stop.clone()).await;
     stop.cancel();
+    let csi_served = match csi {
+        None => Ok(()),
+        Some(csi) => csi.await.map_err(|e| Error::new("serve CSI").because(e))?,
+    };
     if let Some(figures) = figures {
         let ended = figures.await.map_err(|e| Error::new("serve metrics").because(e))?;
         ended.map_err(|e| Error::new("serve metrics").because(e))?;
@@ -124,6 +136,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         None => tracing::warn!("a request is still under way; the pools are closed without a last checkpoint"),
     });
     ended.await.map_err(|e| Error::new("stop the node").because(e))?;
+    csi_served?;
     served.map(|()| Exit::Succeeded).map_err(|e| Error::new("serve the control API").because(e))
 }
 

@@ -26,7 +26,7 @@ use volume::{SnapshotInfo, VolumeInfo};
 pub(crate) struct Records {
     /// By the ids of volumes and snapshots, which share no number.
     states: BTreeMap<u64, Record>,
-    /// By the names of volumes to be.
+    /// By the names of volumes and snapshots to be.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     intents: BTreeMap<String, Record>,
     /// By their ids.
@@ -53,7 +53,13 @@ pub(crate) struct Record {
     /// Of a snapshot: the name of the volume that it was taken of, which may be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) of: Option<String>,
+    /// What clients have noted of it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub(crate) labels: Labels,
 }
+
+/// What clients note of a volume or snapshot: a value under a key.
+pub(crate) type Labels = BTreeMap<String, String>;
 
 fn is_unlimited(limits: &Limits) -> bool {
     *limits == Limits::default()
@@ -68,7 +74,14 @@ impl Records {
         self.states.entry(id).or_default().limits = limits;
     }
 
-    /// Says what the next volume of this name will be, with a key of its own if it has a new one.
+    /// Sets labels, and removes those of which the new value is empty.
+    pub(crate) fn set_labels(&mut self, id: u64, changed: &Labels) {
+        let labels = &mut self.states.entry(id).or_default().labels;
+        labels.extend(changed.clone());
+        labels.retain(|_, value| !value.is_empty());
+    }
+
+    /// Says what the next volume, or snapshot, of this name will be, with a key of its own if it has a new one.
     pub(crate) fn intend(&mut self, name: &str, record: Record, key: Option<WrappedKey>) {
         self.intents.insert(name.to_owned(), record);
         self.keys.extend(key.map(|key| (key.id(), key)));
@@ -103,7 +116,10 @@ impl Records {
         }
         for snapshot in snapshots {
             if !self.states.contains_key(&snapshot.id.0) {
-                let record = self.of_new_snapshot(snapshot, volumes, snapshots, now);
+                let mut record = self.of_new_snapshot(snapshot, volumes, snapshots, now);
+                // No volume has such a name.
+                let intent = record.of.as_ref().and_then(|of| self.intents.remove(&format!("{of}@{}", snapshot.name)));
+                record.labels = intent.unwrap_or_default().labels;
                 self.states.insert(snapshot.id.0, record);
             }
         }
@@ -127,7 +143,8 @@ impl Records {
         let sibling = siblings.filter_map(|other| self.states.get(&other.id.0)).next();
         let line = self.states.get(&new.volume.0).or(sibling);
         let name = volume.map(|volume| volume.name.clone()).or_else(|| sibling.and_then(|record| record.of.clone()));
-        Record { created: Some(now), key: line.and_then(|record| record.key), of: name, limits: Limits::default() }
+        let key = line.and_then(|record| record.key);
+        Record { created: Some(now), key, of: name, ..Record::default() }
     }
 }
 
@@ -177,6 +194,26 @@ mod tests {
         records.intend("web", record, Some(wrapped));
         records.follow(&[], &[], 9);
         assert_eq!(records, Records::default());
+    }
+
+    #[test]
+    fn what_is_noted_of_a_snapshot_to_be_is_noted_of_it_alone() {
+        let mut records = Records::default();
+        let labels = Labels::from([("k".to_owned(), "v".to_owned())]);
+        records.follow(&[volume(2, "web"), volume(5, "db")], &[], 9);
+        records.intend("web@s", Record { labels: labels.clone(), ..Record::default() }, None);
+        records.follow(&[volume(2, "web"), volume(5, "db")], &[snapshot(3, 2), snapshot(6, 5)], 10);
+        assert_eq!((records.of(3).labels, records.of(6).labels), (labels, Labels::new()));
+        assert!(records.intents.is_empty());
+    }
+
+    #[test]
+    fn labels_are_set_and_removed_one_by_one() {
+        let mut records = Records::default();
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        records.set_labels(1, &labels(&[("a", "1"), ("b", "2")]));
+        records.set_labels(1, &labels(&[("a", ""), ("c", "3")]));
+        assert_eq!(records.of(1).labels, labels(&[("b", "2"), ("c", "3")]));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod show;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -297,7 +298,7 @@ async fn ask(mut client: Client, verb: Verb, format: Format) -> Result<Exit> {
             show::one(format, &Attached::from(told.into_inner()))?;
         }
         Verb::Snapshot(args) => {
-            let request = proto::CreateSnapshotsRequest { names: args.snapshot };
+            let request = proto::CreateSnapshotsRequest { names: args.snapshot, labels: HashMap::new() };
             let told =
                 client.create_snapshots(request).await.map_err(explain("take snapshots"))?.into_inner().snapshots;
             show::list(format, &told.into_iter().map(Snapshot::from).collect::<Vec<_>>())?;
@@ -327,12 +328,18 @@ async fn one_volume(mut client: Client, verb: Verb) -> Result<proto::Volume> {
                 bytes: args.size,
                 limits: Some(args.limits.over(proto::Limits::default())),
                 secret: secret(args.secret.secret_file.as_deref())?,
+                labels: HashMap::new(),
             };
             ("make the volume", client.create_volume(request).await)
         }
         Verb::Clone(args) => {
             let limits = Some(args.limits.over(proto::Limits::default()));
-            let request = proto::CloneSnapshotRequest { snapshot: args.from.snapshot, name: args.name, limits };
+            let request = proto::CloneSnapshotRequest {
+                snapshot: args.from.snapshot,
+                name: args.name,
+                limits,
+                labels: HashMap::new(),
+            };
             ("clone the snapshot", client.clone_snapshot(request).await)
         }
         Verb::Rollback(args) => {
@@ -409,7 +416,7 @@ async fn done(mut client: Client, verb: Verb) -> Result<String> {
 }
 
 async fn diff(mut client: Client, args: DiffArgs, format: Format) -> Result<()> {
-    let request = proto::DiffRequest { name: args.of.name, since: args.since };
+    let request = proto::DiffRequest { name: args.of.name, since: args.since, start: 0 };
     let failed = || explain("compare");
     let mut told = client.diff(request).await.map_err(failed())?.into_inner();
     let mut all = Vec::new();

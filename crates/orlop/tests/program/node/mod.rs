@@ -1,6 +1,7 @@
 //! `orlop node` and `orlop volume`: volumes as the programs of others see them.
 
 mod backup;
+mod csi;
 mod devices;
 mod encrypted;
 mod exports;

@@ -36,6 +36,8 @@ pub(crate) struct World {
     runtime: TempDir,
     size: &'static str,
     listen: Option<u16>,
+    /// It is a CSI driver, too.
+    is_driver: bool,
     node: Option<Child>,
 }
 
@@ -43,7 +45,8 @@ impl World {
     /// With a pool of so many bytes and no node.
     pub(crate) fn with_pool(size: &'static str) -> Self {
         let runtime = tempfile::tempdir_in("/dev/shm").unwrap();
-        let world = Self { disk: tempfile::tempdir().unwrap(), runtime, size, listen: None, node: None };
+        let world =
+            Self { disk: tempfile::tempdir().unwrap(), runtime, size, listen: None, is_driver: false, node: None };
         orlop().args(["store", "format", "--size", size]).arg(world.pool()).assert().success();
         world
     }
@@ -51,6 +54,14 @@ impl World {
     /// With a node that runs.
     pub(crate) fn with_node(size: &'static str) -> Self {
         let mut world = Self::with_pool(size);
+        world.start();
+        world
+    }
+
+    /// With a node that runs, and is a CSI driver on `csi.sock` of its folder.
+    pub(crate) fn with_driver(size: &'static str) -> Self {
+        let mut world = Self::with_pool(size);
+        world.is_driver = true;
         world.start();
         world
     }
@@ -72,11 +83,16 @@ impl World {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orlop"));
-        for name in ["ORLOP_RUNTIME_DIR", "ORLOP_LISTEN", "RUST_LOG"] {
+        for name in ["ORLOP_RUNTIME_DIR", "ORLOP_LISTEN", "CSI_ENDPOINT", "NODE_NAME", "RUST_LOG"] {
             command.env_remove(name);
         }
         let pool = format!("{},size={}", self.pool().display(), self.size);
         command.arg("node").args(["--pool", &pool]).arg("--runtime-dir").arg(self.runtime());
+        if self.is_driver {
+            let endpoint = format!("unix://{}/csi.sock", self.runtime().display());
+            command.args(["--csi-endpoint", &endpoint, "--node-name", "here"]);
+            command.arg("--kubelet-dir").arg(self.runtime().join("kubelet"));
+        }
         command
     }
 
@@ -109,6 +125,11 @@ impl World {
     /// Starts a second node on the same pool and folder, which must fail; what it says.
     pub(crate) fn start_another(&self) -> Ran {
         self.command().output().unwrap().into()
+    }
+
+    /// Starts a node with more arguments, which must fail; what it says.
+    pub(crate) fn start_with(&self, words: &[&str]) -> Ran {
+        self.command().args(words).output().unwrap().into()
     }
 
     /// The pool is to have this size when the node starts the next time.
@@ -176,6 +197,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        for name in ["target", "staging"] {
+            // Of a driver whose test has failed.
+            output("umount", &["-l", "-q", self.runtime().join(name).to_str().unwrap()]);
+        }
         if self.node.is_some() {
             let names = |words: &[&str]| {
                 let listed = self.volume(words).stdout;
