@@ -4,7 +4,7 @@ use crate::fio::Way;
 use crate::peers::Target;
 use anyhow::{Context, Result, bail};
 use node::proto::{AttachRequest, CreateSnapshotsRequest, CreateVolumeRequest, DetachRequest, FrontEnd};
-use node::{Config, Node, PoolSpec, Serving};
+use node::{Access, Config, Node, PoolSpec, Serving};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -22,15 +22,21 @@ pub(crate) struct ServeArgs {
     pool: PathBuf,
     /// The folder for sockets
     runtime: PathBuf,
+    /// Not through io_uring
+    #[arg(long)]
+    threads: bool,
 }
 
 /// Serves until its standard input ends.
 pub(crate) fn serve(arguments: ServeArgs) -> Result<()> {
+    // As the node's own process does, before there are threads.
+    fuse::harden()?;
     let runtime = Runtime::new()?;
     let _entered = runtime.enter();
     let pools = vec![PoolSpec { path: arguments.pool, bytes: None }];
     let serving = Some(Serving { runtime: arguments.runtime.clone(), keeper: None });
-    let node = Arc::new(Node::start(Config { pools, cache_bytes: 64 << 20, scrub: None, serving })?);
+    let access = if arguments.threads { Access::Threads } else { Access::Best };
+    let node = Arc::new(Node::start(Config { pools, cache_bytes: 64 << 20, access, scrub: None, serving })?);
     let stop = CancellationToken::new();
     let ends = stop.clone();
     std::thread::spawn(move || {
@@ -54,7 +60,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// A daemon with a pool that is made of a file, which is full of something so that all of it is there.
-    pub(crate) fn start(pool: &Path, folder: &Path) -> Result<Rc<Self>> {
+    pub(crate) fn start(pool: &Path, folder: &Path, threads: bool) -> Result<Rc<Self>> {
         let disk = volume::FileDisk::open(pool)?;
         volume::create(&disk, volume::Shape { id: *b"measured, anyway", log_blocks: None, most_changed_nodes: None })?;
         drop(disk);
@@ -62,6 +68,7 @@ impl Daemon {
         let mut command = Command::new("/proc/self/exe");
         // As the node's own process has it.
         command.arg("serve").arg(pool).arg(folder).env("MALLOC_ARENA_MAX", "1").stdin(Stdio::piped());
+        command.args(threads.then_some("--threads"));
         let mut child = command.spawn().context("start the node")?;
         let runtime = Runtime::new()?;
         let (socket, begun) = (node::control_socket(folder), Instant::now());
@@ -94,7 +101,7 @@ impl Daemon {
         let place = self.runtime.block_on(client.attach(request))?.into_inner().place;
         self.attached.borrow_mut().push(name.into());
         let way = if over_nbd { Way::Nbd(place) } else { Way::Path(place) };
-        Ok(Target::new(title, way, vec![Box::new(self.clone())]))
+        Ok(Target::new(title, way, Some(self.child.id()), vec![Box::new(self.clone())]))
     }
 
     pub(crate) fn snapshot(&self, volume: &str, name: &str) -> Result<()> {

@@ -53,7 +53,12 @@ pub(crate) struct Figure {
     /// Until one is done, a flush after it included: half of them, and 99 of 100, within this time.
     pub(crate) half_us: f64,
     pub(crate) most_us: f64,
+    /// Processor time of the server for one, in microseconds; none if there is no server.
+    pub(crate) processor_us: Option<f64>,
 }
+
+/// Until what is asked counts.
+pub(crate) const RAMP: f64 = 0.3;
 
 impl Way {
     fn words(&self, flushes: bool) -> Vec<String> {
@@ -76,15 +81,25 @@ impl Way {
     /// Writes a few hundred blocks a second.
     pub(crate) fn trickle(&self, bytes: u64) -> Result<Trickle> {
         let mut command = Command::new("fio");
-        command.args(["--name=trickle", "--rate_iops=500", "--runtime=1h", "--time_based", "--norandommap"]);
+        command.args([
+            "--name=trickle",
+            "--thread",
+            "--rate_iops=500",
+            "--runtime=1h",
+            "--time_based",
+            "--norandommap",
+        ]);
         command.args([self.words(false), WRITE_1.words(bytes)].concat()).stdout(Stdio::null());
         Ok(Trickle(command.spawn().context("run fio")?))
     }
 
     /// Asks for some time, and gives what came of it.
     pub(crate) fn measure(&self, case: &Case, bytes: u64, seconds: f64) -> Result<Figure> {
-        let time =
-            [format!("--runtime={}ms", (seconds * 1000.0).round()), "--time_based".into(), "--ramp_time=300ms".into()];
+        let time = [
+            format!("--runtime={}ms", (seconds * 1000.0).round()),
+            "--time_based".into(),
+            format!("--ramp_time={}ms", RAMP * 1000.0),
+        ];
         let job =
             fio([self.words(case.flushes), case.words(bytes), time.to_vec(), vec!["--norandommap".into()]].concat())?;
         figure(case, &job)
@@ -125,7 +140,7 @@ impl Case {
 
 fn fio(words: Vec<String>) -> Result<Value> {
     let mut command = Command::new("fio");
-    command.args(["--name=block", "--output-format=json", "--percentile_list=50:99"]).args(&words);
+    command.args(["--name=block", "--thread", "--output-format=json", "--percentile_list=50:99"]).args(&words);
     let output = command.output().context("run fio")?;
     // Notes of its engine may come first.
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -144,5 +159,5 @@ fn figure(case: &Case, job: &Value) -> Result<Figure> {
         within(&side["clat_ns"], part) + flush
     };
     let per_second = side["iops"].as_f64().with_context(|| format!("fio told nothing of {}", case.name))?;
-    Ok(Figure { per_second, half_us: latency("50.000000"), most_us: latency("99.000000") })
+    Ok(Figure { per_second, half_us: latency("50.000000"), most_us: latency("99.000000"), processor_us: None })
 }

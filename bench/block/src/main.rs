@@ -33,6 +33,8 @@ struct Cli {
 enum Command {
     /// Measures, and prints tables in Markdown
     Run(RunArgs),
+    /// Serves a volume in memory over NBD and as a device until its standard input ends: something to look at with a profiler
+    Hold(RunArgs),
     /// Serves the volumes of a pool, as a process of its own
     #[command(hide = true)]
     Serve(daemon::ServeArgs),
@@ -154,6 +156,7 @@ fn main() -> Result<ExitCode> {
                 Ok(ExitCode::FAILURE)
             }
         },
+        Command::Hold(arguments) => rows::hold(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Serve(arguments) => daemon::serve(arguments).map(|()| ExitCode::SUCCESS),
         Command::Map { pool, gib } => diff::map(&pool, gib).map(|()| ExitCode::SUCCESS),
     }

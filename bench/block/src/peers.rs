@@ -16,13 +16,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) way: Way,
+    /// The process that serves it, if one does.
+    server: Option<u32>,
     /// What serves it. Dropped in this order.
     _held: Vec<Box<dyn Any>>,
 }
 
 impl Target {
-    pub(crate) fn new(name: &'static str, way: Way, held: Vec<Box<dyn Any>>) -> Self {
-        Self { name, way, _held: held }
+    pub(crate) fn new(name: &'static str, way: Way, server: Option<u32>, held: Vec<Box<dyn Any>>) -> Self {
+        Self { name, way, server, _held: held }
+    }
+
+    /// Seconds of processor time that its server has had.
+    pub(crate) fn processor(&self) -> Option<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server?)).ok()?;
+        // Behind the name, which may have anything in it: the 12th and 13th are hundredths in the program and in the kernel for it.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let hundredths = |at: usize| fields.get(at)?.parse::<f64>().ok();
+        Some((hundredths(11)? + hundredths(12)?) / 100.0)
     }
 }
 
@@ -103,7 +114,8 @@ pub(crate) fn nbdkit(folder: &Folder, file: &Path) -> Result<Target> {
     let socket = folder.join("nbdkit.sock");
     let mut command = Command::new("nbdkit");
     command.args(["-f", "-U"]).arg(&socket).arg("file").arg(file);
-    Ok(Target::new("nbdkit file", nbd(&socket), vec![Box::new(Server::on_socket(command, &socket)?)]))
+    let server = Server::on_socket(command, &socket)?;
+    Ok(Target::new("nbdkit file", nbd(&socket), Some(server.0.id()), vec![Box::new(server)]))
 }
 
 pub(crate) fn qemu_nbd(folder: &Folder, name: &'static str, format: &str, file: &Path) -> Result<Target> {
@@ -111,7 +123,8 @@ pub(crate) fn qemu_nbd(folder: &Folder, name: &'static str, format: &str, file: 
     let mut command = Command::new("qemu-nbd");
     command.args(["-t", "-e", "8", "--cache=none", "--aio=threads", "--discard=unmap", "-f", format, "-k"]);
     command.arg(&socket).arg(file);
-    Ok(Target::new(name, nbd(&socket), vec![Box::new(Server::on_socket(command, &socket)?)]))
+    let server = Server::on_socket(command, &socket)?;
+    Ok(Target::new(name, nbd(&socket), Some(server.0.id()), vec![Box::new(server)]))
 }
 
 /// A file in qcow2's format, with the usual clusters of 64 KiB.
@@ -146,12 +159,18 @@ pub(crate) fn qemu_fuse(folder: &Folder, file: &Path) -> Result<Target> {
     let mount = Mount(over.clone());
     let device = Loop::new(&over)?;
     let way = Way::Path(device.0.display().to_string());
-    Ok(Target::new("qemu-storage-daemon, FUSE + loop", way, vec![Box::new(device), Box::new(mount), Box::new(server)]))
+    let pid = Some(server.0.id());
+    Ok(Target::new(
+        "qemu-storage-daemon, FUSE + loop",
+        way,
+        pid,
+        vec![Box::new(device), Box::new(mount), Box::new(server)],
+    ))
 }
 
 pub(crate) fn plain_loop(file: &Path) -> Result<Target> {
     let device = Loop::new(file)?;
-    Ok(Target::new("loop", Way::Path(device.0.display().to_string()), vec![Box::new(device)]))
+    Ok(Target::new("loop", Way::Path(device.0.display().to_string()), None, vec![Box::new(device)]))
 }
 
 /// A file in a file system on a loop device.
@@ -166,5 +185,5 @@ pub(crate) fn file_system(folder: &Folder, name: &'static str, kind: &str, bytes
     tool("mount", &[OsStr::new("-t"), OsStr::new(kind), device.0.as_os_str(), point.as_os_str()])?;
     let mount = Mount(point.clone());
     let way = Way::Path(point.join("file").display().to_string());
-    Ok(Target::new(name, way, vec![Box::new(mount), Box::new(device)]))
+    Ok(Target::new(name, way, None, vec![Box::new(mount), Box::new(device)]))
 }

@@ -1,20 +1,20 @@
-//! A disk under a pool in this process, which counts what the pool does with it.
+//! A disk under a pool in this process.
 
 use anyhow::Result;
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use volume::{Disk, FileDisk, Options, Pool, Shape};
 
-/// Counts; and is hollow: zeros take no room in it, so that a pool may be larger than memory. Maps are no zeros, and are kept.
+/// Counts readings where it is memory; and is hollow there: zeros take no room in it, so that a pool may be larger than memory. Maps are no zeros, and are kept.
 pub(crate) struct Probe {
     disk: FileDisk,
     holes: File,
     sector: u32,
-    pub(crate) written: AtomicU64,
     /// How often something was read, which is a node each when only maps are looked at.
     pub(crate) reads: AtomicU64,
 }
@@ -29,9 +29,9 @@ impl Probe {
     }
 
     pub(crate) fn open(path: &Path, sector: u32) -> Result<Arc<Self>> {
-        let (written, reads) = (AtomicU64::new(0), AtomicU64::new(0));
+        let reads = AtomicU64::new(0);
         let holes = OpenOptions::new().write(true).open(path)?;
-        Ok(Arc::new(Self { disk: FileDisk::open(path)?, holes, sector, written, reads }))
+        Ok(Arc::new(Self { disk: FileDisk::open(path)?, holes, sector, reads }))
     }
 
     pub(crate) fn pool(self: &Arc<Self>) -> Result<Pool> {
@@ -50,7 +50,6 @@ impl Disk for Probe {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if bytes.iter().any(|byte| *byte != 0) {
             return self.disk.write(offset, bytes);
         }
@@ -72,6 +71,10 @@ impl Disk for Probe {
 
     fn is_in_memory(&self) -> bool {
         self.disk.is_in_memory()
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.disk.file()
     }
 }
 

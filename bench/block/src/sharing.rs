@@ -22,7 +22,7 @@ fn ours(arguments: &RunArgs, kind: Kind) -> Result<f64> {
     let bytes = arguments.scaled(SIZE).max(64 << 20);
     let pool = folder.join("pool");
     filled(&pool, 3 * bytes + (256 << 20))?;
-    let daemon = Daemon::start(&pool, &folder.join("run"))?;
+    let daemon = Daemon::start(&pool, &folder.join("run"), false)?;
     let target = daemon.volume("ours", "nbd", bytes, true)?;
     target.way.fill(bytes)?;
     let ratios = (0..arguments.rounds).map(|round| {
