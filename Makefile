@@ -2,7 +2,7 @@
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test soak sim lint fuzz bench bench-repository sandbox sandbox-down install setup crds
+.PHONY: demo demo-down test soak sim lint fuzz bench bench-repository bench-block sandbox sandbox-down install setup crds
 
 PREFIX ?= /usr/local
 
@@ -41,8 +41,9 @@ fuzz:
 	tools/setup g++
 	tools/fuzz 60
 
-## What is measured, for docs/benchmarks.md: the engine against restic (about half an hour), and the operator on a large cluster.
-bench: bench-repository
+## What is measured, for docs/benchmarks.md: the engine against restic (about half an hour), volumes against other block devices (about half an hour,
+## as root), and the operator on a large cluster.
+bench: bench-repository bench-block
 	cargo build --workspace
 	target/debug/sandbox build
 	cargo test --workspace --locked --bench capture --bench large_cluster --bench random_access
@@ -52,6 +53,12 @@ bench-repository:
 	@tools/setup restic postgresql e2fsprogs
 	cargo build --release --workspace --bin orlop --bin bench
 	target/release/bench run --report target/bench.md $(BENCH)
+
+## Volumes as block devices alone. BENCH="--scale 0.1 --rounds 1 --only memory" tries a part of it on less. The tables are in target/bench-block.md, too.
+bench-block:
+	@tools/setup nbdkit btrfs-progs
+	cargo build --release --workspace --bin bench-block
+	target/release/bench-block run --report target/bench-block.md $(BENCH)
 
 ## The program into PREFIX/bin, with the links that make it a plug-in of kubectl.
 install: setup

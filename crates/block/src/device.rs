@@ -177,7 +177,8 @@ impl FailureKind {
 /// called only where [`Features`] say that they may be.
 ///
 /// A call must not wait for a disk or a network: it would hold up the requests behind it. It starts the work and returns. Only what is
-/// done in some microseconds, such as reading what is in memory, is done at once.
+/// done in some microseconds, such as reading what is in memory, is done at once; and what a thread asks that says that it may wait
+/// ([`crate::is_patient`]).
 ///
 /// What was asked may be asked again with the same bytes, after a front end was restarted. That must change nothing.
 pub trait Device: Send + Sync + 'static {

@@ -16,6 +16,7 @@
 mod buffer;
 mod device;
 mod done;
+mod patience;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -25,3 +26,4 @@ pub use device::{
     ZERO, ZeroMode,
 };
 pub use done::Done;
+pub use patience::{be_patient, is_patient};

@@ -130,6 +130,7 @@ impl Shared {
     fn run(&self) {
         // Also when it panics, which would be a defect of the device: who waits must not wait for ever.
         let _gone = Gone(self);
+        block::be_patient();
         while !self.leaving.load(Ordering::SeqCst) {
             match self.session.turn() {
                 Ok(Turn::Served) => {}

@@ -50,3 +50,4 @@ pub use node::{Config, Node, Serving};
 pub use scrub::Pace;
 pub use service::Service;
 pub use store::PoolSpec;
+pub use volume::Access;

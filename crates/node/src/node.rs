@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use volume::{BLOCK, SnapshotInfo, State, VolumeInfo};
+use volume::{Access, BLOCK, SnapshotInfo, State, VolumeInfo};
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub pools: Vec<PoolSpec>,
     /// Bytes of map nodes that are kept in memory, for each pool.
     pub cache_bytes: usize,
+    /// How disks are asked.
+    pub access: Access,
     /// How often all of the pools is read; without it, it is not.
     pub scrub: Option<Pace>,
     /// How it serves devices; without it, it does not.
@@ -60,7 +62,7 @@ impl Node {
                     format!("open the pool {}: there are two pools of the name {}", spec.path.display(), spec.name());
                 return Err(Error::new(Kind::Invalid, what));
             }
-            stores.push(Arc::new(Store::open(spec, config.cache_bytes, now())?));
+            stores.push(Arc::new(Store::open(spec, (config.cache_bytes, config.access), now())?));
         }
         let attachments = match config.serving {
             None => None,

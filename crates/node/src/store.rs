@@ -6,7 +6,9 @@ use block::Buffer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use volume::{BLOCK, Epoch, FileDisk, Notice, Options, Pool, Shape, SnapshotId, SnapshotInfo, State, VolumeInfo};
+use volume::{
+    Access, BLOCK, Epoch, FileDisk, Notice, Options, Pool, Shape, SnapshotId, SnapshotInfo, State, VolumeInfo,
+};
 
 /// Which pool a node opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +58,18 @@ struct Book {
 
 impl Store {
     /// Opens a pool, makes or grows it where its size was given, and does what a crash has left undone.
-    pub(crate) fn open(spec: &PoolSpec, cache_bytes: usize, now: u64) -> Result<Self> {
+    pub(crate) fn open(spec: &PoolSpec, (cache_bytes, access): (usize, Access), now: u64) -> Result<Self> {
         let name = spec.name();
         let what = || format!("open the pool {}", spec.path.display());
         let disk = Arc::new(disk(spec).map_err(|e| Error::new(Kind::Failed, what()).because(e))?);
         let told = Arc::new(Told::default());
-        let options = Options { cache_bytes, ..Options::default() };
+        let options = Options { cache_bytes, access, may_wait: block::is_patient, ..Options::default() };
         let listener = {
             let (name, told) = (name.clone(), told.clone());
             Box::new(move |notice| hear(&name, &told, notice))
         };
         let pool = Pool::open(disk, options, listener).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
+        tracing::info!(pool = name, disk = %pool.reached(), "opened");
         if spec.bytes.is_some() {
             pool.grow().map_err(stored(format!("grow the pool {}", spec.path.display())))?;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use fuse::{Keeper, KeeperServer};
-use node::{Config, Node, Pace, PoolSpec, Serving};
+use node::{Access, Config, Node, Pace, PoolSpec, Serving};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,9 @@ pub(crate) struct NodeArgs {
     /// Memory for maps of volumes, for each pool
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = human::parse_bytes)]
     cache: u64,
+    /// How disks are asked: through io_uring (Linux 6.1 and later), or by threads that wait. `best` is io_uring if it can be had; the log tells
+    #[arg(long, value_name = "HOW", default_value = "best", value_parser = ["best", "io-uring", "threads"])]
+    disk_access: String,
     /// How long after all of a pool was read it is read again, to find damage early; 0s is never
     #[arg(long, value_name = "TIME", default_value = "168h", value_parser = human::parse_duration)]
     scrub_interval: Duration,
@@ -103,12 +106,17 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     let runtime = args.runtime_dir.clone();
     let cache_bytes =
         usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
+    let access = match args.disk_access.as_str() {
+        "io-uring" => Access::Ring,
+        "threads" => Access::Threads,
+        _ => Access::Best,
+    };
     let pace = Pace { interval: args.scrub_interval, bytes_per_second: args.scrub_rate };
     let scrub = (!args.scrub_interval.is_zero()).then_some(pace);
     let start = move || {
         let keeper = keeper(&args.runtime_dir)?;
         let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
-        Node::start(Config { pools: args.pool, cache_bytes, scrub, serving })
+        Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving })
             .map_err(|e| Error::new("start the node").because(e))
     };
     let started = tokio::task::spawn_blocking(start).await;

@@ -60,5 +60,7 @@ pub use format::catalog::MOST_NAME;
 pub use format::superblock::VERSION;
 pub use memory::{Buffer, Memory};
 pub use offline::{Checked, Problem, Repaired, check, dump, repair};
-pub use pool::{LEAST_CACHE, Listener, Options, Pool, Since, SnapshotInfo, State, Usage, VolumeInfo, create};
+pub use pool::{
+    Access, LEAST_CACHE, Listener, Options, Pool, Reached, Since, SnapshotInfo, State, Usage, VolumeInfo, create,
+};
 pub use units::{BLOCK, Blocks, Epoch, MOST_REQUEST, SnapshotId, VolumeId};

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use volume::{
-    BLOCK, Blocks, Buffer, Disk, Error, FileDisk, Listener, OpenError, Options, Pool, Shape, Since, State, VolumeId,
+    Access, BLOCK, Blocks, Buffer, Disk, Error, FileDisk, Listener, Memory, OpenError, Options, Pool, Reached, Shape,
+    Since, State, VolumeId,
 };
 
 const SHAPE: Shape = Shape { id: *b"0123456789abcdef", log_blocks: None, most_changed_nodes: None };
@@ -15,26 +16,53 @@ fn quiet() -> Listener {
     Box::new(|_| {})
 }
 
-/// Folders for pools: one that is memory, where there is one, and one on a disk.
-fn folders() -> Vec<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    let mut folders = vec![tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()];
-    if memory.is_dir() {
-        folders.push(tempfile::tempdir_in(memory).unwrap());
+/// Where a pool lies, and how its disk is asked.
+struct Place {
+    folder: tempfile::TempDir,
+    access: Access,
+}
+
+/// On a disk that is asked in either way, and in memory, where there is a folder that is memory.
+fn places() -> Vec<Place> {
+    let on_disk = |access| Place { folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), access };
+    let mut places = vec![on_disk(Access::Threads)];
+    let ring = on_disk(Access::Ring);
+    match ring.try_to_open::<Buffer>(&ring.create(2048)) {
+        Ok(pool) => {
+            drop(pool);
+            places.push(on_disk(Access::Ring));
+        }
+        Err(error) => skip("pools through io_uring", &error.to_string()),
     }
-    folders
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        places.push(Place { folder: tempfile::tempdir_in(memory).unwrap(), access: Access::Best });
+    }
+    places
 }
 
-fn create(folder: &tempfile::TempDir, blocks: u64) -> PathBuf {
-    let path = folder.path().join("pool");
-    let disk = FileDisk::create(&path, blocks * BLOCK as u64).unwrap();
-    volume::create(&disk, SHAPE).unwrap();
-    path
-}
+impl Place {
+    fn create(&self, blocks: u64) -> PathBuf {
+        let path = self.folder.path().join("pool");
+        let disk = FileDisk::create(&path, blocks * BLOCK as u64).unwrap();
+        volume::create(&disk, SHAPE).unwrap();
+        path
+    }
 
-fn open(path: &Path) -> Pool {
-    let disk = Arc::new(FileDisk::open(path).unwrap());
-    Pool::open(disk, Options::default(), quiet()).unwrap()
+    fn try_to_open<M: Memory>(&self, path: &Path) -> Result<Pool<M>, OpenError> {
+        let options = Options { access: self.access, cache_bytes: volume::LEAST_CACHE, ..Options::default() };
+        Pool::open(Arc::new(FileDisk::open(path).unwrap()), options, quiet())
+    }
+
+    fn open(&self, path: &Path) -> Pool {
+        let pool = self.try_to_open(path).unwrap();
+        match self.access {
+            Access::Ring => assert_eq!(*pool.reached(), Reached::Ring),
+            Access::Threads => assert!(matches!(pool.reached(), Reached::Threads(_))),
+            Access::Best => assert_eq!(*pool.reached(), Reached::Inline),
+        }
+        pool
+    }
 }
 
 fn wait<T: Send + 'static>(ask: impl FnOnce(Box<dyn FnOnce(Result<T, Error>) + Send>)) -> Result<T, Error> {
@@ -53,9 +81,9 @@ fn read(pool: &Pool, of: State, start: u64, count: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_read_after_closing_and_opening() {
-    for folder in folders() {
-        let path = create(&folder, 16_384);
-        let pool = open(&path);
+    for place in places() {
+        let path = place.create(16_384);
+        let pool = place.open(&path);
         let volume = pool.create_volume("data", 8192).unwrap();
         write(&pool, volume, 100, &[7; 50 * BLOCK]);
         let snapshot = pool.snapshot(&[(volume, "monday")]).unwrap()[0];
@@ -72,7 +100,7 @@ fn what_is_written_is_read_after_closing_and_opening() {
         assert_eq!(unrelated.unwrap().items, [Blocks { start: 100, count: 50 }]);
         pool.close().unwrap();
 
-        let pool = open(&path);
+        let pool = place.open(&path);
         let state = State::Volume(volume);
         assert_eq!(read(&pool, state, 100, 20), [7; 20 * BLOCK]);
         assert_eq!(read(&pool, state, 120, 5), [8; 5 * BLOCK]);
@@ -97,15 +125,15 @@ fn what_is_written_is_read_after_closing_and_opening() {
 
 #[test]
 fn what_was_flushed_is_there_when_the_pool_was_not_closed() {
-    for folder in folders() {
-        let path = create(&folder, 4096);
-        let pool = open(&path);
+    for place in places() {
+        let path = place.create(4096);
+        let pool = place.open(&path);
         let volume = pool.create_volume("data", 1000).unwrap();
         wait(|done| pool.write(volume, 3, Buffer::copy_of(&[1; BLOCK]), true, done)).unwrap();
         write(&pool, volume, 4, &[2; BLOCK]);
         wait(|done| pool.flush(done)).unwrap();
         drop(pool);
-        let pool = open(&path);
+        let pool = place.open(&path);
         assert_eq!(read(&pool, State::Volume(volume), 3, 1), [1; BLOCK]);
         assert_eq!(read(&pool, State::Volume(volume), 4, 1), [2; BLOCK]);
     }
@@ -113,9 +141,9 @@ fn what_was_flushed_is_there_when_the_pool_was_not_closed() {
 
 #[test]
 fn a_pool_has_one_user_at_a_time() {
-    for folder in folders() {
-        let path = create(&folder, 2048);
-        let pool = open(&path);
+    for place in places() {
+        let path = place.create(2048);
+        let pool = place.open(&path);
         match FileDisk::open(&path) {
             Err(error @ OpenError::InUse { .. }) => {
                 assert!(error.to_string().contains("stop that one first"), "{error}")
@@ -124,7 +152,7 @@ fn a_pool_has_one_user_at_a_time() {
         }
         assert!(matches!(FileDisk::open_read_only(&path), Err(OpenError::InUse { .. })));
         drop(pool);
-        drop(open(&path));
+        drop(place.open(&path));
         assert!(matches!(FileDisk::create(&path, 1 << 23), Err(OpenError::Disk { .. })), "it is there");
         let disk = FileDisk::open(&path).unwrap();
         assert!(matches!(volume::create(&disk, SHAPE), Err(OpenError::Exists)));
@@ -133,10 +161,11 @@ fn a_pool_has_one_user_at_a_time() {
 
 #[test]
 fn a_pool_in_a_file_grows() {
-    for folder in folders() {
-        let path = create(&folder, 2048);
+    for place in places() {
+        let path = place.create(2048);
         let disk = Arc::new(FileDisk::open(&path).unwrap());
-        let pool: Pool = Pool::open(Arc::clone(&disk) as Arc<dyn Disk>, Options::default(), quiet()).unwrap();
+        let options = Options { access: place.access, ..Options::default() };
+        let pool: Pool = Pool::open(Arc::clone(&disk) as Arc<dyn Disk>, options, quiet()).unwrap();
         let volume = pool.create_volume("data", 100).unwrap();
         write(&pool, volume, 3, &[7; BLOCK]);
         let before = pool.usage();
@@ -147,7 +176,7 @@ fn a_pool_in_a_file_grows() {
         pool.close().unwrap();
         drop(disk);
         assert_eq!(volume::check(&FileDisk::open_read_only(&path).unwrap(), true).unwrap().problems, []);
-        let pool = open(&path);
+        let pool = place.open(&path);
         assert!(pool.usage().free >= grown - 10, "{:?} of {grown}", pool.usage());
         assert_eq!(read(&pool, State::Volume(volume), 3, 1), [7; BLOCK]);
     }
@@ -158,9 +187,9 @@ fn a_pool_in_a_file_grows() {
 fn many_threads_share_a_pool() {
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 300;
-    for folder in folders() {
-        let path = create(&folder, 16_384);
-        let pool = Arc::new(open(&path));
+    for place in places() {
+        let path = place.create(16_384);
+        let pool = Arc::new(place.open(&path));
         let volume = pool.create_volume("data", THREADS * 64).unwrap();
         let done = Arc::new(AtomicU64::new(0));
         let threads: Vec<_> = (0..THREADS)
@@ -197,10 +226,99 @@ fn many_threads_share_a_pool() {
     }
 }
 
+/// Bytes at an odd address, which no disk takes without the system's cache.
+struct Crooked(Vec<u8>);
+
+impl AsRef<[u8]> for Crooked {
+    fn as_ref(&self) -> &[u8] {
+        let odd = self.0.as_ptr().align_offset(2) + 1;
+        &self.0[odd..odd + self.0.len() - 4]
+    }
+}
+
+impl AsMut<[u8]> for Crooked {
+    fn as_mut(&mut self) -> &mut [u8] {
+        let odd = self.0.as_ptr().align_offset(2) + 1;
+        let len = self.0.len() - 4;
+        &mut self.0[odd..odd + len]
+    }
+}
+
+#[test]
+fn memory_may_lie_anywhere() {
+    for place in places() {
+        let path = place.create(2048);
+        let pool = place.try_to_open::<Crooked>(&path).unwrap();
+        let volume = pool.create_volume("data", 100).unwrap();
+        wait(|done| pool.write(volume, 3, Crooked(vec![7; 5 * BLOCK + 4]), true, done)).unwrap();
+        let state = State::Volume(volume);
+        let found = wait(|done| pool.read(state, 2, Crooked(vec![1; 7 * BLOCK + 4]), done)).unwrap();
+        assert!(found.as_ref()[BLOCK..6 * BLOCK].iter().all(|byte| *byte == 7));
+        assert!(found.as_ref()[..BLOCK].iter().chain(&found.as_ref()[6 * BLOCK..]).all(|byte| *byte == 0));
+        pool.close().unwrap();
+    }
+}
+
+/// More requests at once than a ring holds, in pieces, and a pool that ends while they are under way.
+#[test]
+fn many_requests_are_under_way_at_once() {
+    for place in places() {
+        let path = place.create(16_384);
+        let pool = place.open(&path);
+        let volume = pool.create_volume("data", 4096).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let byte = |block: u64| u8::try_from(block % 251 + 1).unwrap();
+        // Every second block twice, so that what is read later lies in many pieces.
+        for block in (0..4096).chain((0..4096).step_by(2)) {
+            let sender = sender.clone();
+            let bytes = Buffer::copy_of(&[byte(block); BLOCK]);
+            pool.write(volume, block, bytes, block % 64 == 0, move |result| sender.send(result).unwrap());
+        }
+        receiver.iter().take(4096 + 2048).for_each(|result| result.unwrap());
+        let (sender, receiver) = mpsc::channel();
+        for start in 0..500 {
+            let sender = sender.clone();
+            let into = Buffer::zeroed(32 * BLOCK);
+            pool.read(State::Volume(volume), start * 8, into, move |result| sender.send((start, result)).unwrap());
+        }
+        for (start, result) in receiver.iter().take(500) {
+            let expected = (start * 8..start * 8 + 32).map(byte);
+            assert!(result.unwrap().chunks(BLOCK).zip(expected).all(|(block, byte)| block == [byte; BLOCK]));
+        }
+        let (sender, receiver) = mpsc::channel();
+        for block in 0..1000 {
+            let sender = sender.clone();
+            let answered = move |result: Result<(), Error>| sender.send(result).unwrap();
+            pool.write(volume, block, Buffer::copy_of(&[byte(block); BLOCK]), false, answered);
+        }
+        drop((pool, sender));
+        let ended: Vec<_> = receiver.iter().collect();
+        assert!(ended.len() == 1000 && ended.iter().all(|result| matches!(result, Ok(()) | Err(Error::Closed))));
+        let pool = place.open(&path);
+        assert_eq!(read(&pool, State::Volume(volume), 999, 1), [byte(999); BLOCK]);
+    }
+}
+
+/// A file that has become shorter under a pool: what the kernel does in part is done again by somebody who tells what is wrong.
+#[test]
+fn what_cannot_be_read_is_told() {
+    for place in places() {
+        let path = place.create(16_384);
+        let pool = place.open(&path);
+        let volume = pool.create_volume("data", 8192).unwrap();
+        (0..32).for_each(|i| write(&pool, volume, i * 256, &[7; 256 * BLOCK]));
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(6000 * BLOCK as u64).unwrap();
+        let state = State::Volume(volume);
+        assert_eq!(read(&pool, state, 0, 256), [7; 256 * BLOCK]);
+        let failed = wait(|done| pool.read(state, 8000, Buffer::zeroed(100 * BLOCK), done)).unwrap_err();
+        assert!(matches!(failed, Error::Unreadable { block: 8000, .. }), "{failed}");
+    }
+}
+
 #[test]
 fn wrong_requests_are_refused_and_change_nothing() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let pool = open(&create(&folder, 2048));
+    let place = places().remove(0);
+    let pool = place.open(&place.create(2048));
     let volume = pool.create_volume("data", 100).unwrap();
     let refused = |start, len| wait(|done| pool.write(volume, start, Buffer::zeroed(len), false, done)).unwrap_err();
     assert_eq!(refused(0, 100), Error::Unaligned(100));
@@ -267,13 +385,14 @@ fn a_pool_lies_on_a_raw_device() {
     assert_eq!(disk.bytes().unwrap(), 64 << 20);
     volume::create(&disk, SHAPE).unwrap();
     drop(disk);
-    let pool = open(&device.0);
+    let place = Place { folder, access: Access::Threads };
+    let pool = place.open(&device.0);
     let volume = pool.create_volume("data", 10_000).unwrap();
     write(&pool, volume, 5000, &[9; 300 * BLOCK]);
     wait(|done| pool.flush(done)).unwrap();
     assert!(matches!(FileDisk::open(&device.0), Err(OpenError::InUse { .. } | OpenError::Disk { .. })));
     drop(pool);
-    let pool = open(&device.0);
+    let pool = place.open(&device.0);
     assert_eq!(read(&pool, State::Volume(volume), 5000, 300), [9; 300 * BLOCK]);
     pool.close().unwrap();
     assert_eq!(volume::check(&FileDisk::open_read_only(&device.0).unwrap(), true).unwrap().problems, []);

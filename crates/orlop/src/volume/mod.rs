@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use node::proto::{self, FrontEnd};
-use node::{Client, Config, Node, PoolSpec};
+use node::{Access, Client, Config, Node, PoolSpec};
 use tonic::Status;
 use zeroize::Zeroizing;
 
@@ -267,7 +267,7 @@ async fn open(store: PathBuf) -> Result<Arc<Node>> {
     let failed = || Error::new("use the pool");
     let start = move || {
         let pools = vec![PoolSpec { path: store, bytes: None }];
-        Node::start(Config { pools, cache_bytes: CACHE_BYTES, scrub: None, serving: None })
+        Node::start(Config { pools, cache_bytes: CACHE_BYTES, access: Access::Best, scrub: None, serving: None })
     };
     let started = tokio::task::spawn_blocking(start).await.map_err(|e| failed().because(e))?;
     started.map(Arc::new).map_err(|e| failed().because(e))

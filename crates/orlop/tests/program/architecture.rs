@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("application", &[]),
     ("bench", &["repository", "sandbox"]),
+    ("bench-block", &["fuse", "node", "volume"]),
     ("block", &[]),
     ("csi", &["node"]),
     ("fuse", &["block"]),
@@ -46,10 +47,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that are not product.
-const SUPPORT: &[&str] = &["bench", "sandbox", "scenarios", "skips"];
+const SUPPORT: &[&str] = &["bench", "bench-block", "sandbox", "scenarios", "skips"];
 
 /// Crates that have unsafe code: for calls of the kernel that have no safe wrapper.
-const UNSAFE: &[&str] = &["fuse"];
+const UNSAFE: &[&str] = &["fuse", "volume"];
 
 /// What a crate must not use from outside of the workspace, by itself.
 const BANNED: &[(&str, &[&str])] = &[

@@ -6,6 +6,7 @@ use crate::memory::Buffer;
 use rustix::fs::{FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -152,6 +153,11 @@ impl Disk for FileDisk {
 
     fn is_in_memory(&self) -> bool {
         self.in_memory
+    }
+
+    /// With the system's cache, the kernel would have threads of its own wait, and not tell.
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.direct.then(|| self.file.as_fd())
     }
 }
 

@@ -5,6 +5,7 @@ mod file;
 pub use file::FileDisk;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// A file, a device, or a test's idea of one.
 ///
@@ -35,6 +36,11 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Whether it answers in the time that a thread takes to wake: then whoever asks waits.
     fn is_in_memory(&self) -> bool;
+
+    /// The file behind it, if the kernel can be asked for it without a thread that waits: it is as long open as the disk is.
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 impl<D: Disk + ?Sized> Disk for std::sync::Arc<D> {
@@ -64,5 +70,9 @@ impl<D: Disk + ?Sized> Disk for std::sync::Arc<D> {
 
     fn is_in_memory(&self) -> bool {
         (**self).is_in_memory()
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        (**self).file()
     }
 }

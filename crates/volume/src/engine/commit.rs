@@ -45,7 +45,9 @@ impl<W: World> Engine<W> {
             return;
         }
         let is_awaited = !self.flushes.is_empty();
-        let is_wanted = is_awaited || !self.unlogged.is_empty() || self.log.is_filling();
+        // One write of the log is shared by those whose data comes soon: as long as more of them are on the way than wait, they are waited for.
+        let is_due = !self.unlogged.is_empty() && self.writing <= self.unlogged.len();
+        let is_wanted = is_awaited || is_due || self.log.is_filling();
         if !self.log.has_sealed() && self.log.has_pending() && is_wanted {
             let sealed = self.log.seal(self.durable_checkpoint, false);
             if !sealed {

@@ -33,7 +33,7 @@ mod write;
 #[cfg(test)]
 pub(crate) use drive::drive;
 pub(crate) use drive::{drive_ios, open};
-pub(crate) use io::{Done, Io, IoId};
+pub(crate) use io::{Done, Io, IoId, Move};
 pub use open::Shape;
 pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
 pub(crate) use request::{Admin, Answer, Request};
@@ -49,7 +49,7 @@ use crate::units::{Place, Run, TreeId};
 use checkpoint::Checkpoint;
 use io::Fault;
 use log::Log;
-use slab::Slab;
+pub(crate) use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use task::Task;
 
@@ -132,6 +132,8 @@ pub(crate) struct Engine<W: World> {
     is_full: bool,
     /// Blocks of the map that admitted writes may come to need.
     promised: u64,
+    /// Writes whose data is on its way to the disk.
+    writing: usize,
     /// Who waits until the log has so many changes.
     unlogged: VecDeque<(u64, W::Tag)>,
     /// Who waits until so many changes are durable.
@@ -180,6 +182,7 @@ impl<W: World> Engine<W> {
             held_discards: VecDeque::new(),
             is_full: false,
             promised: 0,
+            writing: 0,
             unlogged: VecDeque::new(),
             flushes: VecDeque::new(),
             age: 0,
@@ -202,9 +205,16 @@ impl<W: World> Engine<W> {
 
     /// Takes what came of a request to the disk.
     pub(crate) fn finished(&mut self, id: IoId, done: Done<W::Memory>) -> Output<W> {
-        if let Some(purpose) = self.ios.take(id.0) {
-            self.ios.let_go(id.0);
-            self.disk_done(purpose, done);
+        self.all_finished([(id, done)])
+    }
+
+    /// Takes what came of several at once, so that the log is written once for all that were waiting for them.
+    pub(crate) fn all_finished(&mut self, done: impl IntoIterator<Item = (IoId, Done<W::Memory>)>) -> Output<W> {
+        for (id, done) in done {
+            if let Some(purpose) = self.ios.take(id.0) {
+                self.ios.let_go(id.0);
+                self.disk_done(purpose, done);
+            }
         }
         self.settle()
     }
@@ -232,7 +242,10 @@ impl<W: World> Engine<W> {
                 self.leave(age);
                 self.verified(task, &faults);
             }
-            (Purpose::Write(task), Done::Written(result)) => self.write_done(task, result),
+            (Purpose::Write(task), Done::Written(result)) => {
+                self.writing -= 1;
+                self.write_done(task, result);
+            }
             (Purpose::LogWrite, Done::Written(result)) => self.log_written(result),
             (Purpose::LogFlush, Done::Flushed(result)) => self.log_flushed(result),
             (Purpose::CheckpointPages, Done::Written(result)) => self.pages_written(result),
@@ -251,6 +264,11 @@ impl<W: World> Engine<W> {
         let mut out = std::mem::take(&mut self.out);
         out.more = self.has_yielded || self.can_delete();
         out
+    }
+
+    /// How many requests to the disk are not finished.
+    pub(crate) fn under_way(&self) -> usize {
+        self.ios.len()
     }
 
     fn ask(&mut self, purpose: Purpose, io: Io<W::Memory>) {

@@ -27,6 +27,11 @@ impl<T> Slab<T> {
         }
     }
 
+    /// How many numbers are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+
     /// Takes a thing out, whose number stays its own until it is put back or let go.
     pub(crate) fn take(&mut self, at: usize) -> Option<T> {
         self.items.get_mut(at)?.take()

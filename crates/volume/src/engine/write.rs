@@ -175,12 +175,14 @@ impl<W: World> Engine<W> {
         }
         let from = Arc::clone(&writing.from);
         self.tasks.put_back(id, Task::Write(writing));
+        self.writing += 1;
         self.ask(Purpose::Write(id), Io::Write { parts, from });
         if !W::keeps(Rule::DataFirst)
             && let Some((io, _)) = self.out.ios.last()
         {
             // A broken variant: the data is taken as written when it is only asked for.
             self.ios.take(io.0);
+            self.writing -= 1;
             self.step(id);
         }
     }

@@ -30,6 +30,9 @@ impl Hasher for Mix {
 
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
 
+/// Nodes that are cached however little memory there is: the ways to some blocks.
+const LEAST: usize = 16;
+
 #[derive(Debug)]
 struct Cached {
     page: Page,
@@ -44,7 +47,7 @@ pub(crate) struct Nodes {
     /// The places of what is cached, and some that were: the hand goes around and drops what is cold.
     clock: Vec<Place>,
     hand: usize,
-    /// How many nodes are cached at most.
+    /// How many nodes are in memory at most, as long as few have changed.
     most: usize,
     /// Nodes of a checkpoint that is not durable yet: they may not be on disk.
     writing: Map<Place, Page>,
@@ -60,7 +63,7 @@ impl Nodes {
             cached: Map::default(),
             clock: Vec::new(),
             hand: 0,
-            most: most.max(16),
+            most: most.max(LEAST),
             writing: Map::default(),
             pinned: Map::default(),
             changed: 0,
@@ -69,7 +72,7 @@ impl Nodes {
 
     /// Changes how many nodes are cached at most, before any is.
     pub(crate) fn set_most(&mut self, most: usize) {
-        self.most = most.max(16);
+        self.most = most.max(LEAST);
     }
 
     pub(crate) fn get(&mut self, place: Place) -> Option<&Page> {
@@ -86,22 +89,25 @@ impl Nodes {
             cached.page = page;
             return;
         }
-        if self.clock.len() < self.most {
-            self.clock.push(place);
-        } else {
+        while self.clock.len() >= self.room() {
             let at = self.coldest();
-            self.cached.remove(&self.clock[at]);
-            self.clock[at] = place;
+            self.cached.remove(&self.clock.swap_remove(at));
         }
+        self.clock.push(place);
         // It is warm when it is asked for again: what is only passed over goes first.
         self.cached.insert(place, Cached { page, warm: false });
+    }
+
+    /// How many nodes may be cached now: what has changed and what a checkpoint writes is in memory, too. A quarter is left however much that is.
+    fn room(&self) -> usize {
+        self.most.saturating_sub(self.changed + self.writing.len()).max(self.most / 4).max(LEAST)
     }
 
     /// Where in the clock something can be dropped.
     fn coldest(&mut self) -> usize {
         loop {
-            let at = self.hand;
-            self.hand = (self.hand + 1) % self.clock.len();
+            let at = self.hand % self.clock.len();
+            self.hand = at + 1;
             match self.cached.get_mut(&self.clock[at]) {
                 Some(cached) if cached.warm => cached.warm = false,
                 _ => return at,

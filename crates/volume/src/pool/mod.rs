@@ -2,11 +2,12 @@
 //!
 //! Requests come from any thread. The engine is locked only while it looks things up in memory; checksums are computed and the disk is used
 //! outside of the lock. On a disk that is memory the thread that asks does it all and is answered before its call returns; on others
-//! [`Options::workers`] threads wait for the disk, and one of them answers.
+//! one thread asks the kernel by io_uring, or [`Options::workers`] threads wait for the disk, and one of them answers.
 
 mod queue;
 mod replies;
 mod requests;
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +21,13 @@ use crate::memory::{Buffer, Memory};
 use crate::units::{BLOCK, Epoch, SnapshotId, VolumeId};
 use queue::Queue;
 use replies::{Callback, Replies};
+use ring::Inbox;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 /// The fewest bytes of map nodes that [`Options::cache_bytes`] may keep: 1 MiB, so that the ways to some dozens of blocks that are looked up at
@@ -34,16 +37,55 @@ pub const LEAST_CACHE: usize = 1 << 20;
 /// How a pool is used while it is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Bytes of map nodes that are kept in memory; what has changed since the last checkpoint, and two bits for each block of the pool
-    /// that has ever been used, come on top. At least [`LEAST_CACHE`].
+    /// Bytes of map nodes in memory. A quarter of them is for what has not changed since the last checkpoint, however much has; that is bounded by the
+    /// pool's shape, to 16 MiB usually, and as much again while a checkpoint is made. Two bits for each block of the pool that has ever been used
+    /// come on top. At least [`LEAST_CACHE`].
     pub cache_bytes: usize,
-    /// Threads that wait for the disk, at least one. On a disk in memory one of them makes checkpoints and the others are idle.
+    /// Threads that wait for the disk, at least one. On a disk in memory one of them makes checkpoints and the others are idle; with io_uring, they do
+    /// what that has left.
     pub workers: usize,
+    /// How a disk is asked that is no memory.
+    pub access: Access,
+    /// Whether the thread that asks may wait for the disk until its request is done, while no other is under way.
+    pub may_wait: fn() -> bool,
+}
+
+/// How a disk is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Through io_uring if the kernel lets us, else by threads.
+    #[default]
+    Best,
+    /// Through io_uring, or the pool is not opened.
+    Ring,
+    /// By threads that wait.
+    Threads,
+}
+
+/// How the disk of an open pool is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// By whoever asks the pool, since it is memory.
+    Inline,
+    /// Through io_uring.
+    Ring,
+    /// By threads that wait, and why not through io_uring.
+    Threads(String),
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline => f.write_str("memory, by the threads that ask"),
+            Self::Ring => f.write_str("through io_uring"),
+            Self::Threads(why) => write!(f, "by threads that wait, not through io_uring: {why}"),
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, workers: 16 }
+        Self { cache_bytes: 64 << 20, workers: 16, access: Access::Best, may_wait: || false }
     }
 }
 
@@ -99,12 +141,16 @@ pub struct Usage {
 pub struct Pool<M: Memory = Buffer> {
     shared: Arc<Shared<M>>,
     workers: Vec<JoinHandle<()>>,
+    reached: Reached,
 }
 
 struct Shared<M: Memory> {
     owner: Mutex<Owner<M>>,
     disk: Arc<dyn Disk>,
     is_inline: bool,
+    may_wait: fn() -> bool,
+    /// Where requests to the disk go, if not to the workers.
+    inbox: OnceLock<Arc<Inbox<M>>>,
     queue: Queue<Job<M>>,
     /// A piece of work is queued already.
     is_working: AtomicBool,
@@ -124,8 +170,28 @@ enum Job<M> {
     Work,
 }
 
-/// Requests to the disk that whoever was told of them does by itself.
-type Here<M> = VecDeque<(IoId, Io<M>)>;
+/// Requests to the disk that whoever was told of them does by himself.
+struct Here<M> {
+    ios: VecDeque<(IoId, Io<M>)>,
+    who: Who,
+}
+
+/// Who is told what is to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// Somebody who must not wait.
+    Hasty,
+    /// Somebody who asks, and may wait while nothing else is under way.
+    Patient,
+    /// A worker. He goes on with what follows from what he has done: waking another for it would take as long as a fast disk.
+    Worker,
+}
+
+impl<M> Here<M> {
+    fn new(who: Who) -> Self {
+        Self { ios: VecDeque::new(), who }
+    }
+}
 
 /// Makes an empty pool of all of a disk.
 ///
@@ -144,14 +210,52 @@ impl<M: Memory> Pool<M> {
     /// If it is not one, is of a later version, or what is needed is damaged; if the options cannot be.
     pub fn open(disk: Arc<dyn Disk>, options: Options, listener: Listener) -> Result<Self, OpenError> {
         if options.cache_bytes < LEAST_CACHE || options.workers == 0 {
-            let Options { cache_bytes, workers } = options;
+            let Options { cache_bytes, workers, .. } = options;
             return Err(OpenError::Unfit(format!(
                 "a cache of {cache_bytes} bytes and {workers} threads are too little for a pool: {LEAST_CACHE} and 1 are the least"
             )));
         }
         let engine = engine::open::<Shipped<M>>(&*disk, options.cache_bytes / BLOCK)?;
-        let shared = Shared::new(engine, disk, listener);
-        Self::start(shared, options.workers, |name, work| std::thread::Builder::new().name(name).spawn(work))
+        let shared = Shared::new(engine, disk, options.may_wait, listener);
+        let mut pool =
+            Self::start(shared, options.workers, |name, work| std::thread::Builder::new().name(name).spawn(work))?;
+        pool.reach(options.access)?;
+        // Deletions go on that were begun in an earlier opening.
+        pool.shared.queue_work();
+        Ok(pool)
+    }
+
+    /// Decides how the disk is asked.
+    fn reach(&mut self, access: Access) -> Result<(), OpenError> {
+        if self.shared.is_inline {
+            return Ok(());
+        }
+        let started = match access {
+            Access::Threads => Err(io::Error::other("it was not wanted")),
+            Access::Best | Access::Ring => ring::start(&self.shared),
+        };
+        match started {
+            Ok((inbox, thread)) => {
+                self.workers.push(thread);
+                self.reached = Reached::Ring;
+                // Nothing was asked before.
+                let _was_empty = self.shared.inbox.set(inbox);
+                Ok(())
+            }
+            Err(error) if access == Access::Ring => {
+                Err(OpenError::Unfit(format!("io_uring is wanted, and cannot be used here: {error}")))
+            }
+            Err(error) => {
+                self.reached = Reached::Threads(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// How its disk is asked.
+    #[must_use]
+    pub fn reached(&self) -> &Reached {
+        &self.reached
     }
 
     /// Starts the threads. If one of them cannot be, those that could end, so that nothing of the pool is left.
@@ -160,14 +264,12 @@ impl<M: Memory> Pool<M> {
         workers: usize,
         mut spawn: impl FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
     ) -> Result<Self, OpenError> {
-        let mut pool = Self { shared, workers: Vec::new() };
+        let mut pool = Self { shared, workers: Vec::new(), reached: Reached::Inline };
         for i in 0..workers {
             let shared = Arc::clone(&pool.shared);
             let worker = spawn(format!("pool-{i}"), Box::new(move || shared.serve()));
             pool.workers.push(worker.map_err(OpenError::disk("start the threads of the pool"))?);
         }
-        // Deletions go on that were begun in an earlier opening.
-        pool.shared.queue_work();
         Ok(pool)
     }
 
@@ -234,6 +336,9 @@ impl<M: Memory> Drop for Pool<M> {
     /// Ends at once: for what was flushed and what was not it is as if the power went. Who waits still is told that the pool is closed.
     fn drop(&mut self) {
         self.shared.queue.close();
+        if let Some(inbox) = self.shared.inbox.get() {
+            inbox.close();
+        }
         for worker in self.workers.drain(..) {
             // A worker that has panicked has said so already.
             drop(worker.join());
@@ -249,11 +354,13 @@ fn reply<M: Memory>(done: Callback<M>, result: Result<Answer<M>, Error>) {
 }
 
 impl<M: Memory> Shared<M> {
-    fn new(engine: Engine<Shipped<M>>, disk: Arc<dyn Disk>, listener: Listener) -> Arc<Self> {
+    fn new(engine: Engine<Shipped<M>>, disk: Arc<dyn Disk>, may_wait: fn() -> bool, listener: Listener) -> Arc<Self> {
         Arc::new(Self {
             owner: Mutex::new(Owner { engine, replies: Replies::default(), broken: None }),
             is_inline: disk.is_in_memory(),
             disk,
+            may_wait,
+            inbox: OnceLock::new(),
             queue: Queue::default(),
             is_working: AtomicBool::new(false),
             listener,
@@ -265,7 +372,7 @@ impl<M: Memory> Shared<M> {
     }
 
     fn submit(&self, request: Request<M>, done: Callback<M>) {
-        let mut here = Here::new();
+        let mut here = Here::new(if (self.may_wait)() { Who::Patient } else { Who::Hasty });
         let mut owner = self.lock();
         if let Some(error) = owner.broken.clone() {
             drop(owner);
@@ -291,19 +398,30 @@ impl<M: Memory> Shared<M> {
         };
         let answers: Vec<_> =
             out.answers.into_iter().filter_map(|(tag, result)| Some((owner.replies.take(tag)?, result))).collect();
+        let is_only = owner.engine.under_way() == 1;
         drop(owner);
-        for (id, io) in out.ios {
-            if self.is_inline && !io.is_large() {
-                here.push_back((id, io));
-            } else {
-                self.queue.push(Job::Io(id, io));
-            }
-        }
+        out.ios.into_iter().for_each(|(id, io)| self.pass_on(id, io, is_only, here));
         if out.more {
             self.queue_work();
         }
         out.notices.into_iter().for_each(|notice| self.notify(notice));
         answers.into_iter().for_each(|(done, result)| reply(done, result));
+    }
+
+    /// Gives a request to the disk to whoever is to do it.
+    fn pass_on(&self, id: IoId, io: Io<M>, is_only: bool, here: &mut Here<M>) {
+        let inbox = self.inbox.get();
+        let stays = match here.who {
+            _ if self.is_inline => !io.is_large(),
+            Who::Patient => is_only && !io.is_large(),
+            Who::Worker => inbox.is_none() && here.ios.is_empty(),
+            Who::Hasty => false,
+        };
+        match inbox {
+            _ if stays => here.ios.push_back((id, io)),
+            Some(inbox) => inbox.push(id, io),
+            None => self.queue.push(Job::Io(id, io)),
+        }
     }
 
     /// Something has panicked, with the engine or on its behalf: what it waits for may never come.
@@ -324,7 +442,7 @@ impl<M: Memory> Shared<M> {
 
     /// Does what the engine wants, and what it wants then: all of it here, or what takes long in other threads.
     fn perform_all(&self, mut here: Here<M>) {
-        while let Some((id, io)) = here.pop_front() {
+        while let Some((id, io)) = here.ios.pop_front() {
             match catch_unwind(AssertUnwindSafe(|| io.perform(&*self.disk))) {
                 Ok(done) => self.tell(self.lock(), |engine| engine.finished(id, done), &mut here),
                 Err(_) => return self.break_down(self.lock()),
@@ -341,9 +459,9 @@ impl<M: Memory> Shared<M> {
     /// What a worker does until the pool ends.
     fn serve(&self) {
         while let Some(job) = self.queue.pop() {
-            let mut here = Here::new();
+            let mut here = Here::new(Who::Worker);
             match job {
-                Job::Io(id, io) => here.push_back((id, io)),
+                Job::Io(id, io) => here.ios.push_back((id, io)),
                 Job::Work => {
                     self.is_working.store(false, Ordering::Release);
                     self.tell(self.lock(), Engine::work, &mut here);

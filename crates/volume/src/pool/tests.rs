@@ -69,7 +69,7 @@ impl Disk for Wayward {
 
 fn open<M: Memory>(disk: &Arc<Wayward>) -> (Pool<M>, mpsc::Receiver<Notice>) {
     let (sender, notices) = mpsc::channel();
-    let options = Options { cache_bytes: LEAST_CACHE, workers: 3 };
+    let options = Options { cache_bytes: LEAST_CACHE, workers: 3, ..Options::default() };
     let listener = Box::new(move |notice| drop(sender.send(notice)));
     (Pool::open(Arc::clone(disk) as Arc<dyn Disk>, options, listener).unwrap(), notices)
 }
@@ -195,7 +195,7 @@ fn a_callback_that_panics_keeps_nobody_from_being_called() {
 fn a_thread_that_cannot_be_started_leaves_nothing_behind() {
     let disk = Wayward::new(false);
     let engine = crate::engine::open(&*disk, 16).unwrap();
-    let shared = Shared::new(engine, Arc::clone(&disk) as Arc<dyn Disk>, Box::new(|_| {}));
+    let shared = Shared::new(engine, Arc::clone(&disk) as Arc<dyn Disk>, || false, Box::new(|_| {}));
     let mut started = 0;
     let failed = Pool::<Buffer>::start(shared, 4, |name, work| {
         started += 1;
@@ -213,7 +213,7 @@ fn a_thread_that_cannot_be_started_leaves_nothing_behind() {
 fn too_little_is_refused() {
     let disk = Wayward::new(true);
     for (cache_bytes, workers) in [(LEAST_CACHE - 1, 1), (LEAST_CACHE, 0)] {
-        let options = Options { cache_bytes, workers };
+        let options = Options { cache_bytes, workers, ..Options::default() };
         let refused = Pool::<Buffer>::open(Arc::clone(&disk) as Arc<dyn Disk>, options, Box::new(|_| {}));
         assert!(matches!(refused, Err(OpenError::Unfit(_))));
     }
