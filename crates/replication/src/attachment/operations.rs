@@ -248,7 +248,10 @@ impl Attachment {
 
     /// What was answered already, and a replica that is being brought back lacks still.
     pub(super) fn resend_to_joiner(&mut self, joiner: ReplicaId, now: Time) {
-        let lacking = self.operations.iter().filter(|(_, operation)| operation.is_answered && operation.missing.contains(&joiner));
+        let lacking = self
+            .operations
+            .iter()
+            .filter(|(_, operation)| operation.is_answered && operation.missing.contains(&joiner));
         let lacking: Vec<(Ticket, Body)> = lacking.map(|(ticket, operation)| (*ticket, operation.body())).collect();
         for (ticket, body) in lacking {
             if !self.link(joiner).has(Purpose::Operation(ticket)) {
@@ -261,7 +264,11 @@ impl Attachment {
     pub(super) fn share_operations(&mut self, joiner: ReplicaId, now: Time) {
         let mut shared = Vec::new();
         for (ticket, operation) in &mut self.operations {
-            if operation.is_sent && !operation.is_answered && operation.changes().is_some() && operation.missing.insert(joiner) {
+            if operation.is_sent
+                && !operation.is_answered
+                && operation.changes().is_some()
+                && operation.missing.insert(joiner)
+            {
                 shared.push((*ticket, operation.body()));
             }
         }

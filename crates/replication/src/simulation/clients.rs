@@ -90,7 +90,9 @@ impl World {
             (Asked::Write { blocks, first }, Done::Done) => {
                 // Rule 3, where neither power nor people interfere: so many replicas have it.
                 let is_steady = self.habits.cuts_power == 0 && self.habits.administers == 0 && !self.habits.is_wild;
-                let has = |copy: &super::world::Copy| (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i);
+                let has = |copy: &super::world::Copy| {
+                    (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i)
+                };
                 let copies = state.copies.values().filter(|copy| has(copy)).count();
                 let minimum = state.minimum;
                 if is_steady && copies < minimum {

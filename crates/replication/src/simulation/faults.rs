@@ -109,7 +109,8 @@ impl World {
         let h = self.habits.clone();
         let node = self.random.index(self.nodes.len());
         let lasts = (50 + self.random.below(3000)) * MILLI;
-        let weights = [h.cuts_power, h.kills, h.partitions, h.store_faults, h.disk_faults, h.clock_jumps, h.administers];
+        let weights =
+            [h.cuts_power, h.kills, h.partitions, h.store_faults, h.disk_faults, h.clock_jumps, h.administers];
         let mut at = self.random.below(weights.iter().sum::<u64>().max(1));
         let kind = weights.iter().position(|weight| {
             let is_here = at < *weight;
@@ -238,7 +239,8 @@ impl World {
         let record = found.record;
         let free: Vec<usize> =
             (0..self.nodes.len()).filter(|node| record.members.values().all(|m| m.node != node_name(*node))).collect();
-        let members: Vec<ReplicaId> = record.members.keys().copied().filter(|id| self.volumes[volume].rotting != Some(*id)).collect();
+        let members: Vec<ReplicaId> =
+            record.members.keys().copied().filter(|id| self.volumes[volume].rotting != Some(*id)).collect();
         let next = match (self.random.pick(&free), self.random.pick(&members)) {
             (Some(node), _) if self.random.chance(50) => {
                 self.next_id += 1;
@@ -252,7 +254,9 @@ impl World {
                 record.with_replica(id, node_name(node))
             }
             (_, Some(id)) if self.random.chance(70) => record.with_retiring(id),
-            _ if self.volumes[volume].rotting.is_none() => record.with_minimum(1 + u32::try_from(self.random.below(3)).unwrap()),
+            _ if self.volumes[volume].rotting.is_none() => {
+                record.with_minimum(1 + u32::try_from(self.random.below(3)).unwrap())
+            }
             _ => return,
         };
         if let Ok(next) = next
