@@ -78,7 +78,11 @@ async fn every_field_comes_back<S: RecordStore>(store: &S) -> Check {
     let grown = rich.with_replica(ReplicaId(u64::MAX), "a-longer.name-of.a-node".into());
     let rich = grown.and_then(|grown| grown.with_retiring(ReplicaId(2))).map_err(|e| e.to_string())?;
     let version = store.swap(VOLUME, None, rich.clone()).await.map_err(|e| e.to_string())?;
-    equal("what is there", &found(store, VOLUME).await?, &Some(Versioned { version: version.clone(), record: rich.clone() }))?;
+    equal(
+        "what is there",
+        &found(store, VOLUME).await?,
+        &Some(Versioned { version: version.clone(), record: rich.clone() }),
+    )?;
     let detached = rich.detached();
     let version = store.swap(VOLUME, Some(version), detached.clone()).await.map_err(|e| e.to_string())?;
     equal("what is there", &found(store, VOLUME).await?, &Some(Versioned { version, record: detached }))

@@ -138,7 +138,8 @@ impl Attachment {
         for slot in [Slot::Copy, Slot::Repair] {
             let Some(piece) = self.pieces.get(&slot) else { continue };
             let blocks = piece.blocks;
-            let is_busy = |other: &super::Operation| other.is_sent && other.changes().is_some_and(|c| c.overlap(blocks));
+            let is_busy =
+                |other: &super::Operation| other.is_sent && other.changes().is_some_and(|c| c.overlap(blocks));
             if matches!(piece.step, Step::Locking) && !self.operations.values().any(is_busy) {
                 self.compare(slot, now);
             }
@@ -183,7 +184,8 @@ impl Attachment {
     /// A replica has told what has changed.
     pub(super) fn listed(&mut self, of: ReplicaId, reply: Result<Reply, Refusal>, now: Time) {
         let most = self.limits.copy_blocks.max(1);
-        let Some(copier) = self.copier.as_mut().filter(|copier| copier.lists.front().is_some_and(|(id, _)| *id == of)) else {
+        let Some(copier) = self.copier.as_mut().filter(|copier| copier.lists.front().is_some_and(|(id, _)| *id == of))
+        else {
             return;
         };
         let Ok(Reply::Changed(Changed { ranges, next })) = reply else {
@@ -208,7 +210,8 @@ impl Attachment {
         let Some(piece) = self.pieces.get_mut(&slot) else { return };
         piece.step = Step::Comparing { digests: BTreeMap::new() };
         let body = Body::Digest { blocks: piece.blocks };
-        let all: Vec<ReplicaId> = piece.sources.front().copied().into_iter().chain(piece.targets.iter().copied()).collect();
+        let all: Vec<ReplicaId> =
+            piece.sources.front().copied().into_iter().chain(piece.targets.iter().copied()).collect();
         for id in all {
             self.send(id, Purpose::Piece(slot), body.clone(), now);
         }
@@ -255,7 +258,9 @@ impl Attachment {
                 self.link(id).has_failed = true;
             }
             let blocks = self.pieces.remove(&slot).map(|piece| piece.blocks);
-            return if slot == Slot::Copy { self.copies_failed(blocks.unwrap_or(Blocks { start: 0, count: 0 }), now) };
+            return if slot == Slot::Copy {
+                self.copies_failed(blocks.unwrap_or(Blocks { start: 0, count: 0 }), now)
+            };
         }
         piece.attempts += 1;
         piece.step = Step::Reading;
@@ -280,7 +285,9 @@ impl Attachment {
         let Some(next) = piece.sources.front().copied() else {
             let blocks = piece.blocks;
             self.pieces.remove(&slot);
-            return if slot == Slot::Copy { self.copies_failed(blocks, now) };
+            return if slot == Slot::Copy {
+                self.copies_failed(blocks, now)
+            };
         };
         if is_mutual {
             piece.targets.extend(damaged);

@@ -98,13 +98,16 @@ impl Attachment {
 
     fn begin_joiner(&mut self, now: Time) {
         let Some(record) = self.record() else { return };
-        let may = |id: &ReplicaId| self.links.get(id).is_none_or(|link| link.join_after <= now) && !self.doubtful.contains(id);
+        let may = |id: &ReplicaId| {
+            self.links.get(id).is_none_or(|link| link.join_after <= now) && !self.doubtful.contains(id)
+        };
         let stale = record.members.iter().filter_map(|(id, member)| match member.standing {
             Standing::Stale { complete } if !member.is_retiring && may(id) => Some((*id, complete)),
             _ => None,
         });
         // The one that was left alone longest.
-        let Some((replica, complete)) = stale.min_by_key(|(id, _)| self.links.get(id).map(|link| link.join_after)) else {
+        let Some((replica, complete)) = stale.min_by_key(|(id, _)| self.links.get(id).map(|link| link.join_after))
+        else {
             return;
         };
         self.joiner = Some(Joiner { replica, complete, stage: Stage::Sealing });

@@ -39,7 +39,8 @@ impl Attachment {
             return self.actions.push(Action::Get(id));
         }
         let Some(known) = self.known.clone() else { return };
-        let next = if self.phase == Phase::Claiming { self.claim(&known.record) } else { self.change(&known.record, now) };
+        let next =
+            if self.phase == Phase::Claiming { self.claim(&known.record) } else { self.change(&known.record, now) };
         if let Some(next) = next {
             let id = self.begin_call(Some(next.clone()), now);
             self.actions.push(Action::Swap { call: id, expected: known.version, record: next });
@@ -153,7 +154,8 @@ impl Attachment {
     /// silent, and not be late itself: else it may be the one that has lost its power. And before anything is served after an unclean end, one that has lost
     /// nothing stays: it may be the only one that has what was acknowledged and not flushed.
     fn may_lose(&self, id: ReplicaId, stay: &BTreeSet<ReplicaId>, record: &Record) -> bool {
-        let minimum = if keeps(Rule::Minimum) { usize::try_from(record.minimum).unwrap_or(usize::MAX).max(1) } else { 1 };
+        let minimum =
+            if keeps(Rule::Minimum) { usize::try_from(record.minimum).unwrap_or(usize::MAX).max(1) } else { 1 };
         let silent_since = self.links.get(&id).and_then(Link::owes_since).unwrap_or_default();
         let is_heard = |link: &Link| link.lease_until >= silent_since + self.limits.lease && !self.owes_too_long(link);
         let is_known = self.has_served || self.is_clean || self.options.give_up_unflushed || !keeps(Rule::WholeSource);
@@ -197,7 +199,9 @@ impl Attachment {
         let record = self.call.take().and_then(|call| call.record);
         match (result, record) {
             (Ok(version), Some(record)) => self.learn(Versioned { version, record }, now),
-            (Err(SwapError::Unknown { .. }), _) => (self.must_read, self.ask_after) = (true, now + self.limits.record_retry),
+            (Err(SwapError::Unknown { .. }), _) => {
+                (self.must_read, self.ask_after) = (true, now + self.limits.record_retry)
+            }
             (Err(SwapError::Conflict) | Ok(_), _) => self.must_read = true,
         }
     }
@@ -244,7 +248,8 @@ impl Attachment {
             self.notice(Notice::Joined(*id));
         }
         self.links.values_mut().for_each(Link::begin_epoch);
-        let members: BTreeSet<ReplicaId> = self.record().map(|record| record.members.keys().copied().collect()).unwrap_or_default();
+        let members: BTreeSet<ReplicaId> =
+            self.record().map(|record| record.members.keys().copied().collect()).unwrap_or_default();
         self.links.retain(|id, _| members.contains(id));
         self.detaching = self.detaching.map(|_| Detaching::Draining);
         self.epoch_changes_copies();

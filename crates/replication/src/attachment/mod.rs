@@ -51,7 +51,8 @@ pub struct Options {
     pub local: Option<ReplicaId>,
     /// Take it over from another attachment that may live still. Nothing is served before its leases have ended.
     pub force: bool,
-    /// This attachment has ended for certain (its process is gone from this node): its leases are not waited for.
+    /// This attachment has served the volume, and has ended for certain (its process is gone from this node): its leases are not waited for. One that has
+    /// not served may not have waited for the one before it, which may live still.
     pub ended: Option<AttachmentId>,
     /// Go on without a replica that cannot be reached even if all others have lost their power since the volume was last served: what was acknowledged
     /// and not flushed may be lost. Without it, the attachment waits for a replica that has lost nothing.
@@ -126,7 +127,9 @@ pub enum Ending {
     #[error("another attachment has taken the volume over")]
     Displaced,
     /// It is attached elsewhere, and not by force.
-    #[error("the volume is attached on {node}; detach it there, or attach it by force when that node is known to be gone")]
+    #[error(
+        "the volume is attached on {node}; detach it there, or attach it by force when that node is known to be gone"
+    )]
     AttachedElsewhere {
         /// Where.
         node: NodeId,
@@ -135,10 +138,14 @@ pub enum Ending {
     #[error("the volume has no record; it was deleted, or never made")]
     NoRecord,
     /// All in-sync replicas have lost their power, and with it what was not flushed.
-    #[error("all in-sync replicas have lost their power; what was not flushed may be lost, so whoever uses the volume has to start again")]
+    #[error(
+        "all in-sync replicas have lost their power; what was not flushed may be lost, so whoever uses the volume has to start again"
+    )]
     PowerLost,
     /// Replicas that may differ cannot be made equal, since none can read these blocks.
-    #[error("{blocks} cannot be read on any replica that holds everything, so the replicas cannot be made equal; bring another one back, or restore the volume")]
+    #[error(
+        "{blocks} cannot be read on any replica that holds everything, so the replicas cannot be made equal; bring another one back, or restore the volume"
+    )]
     Damaged {
         /// Which.
         blocks: Blocks,
@@ -488,10 +495,12 @@ impl Attachment {
             let link = self.link(id);
             let is_open = link.sealed.is_some();
             let due = link.pending.iter_mut().filter(|(_, pending)| pending.last_sent + retry <= now);
-            let mut due: Vec<(Sequence, Purpose)> = due.map(|(sequence, pending)| {
-                pending.last_sent = now;
-                (*sequence, pending.purpose)
-            }).collect();
+            let mut due: Vec<(Sequence, Purpose)> = due
+                .map(|(sequence, pending)| {
+                    pending.last_sent = now;
+                    (*sequence, pending.purpose)
+                })
+                .collect();
             due.retain(|(_, purpose)| is_open || *purpose == Purpose::Seal);
             for (sequence, purpose) in due {
                 if purpose == Purpose::Renew

@@ -126,6 +126,8 @@ impl Attachment {
                 None => return self.read_is_damaged(ticket),
             },
             Io::Flush if self.flushed == self.answered_changes => BTreeSet::new(),
+            // (A broken variant: one is enough.)
+            Io::Flush if !keeps(Rule::FlushAll) => self.acknowledging().into_iter().take(1).collect(),
             Io::Flush => self.acknowledging(),
             Io::Write { .. } | Io::Discard { .. } => self.writing(),
         };
@@ -248,7 +250,10 @@ impl Attachment {
 
     /// What was answered already, and a replica that is being brought back lacks still.
     pub(super) fn resend_to_joiner(&mut self, joiner: ReplicaId, now: Time) {
-        let lacking = self.operations.iter().filter(|(_, operation)| operation.is_answered && operation.missing.contains(&joiner));
+        let lacking = self
+            .operations
+            .iter()
+            .filter(|(_, operation)| operation.is_answered && operation.missing.contains(&joiner));
         let lacking: Vec<(Ticket, Body)> = lacking.map(|(ticket, operation)| (*ticket, operation.body())).collect();
         for (ticket, body) in lacking {
             if !self.link(joiner).has(Purpose::Operation(ticket)) {
@@ -261,7 +266,11 @@ impl Attachment {
     pub(super) fn share_operations(&mut self, joiner: ReplicaId, now: Time) {
         let mut shared = Vec::new();
         for (ticket, operation) in &mut self.operations {
-            if operation.is_sent && !operation.is_answered && operation.changes().is_some() && operation.missing.insert(joiner) {
+            if operation.is_sent
+                && !operation.is_answered
+                && operation.changes().is_some()
+                && operation.missing.insert(joiner)
+            {
                 shared.push((*ticket, operation.body()));
             }
         }
@@ -310,8 +319,7 @@ impl Attachment {
 
 /// Rule 2: whether everybody who must have it has it. A replica that was not sent it has not got it, whatever the set was then.
 fn lacks_none(missing: &BTreeSet<ReplicaId>, must: &BTreeSet<ReplicaId>, io: &Io) -> bool {
-    let is_flush = *io == Io::Flush;
-    if (is_flush && !keeps(Rule::FlushAll)) || (!is_flush && !keeps(Rule::AllInSync)) {
+    if *io != Io::Flush && !keeps(Rule::AllInSync) {
         // A broken variant: most of them are enough.
         return missing.intersection(must).count() * 2 < must.len();
     }

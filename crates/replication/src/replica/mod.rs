@@ -157,7 +157,9 @@ impl Replica {
 
     fn fit(&self, body: &Body) -> Result<(), Refusal> {
         let unfit = |reason: String| Err(Refusal::Unfit { reason });
-        let fits = |blocks: Blocks| blocks.count > 0 && blocks.start.checked_add(blocks.count).is_some_and(|end| end <= self.blocks);
+        let fits = |blocks: Blocks| {
+            blocks.count > 0 && blocks.start.checked_add(blocks.count).is_some_and(|end| end <= self.blocks)
+        };
         match body {
             Body::Write { blocks, .. } | Body::Discard { blocks } | Body::Read { blocks } | Body::Digest { blocks }
                 if !fits(*blocks) =>
@@ -166,7 +168,11 @@ impl Replica {
             }
             Body::Write { blocks, data } => {
                 let expected = usize::try_from(blocks.count).ok().and_then(|count| count.checked_mul(self.block_bytes));
-                if expected == Some(data.len()) { Ok(()) } else { unfit(format!("{blocks} are not {} bytes", data.len())) }
+                if expected == Some(data.len()) {
+                    Ok(())
+                } else {
+                    unfit(format!("{blocks} are not {} bytes", data.len()))
+                }
             }
             Body::Changed { most: 0, .. } => unfit("no range at all is asked for".into()),
             _ => Ok(()),

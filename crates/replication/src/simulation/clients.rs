@@ -90,7 +90,9 @@ impl World {
             (Asked::Write { blocks, first }, Done::Done) => {
                 // Rule 3, where neither power nor people interfere: so many replicas have it.
                 let is_steady = self.habits.cuts_power == 0 && self.habits.administers == 0 && !self.habits.is_wild;
-                let has = |copy: &super::world::Copy| (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i);
+                let has = |copy: &super::world::Copy| {
+                    (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i)
+                };
                 let copies = state.copies.values().filter(|copy| has(copy)).count();
                 let minimum = state.minimum;
                 if is_steady && copies < minimum {
@@ -153,9 +155,9 @@ impl World {
         self.next_id += 1;
         let id = AttachmentId(u128::from(self.next_id));
         let attached = self.record(volume).attached;
-        let is_gone = |client: &super::world::Client| !client.lives && client.node == node;
+        let is_gone = |client: &super::world::Client| !client.lives && client.node == node && client.has_served;
         let mut clients = self.volumes[volume].clients.iter();
-        // Only on its own node it is known that a process has ended.
+        // Only on its own node it is known that a process has ended; and that it had waited for those before it, if it has served.
         let ended = attached.and_then(|attached| clients.find(|client| client.id == attached.id && is_gone(client)));
         let ended = ended.map(|client| client.id);
         let copies = self.volumes[volume].copies.iter();

@@ -56,7 +56,8 @@ impl Disk {
     }
 
     pub(super) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
-        let changes = !matches!(operation, Operation::Read { .. } | Operation::Changed { .. } | Operation::Digest { .. });
+        let changes =
+            !matches!(operation, Operation::Read { .. } | Operation::Changed { .. } | Operation::Digest { .. });
         if self.is_failing && changes {
             return Outcome::Failed { reason: "it fails".into() };
         }
@@ -82,7 +83,9 @@ impl Disk {
                 Outcome::Done
             }
             Operation::Read { blocks } => self.read(*blocks).map_or_else(|e| e, Outcome::Data),
-            Operation::Digest { blocks } => self.read(*blocks).map_or_else(|e| e, |data| Outcome::Digest(digest(&data))),
+            Operation::Digest { blocks } => {
+                self.read(*blocks).map_or_else(|e| e, |data| Outcome::Digest(digest(&data)))
+            }
             Operation::Changed { since, from, most } => Outcome::Changed(self.changed(*since, *from, *most as usize)),
         }
     }

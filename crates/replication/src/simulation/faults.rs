@@ -39,9 +39,11 @@ impl Habits {
     pub(super) fn draw(random: &mut Random) -> Self {
         let rots = random.chance(25);
         let is_rough = random.chance(50);
+        // Some have one attachment for long, and some hardly ever flush.
+        let is_steady = random.chance(50);
         Self {
             between_faults: 200 + random.below(1500),
-            cuts_power: if rots { 0 } else { random.below(30) },
+            cuts_power: if rots { 0 } else { random.below(50) },
             kills: random.below(30),
             partitions: random.below(40),
             store_faults: random.below(25),
@@ -51,11 +53,11 @@ impl Habits {
             drops: if is_rough { random.below(8) } else { 0 },
             doubles: if is_rough { random.below(10) } else { 0 },
             delays: if is_rough { random.below(12) } else { 1 },
-            loses_answers: random.below(25),
-            takes_over: random.below(10),
-            detaches: random.below(6),
+            loses_answers: random.below(40),
+            takes_over: if is_steady { 0 } else { random.below(10) },
+            detaches: if is_steady { 0 } else { random.below(6) },
             between_operations: 5 + random.below(70),
-            flushes: random.below(20),
+            flushes: if random.chance(40) { 0 } else { random.below(20) },
             is_wild: random.chance(8),
             spoils: if random.chance(30) { random.below(30) } else { 0 },
             rots,
@@ -109,7 +111,8 @@ impl World {
         let h = self.habits.clone();
         let node = self.random.index(self.nodes.len());
         let lasts = (50 + self.random.below(3000)) * MILLI;
-        let weights = [h.cuts_power, h.kills, h.partitions, h.store_faults, h.disk_faults, h.clock_jumps, h.administers];
+        let weights =
+            [h.cuts_power, h.kills, h.partitions, h.store_faults, h.disk_faults, h.clock_jumps, h.administers];
         let mut at = self.random.below(weights.iter().sum::<u64>().max(1));
         let kind = weights.iter().position(|weight| {
             let is_here = at < *weight;
@@ -119,8 +122,8 @@ impl World {
         match kind {
             Some(0) => {
                 // Often it is more than one.
-                let all = self.random.chance(30);
-                let others = if all { self.nodes.len() } else { 1 + self.random.index(2) };
+                let all = self.random.chance(15);
+                let others = if all { self.nodes.len() } else { 1 + self.random.index(5) / 4 };
                 for i in 0..others {
                     self.cut_power((node + i) % self.nodes.len(), lasts / 2)?;
                 }
@@ -133,7 +136,7 @@ impl World {
             Some(3) => self.disturb_store(node, lasts),
             Some(4) => self.disturb_disk(lasts),
             Some(5) => {
-                let most = if self.habits.is_wild { 5000 } else { 40 };
+                let most = if self.habits.is_wild { 5000 } else { 15 };
                 self.nodes[node].clock += self.random.below(most) * MILLI;
             }
             Some(6) => self.administer(),
@@ -238,7 +241,8 @@ impl World {
         let record = found.record;
         let free: Vec<usize> =
             (0..self.nodes.len()).filter(|node| record.members.values().all(|m| m.node != node_name(*node))).collect();
-        let members: Vec<ReplicaId> = record.members.keys().copied().filter(|id| self.volumes[volume].rotting != Some(*id)).collect();
+        let members: Vec<ReplicaId> =
+            record.members.keys().copied().filter(|id| self.volumes[volume].rotting != Some(*id)).collect();
         let next = match (self.random.pick(&free), self.random.pick(&members)) {
             (Some(node), _) if self.random.chance(50) => {
                 self.next_id += 1;
@@ -252,7 +256,9 @@ impl World {
                 record.with_replica(id, node_name(node))
             }
             (_, Some(id)) if self.random.chance(70) => record.with_retiring(id),
-            _ if self.volumes[volume].rotting.is_none() => record.with_minimum(1 + u32::try_from(self.random.below(3)).unwrap()),
+            _ if self.volumes[volume].rotting.is_none() => {
+                record.with_minimum(1 + u32::try_from(self.random.below(3)).unwrap())
+            }
             _ => return,
         };
         if let Ok(next) = next

@@ -17,7 +17,9 @@ impl World {
 
     fn serving(&self, volume: usize) -> Vec<usize> {
         let clients = self.volumes[volume].clients.iter().enumerate();
-        let serves = clients.filter(|(_, client)| client.goes_on() && client.machine.may_serve(self.nodes[client.node].local(self.now)));
+        let serves = clients.filter(|(_, client)| {
+            client.goes_on() && client.machine.may_serve(self.nodes[client.node].local(self.now))
+        });
         serves.map(|(index, _)| index).collect()
     }
 
@@ -50,11 +52,14 @@ impl World {
     fn begins_to_serve(&mut self, volume: usize, client: usize, in_sync: &[ReplicaId]) -> Result<(), String> {
         let now = self.moment();
         let state = &mut self.volumes[volume];
-        for earlier in (0..client).filter(|earlier| {
-            // One that has never had the volume has sent nothing, and may get it later.
-            let other = &state.clients[*earlier];
-            !other.goes_on() || other.machine.has_claimed()
-        }).collect::<Vec<_>>() {
+        for earlier in (0..client)
+            .filter(|earlier| {
+                // One that has never had the volume has sent nothing, and may get it later.
+                let other = &state.clients[*earlier];
+                !other.goes_on() || other.machine.has_claimed()
+            })
+            .collect::<Vec<_>>()
+        {
             for asked in state.clients[earlier].asked.values() {
                 if let Asked::Write { blocks: Blocks { start, count }, first } = asked {
                     for i in 0..*count {
@@ -96,7 +101,10 @@ impl World {
                 let history = &state.histories[usize::try_from(block).unwrap()];
                 if !history.may_hold(disk.value(block)) {
                     let value = disk.value(block);
-                    return Err(format!("{id} is in sync, and block {block} is {value} there instead of one of {:?}", history.latest()));
+                    return Err(format!(
+                        "{id} is in sync, and block {block} is {value} there instead of one of {:?}",
+                        history.latest()
+                    ));
                 }
             }
         }
@@ -166,7 +174,10 @@ impl World {
             let fresh = record.members.keys().filter(|id| !state.copies[id].disk.rotten.contains(&block));
             let values: Vec<u64> = fresh.map(|id| state.copies[id].disk.value(block)).collect();
             if values.windows(2).any(|pair| pair[0] != pair[1]) {
-                return Err(format!("volume {volume}: block {block} differs at the end, at {} ms: {values:?}", self.now / MILLI));
+                return Err(format!(
+                    "volume {volume}: block {block} differs at the end, at {} ms: {values:?}",
+                    self.now / MILLI
+                ));
             }
         }
         for (block, history) in state.histories.iter().enumerate() {

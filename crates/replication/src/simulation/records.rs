@@ -30,7 +30,8 @@ impl World {
 
     /// `None`: the answer is lost.
     fn answer_delay(&mut self, node: usize) -> Option<u64> {
-        let is_lost = self.nodes[node].is_cut_off_from_store || (!self.is_calm && self.random.chance(self.habits.loses_answers));
+        let is_lost =
+            self.nodes[node].is_cut_off_from_store || (!self.is_calm && self.random.chance(self.habits.loses_answers));
         let delay = self.store_delay();
         (!is_lost).then_some(delay)
     }
@@ -50,7 +51,14 @@ impl World {
         }
     }
 
-    pub(super) fn store_swap(&mut self, volume: usize, client: usize, call: CallId, expected: &Version, record: Record) {
+    pub(super) fn store_swap(
+        &mut self,
+        volume: usize,
+        client: usize,
+        call: CallId,
+        expected: &Version,
+        record: Record,
+    ) {
         let unknown = || Err(SwapError::Unknown { reason: "no answer".into() });
         let node = self.volumes[volume].clients[client].node;
         if self.records.is_down {

@@ -212,7 +212,8 @@ impl World {
         let id = VolumeId(index as u128 + 1);
         self.records.kept.put(id, None, record).unwrap();
         let rotting = if self.habits.rots { ids.first().copied() } else { None };
-        let copies = ids.into_iter().zip(on).map(|(id, node)| (id, Copy { node, disk: Disk::new(blocks), machine: None }));
+        let copies =
+            ids.into_iter().zip(on).map(|(id, node)| (id, Copy { node, disk: Disk::new(blocks), machine: None }));
         self.volumes.push(Volume {
             id,
             blocks,
@@ -318,7 +319,9 @@ impl World {
             return;
         }
         let request = self.maybe_spoil(volume, to, request);
-        let Some(machine) = self.volumes[volume].copies.get_mut(&to).and_then(|copy| copy.machine.as_mut()) else { return };
+        let Some(machine) = self.volumes[volume].copies.get_mut(&to).and_then(|copy| copy.machine.as_mut()) else {
+            return;
+        };
         let actions = machine.apply(replica::Event::Asked(request));
         self.replica_acts(volume, to, actions);
     }
@@ -379,7 +382,9 @@ impl World {
                 }
                 replica::Action::Answer(answer) => {
                     let clients = &self.volumes[volume].clients;
-                    let Some(client) = clients.iter().position(|client| client.id == answer.attachment) else { continue };
+                    let Some(client) = clients.iter().position(|client| client.id == answer.attachment) else {
+                        continue;
+                    };
                     let to = clients[client].node;
                     self.transfer(node, to, Happening::Answer { volume, client, from: of, answer });
                 }
