@@ -29,7 +29,7 @@ use store::{Operation, Outcome, Promise};
 use window::{Seen, Window};
 
 /// Requests that a replica has under way in its store at most. An attachment has fewer, see [`crate::limits::Limits`]; more are not answered, so they come again.
-const MOST_UNDER_WAY: usize = 2 * MOST_CHANGES as usize;
+const MOST_UNDER_WAY: usize = 8192;
 
 /// The number of an operation of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
