@@ -69,6 +69,18 @@ fn a_write_is_executed_once() {
 }
 
 #[test]
+fn the_same_seal_again_waits_for_what_was_given_up() {
+    let mut replica = sealed();
+    let writing = stored(&replica.apply(write(1, 1)));
+    assert_eq!(replica.apply(request(7, 1, 2, Body::Seal)), [], "the write could come late, over what is copied next");
+    let actions = replica.apply(Event::Stored(writing[0].0, Outcome::Done));
+    assert_eq!(said(&actions), [Ok(Reply::Done), Ok(Reply::Sealed { is_whole: false })]);
+    assert_eq!(stored(&actions), [], "it is durable already");
+    let again = replica.apply(write(1, 1));
+    assert_eq!((said(&again), stored(&again)), (vec![Ok(Reply::Done)], vec![]), "what was executed is remembered");
+}
+
+#[test]
 fn a_promise_outlives_the_process_and_its_session_does_not() {
     let promise = Promise { epoch: Epoch(5), attachment: Some(AttachmentId(7)), whole: Some(Incarnation(1)) };
     let mut replica = Replica::new(promise, Session(2), Incarnation(1), 16, 8);
