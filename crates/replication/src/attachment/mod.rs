@@ -414,8 +414,8 @@ impl Attachment {
             self.go_on(now);
             self.bring_back(now);
             self.copy(now);
-            self.answer_operations(now);
             self.send_operations(now);
+            self.answer_operations(now);
             if self.carried.is_empty() && self.phase == Phase::Serving {
                 self.base = self.epoch();
             }
@@ -534,3 +534,6 @@ impl Attachment {
         self.links.get(&replica).and_then(|link| link.incarnation)
     }
 }
+
+#[cfg(test)]
+mod tests;

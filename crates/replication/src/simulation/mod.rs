@@ -29,7 +29,7 @@
 
 mod broken;
 mod clients;
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod history;
 mod invariants;
