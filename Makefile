@@ -26,9 +26,11 @@ soak: setup
 	ORLOP_KILLS=$(or $(KILLS),100) $(if $(SEED),ORLOP_SEED=$(SEED)) cargo nextest run --workspace --locked --no-capture \
 		-E '(package(orlop) and test(/^kills::|killed_or_replaced|killed_in_any_call/)) or (package(fuse) and test(/^restart::/))'
 
-## The store of the volume engine crashes in a simulation, at any operation, with many more seeds (SEEDS=5000) than in `make test`.
+## The store of the volume engine crashes in a simulation, at any operation, and clusters of replicated volumes meet every fault, with many more seeds
+## (SEEDS=10000) than in `make test`.
 sim: setup
-	ORLOP_SIM_SEEDS=$(or $(SEEDS),5000) cargo nextest run --workspace --locked --no-capture -E 'package(volume) and test(/^simulation::/)'
+	ORLOP_SIM_SEEDS=$(or $(SEEDS),10000) cargo nextest run --workspace --locked --no-capture \
+		-E '(package(volume) or package(replication)) and test(/^simulation::/)'
 
 ## Formatting, clippy with the lints of Cargo.toml, licences and bans.
 lint: setup

@@ -2,7 +2,7 @@
 //!
 //! An answer counts if it is to a request that is open, of this epoch, from the run of the process that was asked. It then also confirms the epoch (rule 4).
 
-use super::link::Purpose;
+use super::link::{Link, Purpose};
 use super::{Attachment, Phase};
 use crate::message::{Answer, Body, Refusal, Reply};
 use crate::rules::{Rule, keeps};
@@ -66,11 +66,11 @@ impl Attachment {
             if is_joiner {
                 return self.give_up_joiner(self.now);
             }
-            // Nothing is served yet; all is looked at anew.
-            link.pending.clear();
-            link.is_confirmed = false;
+            // Nothing is served yet; all is looked at anew, with all of them: what is under way must not come late.
+            (link.session, link.incarnation) = (Some(answer.session), Some(answer.incarnation));
+            self.links.values_mut().for_each(Link::begin_epoch);
             (self.phase, self.copier) = (Phase::Sealing, None);
-            self.pieces.clear();
+            return self.pieces.clear();
         }
         let link = self.link(from);
         if link.session != Some(answer.session) {

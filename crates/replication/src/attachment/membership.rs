@@ -253,6 +253,6 @@ impl Attachment {
         self.links.retain(|id, _| members.contains(id));
         self.detaching = self.detaching.map(|_| Detaching::Draining);
         self.epoch_changes_copies();
-        self.carry_operations();
+        self.carry_operations(now);
     }
 }

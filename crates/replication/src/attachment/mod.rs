@@ -51,7 +51,8 @@ pub struct Options {
     pub local: Option<ReplicaId>,
     /// Take it over from another attachment that may live still. Nothing is served before its leases have ended.
     pub force: bool,
-    /// This attachment has ended for certain (its process is gone from this node): its leases are not waited for.
+    /// This attachment has served the volume, and has ended for certain (its process is gone from this node): its leases are not waited for. One that has
+    /// not served may not have waited for the one before it, which may live still.
     pub ended: Option<AttachmentId>,
     /// Go on without a replica that cannot be reached even if all others have lost their power since the volume was last served: what was acknowledged
     /// and not flushed may be lost. Without it, the attachment waits for a replica that has lost nothing.
@@ -413,8 +414,8 @@ impl Attachment {
             self.go_on(now);
             self.bring_back(now);
             self.copy(now);
-            self.answer_operations(now);
             self.send_operations(now);
+            self.answer_operations(now);
             if self.carried.is_empty() && self.phase == Phase::Serving {
                 self.base = self.epoch();
             }
@@ -533,3 +534,6 @@ impl Attachment {
         self.links.get(&replica).and_then(|link| link.incarnation)
     }
 }
+
+#[cfg(test)]
+mod tests;

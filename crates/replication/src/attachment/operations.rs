@@ -28,8 +28,6 @@ pub(super) struct Operation {
     pub(super) missing: BTreeSet<ReplicaId>,
     /// It was answered; a replica that is being brought back has to have it still.
     pub(super) is_answered: bool,
-    /// It was under way when the epoch changed.
-    is_carried: bool,
     /// Of a read: who has told that it is damaged there, or was slow last.
     damaged: BTreeSet<ReplicaId>,
     avoided: Option<ReplicaId>,
@@ -82,7 +80,6 @@ impl Attachment {
             is_sent: false,
             missing: BTreeSet::new(),
             is_answered: false,
-            is_carried: false,
             damaged: BTreeSet::new(),
             avoided: None,
             covers: 0,
@@ -126,6 +123,8 @@ impl Attachment {
                 None => return self.read_is_damaged(ticket),
             },
             Io::Flush if self.flushed == self.answered_changes => BTreeSet::new(),
+            // (A broken variant: one is enough.)
+            Io::Flush if !keeps(Rule::FlushAll) => self.acknowledging().into_iter().take(1).collect(),
             Io::Flush => self.acknowledging(),
             Io::Write { .. } | Io::Discard { .. } => self.writing(),
         };
@@ -227,22 +226,31 @@ impl Attachment {
 
     /// The epoch has changed: what is not answered is sent again to all, and written again by those that have it, so that its birth is the same
     /// everywhere. Only then are they known to be equal up to this epoch (`carried`).
-    pub(super) fn carry_operations(&mut self) {
+    pub(super) fn carry_operations(&mut self, now: Time) {
         let joiner = self.joiner.as_ref().map(|joiner| joiner.replica);
         let in_sync: BTreeSet<ReplicaId> = self.in_sync().into_iter().collect();
         self.operations.retain(|_, operation| {
             operation.missing.retain(|id| in_sync.contains(id) || joiner == Some(*id));
             !operation.is_answered || !operation.missing.is_empty()
         });
+        let mut lacking = Vec::new();
         for (ticket, operation) in &mut self.operations {
             if !operation.is_sent || operation.is_answered {
                 continue;
             }
+            let is_change = operation.changes().is_some();
+            if is_change && !keeps(Rule::ResendAll) {
+                // A broken variant: those that have it keep it with the birth that it had.
+                lacking.extend(operation.missing.iter().map(|id| (*id, *ticket, operation.body())));
+                continue;
+            }
             operation.is_sent = false;
-            operation.is_carried = operation.changes().is_some() && keeps(Rule::ResendAll);
-            if operation.is_carried {
+            if is_change {
                 self.carried.insert(*ticket);
             }
+        }
+        for (to, ticket, body) in lacking {
+            self.send(to, Purpose::Operation(ticket), body, now);
         }
     }
 
@@ -317,8 +325,7 @@ impl Attachment {
 
 /// Rule 2: whether everybody who must have it has it. A replica that was not sent it has not got it, whatever the set was then.
 fn lacks_none(missing: &BTreeSet<ReplicaId>, must: &BTreeSet<ReplicaId>, io: &Io) -> bool {
-    let is_flush = *io == Io::Flush;
-    if (is_flush && !keeps(Rule::FlushAll)) || (!is_flush && !keeps(Rule::AllInSync)) {
+    if *io != Io::Flush && !keeps(Rule::AllInSync) {
         // A broken variant: most of them are enough.
         return missing.intersection(must).count() * 2 < must.len();
     }

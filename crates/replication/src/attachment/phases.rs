@@ -76,7 +76,7 @@ impl Attachment {
         for id in self.in_sync() {
             let is_clean = self.is_clean;
             let link = self.link(id);
-            if link.is_confirmed || (is_clean && link.is_whole) {
+            if link.is_confirmed || (is_clean && link.is_whole) || !keeps(Rule::ConfirmCopies) {
                 continue;
             }
             is_complete = false;

@@ -20,7 +20,6 @@
 pub mod store;
 mod window;
 
-use crate::limits::MOST_CHANGES;
 use crate::message::{Answer, Body, Refusal, Reply, Request};
 use crate::rules::{Rule, keeps};
 use crate::units::{AttachmentId, Blocks, Epoch, Incarnation, Sequence, Session};
@@ -29,7 +28,7 @@ use store::{Operation, Outcome, Promise};
 use window::{Seen, Window};
 
 /// Requests that a replica has under way in its store at most. An attachment has fewer, see [`crate::limits::Limits`]; more are not answered, so they come again.
-const MOST_UNDER_WAY: usize = 2 * MOST_CHANGES as usize;
+const MOST_UNDER_WAY: usize = 8192;
 
 /// The number of an operation of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -199,12 +198,9 @@ impl Replica {
         self.store(operation, Purpose::Execute(request));
     }
 
-    /// A seal is asked for; the same one again is answered without being made durable again, in a new session too.
+    /// A seal is asked for. The same one again does not have to be made durable again; but it is answered, too, when nothing is under way any more: whoever
+    /// asks for it begins anew with this replica, and what he has given up must not come late.
     fn ask_seal(&mut self, request: Request) {
-        if request.epoch == self.promise.epoch {
-            // What was executed in this session is remembered still: a seal may come twice, too.
-            return self.answer_seal(&request);
-        }
         if self.sealing.as_ref().is_none_or(|seal| seal.epoch <= request.epoch) {
             self.sealing = Some(request);
         }
@@ -212,13 +208,14 @@ impl Replica {
 
     /// Rule 1: the seal is begun when nothing of an older epoch is under way any more, so that nothing of it can come after the seal.
     fn begin_seal(&mut self) {
-        if !self.under_way.is_empty() {
+        // (A broken variant answers at once.)
+        if !self.under_way.is_empty() && keeps(Rule::SealDurably) {
             return;
         }
         let Some(request) = self.sealing.clone() else { return };
         // `whole` stays: what the store has lost is known by it, whatever is sealed meanwhile.
         let promise = Promise { epoch: request.epoch, attachment: Some(request.attachment), whole: self.promise.whole };
-        if keeps(Rule::SealDurably) {
+        if request.epoch > self.promise.epoch && keeps(Rule::SealDurably) {
             self.store(Operation::Promise(promise), Purpose::Seal(request));
         } else {
             self.sealed(&request);
@@ -226,9 +223,12 @@ impl Replica {
     }
 
     fn sealed(&mut self, request: &Request) {
+        if request.epoch != self.promise.epoch {
+            // (What was executed in this epoch and session stays remembered: a seal may come twice, too.)
+            self.window = Window::default();
+        }
         self.promise.epoch = request.epoch;
         self.promise.attachment = Some(request.attachment);
-        self.window = Window::default();
         // One that came meanwhile, with a higher epoch, is made next; then this one is not answered: nothing of its epoch would be executed.
         if self.sealing.as_ref().is_some_and(|seal| seal.epoch == request.epoch) {
             self.sealing = None;

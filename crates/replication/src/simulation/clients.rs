@@ -155,9 +155,9 @@ impl World {
         self.next_id += 1;
         let id = AttachmentId(u128::from(self.next_id));
         let attached = self.record(volume).attached;
-        let is_gone = |client: &super::world::Client| !client.lives && client.node == node;
+        let is_gone = |client: &super::world::Client| !client.lives && client.node == node && client.has_served;
         let mut clients = self.volumes[volume].clients.iter();
-        // Only on its own node it is known that a process has ended.
+        // Only on its own node it is known that a process has ended; and that it had waited for those before it, if it has served.
         let ended = attached.and_then(|attached| clients.find(|client| client.id == attached.id && is_gone(client)));
         let ended = ended.map(|client| client.id);
         let copies = self.volumes[volume].copies.iter();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// A block is eight bytes here: the number of the write.
-pub(super) const BLOCK_BYTES: usize = 8;
+pub(crate) const BLOCK_BYTES: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
@@ -20,7 +20,7 @@ struct Version {
 }
 
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     /// Of each block what it may be after a loss of power, the current one last.
     blocks: Vec<Vec<Version>>,
     pub(super) promise: Promise,
@@ -33,7 +33,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(blocks: u64) -> Self {
+    pub(crate) fn new(blocks: u64) -> Self {
         let nothing = vec![Version { value: 0, birth: Epoch(0), at: 0 }];
         Self {
             blocks: vec![nothing; usize::try_from(blocks).unwrap()],
@@ -47,15 +47,19 @@ impl Disk {
     }
 
     /// What a flush that is asked for now makes durable.
-    pub(super) fn mark(&self) -> u64 {
+    pub(crate) fn mark(&self) -> u64 {
         self.count
     }
 
-    pub(super) fn value(&self, block: u64) -> u64 {
+    pub(crate) fn value(&self, block: u64) -> u64 {
         self.blocks[usize::try_from(block).unwrap()].last().unwrap().value
     }
 
+<<<<<<< HEAD
     pub(super) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
+=======
+    pub(crate) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
+>>>>>>> replication
         let changes =
             !matches!(operation, Operation::Read { .. } | Operation::Changed { .. } | Operation::Digest { .. });
         if self.is_failing && changes {

@@ -39,9 +39,11 @@ impl Habits {
     pub(super) fn draw(random: &mut Random) -> Self {
         let rots = random.chance(25);
         let is_rough = random.chance(50);
+        // Some have one attachment for long, and some hardly ever flush.
+        let is_steady = random.chance(50);
         Self {
             between_faults: 200 + random.below(1500),
-            cuts_power: if rots { 0 } else { random.below(30) },
+            cuts_power: if rots { 0 } else { random.below(50) },
             kills: random.below(30),
             partitions: random.below(40),
             store_faults: random.below(25),
@@ -51,11 +53,11 @@ impl Habits {
             drops: if is_rough { random.below(8) } else { 0 },
             doubles: if is_rough { random.below(10) } else { 0 },
             delays: if is_rough { random.below(12) } else { 1 },
-            loses_answers: random.below(25),
-            takes_over: random.below(10),
-            detaches: random.below(6),
+            loses_answers: random.below(40),
+            takes_over: if is_steady { 0 } else { random.below(10) },
+            detaches: if is_steady { 0 } else { random.below(6) },
             between_operations: 5 + random.below(70),
-            flushes: random.below(20),
+            flushes: if random.chance(40) { 0 } else { random.below(20) },
             is_wild: random.chance(8),
             spoils: if random.chance(30) { random.below(30) } else { 0 },
             rots,
@@ -120,8 +122,8 @@ impl World {
         match kind {
             Some(0) => {
                 // Often it is more than one.
-                let all = self.random.chance(30);
-                let others = if all { self.nodes.len() } else { 1 + self.random.index(2) };
+                let all = self.random.chance(15);
+                let others = if all { self.nodes.len() } else { 1 + self.random.index(5) / 4 };
                 for i in 0..others {
                     self.cut_power((node + i) % self.nodes.len(), lasts / 2)?;
                 }
@@ -134,7 +136,7 @@ impl World {
             Some(3) => self.disturb_store(node, lasts),
             Some(4) => self.disturb_disk(lasts),
             Some(5) => {
-                let most = if self.habits.is_wild { 5000 } else { 40 };
+                let most = if self.habits.is_wild { 5000 } else { 15 };
                 self.nodes[node].clock += self.random.below(most) * MILLI;
             }
             Some(6) => self.administer(),

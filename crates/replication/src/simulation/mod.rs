@@ -9,7 +9,7 @@
 //! * **Processes** end at any time; what they had asked of a disk is done or not. **Power** goes at one node, at some, or at all at once.
 //! * **Networks** delay (up to seconds), reorder, double and drop messages, and are cut in one direction or both, between two nodes or one and all. They do
 //!   not change bytes (frames have checksums).
-//! * **Clocks** differ by any amount, drift by up to 1 %, and jump by up to 40 ms: together less than `clock_bound` over one lease. In *wild* worlds they
+//! * **Clocks** differ by any amount, drift by up to 1 %, and jump by up to 15 ms: together less than `clock_bound` over one lease. In *wild* worlds they
 //!   jump by seconds. Then it is promised still that no acknowledged write is lost and that replicas are equal; not that an attachment that was replaced
 //!   reads nothing old for as long as its clock is wrong.
 //! * **The record store** is down, slow (a swap comes long after it was given up), unreachable from a node, and loses answers, so that a swap was done and
@@ -29,7 +29,7 @@
 
 mod broken;
 mod clients;
-mod disk;
+pub(crate) mod disk;
 mod faults;
 mod history;
 mod invariants;
@@ -65,6 +65,9 @@ fn without<T>(rule: Rule, work: impl FnOnce() -> T) -> T {
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
+
+/// Seeds that have failed once, with the program or the simulation as it was then.
+const FOUND: [u64; 13] = [4, 10, 16, 18, 30, 35, 108, 343, 380, 727, 1128, 1880, 2240];
 
 /// A whole world, from its first attachment to its rest.
 fn run(seed: u64) -> Result<Counts, String> {
@@ -127,4 +130,11 @@ fn no_fault_loses_what_was_acknowledged() {
     // A world in which nothing happens proves nothing.
     let worlds = seeds.end - seeds.start;
     assert!(worlds < 100 || total.is_eventful(worlds), "too little happened: {total:?}");
+}
+
+#[test]
+fn seeds_that_have_failed_once_do_not_fail_again() {
+    for seed in FOUND {
+        run(seed).unwrap_or_else(|what| panic!("seed {seed} (ORLOP_SIM_SEED={seed} repeats it): {what}"));
+    }
 }

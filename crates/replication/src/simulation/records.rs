@@ -14,7 +14,7 @@ pub(super) struct Records {
 }
 
 impl World {
-    pub(super) fn to_store(&mut self, node: usize, what: Happening) {
+    pub(super) fn ask_store(&mut self, node: usize, what: Happening) {
         if self.nodes[node].is_cut_off_from_store {
             return;
         }

@@ -419,10 +419,10 @@ impl World {
                     let other = copy.node;
                     self.transfer(node, other, Happening::Request { volume, to, from: node, request });
                 }
-                attachment::Action::Get(call) => self.to_store(node, Happening::StoreGet { volume, client, call }),
+                attachment::Action::Get(call) => self.ask_store(node, Happening::StoreGet { volume, client, call }),
                 attachment::Action::Swap { call, expected, record } => {
                     let asked = self.now;
-                    self.to_store(node, Happening::StoreSwap { volume, client, call, expected, record, asked });
+                    self.ask_store(node, Happening::StoreSwap { volume, client, call, expected, record, asked });
                 }
                 attachment::Action::Answer { tag, result } => self.client_answered(volume, client, tag, result)?,
                 attachment::Action::Notice(notice) => self.noticed(volume, client, &notice),
