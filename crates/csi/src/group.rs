@@ -62,7 +62,13 @@ impl Driver {
         let volumes = distinct(&request.source_volume_ids)?;
         let group = names::id(&request.name);
         let _held = self.busy.hold([busy::snapshot(&group)])?;
-        let members = self.members(&group)?;
+        let mut members = self.members(&group)?;
+        if !are_all(&members) {
+            tracing::warn!(group, "some of the group snapshot are there, of an interrupted call; all are taken anew");
+            for member in std::mem::take(&mut members) {
+                self.volumes.delete_snapshot(&member.id)?;
+            }
+        }
         if !members.is_empty() {
             let of: BTreeSet<&str> = members.iter().map(|member| member.volume.as_str()).collect();
             if of != volumes.iter().map(String::as_str).collect() {
@@ -76,7 +82,9 @@ impl Driver {
         }
         let own = names::derived("group-", &request.name);
         let ids: Vec<String> = volumes.iter().map(|volume| names::snapshot(volume, &own)).collect();
-        let noted: Labels = claim.into_iter().chain([(labels::GROUP.to_owned(), group.clone())]).collect();
+        let own = [(labels::GROUP, group.clone()), (labels::MEMBERS, volumes.len().to_string())];
+        let own = own.map(|(key, value)| (key.to_owned(), value));
+        let noted: Labels = claim.into_iter().chain(own).collect();
         let taken = self.volumes.snapshot(&ids, &noted).map_err(|error| match error.kind {
             // Each of them is there: it is together that they cannot be taken.
             Kind::Invalid => Status::failed_precondition(error.story),
@@ -113,7 +121,9 @@ impl Driver {
             return Err(Status::not_found(format!("there is no group snapshot {group:.300}")));
         }
         self.fits(group, &members, &request.snapshot_ids)?;
-        Ok(proto::GetVolumeGroupSnapshotResponse { group_snapshot: Some(told(group, &members)) })
+        let mut told = told(group, &members);
+        told.ready_to_use = are_all(&members);
+        Ok(proto::GetVolumeGroupSnapshotResponse { group_snapshot: Some(told) })
     }
 
     fn members(&self, group: &str) -> Result<Vec<Snapshot>, Status> {
@@ -141,6 +151,12 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// All are there that were to be.
+fn are_all(members: &[Snapshot]) -> bool {
+    let wanted = |member: &Snapshot| member.labels.get(labels::MEMBERS).and_then(|many| many.parse().ok());
+    members.iter().all(|member| wanted(member) == Some(members.len()))
 }
 
 /// The volumes of a group, each once.

@@ -51,6 +51,8 @@ pub(crate) mod labels {
     pub(crate) const FORMATTING: &str = "volumes.orlop.io/formatting";
     /// Of a snapshot: the group that it was taken with.
     pub(crate) const GROUP: &str = "volumes.orlop.io/group";
+    /// Of such a snapshot: how many the group has; where fewer are there, the node has ended while they were taken or deleted.
+    pub(crate) const MEMBERS: &str = "volumes.orlop.io/members";
     /// Of a snapshot: the volume that is being cloned from it, for which alone it is there.
     pub(crate) const FOR_CLONE: &str = "volumes.orlop.io/for-clone";
 }

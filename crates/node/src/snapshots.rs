@@ -7,13 +7,20 @@ use crate::records::Record;
 use crate::store::Store;
 use crate::volumes::{encryption, labels, told_place};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 use volume::{BLOCK, Blocks, Page, Since, SnapshotInfo, State, VolumeId};
 
 /// Stretches that are told of in one answer.
 const PAGE: usize = 4096;
 
+/// Volumes of one pool, of which snapshots are to be taken: their ids and names, and the names of the snapshots.
+struct Part<'s, 'a> {
+    store: &'s Arc<Store>,
+    volumes: Vec<(VolumeId, &'a str, &'a str)>,
+}
+
 impl Node {
-    /// Takes snapshots of volumes of one pool at one instant. Asked again, those that are all there are a success.
+    /// Takes snapshots of volumes at one instant. Asked again, those that are all there are a success.
     pub(crate) fn create_snapshots(&self, request: &proto::CreateSnapshotsRequest) -> Result<Vec<proto::Snapshot>> {
         let names = &request.names;
         let labels = labels(&request.labels)?;
@@ -32,39 +39,70 @@ impl Node {
             let what = format!("take the snapshot {name}: there is one of this name, and not of the others");
             return Err(Error::new(Kind::Exists, what));
         }
-        let mut wanted: Vec<(VolumeId, &str)> = Vec::new();
-        let mut store: Option<&Arc<Store>> = None;
+        let wanted = self.by_pool(names)?;
+        let record = Record { labels, ..Record::default() };
+        for part in wanted.iter().filter(|_| !record.labels.is_empty()) {
+            let names = part.volumes.iter().map(|(_, of, snapshot)| format!("{of}@{snapshot}"));
+            part.store.note(|records| names.for_each(|name| records.intend(&name, record.clone(), None)))?;
+        }
+        let taken = self.take(&wanted, names);
+        for part in &wanted {
+            part.store.follow(now())?;
+        }
+        taken?;
+        self.tell(names)
+    }
+
+    /// What is to be taken, for each pool.
+    fn by_pool<'a>(&self, names: &'a [String]) -> Result<Vec<Part<'_, 'a>>> {
+        let mut parts: Vec<Part<'_, 'a>> = Vec::new();
         for name in names {
             let (of, snapshot) = split(name)?;
             check_name(snapshot)?;
-            let (lies_in, volume) = self.volume(of)?;
-            if let Some(store) = store.filter(|store| store.name != lies_in.name) {
-                let what = format!(
-                    "take snapshots at one instant: {of} lies in the pool {}, and the first volume in {}",
-                    lies_in.name, store.name
-                );
-                return Err(Error::new(Kind::Invalid, what));
-            }
-            if wanted.iter().any(|(id, _)| *id == volume.id) {
+            let (store, volume) = self.volume(of)?;
+            let at = parts.iter().position(|part| part.store.name == store.name).unwrap_or_else(|| {
+                parts.push(Part { store, volumes: Vec::new() });
+                parts.len() - 1
+            });
+            if parts[at].volumes.iter().any(|(id, _, _)| *id == volume.id) {
                 return Err(Error::new(
                     Kind::Invalid,
                     format!("take two snapshots of {of} at one instant: they would be the same"),
                 ));
             }
-            store = Some(lies_in);
-            wanted.push((volume.id, snapshot));
+            parts[at].volumes.push((volume.id, of, snapshot));
         }
-        if let Some(store) = store {
-            if !labels.is_empty() {
-                let record = Record { labels, ..Record::default() };
-                store.note(|records| names.iter().for_each(|name| records.intend(name, record.clone(), None)))?;
+        Ok(parts)
+    }
+
+    /// Takes all of them or none. A pool has one instant for its own; where there are several, changes are held back from before the first to after the last.
+    fn take(&self, parts: &[Part<'_, '_>], names: &[String]) -> Result<()> {
+        let what = || format!("take the snapshot {}", names.join(" and "));
+        let volumes = parts.iter().flat_map(|part| part.volumes.iter().map(|(_, of, _)| *of));
+        let several = self.attachments.as_ref().filter(|_| parts.len() > 1);
+        let held = several.map(|attachments| attachments.hold(volumes));
+        let begun = Instant::now();
+        let mut taken = Vec::new();
+        for part in parts {
+            let wanted: Vec<_> = part.volumes.iter().map(|(id, _, snapshot)| (*id, *snapshot)).collect();
+            match part.store.pool.snapshot(&wanted) {
+                Ok(ids) => taken.push((part.store, ids)),
+                Err(error) => {
+                    drop(held);
+                    for (store, ids) in taken {
+                        for id in ids {
+                            store.pool.delete(State::Snapshot(id)).map_err(stored(what()))?;
+                        }
+                    }
+                    return Err(stored(what())(error));
+                }
             }
-            let taken = store.pool.snapshot(&wanted);
-            let taken = taken.map_err(stored(format!("take the snapshot {}", names.join(" and "))));
-            store.follow(now())?;
-            taken?;
         }
-        self.tell(names)
+        drop(held);
+        if parts.len() > 1 {
+            tracing::info!(pools = parts.len(), held = ?begun.elapsed(), "snapshots were taken while changes were held back");
+        }
+        Ok(())
     }
 
     fn tell(&self, names: &[String]) -> Result<Vec<proto::Snapshot>> {

@@ -1,10 +1,11 @@
 //! What this node serves: volumes and snapshots as block devices or NBD exports.
 //!
 //! ```text
-//! block device or NBD ─► counted ─► limited and shared out ─► encrypted ─► the pool
+//! block device or NBD ─► counted ─► held back at times ─► limited and shared out ─► encrypted ─► the pool
 //! ```
 
 mod exports;
+mod gate;
 mod journal;
 
 pub(crate) use journal::{Entry, FrontEnd, Journal};
@@ -19,6 +20,7 @@ use crate::store::Store;
 use block::Device;
 use exports::Exports;
 use fuse::{AttachError, DetachError, Host};
+use gate::{Closed, Gate, Gated};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +48,7 @@ struct Attached {
     place: Place,
     pool: String,
     shared: Arc<Shared>,
+    gate: Arc<Gate>,
     meter: Arc<Meter>,
 }
 
@@ -110,7 +113,7 @@ impl Attachments {
         let was_listed = self.journal().entries().iter().any(|other| other.name == *name);
         self.journal().add(entry)?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
-        let (device, shared) = self.device(target, key, &meter)?;
+        let (device, shared, gate) = self.device(target, key, &meter)?;
         let served = match front_end {
             FrontEnd::Device => self.attach_device(target, device),
             FrontEnd::Nbd => self.exports.serve(name, &label(target), device),
@@ -127,7 +130,7 @@ impl Attachments {
         };
         // A block device that was there already goes on with the device that it had, and this one was dropped.
         if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
-            attached.insert(name.clone(), Attached { place: place.clone(), pool, shared, meter });
+            attached.insert(name.clone(), Attached { place: place.clone(), pool, shared, gate, meter });
         }
         Ok(place)
     }
@@ -137,7 +140,7 @@ impl Attachments {
         target: &Target,
         key: Option<DataKey>,
         meter: &Arc<Meter>,
-    ) -> Result<(Arc<dyn Device>, Arc<Shared>)> {
+    ) -> Result<(Arc<dyn Device>, Arc<Shared>, Arc<Gate>)> {
         let names = Arc::new(Names(target.store.clone()));
         let stored: Arc<dyn Device> = Arc::new(Stored::new(target.store.pool.clone(), target.state, names));
         let plain = match key {
@@ -153,7 +156,9 @@ impl Attachments {
         let scheduler =
             scheduler.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pool {}", target.store.name)))?;
         let shared = Arc::new(Shared::new(scheduler, plain, target.limits));
-        Ok((Arc::new(Measured::new(shared.clone(), meter.clone())), shared))
+        let gate = Arc::new(Gate::default());
+        let gated = Arc::new(Gated::new(shared.clone(), gate.clone()));
+        Ok((Arc::new(Measured::new(gated, meter.clone())), shared, gate))
     }
 
     fn attach_device(&self, target: &Target, device: Arc<dyn Device>) -> Result<String> {
@@ -193,6 +198,12 @@ impl Attachments {
         if let Some(attached) = self.attached().get(name) {
             attached.shared.set_limits(limits);
         }
+    }
+
+    /// Holds changes of volumes back, of those that are attached, until what is returned is dropped.
+    pub(crate) fn hold<'a>(&self, names: impl Iterator<Item = &'a str>) -> Closed {
+        let attached = self.attached();
+        Closed::all(names.filter_map(|name| Some(attached.get(name)?.gate.clone())).collect())
     }
 
     /// Tells the kernel that a volume has grown.
