@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use super::store::{Operation, Outcome, Promise};
 use super::{Action, Event, OperationId, Replica};
 use crate::message::{Answer, Body, Refusal, Reply, Request};
@@ -122,4 +119,3 @@ fn what_does_not_fit_is_refused() {
     assert!(is_unfit(&replica.apply(request(7, 1, 1, Body::Write { blocks: FIRST, data }))));
     assert!(is_unfit(&replica.apply(request(7, 1, 1, Body::Changed { since: Epoch(0), from: 0, most: 0 }))));
 }
->>>>>>> replication

@@ -55,11 +55,8 @@ impl Disk {
         self.blocks[usize::try_from(block).unwrap()].last().unwrap().value
     }
 
-<<<<<<< HEAD
     pub(super) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
-=======
     pub(crate) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
->>>>>>> replication
         let changes =
             !matches!(operation, Operation::Read { .. } | Operation::Changed { .. } | Operation::Digest { .. });
         if self.is_failing && changes {
