@@ -29,8 +29,10 @@ pub(crate) struct ServeArgs {
 
 /// Serves until its standard input ends.
 pub(crate) fn serve(arguments: ServeArgs) -> Result<()> {
-    // As the node's own process does, before there are threads.
-    fuse::harden()?;
+    // As the node's own process does, before there are threads; it goes on without, too.
+    if let Err(error) = fuse::harden() {
+        eprintln!("bench-block: warning: {error}");
+    }
     let runtime = Runtime::new()?;
     let _entered = runtime.enter();
     let pools = vec![PoolSpec { path: arguments.pool, bytes: None }];
