@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+/// Nodes that were started.
+static NODES: AtomicU64 = AtomicU64::new(0);
 /// How long it may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,8 +32,10 @@ pub(crate) struct ServeArgs {
 
 /// Serves until its standard input ends.
 pub(crate) fn serve(arguments: ServeArgs) -> Result<()> {
-    // As the node's own process does, before there are threads.
-    fuse::harden()?;
+    // As the node's own process does, before there are threads; it goes on without, too.
+    if let Err(error) = fuse::harden() {
+        eprintln!("bench-block: warning: {error}");
+    }
     let runtime = Runtime::new()?;
     let _entered = runtime.enter();
     let pools = vec![PoolSpec { path: arguments.pool, bytes: None }];
@@ -62,7 +67,10 @@ impl Daemon {
     /// A daemon with a pool that is made of a file, which is full of something so that all of it is there.
     pub(crate) fn start(pool: &Path, folder: &Path, threads: bool) -> Result<Rc<Self>> {
         let disk = volume::FileDisk::open(pool)?;
-        volume::create(&disk, volume::Shape { id: *b"measured, anyway", log_blocks: None, most_changed_nodes: None })?;
+        // Block devices are told apart by it, so two runs at once must not have the same.
+        let id =
+            (u128::from(std::process::id()) << 32 | u128::from(NODES.fetch_add(1, Ordering::Relaxed))).to_le_bytes();
+        volume::create(&disk, volume::Shape { id, log_blocks: None, most_changed_nodes: None })?;
         drop(disk);
         std::fs::create_dir_all(folder)?;
         let mut command = Command::new("/proc/self/exe");

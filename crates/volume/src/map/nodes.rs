@@ -98,7 +98,8 @@ impl Nodes {
         self.cached.insert(place, Cached { page, warm: false });
     }
 
-    /// How many nodes may be cached now: what has changed and what a checkpoint writes is in memory, too. A quarter is left however much that is.
+    /// How many nodes may be cached when one more is: what has changed and what a checkpoint writes is in memory, too. A quarter is left however much that
+    /// is.
     fn room(&self) -> usize {
         self.most.saturating_sub(self.changed + self.writing.len()).max(self.most / 4).max(LEAST)
     }

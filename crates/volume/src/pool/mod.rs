@@ -37,9 +37,9 @@ pub const LEAST_CACHE: usize = 1 << 20;
 /// How a pool is used while it is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Bytes of map nodes in memory. A quarter of them is for what has not changed since the last checkpoint, however much has; that is bounded by the
-    /// pool's shape, to 16 MiB usually, and as much again while a checkpoint is made. Two bits for each block of the pool that has ever been used
-    /// come on top. At least [`LEAST_CACHE`].
+    /// Bytes of map nodes that are kept in memory. What has changed since the last checkpoint counts: it takes the place of others when the next are kept, down
+    /// to a quarter. Until then it comes on top; its number is bounded by the pool's shape, usually to 16 MiB, and as much again while a checkpoint is made.
+    /// Two bits for each block of the pool that has ever been used come on top, too. At least [`LEAST_CACHE`].
     pub cache_bytes: usize,
     /// Threads that wait for the disk, at least one. On a disk in memory one of them makes checkpoints and the others are idle; with io_uring, they do
     /// what that has left.
