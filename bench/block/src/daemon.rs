@@ -113,7 +113,7 @@ impl Daemon {
     }
 
     pub(crate) fn snapshot(&self, volume: &str, name: &str) -> Result<()> {
-        let request = CreateSnapshotsRequest { names: vec![format!("{volume}@{name}")] };
+        let request = CreateSnapshotsRequest { names: vec![format!("{volume}@{name}")], ..Default::default() };
         self.runtime.block_on(self.client.clone().create_snapshots(request))?;
         Ok(())
     }
