@@ -55,7 +55,6 @@ impl Disk {
         self.blocks[usize::try_from(block).unwrap()].last().unwrap().value
     }
 
-    pub(super) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
     pub(crate) fn perform(&mut self, operation: &Operation, mark: u64) -> Outcome {
         let changes =
             !matches!(operation, Operation::Read { .. } | Operation::Changed { .. } | Operation::Digest { .. });
