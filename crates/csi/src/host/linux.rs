@@ -2,17 +2,16 @@
 //!
 //! The process that serves a block device must not wait for it: were it killed then, it could not end, since the kernel lets nothing interrupt who waits for a
 //! device; and while it has not ended, it has the pool, so that no other process can serve the device. So whatever may write to a device or wait for it
-//! (mounting, unmounting, making a file system, going through its files) is done by programs, which can wait without holding anything. What is done
-//! here changes the kernel's tables alone, or reads in a way that a signal ends.
+//! (mounting, unmounting, reading it, making a file system, going through its files) is done by programs, which can wait without holding anything. What is done
+//! here changes the kernel's tables alone. (Reading is no exception: what is being read when the process ends has to come before the device is closed.)
 
-use super::probe::{self, HEAD};
+use super::probe;
 use super::{Content, DeviceInfo, FileSystem, Host, HostError, Mount, Place, Room, mounts};
-use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
-use rustix::io::Errno;
+use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,9 +77,10 @@ impl Host for Linux {
     }
 
     fn probe(&self, device: &Path) -> Result<Content, HostError> {
-        let mut head = Vec::with_capacity(HEAD);
-        let read = File::open(device).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
-        read.map_err(HostError::system(format!("read {}", device.display())))?;
+        let action = format!("read {}", device.display());
+        let from = format!("if={}", device.display());
+        let words = [from.as_str(), "bs=4096", "count=1", "iflag=direct"];
+        let head = output(&action, "coreutils", "dd", &words, Path::new("status=none"), &[0])?;
         match probe::probe(&head) {
             Content::Other(None) => Ok(Content::Other(named(device))),
             known => Ok(known),
@@ -89,13 +89,12 @@ impl Host for Linux {
 
     fn format(&self, fs: FileSystem, device: &Path) -> Result<(), HostError> {
         let action = format!("make {fs} on {}", device.display());
-        // A program of an earlier process may still be at it.
-        unused(device, &action)?;
         let (program, package, options): (_, _, &[&str]) = match fs {
             FileSystem::Ext4 => ("mkfs.ext4", "e2fsprogs", &["-q", "-F", "-m", "0", "-E", "nodiscard"]),
             FileSystem::Xfs => ("mkfs.xfs", "xfsprogs", &["-q", "-f", "-K"]),
         };
-        run(&action, package, program, options, device)
+        // A program of an earlier process may still be at it.
+        run(&action, package, program, options, device).map_err(busy)
     }
 
     fn mount(
@@ -113,10 +112,7 @@ impl Host for Linux {
         let action = format!("mount {} as {fs} on {} with the options {flags:?}", device.display(), at.display());
         let (options, device) = (options.join(","), device.display().to_string());
         let words = ["-n", "-i", "-t", fs.name(), "-o", &options, "--source", &device, "--target"];
-        run(&action, "mount", "mount", &words, at).map_err(|error| match error {
-            HostError::Program { action, said } if is_busy(&said) => {
-                HostError::Busy { action: format!("{action}: {said}") }
-            }
+        run(&action, "mount", "mount", &words, at).map_err(|error| match busy(error) {
             HostError::Program { action, said } if said.contains("bad option") => HostError::Refused { action, said },
             other => other,
         })
@@ -140,10 +136,7 @@ impl Host for Linux {
 
     fn unmount(&self, at: &Path) -> Result<(), HostError> {
         let action = format!("unmount {}", at.display());
-        run(&action, "mount", "umount", &["-n", "-i", "-c"], at).map_err(|error| match error {
-            HostError::Program { action, said } if is_busy(&said) => HostError::Busy { action },
-            other => other,
-        })
+        run(&action, "mount", "umount", &["-n", "-i", "-c"], at).map_err(busy)
     }
 
     fn protect(&self, device: &Path, read_only: bool) -> Result<(), HostError> {
@@ -163,9 +156,8 @@ impl Host for Linux {
             let reason = io::Error::other("XFS grows only while it is mounted");
             return Err(HostError::system(action)(reason));
         }
-        unused(device, &action)?;
         // One says that something was put right, which a journal to be replayed is.
-        run_to(&action, "e2fsprogs", "e2fsck", &["-f", "-p"], device, &[0, 1])?;
+        run_to(&action, "e2fsprogs", "e2fsck", &["-f", "-p"], device, &[0, 1]).map_err(busy)?;
         run(&action, "e2fsprogs", "resize2fs", &[], device)
     }
 
@@ -238,19 +230,15 @@ fn number(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
 }
 
-/// Refuses a device that somebody has for himself: a program that makes a file system, or a mount.
-fn unused(device: &Path, action: &str) -> Result<(), HostError> {
-    let opened = rustix::fs::open(device, OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty());
-    match opened {
-        Ok(_) => Ok(()),
-        Err(Errno::BUSY) => Err(HostError::Busy { action: action.to_owned() }),
-        Err(error) => Err(HostError::system(action)(error.into())),
+/// What programs say of what is used or mounted already, told apart from other failures.
+fn busy(error: HostError) -> HostError {
+    const SAID: [&str; 5] = ["busy", "already mounted", "in use", "is mounted", "contains a mounted"];
+    match error {
+        HostError::Program { action, said } if SAID.iter().any(|words| said.contains(words)) => {
+            HostError::Busy { action: format!("{action}: {said}") }
+        }
+        other => other,
     }
-}
-
-/// What mount and umount say of what is used or mounted already.
-fn is_busy(said: &str) -> bool {
-    ["busy", "already mounted"].iter().any(|word| said.contains(word))
 }
 
 /// What util-linux calls it.
@@ -279,13 +267,25 @@ fn run_to(
     last: &Path,
     good: &[i32],
 ) -> Result<(), HostError> {
+    output(action, package, program, options, last, good).map(drop)
+}
+
+/// Runs a program to its end; what it wrote.
+fn output(
+    action: &str,
+    package: &'static str,
+    program: &'static str,
+    options: &[&str],
+    last: &Path,
+    good: &[i32],
+) -> Result<Vec<u8>, HostError> {
     let ran = Command::new(program).args(options).arg(last).env("LC_ALL", "C").stdin(Stdio::null()).output();
     let ran = match ran {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HostError::Missing { program, package }),
         other => other.map_err(HostError::system(format!("{action}: run {program}")))?,
     };
     if ran.status.code().is_some_and(|code| good.contains(&code)) {
-        return Ok(());
+        return Ok(ran.stdout);
     }
     let said =
         String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).split_whitespace().collect::<Vec<_>>().join(" ");

@@ -5,7 +5,7 @@
 use super::FileSystem;
 
 /// How much is looked at.
-pub(super) const HEAD: usize = 4096;
+const HEAD: usize = 4096;
 
 /// What is on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use crate::ledger::Staged;
 use crate::names::labels;
 use crate::parameters;
 use crate::proto;
-use crate::volumes::{Labels, Volume};
+use crate::volumes::{Kind, Labels, Volume};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tonic::Status;
@@ -236,7 +236,11 @@ impl Driver {
         if let Some(device) = volume.as_ref().and_then(|volume| volume.device.as_deref()) {
             self.host.protect(device, false)?;
         }
-        self.volumes.detach(id)?;
+        // What was unmounted goes on to be written for a while, and an interrupted call's program may be at it still.
+        self.volumes.detach(id).map_err(|error| match error.kind {
+            Kind::Precondition => Status::aborted(format!("{}; ask again when it has ended", error.story)),
+            _ => error.into(),
+        })?;
         self.ledger().set(id, None)?;
         Ok(proto::NodeUnstageVolumeResponse {})
     }

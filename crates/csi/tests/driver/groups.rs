@@ -133,12 +133,12 @@ async fn a_group_of_several_pools_under_load_is_of_one_instant() {
     let mut world = World::new(&[220, 180, 140]).await;
     for name in ["a", "b", "c"] {
         world.create(name, 8).await;
-        let filler = world.create(&format!("filler-{name}"), 64).await.volume_id;
+        let filler = world.create(&format!("filler-{name}"), 104).await.volume_id;
         world.stage(&filler, block(Mode::SingleNodeWriter)).await.unwrap();
         let path = device(&world, &filler).await;
         let fill = move || {
             let file = OpenOptions::new().write(true).open(path).unwrap();
-            (0..60).for_each(|at| file.write_all_at(&[7; 1 << 20], at << 20).unwrap());
+            (0..100).for_each(|at| file.write_all_at(&[7; 1 << 20], at << 20).unwrap());
             file.sync_all().unwrap();
         };
         tokio::task::spawn_blocking(fill).await.unwrap();
