@@ -177,7 +177,7 @@ fn described(schedule: &ApplicationBackupSchedule) -> String {
     if !rows.is_empty() {
         let header = ["RUN", "TYPE", "PHASE", "FOR"].map(str::to_owned).to_vec();
         text.push('\n');
-        text.push_str(&output::table(header, rows.into_iter()));
+        text.push_str(&output::table(header, rows));
     }
     text
 }

@@ -63,6 +63,13 @@ pub(crate) struct Attachments {
     metrics: Arc<Metrics>,
 }
 
+/// What lies between a volume and who uses it: the whole, and two of its parts that are changed while it is used.
+struct Layers {
+    device: Arc<dyn Device>,
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+}
+
 impl Attachments {
     pub(crate) fn new(host: Host, runtime: &Path, pools: &[Arc<Store>], metrics: Arc<Metrics>) -> Result<Self> {
         let journal = Journal::open(runtime)?;
@@ -113,7 +120,7 @@ impl Attachments {
         let was_listed = self.journal().entries().iter().any(|other| other.name == *name);
         self.journal().add(entry)?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
-        let (device, shared, gate) = self.device(target, key, &meter)?;
+        let Layers { device, shared, gate } = self.layers(target, key, &meter)?;
         let served = match front_end {
             FrontEnd::Device => self.attach_device(target, device),
             FrontEnd::Nbd => self.exports.serve(name, &label(target), device),
@@ -135,12 +142,7 @@ impl Attachments {
         Ok(place)
     }
 
-    fn device(
-        &self,
-        target: &Target,
-        key: Option<DataKey>,
-        meter: &Arc<Meter>,
-    ) -> Result<(Arc<dyn Device>, Arc<Shared>, Arc<Gate>)> {
+    fn layers(&self, target: &Target, key: Option<DataKey>, meter: &Arc<Meter>) -> Result<Layers> {
         let names = Arc::new(Names(target.store.clone()));
         let stored: Arc<dyn Device> = Arc::new(Stored::new(target.store.pool.clone(), target.state, names));
         let plain = match key {
@@ -158,7 +160,8 @@ impl Attachments {
         let shared = Arc::new(Shared::new(scheduler, plain, target.limits));
         let gate = Arc::new(Gate::default());
         let gated = Arc::new(Gated::new(shared.clone(), gate.clone()));
-        Ok((Arc::new(Measured::new(gated, meter.clone())), shared, gate))
+        let device = Arc::new(Measured::new(gated, meter.clone()));
+        Ok(Layers { device, shared, gate })
     }
 
     fn attach_device(&self, target: &Target, device: Arc<dyn Device>) -> Result<String> {

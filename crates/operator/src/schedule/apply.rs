@@ -17,6 +17,7 @@ use crate::objects;
 const REQUEST_CHARS: usize = 40;
 
 /// What was done.
+#[allow(clippy::large_enum_variant, reason = "there is one of them in a reconcile")]
 pub(super) enum Applied {
     /// It is being deleted.
     Left,
