@@ -19,7 +19,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("nbd", &["block"]),
     ("node", &["block", "fuse", "nbd", "volume"]),
     ("operator", &["api", "application", "mover", "recovery", "repository"]),
-    ("recovery", &[]),
     (
         "orlop",
         &[
@@ -37,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "volume",
         ],
     ),
+    ("recovery", &[]),
     ("replication", &[]),
     ("repository", &[]),
     ("restic", &["repository"]),
