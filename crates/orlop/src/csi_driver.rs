@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use csi::{Config, Driver, Endpoint, Linux, OnNode};
+use csi::{Config, Driver, Endpoint, Linux, Listening, OnNode};
 use node::Node;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,15 +28,15 @@ pub(crate) struct CsiArgs {
     node_name: Option<String>,
 }
 
-/// A driver to be.
+/// A driver to be. Calls that come before it is there wait at its socket.
 pub(crate) struct Wanted {
-    endpoint: Endpoint,
+    socket: Listening,
     kubelet: Option<PathBuf>,
     name: String,
 }
 
-/// What the arguments ask for, if they ask for a driver.
-pub(crate) fn wanted(args: CsiArgs) -> Result<Option<Wanted>> {
+/// What the arguments ask for, if they ask for a driver. Whether it can be had is known before anything else of the node is started.
+pub(crate) async fn wanted(args: CsiArgs) -> Result<Option<Wanted>> {
     let Some(endpoint) = args.csi_endpoint else { return Ok(None) };
     let name = match args.node_name.filter(|name| !name.is_empty()) {
         Some(name) => name,
@@ -50,7 +50,12 @@ pub(crate) fn wanted(args: CsiArgs) -> Result<Option<Wanted>> {
     if let Some(kubelet) = args.kubelet_dir.as_ref().filter(|kubelet| !kubelet.is_absolute()) {
         return Err(Error::usage(format!("--kubelet-dir {} must be absolute", kubelet.display())));
     }
-    Ok(Some(Wanted { endpoint, kubelet: args.kubelet_dir, name }))
+    let socket = endpoint.listen().await.map_err(|e| failed().because(e))?;
+    Ok(Some(Wanted { socket, kubelet: args.kubelet_dir, name }))
+}
+
+fn failed() -> Error {
+    Error::new("start the CSI driver")
 }
 
 fn is_name(name: &str) -> bool {
@@ -66,7 +71,6 @@ pub(crate) async fn start(
     runtime: PathBuf,
     stop: CancellationToken,
 ) -> Result<JoinHandle<Result<()>>> {
-    let failed = || Error::new("start the CSI driver");
     let config = Config {
         volumes: Arc::new(OnNode::new(node)),
         host: Arc::new(Linux),
@@ -76,10 +80,9 @@ pub(crate) async fn start(
     };
     let driver = tokio::task::spawn_blocking(move || Driver::new(config)).await;
     let driver = driver.map_err(|e| failed().because(e))?.map_err(|e| failed().because(e))?;
-    let socket = wanted.endpoint.listen().await.map_err(|e| failed().because(e))?;
     Ok(tokio::spawn(async move {
         let _stops = stop.clone().drop_guard();
-        let served = csi::serve(driver, socket, wanted.kubelet.as_deref(), stop).await;
+        let served = csi::serve(driver, wanted.socket, wanted.kubelet.as_deref(), stop).await;
         served.map_err(|e| Error::new("serve CSI").because(e))
     }))
 }

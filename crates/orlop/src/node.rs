@@ -102,7 +102,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
             Some(listener.map_err(|e| Error::new(format!("listen on {address}")).because(e))?)
         }
     };
-    let csi = csi_driver::wanted(args.csi)?;
+    let csi = csi_driver::wanted(args.csi).await?;
     let runtime = args.runtime_dir.clone();
     let cache_bytes =
         usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
