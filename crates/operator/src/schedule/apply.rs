@@ -70,7 +70,9 @@ async fn do_work(context: &Context, gathered: &Gathered, work: Work) -> Result<A
     let begun = match work.begin {
         Some(begin) => {
             let run = run(gathered, &begin);
-            objects::create(&context.client, &run).await?;
+            if let Err(error) = objects::create(&context.client, &run).await {
+                return refused(&run, error);
+            }
             Run::of(run).map(|run| (begin, run))
         }
         None => None,
@@ -81,6 +83,13 @@ async fn do_work(context: &Context, gathered: &Gathered, work: Work) -> Result<A
         removed.push(run.name_any());
     }
     Ok(Applied::Worked { begun, removed, next: work.next, waits_for: work.waits_for })
+}
+
+/// A schedule whose runs are not taken must not look as if it worked: it says so, and tries again.
+fn refused(run: &ApplicationBackup, error: Error) -> Result<Applied, Error> {
+    let Some(why) = error.creation_refusal() else { return Err(error) };
+    let message = format!("the API server does not take the run {}: {why}; it is tried again", run.name_any());
+    Ok(Applied::Reported(Problem { reason: "RunRefused", message }))
 }
 
 /// Deletes a run with its recovery point. That the point goes is said of the run only now: whatever else deletes it, such as the end of its namespace, leaves

@@ -38,6 +38,7 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
     Ok(match applied {
         Applied::Worked { begun: Some(_), .. } => Action::requeue(Duration::ZERO),
         Applied::Worked { next: Some(next), .. } => Action::requeue(rest(next, gathered.now)),
+        Applied::Reported(_) => Action::requeue(context.limits().probe_retry),
         _ => Action::requeue(LONGEST_REST),
     })
 }

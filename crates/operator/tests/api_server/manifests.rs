@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::schedule::{NAME, policy, runs_are, schedule};
-use crate::support::{ADMIN, World, start, until};
+use crate::support::{ADMIN, Operator, World, start, until};
 use api::{ApplicationBackupSchedule, Phase, ReclaimPolicy};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
@@ -48,9 +48,8 @@ async fn as_operator(world: &World) -> Client {
     Client::try_from(config).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn backups_work_with_the_rights_for_backups_alone() {
-    sandbox::require_assets!();
+/// A cluster that nothing is restored into, with an application, and an operator that has the rights for that.
+async fn only_backed_up() -> (World, Operator) {
     let world = World::new().await;
     for document in documents() {
         apply(&world.client, &document).await;
@@ -61,6 +60,13 @@ async fn backups_work_with_the_rights_for_backups_alone() {
     let operator = start(as_operator(&world).await, config);
     world.location(ADMIN).await;
     world.application().await;
+    (world, operator)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_work_with_the_rights_for_backups_alone() {
+    sandbox::require_assets!();
+    let (world, operator) = only_backed_up().await;
     world.backup_with("b", |s| s.reclaim_policy = ReclaimPolicy::Delete).await;
     let status = world.finished("b").await.status.unwrap();
     assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
@@ -75,16 +81,7 @@ async fn backups_work_with_the_rights_for_backups_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn schedules_work_with_the_rights_for_backups_alone() {
     sandbox::require_assets!();
-    let world = World::new().await;
-    for document in documents() {
-        apply(&world.client, &document).await;
-    }
-    let bindings: Api<ClusterRoleBinding> = Api::all(world.client.clone());
-    bindings.delete("orlop-operator-restore", &DeleteParams::default()).await.unwrap();
-    let config = OperatorConfig { leader_election: true, ..world.config() };
-    let operator = start(as_operator(&world).await, config);
-    world.location(ADMIN).await;
-    world.application().await;
+    let (world, operator) = only_backed_up().await;
     policy(&world, 1).await;
     schedule(&world, json!({"reclaimPolicy": "Delete"})).await;
     runs_are(&world, &["nightly-interval-"]).await;

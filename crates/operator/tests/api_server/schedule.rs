@@ -7,6 +7,7 @@ use api::{
     SchedulePolicy,
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -182,5 +183,23 @@ async fn what_is_wrong_is_named_and_mended_policies_act_at_once() {
     until("the schedule to go", || async { api.get_opt(NAME).await.unwrap().is_none().then_some(()) }).await;
     assert!(runs(&world).await.is_empty());
     assert!(points(&world).await.is_empty());
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_refused_is_told_and_tried_again() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/applicationbackups.orlop.io": "0"}}});
+    world.create::<ResourceQuota>(ADMIN, quota).await;
+    let quotas: Api<ResourceQuota> = world.api(ADMIN);
+    until("the quota to be counted", || async { quotas.get("none").await.unwrap().status?.hard }).await;
+    let operator = world.operator();
+    policy(&world, 3).await;
+    schedule(&world, json!({})).await;
+    let message = says(&world, "RunRefused").await.message.unwrap();
+    assert!(message.contains("nightly-interval-") && message.contains("quota"), "{message}");
+    quotas.delete("none", &DeleteParams::default()).await.unwrap();
+    runs_are(&world, &["nightly-interval-"]).await;
     operator.stop().await;
 }
