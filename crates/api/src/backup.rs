@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{LedgerSummary, ObjectFilter, Phase, Timed};
+use crate::rule::HookStatus;
 
 /// Backs up the objects, the configuration and the data of an application, once.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,9 +53,49 @@ pub struct ApplicationBackupSpec {
     /// Name of the `BackupLocation` in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub backup_location: String,
+    /// Name of a `Rule` in this namespace that runs before the volumes are read. What it does in the background goes on until they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_exec_rule: Option<String>,
+    /// Name of a `Rule` in this namespace that runs when the volumes have been read; and whenever anything of `preExecRule` has run, also if the run fails or is
+    /// deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_exec_rule: Option<String>,
+    /// Per CSI driver, the `VolumeSnapshotClass` to take snapshots with. Where none is named, it is the default one of the driver, or the only one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub csi_snapshot_class_map: BTreeMap<String, String>,
+    /// How volumes are read: the first policy that matches a claim counts. Where none does, a snapshot is read if the volume's driver can take one, and else the
+    /// volume itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_policies: Vec<VolumePolicy>,
     /// What happens to the recovery point when this resource is deleted.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
+}
+
+/// How some volumes are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumePolicy {
+    /// Only claims of one of these storage classes; of every one if none is given. The empty name is that of claims without a class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage_classes: Vec<String>,
+    /// Only claims with these labels, all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub selectors: BTreeMap<String, String>,
+    /// What is done.
+    pub action: VolumeAction,
+}
+
+/// How a volume is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VolumeAction {
+    /// A snapshot of it is read. Where none can be taken, the volume is missed.
+    #[default]
+    Snapshot,
+    /// It is read as it is, while the application goes on.
+    Copy,
+    /// It is left out.
+    Skip,
 }
 
 /// What happens to the recovery point when its resource is deleted.
@@ -75,8 +116,12 @@ pub enum BackupStage {
     Pending,
     /// The location is opened, the volumes are listed.
     Preparing,
+    /// `preExecRule` runs.
+    PreExecRule,
     /// Movers read the volumes.
     Volumes,
+    /// What runs in the background is let go, and `postExecRule` runs.
+    PostExecRule,
     /// The objects are read and stored, with the ledger.
     Resources,
     /// What was stored is read back, then the recovery point is published.
@@ -110,6 +155,15 @@ pub struct ApplicationBackupStatus {
     /// The volumes, one by one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeBackup>,
+    /// What the rules did, action by action and pod by pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookStatus>,
+    /// How the data of the volumes hangs together; set when all of it is fixed: read, or in a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
+    /// Why the run is going to end without a recovery point, while what it holds in the application is let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Bytes of all volumes as an application sees them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -122,6 +176,42 @@ pub struct ApplicationBackupStatus {
     /// `Complete`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// How the data of the volumes hangs together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Consistency {
+    /// What may be relied on.
+    pub level: ConsistencyLevel,
+    /// The earliest instant that data of a volume is of.
+    pub cut_from: Time,
+    /// The latest one. A volume that is read as it is, is of all instants from the begin of that to its end.
+    pub cut_to: Time,
+    /// The milliseconds between. Kubernetes keeps instants of most kinds to the second, so this is no finer.
+    pub spread_millis: u64,
+    /// Why it is so.
+    pub reason: String,
+}
+
+/// What may be relied on in the data of several volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConsistencyLevel {
+    /// The application was made ready by a rule, and kept so until all was read.
+    ApplicationConsistent,
+    /// All data is of one instant: what a crash would have left then.
+    CrashConsistent,
+    /// Data of several volumes is of different instants, or files were copied while the application ran.
+    NotConsistent,
+}
+
+/// Why a run is going to end without a recovery point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    /// One word, for programs.
+    pub reason: String,
+    /// What happened, to what, and what to do.
+    pub message: String,
 }
 
 /// Where one volume is.
@@ -151,10 +241,16 @@ pub struct VolumeBackup {
     /// Where it is.
     #[serde(default)]
     pub stage: VolumeStage,
+    /// The `VolumeSnapshotClass` of the snapshot that is read; absent if the volume itself is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_class: Option<String>,
+    /// The instant that its data is of, if it is read from a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_at: Option<Time>,
     /// How many movers were started for it.
     #[serde(default)]
     pub attempts: u32,
-    /// When its data began to be read.
+    /// When its snapshot was asked for, or, once that is taken, when its data began to be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When the last of it had been read back.

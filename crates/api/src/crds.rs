@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 use crate::{
-    ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy,
+    ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy, Rule,
     SchedulePolicy,
 };
 
@@ -17,6 +17,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         ApplicationRestore::crd(),
         BackupLocation::crd(),
         NamespacedSchedulePolicy::crd(),
+        Rule::crd(),
         SchedulePolicy::crd(),
     ]
 }

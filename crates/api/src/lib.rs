@@ -11,12 +11,13 @@ pub mod common;
 pub mod crds;
 pub mod location;
 pub mod restore;
+pub mod rule;
 pub mod schedule;
 pub mod validate;
 
 pub use backup::{
-    ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, ReclaimPolicy, VolumeBackup,
-    VolumeStage,
+    ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, Consistency, ConsistencyLevel,
+    Failure, ReclaimPolicy, VolumeAction, VolumeBackup, VolumePolicy, VolumeStage,
 };
 pub use common::{LedgerSummary, Missed, ObjectFilter, Phase, Timed};
 pub use location::{
@@ -26,6 +27,7 @@ pub use restore::{
     ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ReplacePolicy, RestoreStage,
     VolumeRestore,
 };
+pub use rule::{HookState, HookStatus, HookTime, OnNoMatch, PodRule, Rule, RuleAction, RuleSpec};
 pub use schedule::{
     ApplicationBackupSchedule, ApplicationBackupScheduleSpec, ApplicationBackupScheduleStatus, BackupTemplate,
     ConcurrencyPolicy, NamespacedSchedulePolicy, NamespacedSchedulePolicySpec, RunKind, SchedulePolicy,

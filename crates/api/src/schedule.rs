@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{ApplicationBackupSpec, ReclaimPolicy};
+use crate::backup::{ApplicationBackupSpec, ReclaimPolicy, VolumePolicy};
 use crate::common::{ObjectFilter, Phase};
 
 /// On every run that a schedule made: the name of the schedule, which is in the same namespace.
@@ -329,6 +329,20 @@ pub struct ScheduledBackupSpec {
     /// Name of the `BackupLocation` in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub backup_location: String,
+    /// Name of a `Rule` in this namespace that runs before the volumes are read. What it does in the background goes on until they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_exec_rule: Option<String>,
+    /// Name of a `Rule` in this namespace that runs when the volumes have been read; and whenever anything of `preExecRule` has run, also if the run fails or is
+    /// deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_exec_rule: Option<String>,
+    /// Per CSI driver, the `VolumeSnapshotClass` to take snapshots with. Where none is named, it is the default one of the driver, or the only one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub csi_snapshot_class_map: BTreeMap<String, String>,
+    /// How volumes are read: the first policy that matches a claim counts. Where none does, a snapshot is read if the volume's driver can take one, and else the
+    /// volume itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_policies: Vec<VolumePolicy>,
 }
 
 impl ScheduledBackupSpec {
@@ -342,6 +356,10 @@ impl ScheduledBackupSpec {
             resource_types: self.resource_types.clone(),
             exclude_resource_types: self.exclude_resource_types.clone(),
             backup_location: self.backup_location.clone(),
+            pre_exec_rule: self.pre_exec_rule.clone(),
+            post_exec_rule: self.post_exec_rule.clone(),
+            csi_snapshot_class_map: self.csi_snapshot_class_map.clone(),
+            volume_policies: self.volume_policies.clone(),
             reclaim_policy: ReclaimPolicy::Retain,
         }
     }

@@ -9,6 +9,8 @@ use jiff::civil::{Time, Weekday};
 use crate::common::ObjectFilter;
 use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, ApplicationRestoreSpec, BackupLocationSpec, SchedulePolicySpec};
 
+mod rule;
+
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {value:?} is not allowed: {allowed}")]
@@ -239,6 +241,19 @@ impl ApplicationBackupSpec {
         kinds(&mut errors, "spec.resourceTypes", &self.resource_types);
         kinds(&mut errors, "spec.excludeResourceTypes", &self.exclude_resource_types);
         subdomain(&mut errors, "spec.backupLocation", &self.backup_location);
+        for (field, rule) in [("spec.preExecRule", &self.pre_exec_rule), ("spec.postExecRule", &self.post_exec_rule)] {
+            if let Some(rule) = rule {
+                subdomain(&mut errors, field, rule);
+            }
+        }
+        for (driver, class) in &self.csi_snapshot_class_map {
+            subdomain(&mut errors, format!("spec.csiSnapshotClassMap.{driver}"), class);
+        }
+        for (i, policy) in self.volume_policies.iter().enumerate() {
+            for class in policy.storage_classes.iter().filter(|class| !class.is_empty()) {
+                subdomain(&mut errors, format!("spec.volumePolicies[{i}].storageClasses"), class);
+            }
+        }
         errors
     }
 }

@@ -107,6 +107,8 @@ async fn operate(kubeconfig: &Path, buckets: &Path) -> Result<()> {
     sandbox::control_plane::install_crypto_provider();
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?;
+    let limits = Limits::default();
+    let containers = Arc::new(operator::rules::OfCluster::new(client.clone(), limits.hooks.exec_timeout));
     let config = OperatorConfig {
         namespace: ADMIN.into(),
         identity: "operator-1".into(),
@@ -114,8 +116,9 @@ async fn operate(kubeconfig: &Path, buckets: &Path) -> Result<()> {
         pull_secrets: Vec::new(),
         listen: ([127, 0, 0, 1], 0).into(),
         leader_election: true,
-        limits: Limits::default(),
+        limits,
         stores: Arc::new(Folders(buckets.to_owned())),
+        containers,
     };
     let operator = support::start(client, config);
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;

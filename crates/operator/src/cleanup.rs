@@ -3,7 +3,7 @@
 //! Everything of the kind bears the label of its run, so what is left is found without remembering what was made: a crash between
 //! making a thing and noting it cannot leave it behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{ApplicationBackup, ApplicationRestore, RUN_LABEL};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::error::{During, Error};
 use crate::mover_pod;
 use crate::objects::{self, Object};
+use crate::snapshots;
 
 async fn labelled<K: Object>(client: &Client, selector: &str) -> Result<Vec<K>, Error> {
     let list = Api::<K>::all(client.clone()).list(&ListParams::default().labels(selector)).await;
@@ -47,6 +48,10 @@ pub async fn end_run(client: &Client, uid: &str) -> Result<Vec<String>, Error> {
     let mut left = still_there(client, pods).await?;
     left.extend(remove(client, labelled::<Secret>(client, &selector).await?).await?);
     left.extend(remove(client, labelled::<PersistentVolumeClaim>(client, &selector).await?).await?);
+    // Some drivers keep a snapshot for as long as a volume stands on it.
+    if left.is_empty() {
+        left.extend(snapshots::end(client, &selector, |_| false).await?);
+    }
     Ok(left)
 }
 
@@ -85,6 +90,8 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     remove(client, orphans(pods, &runs)).await?;
     remove(client, orphans(secrets, &runs)).await?;
     remove(client, orphans(claims, &runs)).await?;
+    let is_known = |labels: &BTreeMap<String, String>| labels.get(RUN_LABEL).is_some_and(|uid| runs.contains(uid));
+    snapshots::end(client, RUN_LABEL, |snapshot| is_known(snapshot.labels())).await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::repositories::Stores;
+use crate::rules::Containers;
 
 /// Everything that an operator is told; nothing is read from the environment below this.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct OperatorConfig {
     pub limits: Limits,
     /// How locations become stores.
     pub stores: Arc<dyn Stores>,
+    /// How commands get into containers.
+    pub containers: Arc<dyn Containers>,
 }
 
 /// Every time and every count of the operator, in one place, so that a test can shorten them and a reader can find them.
@@ -60,6 +63,8 @@ pub struct Limits {
     pub object_patience: Duration,
     /// How soon after a step of a restore the next one is looked for: mostly somebody else has a small part to do in between.
     pub step_pause: Duration,
+    /// What concerns the rules of applications.
+    pub hooks: HookLimits,
     /// Missed items named in a status; all are in the ledger of the recovery point. Keeps the resource far below etcd's 1.5 MiB.
     pub missed_items: usize,
     /// Characters of one reason in a status, for the same cause.
@@ -92,12 +97,47 @@ impl Default for Limits {
             claim_patience: Duration::from_secs(120),
             object_patience: Duration::from_secs(120),
             step_pause: Duration::from_millis(100),
+            hooks: HookLimits::default(),
             missed_items: 20,
             reason_chars: 1024,
             sweep_interval: Duration::from_secs(600),
             lease_duration: Duration::from_secs(15),
             lease_renew_deadline: Duration::from_secs(10),
             lease_retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Times and counts of commands in the containers of applications.
+#[derive(Clone, Debug)]
+pub struct HookLimits {
+    /// How often a command that holds something is looked after.
+    pub beat: Duration,
+    /// After how long without that it is let go, in its container. Several beats, so that an API server that is away for a moment costs no backup; no longer than
+    /// a database can stand still because an operator died.
+    pub lease: Duration,
+    /// How long a command may take to end by itself when it is let go.
+    pub grace: Duration,
+    /// How long after a failed try the next one begins.
+    pub retry: Duration,
+    /// How long the API server and the node may take to run a few lines in a container.
+    pub exec_timeout: Duration,
+    /// Commands of one rule at most, over all its pods. Each has a line in the status.
+    pub commands: usize,
+    /// Containers that are spoken to at the same time.
+    pub at_once: usize,
+}
+
+impl Default for HookLimits {
+    fn default() -> Self {
+        Self {
+            beat: Duration::from_secs(10),
+            lease: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+            retry: Duration::from_secs(5),
+            exec_timeout: Duration::from_secs(15),
+            commands: 256,
+            at_once: 16,
         }
     }
 }

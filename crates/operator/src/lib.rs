@@ -19,7 +19,9 @@ pub mod mover_pod;
 pub mod objects;
 pub mod repositories;
 mod restore;
+pub mod rules;
 mod schedule;
+mod snapshots;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +29,7 @@ use std::sync::atomic::Ordering;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Limits, OperatorConfig};
+pub use config::{HookLimits, Limits, OperatorConfig};
 pub use context::Context;
 pub use error::Error;
 pub use repositories::{AsLocated, Stores};

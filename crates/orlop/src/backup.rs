@@ -1,6 +1,8 @@
 //! `orlop backup`: runs that make recovery points.
 
-use api::{ApplicationBackup, ApplicationBackupSpec, BackupLocation, ObjectFilter, ReclaimPolicy};
+use api::{
+    ApplicationBackup, ApplicationBackupSpec, BackupLocation, ObjectFilter, ReclaimPolicy, VolumeAction, VolumePolicy,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use kube::ResourceExt;
 use kube::api::PostParams;
@@ -68,6 +70,18 @@ struct CreateArgs {
     /// Not these kinds; PersistentVolumeClaim leaves the data out too
     #[arg(long, value_name = "KIND[.GROUP]", value_delimiter = ',')]
     exclude_resource_types: Vec<String>,
+    /// The rule that runs before the volumes are read; what it does in the background goes on until they are
+    #[arg(long, value_name = "RULE")]
+    pre_exec_rule: Option<String>,
+    /// The rule that runs when the volumes have been read
+    #[arg(long, value_name = "RULE")]
+    post_exec_rule: Option<String>,
+    /// The class of the snapshots of a CSI driver, where the driver's default one is not meant
+    #[arg(long, value_name = "DRIVER=CLASS", value_delimiter = ',', value_parser = human::parse_pair)]
+    snapshot_class: Vec<(String, String)>,
+    /// How all volumes are read; otherwise a snapshot is, where the driver takes them, and else the volume itself
+    #[arg(long, value_enum, value_name = "HOW")]
+    volumes: Option<How>,
     /// What happens to the recovery point when the backup is deleted
     #[arg(long, value_enum, value_name = "POLICY", default_value = "retain")]
     reclaim_policy: Reclaim,
@@ -76,6 +90,27 @@ struct CreateArgs {
     /// Only say what would happen: the server checks the backup and changes nothing
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum How {
+    /// Snapshots; a volume of which none can be taken is missed
+    Snapshot,
+    /// The volumes themselves, while the application goes on
+    Copy,
+    /// Not at all: only objects are stored
+    Skip,
+}
+
+impl How {
+    fn for_all(self) -> VolumePolicy {
+        let action = match self {
+            Self::Snapshot => VolumeAction::Snapshot,
+            Self::Copy => VolumeAction::Copy,
+            Self::Skip => VolumeAction::Skip,
+        };
+        VolumePolicy { action, ..VolumePolicy::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -95,6 +130,10 @@ impl CreateArgs {
             resource_types: self.resource_types.clone(),
             exclude_resource_types: self.exclude_resource_types.clone(),
             backup_location: self.backup_location.clone(),
+            pre_exec_rule: self.pre_exec_rule.clone(),
+            post_exec_rule: self.post_exec_rule.clone(),
+            csi_snapshot_class_map: map("--snapshot-class", &self.snapshot_class)?,
+            volume_policies: self.volumes.map(How::for_all).into_iter().collect(),
             reclaim_policy: match self.reclaim_policy {
                 Reclaim::Retain => ReclaimPolicy::Retain,
                 Reclaim::Delete => ReclaimPolicy::Delete,

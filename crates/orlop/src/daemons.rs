@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use operator::rules::OfCluster;
 use operator::{AsLocated, Limits, OperatorConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,8 @@ pub(crate) struct MoverArgs {
 pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
     let cluster = Cluster::connect_to(&args.cluster, Some(args.home.clone())).await?;
     let identity = args.identity.unwrap_or_else(|| format!("orlop-{}", std::process::id()));
+    let limits = Limits::default();
+    let containers = Arc::new(OfCluster::new(cluster.client(), limits.hooks.exec_timeout));
     let config = OperatorConfig {
         namespace: args.home,
         identity,
@@ -68,8 +71,9 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
         pull_secrets: args.image_pull_secret.into_iter().filter(|name| !name.is_empty()).collect(),
         listen: args.listen,
         leader_election: !args.no_leader_election,
-        limits: Limits::default(),
+        limits,
         stores: Arc::new(AsLocated),
+        containers,
     };
     let shutdown = CancellationToken::new();
     stop_at_signals(shutdown.clone())?;

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{ApplicationBackup, BackupStage, ReclaimPolicy, VolumeBackup};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use api::{ApplicationBackup, BackupStage, Failure, HookStatus, ReclaimPolicy, VolumeBackup};
+use k8s_openapi::api::core::v1::{Node, NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{Api, Client, ResourceExt};
 use mover::{Direction as JobDirection, Job};
 use repository::ErrorKind;
 
 use super::deletion;
-use super::gather::Gathered;
+use super::gather::{Gathered, snapshot_name};
 use super::plan::{Moves, Plan, Reason, patience_is_over};
 use super::store::{self, Draft, Report, StoreError};
+use super::validate::selection;
 use super::volume::{Done, Step};
 use crate::cleanup;
 use crate::context::Context;
@@ -20,6 +21,8 @@ use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, Mover, Placement, VOLUME_PATH};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
+use crate::rules;
+use crate::snapshots;
 
 /// What was done.
 pub(super) enum Applied {
@@ -40,10 +43,18 @@ pub(super) enum Applied {
         /// What.
         left: Vec<String>,
     },
+    /// The run is to end without a recovery point, and its movers have ended.
+    GivenUp(Failure),
     /// These are the volumes.
     Listed(Vec<VolumeBackup>),
+    /// These are commands of a rule, to be run.
+    Matched(Vec<HookStatus>),
+    /// Steps of commands, by their index.
+    Commanded(Vec<(usize, rules::Done)>),
     /// Steps of volumes.
     Moved {
+        /// What was seen of commands that hold something meanwhile.
+        held: Vec<(usize, rules::Done)>,
         /// Per volume, by its index.
         done: Vec<(usize, Done)>,
         /// Why no mover can be started.
@@ -68,10 +79,20 @@ pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) ->
         }
         Plan::Leave(plan) => Ok(Applied::Left(deletion::apply(context, gathered, plan).await?)),
         Plan::Begin => Ok(Applied::Begun),
-        Plan::Enter(stage) => Ok(Applied::Entered(stage)),
+        Plan::Enter(stage) => {
+            if gathered.stage() == BackupStage::PostExecRule {
+                rules::forget(&gathered.acting(context), gathered.hooks()).await;
+            }
+            Ok(Applied::Entered(stage))
+        }
         Plan::Block(reason) => Ok(Applied::Blocked(reason)),
         Plan::Fail(reason) => end(context, gathered, Applied::Failed(reason)).await,
+        Plan::GiveUp(failure) => end(context, gathered, Applied::GivenUp(failure)).await,
         Plan::List(volumes) => Ok(Applied::Listed(volumes)),
+        Plan::Match(rule, item) => matching(context, gathered, &rule, item).await,
+        Plan::Command(steps) => {
+            Ok(Applied::Commanded(rules::take(&gathered.acting(context), gathered.hooks(), steps).await))
+        }
         Plan::Move(moves) => move_volumes(context, gathered, moves).await,
         Plan::Store(opened) => keep_draft(context, gathered, &opened).await,
         Plan::Publish(opened, draft) => publish(context, gathered, &opened, &draft).await,
@@ -97,6 +118,22 @@ fn is_held(run: &ApplicationBackup) -> bool {
 async fn end(context: &Context, gathered: &Gathered, how: Applied) -> Result<Applied, Error> {
     let left = cleanup::end_run(&context.client, &gathered.uid).await?;
     if left.is_empty() { Ok(how) } else { Ok(Applied::Ending { left }) }
+}
+
+/// The pods that an item of a rule is for.
+async fn matching(context: &Context, gathered: &Gathered, rule: &rules::Wanted, item: usize) -> Result<Applied, Error> {
+    let namespaces = selection(&gathered.run).namespaces;
+    match rules::list(&context.client, rule, item, &namespaces, context.limits()).await? {
+        Ok(commands) => Ok(Applied::Matched(commands)),
+        // In the stage of the other rule there is nothing to be let go any more, but for what this one began.
+        Err(failure) if gathered.may_hold() && gathered.failure().is_none() => {
+            end(context, gathered, Applied::GivenUp(failure)).await
+        }
+        Err(failure) => {
+            let first = gathered.failure().cloned().unwrap_or(failure);
+            end(context, gathered, Applied::Failed(first.into())).await
+        }
+    }
 }
 
 async fn keep_draft(context: &Context, gathered: &Gathered, opened: &Opened) -> Result<Applied, Error> {
@@ -149,6 +186,7 @@ async fn troubled(context: &Context, gathered: &Gathered, error: StoreError) -> 
 
 async fn move_volumes(context: &Context, gathered: &Gathered, moves: Moves) -> Result<Applied, Error> {
     let (mut done, mut error) = (Vec::new(), None);
+    let held = rules::take(&gathered.acting(context), gathered.hooks(), moves.held).await;
     for pod in &moves.stale {
         if let Err(trouble) = mover_pod::remove(&context.client, pod).await {
             error.get_or_insert(trouble);
@@ -160,7 +198,7 @@ async fn move_volumes(context: &Context, gathered: &Gathered, moves: Moves) -> R
             Err(trouble) => drop(error.get_or_insert(trouble)),
         }
     }
-    Ok(Applied::Moved { done, blocked: moves.blocked, error })
+    Ok(Applied::Moved { held, done, blocked: moves.blocked, error })
 }
 
 async fn take_step(
@@ -172,10 +210,64 @@ async fn take_step(
 ) -> Result<Done, Error> {
     match (&step, start_with) {
         (Step::Start { attempt }, Some(opened)) => return start(context, gathered, index, *attempt, opened).await,
+        (Step::Cut, _) => return cut(context, gathered, index).await,
         (Step::Force { attempt }, _) => force(context, gathered, index, *attempt).await?,
         _ => {}
     }
     Ok(Done::Seen(step))
+}
+
+/// Asks for the snapshot of a volume.
+async fn cut(context: &Context, gathered: &Gathered, index: usize) -> Result<Done, Error> {
+    let volume = &gathered.volumes()[index];
+    let name = snapshot_name(&gathered.uid, index);
+    let class = volume.snapshot_class.as_deref().unwrap_or_default();
+    let taken = snapshots::take(&context.client, &gathered.uid, &volume.namespace, &name, &volume.claim, class).await;
+    match taken {
+        Ok(()) => Ok(Done::Seen(Step::Cut)),
+        Err(error) => match error.creation_refusal() {
+            Some(why) => {
+                let reason = format!("the API server does not take a snapshot of it: {why}");
+                Ok(Done::Seen(Step::Miss { reason, moved: None }))
+            }
+            None => Err(error),
+        },
+    }
+}
+
+/// What a mover reads, and where it may run.
+struct Source {
+    claim: String,
+    placement: Placement,
+}
+
+/// The volume itself, where it is mounted; or, for one of which there is a snapshot, a volume made from that, within reach of the first one.
+async fn source(context: &Context, gathered: &Gathered, index: usize) -> Result<Source, Error> {
+    let (client, volume) = (&context.client, &gathered.volumes()[index]);
+    if volume.cut_at.is_none() {
+        let placement = placement(client, &volume.namespace, &volume.claim).await?;
+        return Ok(Source { claim: volume.claim.clone(), placement });
+    }
+    let name = snapshot_name(&gathered.uid, index);
+    let anywhere = Source { claim: name.clone(), placement: Placement::anywhere() };
+    if objects::read::<PersistentVolumeClaim>(client, &volume.namespace, &name).await?.is_none() {
+        let of = objects::read::<PersistentVolumeClaim>(client, &volume.namespace, &volume.claim).await?;
+        let snapshot = snapshots::read(client, &volume.namespace, &name).await?;
+        let (Some(of), Some(snapshot)) = (of, snapshot) else { return Ok(anywhere) };
+        let claim = snapshots::claim_from(&gathered.uid, &name, &of, &name, &snapshot);
+        objects::create(client, &claim.during(|| format!("write the claim {name}"))?).await?;
+    }
+    let Some(reach) = reach(client, &volume.namespace, &volume.claim).await? else { return Ok(anywhere) };
+    Ok(Source { placement: anywhere.placement.within(&reach), ..anywhere })
+}
+
+/// The nodes that the volume of a claim can be mounted on, if they are not all. A volume made from its snapshot is made there, too.
+async fn reach(client: &Client, namespace: &str, claim: &str) -> Result<Option<NodeSelector>, Error> {
+    let claim = objects::read::<PersistentVolumeClaim>(client, namespace, claim).await?;
+    let Some(name) = claim.and_then(|claim| claim.spec?.volume_name) else { return Ok(None) };
+    let volume = Api::<PersistentVolume>::all(client.clone()).get_opt(&name).await;
+    let volume = volume.during(|| format!("read the PersistentVolume {name}"))?;
+    Ok(volume.and_then(|volume| volume.spec?.node_affinity?.required))
 }
 
 async fn start(
@@ -198,7 +290,13 @@ async fn start(
         direction: JobDirection::Backup { point, parents, content },
     };
     let job = serde_json::to_vec(&job).during(|| "write the job of a mover".into())?;
-    let placement = placement(&context.client, &volume.namespace, &volume.claim).await?;
+    let source = match source(context, gathered, index).await {
+        Ok(source) => source,
+        Err(error) => match error.creation_refusal() {
+            Some(reason) => return Ok(Done::Refused { reason }),
+            None => return Err(error),
+        },
+    };
     let mover = Mover {
         run_uid: &gathered.uid,
         run: &mover_pod::run_annotation(&gathered.run),
@@ -206,8 +304,8 @@ async fn start(
         volume: index,
         attempt,
         namespace: &volume.namespace,
-        claim: &volume.claim,
-        placement: &placement,
+        claim: &source.claim,
+        placement: &source.placement,
         image: &context.config.image,
         pull_secrets: &context.config.pull_secrets,
         deadline: context.limits().mover_deadline,

@@ -2,13 +2,13 @@
 //!
 //! Only what the stage needs is read, and all of it past the caches: a decision on an old view could start a mover twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use api::{ApplicationBackup, BackupStage, VolumeBackup};
+use api::{ApplicationBackup, BackupStage, Failure, HookStatus, HookTime, VolumeBackup};
 use application::{Patience, Selection, SelectionError};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -24,6 +24,8 @@ use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, MoverState, SoFar};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
+use crate::rules::{self, Acting, Seen, Wanted};
+use crate::snapshots::{self, Class, Snapshot};
 
 /// Everything that the next step depends on.
 pub(super) struct Gathered {
@@ -48,6 +50,8 @@ pub(super) enum Facts {
     Leaving(deletion::Leaving),
     /// What is to be backed up, and where to.
     Preparing(Preparing),
+    /// A rule, and what was seen of its commands.
+    Rule(RuleFacts),
     /// The volumes and their movers.
     Volumes(Volumes),
     /// What is to be stored, or published.
@@ -60,6 +64,10 @@ pub(super) struct Preparing {
     pub location: Result<Opened, LocationProblem>,
     /// Namespaces that cannot be backed up, each with the reason.
     pub lost_namespaces: Vec<(String, &'static str)>,
+    /// What is wrong with the rules.
+    pub rules: Result<(), Failure>,
+    /// The classes of snapshots that there are.
+    pub classes: Vec<Class>,
     /// The claims that are selected.
     pub claims: Result<Vec<ClaimFacts>, SelectionError>,
 }
@@ -79,10 +87,28 @@ pub(super) struct ClaimFacts {
     pub block: bool,
     /// It is being deleted.
     pub deleting: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its storage class.
+    pub storage_class: String,
+    /// The CSI driver of its volume, if that was asked for and it has one.
+    pub driver: Option<String>,
+    /// Its volume, by name.
+    pub volume: Option<String>,
+}
+
+/// A rule, and what was seen of its commands.
+pub(super) struct RuleFacts {
+    /// The rule that runs at this stage, if there is one; what is wrong with it if it cannot.
+    pub rule: Option<Result<Wanted, Failure>>,
+    /// What was seen of commands that may be there, by their index.
+    pub seen: BTreeMap<usize, Seen>,
 }
 
 /// The volumes and their movers.
 pub(super) struct Volumes {
+    /// What was seen of commands that hold something, by their index.
+    pub held: BTreeMap<usize, Seen>,
     /// The repository, if a mover may be started or judged.
     pub location: Option<Result<Opened, LocationProblem>>,
     /// Mover pods of the run.
@@ -93,6 +119,8 @@ pub(super) struct Volumes {
     pub so_far: HashMap<(String, String), SoFar>,
     /// Claims of volumes that wait for a mover, by the index of the volume.
     pub claims: HashMap<usize, ClaimState>,
+    /// Snapshots of volumes that are read from one, by the index of the volume; nothing for one that is not there.
+    pub snapshots: HashMap<usize, Option<Snapshot>>,
     /// What the volumes had before.
     pub parents: Arc<Parents>,
 }
@@ -116,6 +144,37 @@ impl Gathered {
     /// The volumes of the run, as its status has them.
     pub(super) fn volumes(&self) -> &[VolumeBackup] {
         self.run.status.as_ref().map_or(&[], |s| s.volumes.as_slice())
+    }
+
+    /// The commands of its rules, as its status has them.
+    pub(super) fn hooks(&self) -> &[HookStatus] {
+        self.run.status.as_ref().map_or(&[], |s| s.hooks.as_slice())
+    }
+
+    /// Why it is going to end without a recovery point, if it is.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.run.status.as_ref()?.failure.as_ref()
+    }
+
+    /// Whether something of its rules may hold the application.
+    pub(super) fn may_hold(&self) -> bool {
+        let stages = BackupStage::PreExecRule..=BackupStage::PostExecRule;
+        stages.contains(&self.stage()) && !self.is_cut() && rules::has_begun(self.hooks())
+    }
+
+    /// Whether the data of all volumes is fixed: read, or in a snapshot.
+    pub(super) fn is_cut(&self) -> bool {
+        self.run.status.as_ref().is_some_and(|status| status.consistency.is_some())
+    }
+
+    /// Whether it is being deleted.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.run.metadata.deletion_timestamp.is_some()
+    }
+
+    /// On whose behalf commands of its rules run.
+    pub(super) fn acting<'a>(&'a self, context: &'a Context) -> Acting<'a> {
+        Acting { containers: &*context.config.containers, limits: context.limits(), uid: &self.uid }
     }
 }
 
@@ -141,13 +200,16 @@ pub(super) async fn gather(context: &Context, cached: &ApplicationBackup) -> Res
 }
 
 async fn facts(context: &Context, gathered: &Gathered) -> Result<Facts, Error> {
-    if gathered.run.metadata.deletion_timestamp.is_some() {
+    // What is held in the application is let go first.
+    if gathered.is_leaving() && !gathered.may_hold() {
         return Ok(Facts::Leaving(deletion::gather(context, gathered).await?));
     }
     Ok(match gathered.stage() {
         BackupStage::Pending | BackupStage::Done => Facts::None,
         BackupStage::Preparing => Facts::Preparing(preparing(context, gathered).await?),
+        BackupStage::PreExecRule => Facts::Rule(rule(context, gathered, HookTime::Pre).await?),
         BackupStage::Volumes => Facts::Volumes(volumes(context, gathered).await?),
+        BackupStage::PostExecRule => Facts::Rule(rule(context, gathered, HookTime::Post).await?),
         BackupStage::Resources | BackupStage::Publishing => Facts::Storing(storing(context, gathered).await?),
     })
 }
@@ -168,7 +230,62 @@ async fn preparing(context: &Context, gathered: &Gathered) -> Result<Preparing, 
         true => claims(&context.client, &selection).await?,
         false => Ok(Vec::new()),
     };
-    Ok(Preparing { location: location(context, run).await?, lost_namespaces, claims })
+    let rules = rules_are_fit(context, run).await?;
+    let classes = snapshots::classes(&context.client).await?;
+    let claims = match claims {
+        Ok(claims) if !classes.is_empty() => Ok(with_drivers(&context.client, claims).await?),
+        other => other,
+    };
+    Ok(Preparing { location: location(context, run).await?, lost_namespaces, rules, classes, claims })
+}
+
+/// Finds out whose the volumes of claims are.
+async fn with_drivers(client: &Client, mut claims: Vec<ClaimFacts>) -> Result<Vec<ClaimFacts>, Error> {
+    let volumes = Api::<PersistentVolume>::all(client.clone());
+    for claim in &mut claims {
+        let Some(name) = &claim.volume else { continue };
+        let volume = volumes.get_opt(name).await.during(|| format!("read the PersistentVolume {name}"))?;
+        claim.driver = volume.as_ref().and_then(|volume| snapshots::driver(volume)).map(ToOwned::to_owned);
+    }
+    Ok(claims)
+}
+
+/// The rule of a run that is to run then.
+fn rule_name(run: &ApplicationBackup, time: HookTime) -> Option<&str> {
+    let name = match time {
+        HookTime::Pre => &run.spec.pre_exec_rule,
+        HookTime::Post => &run.spec.post_exec_rule,
+    };
+    name.as_deref()
+}
+
+/// Finds out before anything is begun whether the rules can run.
+async fn rules_are_fit(context: &Context, run: &ApplicationBackup) -> Result<Result<(), Failure>, Error> {
+    for time in [HookTime::Pre, HookTime::Post] {
+        let Some(name) = rule_name(run, time) else { continue };
+        if let Err(failure) = rules::find(&context.client, &run.namespace().unwrap_or_default(), name, time).await? {
+            return Ok(Err(failure));
+        }
+    }
+    Ok(Ok(()))
+}
+
+async fn rule(context: &Context, gathered: &Gathered, time: HookTime) -> Result<RuleFacts, Error> {
+    let run = &gathered.run;
+    let rule = match rule_name(run, time) {
+        Some(name) => Some(rules::find(&context.client, &run.namespace().unwrap_or_default(), name, time).await?),
+        None => None,
+    };
+    Ok(RuleFacts { rule, seen: rules::look(&gathered.acting(context), gathered.hooks()).await })
+}
+
+/// Looks after what is held, now and then.
+async fn held(context: &Context, gathered: &Gathered) -> BTreeMap<usize, Seen> {
+    let is_open = gathered.hooks().iter().any(rules::is_open);
+    if !is_open || !context.backups.is_time_to_beat(&gathered.uid, gathered.now, context.limits().hooks.beat) {
+        return BTreeMap::new();
+    }
+    rules::look(&gathered.acting(context), gathered.hooks()).await
 }
 
 async fn lost_namespaces(client: &Client, names: &[String]) -> Result<Vec<(String, &'static str)>, Error> {
@@ -223,10 +340,14 @@ fn claim_facts(claim: &PersistentVolumeClaim) -> ClaimFacts {
     ClaimFacts {
         namespace: claim.namespace().unwrap_or_default(),
         name: claim.name_any(),
-        bound: spec.volume_name.is_some_and(|name| !name.is_empty()),
+        bound: spec.volume_name.as_ref().is_some_and(|name| !name.is_empty()),
         lost: phase == Some("Lost"),
         block: spec.volume_mode.as_deref() == Some("Block"),
         deleting: claim.metadata.deletion_timestamp.is_some(),
+        labels: claim.labels().clone(),
+        storage_class: spec.storage_class_name.unwrap_or_default(),
+        driver: None,
+        volume: spec.volume_name.filter(|name| !name.is_empty()),
     }
 }
 
@@ -247,12 +368,32 @@ async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Erro
     }
     let claims = claims_that_wait(client, gathered, &states).await?;
     let judged = states.values().any(|s| matches!(s, MoverState::Succeeded { .. } | MoverState::Failed { .. }));
-    let mut facts = Volumes { location: None, movers, states, so_far, claims, parents: Arc::default() };
+    let snapshots = snapshots_of(client, gathered).await?;
+    let held = held(context, gathered).await;
+    let mut facts =
+        Volumes { held, location: None, movers, states, so_far, claims, snapshots, parents: Arc::default() };
     if judged || !facts.claims.is_empty() {
         let (location, parents) = location_and_parents(context, gathered).await?;
         (facts.location, facts.parents) = (Some(location), parents);
     }
     Ok(facts)
+}
+
+/// Looks at the snapshots of volumes that are read from one and have no mover yet.
+async fn snapshots_of(client: &Client, gathered: &Gathered) -> Result<HashMap<usize, Option<Snapshot>>, Error> {
+    let mut found = HashMap::new();
+    for (index, volume) in gathered.volumes().iter().enumerate() {
+        if volume.snapshot_class.is_some() && volume.stage == api::VolumeStage::Pending {
+            let name = snapshot_name(&gathered.uid, index);
+            found.insert(index, snapshots::read(client, &volume.namespace, &name).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the snapshot of a volume, and of the claim that it is read through.
+pub(super) fn snapshot_name(uid: &str, index: usize) -> String {
+    format!("orlop-{}-s{index}", mover_pod::short(uid))
 }
 
 /// Looks at the claims of volumes that have no mover yet.

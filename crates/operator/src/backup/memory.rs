@@ -18,6 +18,8 @@ struct Run {
     parents: Option<Arc<Parents>>,
     /// When it was last looked how far its movers are.
     looked: Option<Timestamp>,
+    /// When it was last looked after what its rules hold.
+    beat: Option<Timestamp>,
 }
 
 /// What is remembered, by the uid of the run.
@@ -58,10 +60,18 @@ impl Memory {
     /// Whether it is time to look how far the movers of the run are; if so, the next time is `interval` later. How far they are is written
     /// down, and what is written wakes the run, so without this one look would follow the other at once.
     pub(super) fn is_time_to_look(&self, uid: &str, now: Timestamp, interval: Duration) -> bool {
-        let looked = self.runs().get(uid).and_then(|run| run.looked);
-        let due = looked.is_none_or(|looked| now < looked || now.duration_since(looked).unsigned_abs() >= interval);
+        let due = is_due(self.runs().get(uid).and_then(|run| run.looked), now, interval);
         if due {
             self.change(uid, |run| run.looked = Some(now));
+        }
+        due
+    }
+
+    /// Whether it is time to look after what the rules of the run hold; if so, the next time is `interval` later.
+    pub(super) fn is_time_to_beat(&self, uid: &str, now: Timestamp, interval: Duration) -> bool {
+        let due = is_due(self.runs().get(uid).and_then(|run| run.beat), now, interval);
+        if due {
+            self.change(uid, |run| run.beat = Some(now));
         }
         due
     }
@@ -70,6 +80,10 @@ impl Memory {
     pub(super) fn forget(&self, uid: &str) {
         self.runs().remove(uid);
     }
+}
+
+fn is_due(last: Option<Timestamp>, now: Timestamp, interval: Duration) -> bool {
+    last.is_none_or(|last| now < last || now.duration_since(last).unsigned_abs() >= interval)
 }
 
 #[cfg(test)]

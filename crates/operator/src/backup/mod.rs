@@ -1,17 +1,21 @@
 //! Backups: one run, one recovery point.
 //!
 //! ```text
-//!   Pending ─► Preparing ─► Volumes ─► Resources ─► Publishing ─► Done
-//!                 │            │           ▲            │
-//!                 │            │           └── draft ───┘   an operator that is new has no draft, and stores again
-//!                 └────────────┴──────► Failed
+//!   Pending ─► Preparing ─► PreExecRule ─► Volumes ─► PostExecRule ─► Resources ─► Publishing ─► Done
+//!                 │              │            │            │              ▲            │
+//!                 │              └────────────┴─── fails ─►│              └── draft ───┘   an operator that is new has no
+//!                 └──────────────────────────────► Failed ◄┘                               draft, and stores again
 //! ```
+//! The two stages of rules are left out where no rule is named. What fails between them passes through the second: what was begun in an application has an end.
+//! What is fixed in the first pass through Volumes, by a copy or by a snapshot, is what the rules hold the application for; snapshots are read in a second pass
+//! after PostExecRule, while the application goes on.
 //!
 //! Invariant: the status of a run is written only from what was read back, and a run is final only when nothing that it made for its own
 //! use is left. The recovery point's name follows from the run alone, so a run that is taken up by another operator finds what the first
 //! one published, and adopts it.
 
 mod apply;
+mod consistency;
 mod deletion;
 mod gather;
 pub(crate) mod memory;

@@ -1,13 +1,14 @@
 //! What a backup does next. Pure: everything it depends on was gathered, everything it decides is data.
 
-use api::{BackupStage, VolumeBackup, VolumeStage};
+use api::{BackupStage, Failure, HookTime, VolumeAction, VolumeBackup, VolumePolicy, VolumeStage};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use repository::RecoveryPoint;
 use std::sync::Arc;
 
+use super::consistency::is_cut;
 use super::deletion;
-use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
+use super::gather::{ClaimFacts, Facts, Gathered, Preparing, RuleFacts, Storing, Volumes, mover_name};
 use super::store::Draft;
 use super::validate::{validate, was_changed};
 use super::volume::{self, ClaimState, Seen, Step, is_final};
@@ -15,9 +16,14 @@ use crate::conditions::{BLOCKED, yes_since};
 use crate::config::Limits;
 use crate::mover_pod::MoverState;
 use crate::repositories::{LocationProblem, Opened};
+use crate::rules::{self, Next, Wanted};
+use crate::snapshots;
 
 /// The rule by which a claim without a volume is left out.
 pub(super) const RULE_NO_VOLUME: &str = "claim-has-no-volume";
+
+/// The rule by which a volume is left out that a policy of the run skips.
+pub(super) const RULE_POLICY: &str = "volume-policy-skips-it";
 
 /// The next step of a run.
 pub(super) enum Plan {
@@ -33,8 +39,14 @@ pub(super) enum Plan {
     Block(Reason),
     /// The run ends without a recovery point.
     Fail(Reason),
+    /// The run is to end without a recovery point: end its movers, then let go what it holds in the application.
+    GiveUp(Failure),
     /// These are the volumes.
     List(Vec<VolumeBackup>),
+    /// Find the pods for an item of a rule.
+    Match(Wanted, usize),
+    /// Do these steps for commands of rules, by their index.
+    Command(Vec<(usize, rules::Step)>),
     /// Do these steps.
     Move(Moves),
     /// Store the objects and the ledger.
@@ -60,6 +72,18 @@ impl Reason {
     }
 }
 
+impl From<Reason> for Failure {
+    fn from(Reason { reason, message }: Reason) -> Self {
+        Self { reason, message }
+    }
+}
+
+impl From<Failure> for Reason {
+    fn from(Failure { reason, message }: Failure) -> Self {
+        Self { reason, message }
+    }
+}
+
 impl From<&LocationProblem> for Reason {
     fn from(problem: &LocationProblem) -> Self {
         Self::new(problem.reason(), problem.to_string())
@@ -68,6 +92,8 @@ impl From<&LocationProblem> for Reason {
 
 /// Steps of volumes.
 pub(super) struct Moves {
+    /// For commands that hold something meanwhile, by their index.
+    pub held: Vec<(usize, rules::Step)>,
     /// Per volume, by its index.
     pub steps: Vec<(usize, Step)>,
     /// Mover pods that are of no use any more.
@@ -80,8 +106,22 @@ pub(super) struct Moves {
 
 /// Decides.
 pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
+    match decide(gathered, limits) {
+        // What was begun in the application has an end there, however the run ends.
+        Plan::Fail(reason) if gathered.may_hold() && gathered.stage() != BackupStage::PostExecRule => {
+            Plan::GiveUp(reason.into())
+        }
+        plan => plan,
+    }
+}
+
+fn decide(gathered: &Gathered, limits: &Limits) -> Plan {
     match &gathered.facts {
-        Facts::Preparing(_) | Facts::Volumes(_) | Facts::Storing(Storing { published: None, .. })
+        Facts::Rule(facts) if gathered.stage() == BackupStage::PostExecRule => after(gathered, facts, limits),
+        Facts::Rule(_) | Facts::Volumes(_) if gathered.is_leaving() => {
+            Plan::Fail(Reason::new("Deleted", "the run was deleted before it was done"))
+        }
+        Facts::Preparing(_) | Facts::Rule(_) | Facts::Volumes(_) | Facts::Storing(Storing { published: None, .. })
             if was_changed(&gathered.run) =>
         {
             let message = "the spec was changed after the run began; a backup is one run: create another";
@@ -89,6 +129,7 @@ pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
         }
         Facts::Leaving(leaving) => Plan::Leave(deletion::plan(leaving)),
         Facts::Preparing(facts) => prepare(gathered, facts, limits),
+        Facts::Rule(facts) => before(gathered, facts, limits),
         Facts::Volumes(facts) => volumes(gathered, facts, limits),
         Facts::Storing(facts) => storing(gathered, facts, limits),
         Facts::None if gathered.stage() == BackupStage::Done => Plan::Rest,
@@ -126,13 +167,115 @@ fn prepare(gathered: &Gathered, facts: &Preparing, limits: &Limits) -> Plan {
     if let Err(problem) = &facts.location {
         return block_or_fail(gathered, problem, limits);
     }
+    if let Err(failure) = &facts.rules {
+        return Plan::Fail(failure.clone().into());
+    }
     match &facts.claims {
         Err(error) => Plan::Fail(Reason::new("InvalidSpec", error.to_string())),
-        Ok(claims) => Plan::List(claims.iter().map(listed).collect()),
+        Ok(claims) => Plan::List(claims.iter().map(|claim| listed(gathered, facts, claim)).collect()),
     }
 }
 
-fn listed(claim: &ClaimFacts) -> VolumeBackup {
+/// `preExecRule` runs.
+fn before(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Plan {
+    match rule_step(gathered, facts, limits) {
+        Next::List { item } => wanted(facts).map_or(Plan::Enter(BackupStage::Volumes), |rule| Plan::Match(rule, item)),
+        Next::Steps(steps) => Plan::Command(steps),
+        Next::Done => Plan::Enter(BackupStage::Volumes),
+        Next::Fail(failure) => Plan::Fail(failure.into()),
+    }
+}
+
+/// What is held is let go, then `postExecRule` runs.
+fn after(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Plan {
+    let held = rules::let_go(gathered.hooks());
+    let is_of_the_rule = |index: &usize| gathered.hooks().get(*index).is_some_and(|hook| hook.time == HookTime::Post);
+    if held.iter().any(|(index, _)| !is_of_the_rule(index)) {
+        return Plan::Command(held.into_iter().filter(|(index, _)| !is_of_the_rule(index)).collect());
+    }
+    let failure = gathered.failure().cloned().or_else(|| rules::failed(gathered.hooks(), HookTime::Pre));
+    match rule_step(gathered, facts, limits) {
+        Next::List { item } if wanted(facts).is_some() => {
+            wanted(facts).map_or(Plan::Rest, |rule| Plan::Match(rule, item))
+        }
+        Next::Steps(steps) => Plan::Command(steps),
+        Next::Fail(of_rule) if !held.is_empty() => {
+            // Others of the rule still run: they end first.
+            if failure.is_some() { Plan::Command(held) } else { Plan::GiveUp(of_rule) }
+        }
+        Next::Fail(of_rule) => Plan::Fail(failure.unwrap_or(of_rule).into()),
+        Next::List { .. } | Next::Done => match failure {
+            Some(failure) => Plan::Fail(failure.into()),
+            None => Plan::Enter(after_cut(gathered)),
+        },
+    }
+}
+
+/// The stage that follows when the data of all volumes is fixed.
+fn after_cut(gathered: &Gathered) -> BackupStage {
+    if gathered.volumes().iter().all(is_final) { BackupStage::Resources } else { BackupStage::Volumes }
+}
+
+fn rule_step(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Next {
+    match &facts.rule {
+        None => Next::Done,
+        Some(Err(failure)) => Next::Fail(failure.clone()),
+        Some(Ok(rule)) => rules::run(rule, gathered.hooks(), &facts.seen, gathered.now, limits),
+    }
+}
+
+fn wanted(facts: &RuleFacts) -> Option<Wanted> {
+    facts.rule.as_ref()?.as_ref().ok().cloned()
+}
+
+/// What the policies say of a claim; nothing if none matches it.
+fn action(gathered: &Gathered, claim: &ClaimFacts) -> Option<VolumeAction> {
+    let matches = |policy: &&VolumePolicy| {
+        let is_of_class = policy.storage_classes.is_empty() || policy.storage_classes.contains(&claim.storage_class);
+        is_of_class && policy.selectors.iter().all(|(key, value)| claim.labels.get(key) == Some(value))
+    };
+    gathered.run.spec.volume_policies.iter().find(matches).map(|policy| policy.action)
+}
+
+/// The class of the snapshot that is to be read instead of a volume.
+fn snapshot_class(gathered: &Gathered, facts: &Preparing, claim: &ClaimFacts) -> Result<Option<String>, String> {
+    let action = action(gathered, claim);
+    if action == Some(VolumeAction::Copy) {
+        return Ok(None);
+    }
+    let named = &gathered.run.spec.csi_snapshot_class_map;
+    let class = match &claim.driver {
+        Some(driver) => snapshots::choose(&facts.classes, driver, named)?.map(|class| class.name.clone()),
+        None => None,
+    };
+    match (class, action) {
+        (None, Some(VolumeAction::Snapshot)) => {
+            let driver = claim.driver.as_deref().unwrap_or("none");
+            Err(format!(
+                "a policy wants a snapshot, and there is no VolumeSnapshotClass to take one with (driver of the volume: {driver})"
+            ))
+        }
+        (class, _) => Ok(class),
+    }
+}
+
+fn listed(gathered: &Gathered, facts: &Preparing, claim: &ClaimFacts) -> VolumeBackup {
+    let mut volume = listed_to_be_copied(claim);
+    if volume.stage != VolumeStage::Pending {
+        return volume;
+    }
+    if action(gathered, claim) == Some(VolumeAction::Skip) {
+        (volume.stage, volume.reason) = (VolumeStage::Skipped, Some(RULE_POLICY.into()));
+        return volume;
+    }
+    match snapshot_class(gathered, facts, claim) {
+        Ok(class) => volume.snapshot_class = class,
+        Err(reason) => (volume.stage, volume.reason) = (VolumeStage::Missed, Some(reason)),
+    }
+    volume
+}
+
+fn listed_to_be_copied(claim: &ClaimFacts) -> VolumeBackup {
     let (stage, reason) = if claim.deleting {
         (VolumeStage::Missed, Some("the claim is being deleted"))
     } else if claim.lost {
@@ -160,7 +303,17 @@ fn listed(claim: &ClaimFacts) -> VolumeBackup {
 
 fn volumes(gathered: &Gathered, facts: &Volumes, limits: &Limits) -> Plan {
     let volumes = gathered.volumes();
-    if volumes.iter().all(is_final) && facts.movers.is_empty() {
+    let failed = rules::failed(gathered.hooks(), HookTime::Pre).filter(|_| !gathered.is_cut());
+    if let Some(failure) = failed {
+        return Plan::Fail(failure.into());
+    }
+    let all_are_final = volumes.iter().all(is_final);
+    if volumes.iter().all(is_cut) && facts.movers.is_empty() && !gathered.is_cut() {
+        let spec = &gathered.run.spec;
+        let has_rules = spec.pre_exec_rule.is_some() || spec.post_exec_rule.is_some();
+        return Plan::Enter(if has_rules { BackupStage::PostExecRule } else { after_cut(gathered) });
+    }
+    if all_are_final && facts.movers.is_empty() {
         return Plan::Enter(BackupStage::Resources);
     }
     let problem = facts.location.as_ref().and_then(|l| l.as_ref().err());
@@ -173,7 +326,11 @@ fn volumes(gathered: &Gathered, facts: &Volumes, limits: &Limits) -> Plan {
         if problem.is_some() && ended {
             continue;
         }
-        let step = volume::next(volume, &seen, slots > 0 && problem.is_none(), gathered.now, limits);
+        let step = if volume.snapshot_class.is_some() && !gathered.is_cut() {
+            volume::cut(volume, &seen, gathered.now, limits)
+        } else {
+            volume::next(volume, &seen, slots > 0 && problem.is_none(), gathered.now, limits)
+        };
         if matches!(step, Step::Start { .. }) {
             slots = slots.saturating_sub(1);
         }
@@ -185,15 +342,25 @@ fn volumes(gathered: &Gathered, facts: &Volumes, limits: &Limits) -> Plan {
         None => None,
     };
     let start_with = facts.location.as_ref().and_then(|l| l.as_ref().ok()).cloned();
-    Plan::Move(Moves { steps, stale: stale(gathered, facts), start_with, blocked })
+    let held = rules::hold(gathered.hooks(), &facts.held);
+    Plan::Move(Moves { held, steps, stale: stale(gathered, facts), start_with, blocked })
 }
 
 fn seen(gathered: &Gathered, facts: &Volumes, index: usize, volume: &VolumeBackup) -> Seen {
     let Some(name) = mover_name(&gathered.uid, index, volume) else { return Seen::default() };
     let key = (volume.namespace.clone(), name);
+    let snapshot = facts.snapshots.get(&index).cloned();
+    let claim = match (&volume.cut_at, &snapshot) {
+        // What is read is made from the snapshot when it can be.
+        (Some(_), Some(Some(snapshot))) if snapshot.is_ready => ClaimState::Present,
+        (Some(_), Some(None)) => ClaimState::Gone,
+        (Some(_), _) => ClaimState::Unknown,
+        (None, _) => facts.claims.get(&index).copied().unwrap_or(ClaimState::Unknown),
+    };
     Seen {
+        snapshot,
         mover: facts.states.get(&key).cloned(),
-        claim: facts.claims.get(&index).copied().unwrap_or(ClaimState::Unknown),
+        claim,
         parent: facts.parents.get(&format!("{}/{}", volume.namespace, volume.claim)).cloned(),
         so_far: facts.so_far.get(&key).copied(),
     }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use api::{ApplicationBackup, ApplicationBackupStatus, BackupStage, Phase, VolumeBackup, VolumeStage};
+use api::{
+    ApplicationBackup, ApplicationBackupStatus, BackupStage, HookState, HookStatus, Phase, VolumeBackup, VolumeStage,
+};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 
 use super::apply::Applied;
+use super::consistency;
 use super::deletion;
 use super::gather::Gathered;
 use super::plan::Reason;
@@ -19,6 +22,7 @@ use crate::config::Limits;
 use crate::context::Context;
 use crate::error::Error;
 use crate::objects;
+use crate::rules;
 
 /// The kind, for metrics.
 const KIND: &str = "ApplicationBackup";
@@ -86,13 +90,34 @@ fn advanced(
             new.phase = Phase::Running;
             enter(&mut new, BackupStage::Preparing, now)
         }
-        Applied::Entered(stage) => enter(&mut new, *stage, now),
+        Applied::Entered(stage) => {
+            let is_cut = matches!(stage, BackupStage::Volumes | BackupStage::Resources)
+                && new.volumes.iter().all(consistency::is_cut);
+            if is_cut && new.consistency.is_none() {
+                new.consistency = consistency::of(&new.volumes, &new.hooks);
+            }
+            enter(&mut new, *stage, now)
+        }
+        Applied::GivenUp(failure) => {
+            new.failure.get_or_insert_with(|| failure.clone());
+            enter(&mut new, BackupStage::PostExecRule, now)
+        }
+        Applied::Matched(commands) => {
+            new.hooks.extend(commands.iter().cloned());
+            Next::Now
+        }
+        Applied::Commanded(done) => {
+            commanded(&mut new, done, now, limits);
+            Next::Later(limits.poll)
+        }
         Applied::Blocked(reason) => block(&mut new, reason, now, limits),
         Applied::Listed(volumes) => {
             new.volumes.clone_from(volumes);
-            enter(&mut new, BackupStage::Volumes, now)
+            let has_rule = run.spec.pre_exec_rule.is_some();
+            enter(&mut new, if has_rule { BackupStage::PreExecRule } else { BackupStage::Volumes }, now)
         }
-        Applied::Moved { done, blocked, .. } => {
+        Applied::Moved { held, done, blocked, .. } => {
+            commanded(&mut new, held, now, limits);
             for (index, done) in done {
                 if let Some(volume) = new.volumes.get_mut(*index) {
                     advance(volume, done.clone(), now, limits.reason_chars);
@@ -121,6 +146,14 @@ fn advanced(
         Applied::Published(report) => finish(&mut new, report, now),
     };
     (new, next)
+}
+
+fn commanded(new: &mut ApplicationBackupStatus, done: &[(usize, rules::Done)], now: Timestamp, limits: &Limits) {
+    for (index, done) in done {
+        if let Some(hook) = new.hooks.get_mut(*index) {
+            rules::advance(hook, done, now, limits);
+        }
+    }
 }
 
 fn stage_name(stage: BackupStage) -> String {
@@ -243,6 +276,11 @@ async fn tell(
         );
         context.events.warning(run, "BackUpVolume", "VolumeMissed", &note).await;
     }
+    for hook in newly_failed(old, new) {
+        let note =
+            format!("{}/{}: {}", hook.namespace, hook.pod, hook.message.as_deref().unwrap_or("no reason was kept"));
+        context.events.warning(run, "RunRule", "RuleFailed", &note).await;
+    }
     if old.stage == new.stage {
         return;
     }
@@ -265,6 +303,16 @@ fn newly_missed<'a>(
     new.volumes.iter().enumerate().filter_map(|(i, volume)| {
         let was = old.volumes.get(i).is_some_and(|v| v.stage == VolumeStage::Missed);
         (volume.stage == VolumeStage::Missed && !was).then_some(volume)
+    })
+}
+
+fn newly_failed<'a>(
+    old: &'a ApplicationBackupStatus,
+    new: &'a ApplicationBackupStatus,
+) -> impl Iterator<Item = &'a HookStatus> {
+    new.hooks.iter().enumerate().filter_map(|(i, hook)| {
+        let was = old.hooks.get(i).is_some_and(|hook| hook.state == HookState::Failed);
+        (hook.state == HookState::Failed && !was).then_some(hook)
     })
 }
 

@@ -10,6 +10,7 @@ use super::parents::Parent;
 use crate::conditions::shorten;
 use crate::config::Limits;
 use crate::mover_pod::{MoverState, SoFar};
+use crate::snapshots::Snapshot;
 
 /// What became of the claim since the volumes were listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) struct Seen {
     pub parent: Option<Parent>,
     /// How far its mover is.
     pub so_far: Option<SoFar>,
+    /// Its snapshot, if it is read from one and that was looked at.
+    pub snapshot: Option<Option<Snapshot>>,
 }
 
 /// The next step of a volume.
@@ -41,6 +44,13 @@ pub(super) struct Seen {
 pub(super) enum Step {
     /// Nothing.
     Keep,
+    /// Take a snapshot.
+    Cut,
+    /// The snapshot is taken.
+    Taken {
+        /// The instant that its data is of.
+        at: Timestamp,
+    },
     /// Start a mover.
     Start {
         /// From 1.
@@ -97,14 +107,38 @@ pub(super) fn next(volume: &VolumeBackup, seen: &Seen, slot: bool, now: Timestam
         (Some(state), _) => with_mover(volume, attempt, state, seen, limits),
         (None, VolumeStage::Moving) => again_or_miss(attempt, "the mover pod was deleted".into(), limits),
         (None, _) if seen.claim == ClaimState::Gone => {
-            let reason = "the claim was deleted before its data was read".to_owned();
-            Step::Miss { reason, moved: None }
+            let what = if volume.cut_at.is_some() { "snapshot" } else { "claim" };
+            Step::Miss { reason: format!("the {what} was deleted before its data was read"), moved: None }
         }
         (None, _) => match refused_too_long(volume, now, limits.mover_start_deadline) {
             Some(reason) => Step::Miss { reason, moved: None },
             None if slot && seen.claim == ClaimState::Present => Step::Start { attempt },
             None => Step::Keep,
         },
+    }
+}
+
+/// Decides the next step of a volume that is read from a snapshot, as long as that is not taken.
+pub(super) fn cut(volume: &VolumeBackup, seen: &Seen, now: Timestamp, limits: &Limits) -> Step {
+    if is_final(volume) || volume.cut_at.is_some() {
+        return Step::Keep;
+    }
+    let since = volume.started_at.as_ref().map(|time| time.0);
+    let over = since
+        .is_some_and(|since| now > since && now.duration_since(since).unsigned_abs() >= limits.mover_start_deadline);
+    match &seen.snapshot {
+        None => Step::Keep,
+        Some(None) if seen.claim == ClaimState::Gone => {
+            Step::Miss { reason: "the claim was deleted before a snapshot of it was taken".into(), moved: None }
+        }
+        Some(None) => Step::Cut,
+        Some(Some(Snapshot { cut_at: Some(at), .. })) => Step::Taken { at: *at },
+        Some(Some(Snapshot { error, .. })) if over => {
+            let why = error.as_deref().unwrap_or("the driver says nothing; see that its snapshot controller runs");
+            let reason = format!("no snapshot was taken within {} s: {why}", limits.mover_start_deadline.as_secs());
+            Step::Miss { reason, moved: None }
+        }
+        Some(Some(_)) => Step::Keep,
     }
 }
 
@@ -193,6 +227,12 @@ pub(super) fn advance(volume: &mut VolumeBackup, done: Done, now: Timestamp, rea
     let short = |text: String| Some(shorten(&text, reason_chars));
     match done {
         Done::Seen(Step::Keep | Step::Start { .. } | Step::Force { .. }) => {}
+        Done::Seen(Step::Cut) => {
+            volume.started_at.get_or_insert(Time(now));
+        }
+        Done::Seen(Step::Taken { at }) => {
+            (volume.cut_at, volume.started_at, volume.reason) = (Some(Time(at)), None, None);
+        }
         Done::Started { attempt } => moving(volume, attempt, now),
         Done::Refused { reason } => {
             volume.started_at.get_or_insert(Time(now));

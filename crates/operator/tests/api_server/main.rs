@@ -10,6 +10,8 @@ mod leader;
 mod location;
 mod manifests;
 mod restore;
+mod rules;
 mod schedule;
+mod snapshots;
 mod stores;
 mod support;

@@ -1,8 +1,8 @@
 //! A run as it is shown, whatever its kind. Pure: from a resource to text.
 
 use api::{
-    ApplicationBackup, ApplicationRestore, LedgerSummary, Missed, ObjectOutcomes, Phase, Timed, VolumeBackup,
-    VolumeRestore, VolumeStage,
+    ApplicationBackup, ApplicationRestore, Consistency, HookState, HookStatus, LedgerSummary, Missed, ObjectOutcomes,
+    Phase, Timed, VolumeBackup, VolumeRestore, VolumeStage,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -26,6 +26,9 @@ pub(crate) struct RunView {
     pub(crate) stages: Vec<StageView>,
     pub(crate) recovery_point: Option<String>,
     pub(crate) volumes: Vec<VolumeView>,
+    pub(crate) commands: Vec<CommandView>,
+    /// One line on how the data of the volumes hangs together.
+    pub(crate) consistency: Option<String>,
     /// One line on the objects, such as `12 wanted, 10 stored, 2 skipped, 0 missed`.
     pub(crate) objects: Option<String>,
     pub(crate) missed: Vec<Missed>,
@@ -54,6 +57,17 @@ pub(crate) struct VolumeView {
     pub(crate) note: Option<String>,
 }
 
+/// One command of a rule in one pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct CommandView {
+    /// Of which rule.
+    pub(crate) rule: String,
+    /// Where, as `namespace/pod`.
+    pub(crate) pod: String,
+    pub(crate) state: HookState,
+    pub(crate) note: Option<String>,
+}
+
 impl RunView {
     /// How a process that waited for this run ends.
     pub(crate) fn exit(&self) -> Exit {
@@ -76,6 +90,10 @@ impl RunView {
             let header = ["VOLUME", "STAGE", "FILES", "BYTES", "STORED", "NOTE"];
             text.push_str(&output::table(header, self.volumes.iter().map(VolumeView::row)));
         }
+        if !self.commands.is_empty() {
+            text.push('\n');
+            text.push_str(&output::table(["RULE", "POD", "STATE", "NOTE"], self.commands.iter().map(CommandView::row)));
+        }
         if !self.missed.is_empty() {
             text.push('\n');
             let rows = self.missed.iter().map(|m| [m.item.clone(), m.reason.clone()]);
@@ -93,8 +111,12 @@ impl RunView {
         if !self.phase.is_final() {
             head.push(("Stage", self.stage.clone()));
         }
-        let optional =
-            [("Recovery point", &self.recovery_point), ("Objects", &self.objects), ("Message", &self.message)];
+        let optional = [
+            ("Recovery point", &self.recovery_point),
+            ("Objects", &self.objects),
+            ("Consistency", &self.consistency),
+            ("Message", &self.message),
+        ];
         head.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         head
     }
@@ -120,6 +142,27 @@ impl VolumeView {
     }
 }
 
+impl CommandView {
+    fn row(&self) -> [String; 4] {
+        let note = self.note.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
+        [self.rule.clone(), self.pod.clone(), format!("{:?}", self.state), note.to_owned()]
+    }
+}
+
+fn command(hook: &HookStatus) -> CommandView {
+    CommandView {
+        rule: format!("{} {}.{}", hook.rule, hook.item, hook.action),
+        pod: format!("{}/{}", hook.namespace, hook.pod).trim_matches('/').to_owned(),
+        state: hook.state,
+        note: hook.message.clone(),
+    }
+}
+
+fn consistency(found: &Consistency) -> String {
+    let took = human::took(std::time::Duration::from_millis(found.spread_millis));
+    format!("{:?}: read within {took}; {}", found.level, found.reason)
+}
+
 impl Run for ApplicationBackup {
     fn view(&self) -> RunView {
         let status = self.status.clone().unwrap_or_default();
@@ -131,6 +174,8 @@ impl Run for ApplicationBackup {
             stages: stages(&status.stages),
             recovery_point: status.recovery_point,
             volumes: status.volumes.iter().map(backup_volume).collect(),
+            commands: status.hooks.iter().map(command).collect(),
+            consistency: status.consistency.as_ref().map(consistency),
             objects: (ledger != LedgerSummary::default()).then(|| ledger_line(&ledger)),
             missed_total: ledger.missed,
             missed: ledger.missed_items,
@@ -150,6 +195,8 @@ impl Run for ApplicationRestore {
             stages: stages(&status.stages),
             recovery_point: status.recovery_point,
             volumes: status.volumes.iter().map(restore_volume).collect(),
+            commands: Vec::new(),
+            consistency: None,
             objects: (objects != ObjectOutcomes::default()).then(|| outcome_line(&objects)),
             missed_total: objects.failed,
             missed: objects.failed_items,

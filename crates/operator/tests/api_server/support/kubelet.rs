@@ -12,15 +12,23 @@ use std::time::Duration;
 use api::RUN_LABEL;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mover::{Job, Lines};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::snapshotter::{copy, resource};
+
 /// The storage class whose claims get volumes.
 pub const CLASS: &str = "disk";
+/// Another one: its volumes are of a CSI driver that takes snapshots, if the cluster has them.
+pub const SNAPSHOTTED: &str = "csi-disk";
+/// The driver of those.
+pub const DRIVER: &str = "disk.orlop.test";
+/// On a volume: its folder.
+const FOLDER: &str = "orlop.test/folder";
 /// The node.
 pub const NODE: &str = "node-1";
 /// Time between two looks at what is there.
@@ -48,6 +56,7 @@ pub enum Behaviour {
 type Script = Box<dyn Fn(&Pod) -> Behaviour + Send>;
 
 struct Shared {
+    refuses_snapshots: Mutex<Option<String>>,
     client: Client,
     root: PathBuf,
     script: Mutex<Script>,
@@ -74,14 +83,17 @@ impl Kubelet {
             "metadata": {"name": NODE}, "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         }))?;
         Api::all(client.clone()).create(&PostParams::default(), &node).await?;
-        let class: StorageClass = serde_json::from_value(json!({
-            "metadata": {"name": CLASS}, "provisioner": "orlop.test/disk", "reclaimPolicy": "Delete",
-        }))?;
-        Api::all(client.clone()).create(&PostParams::default(), &class).await?;
+        for class in [CLASS, SNAPSHOTTED] {
+            let class: StorageClass = serde_json::from_value(json!({
+                "metadata": {"name": class}, "provisioner": "orlop.test/disk", "reclaimPolicy": "Delete",
+            }))?;
+            Api::all(client.clone()).create(&PostParams::default(), &class).await?;
+        }
         let shared = Arc::new(Shared {
             client,
             root: root.to_owned(),
             script: Mutex::new(Box::new(|_| Behaviour::Run)),
+            refuses_snapshots: Mutex::default(),
             running: Mutex::default(),
             started: Mutex::default(),
         });
@@ -101,6 +113,11 @@ impl Kubelet {
     /// From now on mover pods behave like this.
     pub fn script(&self, script: impl Fn(&Pod) -> Behaviour + Send + 'static) {
         *self.shared.script.lock().unwrap() = Box::new(script);
+    }
+
+    /// From now on no snapshot is taken, for this reason.
+    pub fn refuse_snapshots(&self, reason: &str) {
+        *self.shared.refuses_snapshots.lock().unwrap() = Some(reason.to_owned());
     }
 
     /// The mover pods that were given to the node so far.
@@ -123,6 +140,8 @@ fn ended(phase: &str, terminated: Value) -> Value {
 impl Shared {
     async fn tick(self: &Arc<Self>) -> anyhow::Result<()> {
         self.provision().await?;
+        let refusal = self.refuses_snapshots.lock().unwrap().clone();
+        super::snapshotter::tick(&self.client, &self.root, refusal.as_deref()).await?;
         let movers = ListParams::default().labels(RUN_LABEL);
         for pod in Api::<Pod>::all(self.client.clone()).list(&movers).await?.items {
             let behaviour = (self.script.lock().unwrap())(&pod);
@@ -136,7 +155,8 @@ impl Shared {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         for claim in claims.list(&ListParams::default()).await?.items {
             let spec = claim.spec.clone().unwrap_or_default();
-            let ours = spec.storage_class_name.as_deref() == Some(CLASS) && spec.volume_name.is_none();
+            let class = spec.storage_class_name.as_deref();
+            let ours = (class == Some(CLASS) || class == Some(SNAPSHOTTED)) && spec.volume_name.is_none();
             if ours && claim.metadata.deletion_timestamp.is_none() {
                 self.make_volume(&volumes, &claim).await?;
             }
@@ -145,7 +165,7 @@ impl Shared {
             let released = volume.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Released");
             let spec = volume.spec.clone().unwrap_or_default();
             if released && spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete") {
-                if let Some(path) = spec.host_path.map(|h| h.path) {
+                if let Some(path) = volume.annotations().get(FOLDER) {
                     std::fs::remove_dir_all(path).or_else(|e| match e.kind() {
                         std::io::ErrorKind::NotFound => Ok(()),
                         _ => Err(e),
@@ -162,21 +182,34 @@ impl Shared {
         let spec = claim.spec.clone().unwrap_or_default();
         let path = self.root.join(&uid);
         std::fs::create_dir_all(&path)?;
-        let volume: PersistentVolume = serde_json::from_value(json!({
-            "metadata": {"name": format!("pv-{uid}")},
+        if let Some(source) = &spec.data_source {
+            let namespace = claim.namespace().unwrap_or_default();
+            let snapshots =
+                Api::<DynamicObject>::namespaced_with(self.client.clone(), &namespace, &resource("VolumeSnapshot"));
+            let snapshot = snapshots.get(&source.name).await?.uid().unwrap_or_default();
+            copy(&self.root.join(format!("snapshot-{snapshot}")), &path)?;
+        }
+        let class = spec.storage_class_name.unwrap_or_default();
+        let mut volume = json!({
+            "metadata": {"name": format!("pv-{uid}"), "annotations": {FOLDER: path}},
             "spec": {
                 "capacity": {"storage": "1Gi"},
                 "accessModes": spec.access_modes,
                 "volumeMode": spec.volume_mode,
-                "storageClassName": CLASS,
+                "storageClassName": class,
                 "persistentVolumeReclaimPolicy": "Delete",
                 "claimRef": {"namespace": claim.namespace(), "name": claim.name_any(), "uid": uid},
-                "hostPath": {"path": path},
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
                     {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]},
                 ]}]}},
             },
-        }))?;
+        });
+        if class == SNAPSHOTTED {
+            volume["spec"]["csi"] = json!({"driver": DRIVER, "volumeHandle": uid});
+        } else {
+            volume["spec"]["hostPath"] = json!({"path": path});
+        }
+        let volume: PersistentVolume = serde_json::from_value(volume)?;
         match volumes.create(&PostParams::default(), &volume).await {
             Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(()),
             other => Ok(other.map(|_| ())?),
@@ -290,7 +323,7 @@ impl Shared {
 }
 
 /// That a pod is gone meanwhile is no error of a node.
-fn gone<T>(result: Result<T, kube::Error>) -> anyhow::Result<()> {
+pub fn gone<T>(result: Result<T, kube::Error>) -> anyhow::Result<()> {
     match result {
         Err(kube::Error::Api(s)) if s.is_not_found() || s.is_conflict() => Ok(()),
         other => Ok(other.map(|_| ())?),
@@ -302,6 +335,6 @@ pub async fn volume_dir(client: &Client, namespace: &str, claim: &str) -> anyhow
     let claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace).get(claim).await?;
     let volume = claim.spec.and_then(|s| s.volume_name).unwrap_or_default();
     let volume = Api::<PersistentVolume>::all(client.clone()).get(&volume).await?;
-    let path = volume.spec.and_then(|s| s.host_path).map(|h| h.path);
+    let path = volume.annotations().get(FOLDER);
     Ok(path.ok_or_else(|| anyhow::anyhow!("the volume of the claim is no folder"))?.into())
 }

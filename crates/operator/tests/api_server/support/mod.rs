@@ -2,6 +2,8 @@
 
 pub mod crash;
 pub mod kubelet;
+pub mod shells;
+pub mod snapshotter;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use operator::objects::Object;
 use operator::repositories::LocationSecrets;
-use operator::{Limits, OperatorConfig, Stores};
+use operator::{HookLimits, Limits, OperatorConfig, Stores};
 use repository::{Passphrase, Repository, RetryPolicy, StoreConfig};
 use sandbox::control_plane::ControlPlane;
 use serde::de::DeserializeOwned;
@@ -52,6 +54,7 @@ impl Stores for Folders {
 pub struct World {
     pub client: Client,
     pub kubelet: Kubelet,
+    pub shells: Arc<shells::Shells>,
     pub directory: TempDir,
     pub plane: ControlPlane,
 }
@@ -94,6 +97,13 @@ pub fn short_limits() -> Limits {
         lease_duration: Duration::from_secs(2),
         lease_renew_deadline: Duration::from_millis(1500),
         lease_retry: Duration::from_millis(200),
+        hooks: HookLimits {
+            beat: Duration::from_millis(500),
+            lease: Duration::from_secs(5),
+            grace: Duration::from_secs(5),
+            retry: Duration::from_millis(200),
+            ..HookLimits::default()
+        },
         ..Limits::default()
     }
 }
@@ -110,7 +120,8 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         install_crds(&client).await;
         let kubelet = Kubelet::start(client.clone(), &directory.path().join("volumes")).await.unwrap();
-        let world = Self { client, kubelet, directory, plane };
+        let shells = Arc::new(shells::Shells::new(client.clone()));
+        let world = Self { client, kubelet, shells, directory, plane };
         for name in [SHOP, ADMIN] {
             world.namespace(name).await;
         }
@@ -149,6 +160,7 @@ impl World {
             leader_election: false,
             limits: short_limits(),
             stores: Arc::new(Folders(self.buckets())),
+            containers: self.shells.clone(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `deploy/crds/` is what the types say. `UPDATE_FILES=1` writes it.
+//! `deploy/crds/` is what the types say (`UPDATE_FILES=1` writes it), and the rules in `deploy/rules/` are what they may be.
 
 #![allow(clippy::disallowed_methods, reason = "the test reads and writes files, the crate does not")]
 
@@ -41,4 +41,25 @@ fn undescribed(schema: &serde_json::Value, path: &str, silent: &mut Vec<String>)
         undescribed(property, &path, silent);
         undescribed(&property["items"], &path, silent);
     }
+}
+
+#[test]
+fn the_rules_in_deploy_can_run() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/rules");
+    let mut found = 0;
+    for entry in std::fs::read_dir(&dir).expect("there are rules") {
+        let path = entry.expect("the folder can be read").path();
+        let text = std::fs::read_to_string(&path).expect("a rule can be read");
+        let value: serde_json::Value = serde_saphyr::from_str(&text).expect("a rule is YAML");
+        let rule: api::Rule = serde_json::from_value(value.clone()).expect("a rule is a Rule");
+        assert_eq!(rule.spec.validate(true), [], "{}", path.display());
+        let kept = serde_json::to_value(&rule.spec.rules).expect("a rule is plain data");
+        let written = &value["spec"]["rules"];
+        let fields = |rules: &serde_json::Value| rules[0]["actions"][0].as_object().expect("an action").len();
+        assert!(fields(&kept) >= fields(written), "{}: a field is not known", path.display());
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        assert_eq!(rule.metadata.name.as_deref(), Some(name));
+        found += 1;
+    }
+    assert!(found >= 9, "{found} rules");
 }
