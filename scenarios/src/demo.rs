@@ -13,6 +13,8 @@ use crate::{damage, install, orlop, pods, tidy};
 
 /// The backup.
 pub(crate) const BACKUP: &str = "shop-1";
+/// The rule that it runs.
+pub(crate) const RULE: &str = "hold-shop";
 /// The location, in both clusters.
 pub(crate) const LOCATION: &str = "vault";
 /// The namespace that the application comes back in.
@@ -138,9 +140,8 @@ struct Stored {
 async fn back_up(env: &Environment, app: &Shop) -> anyhow::Result<(String, (u64, Stored))> {
     let site = &env.east;
     let acknowledged = app.acknowledged().await?.context("the client has written nothing")?;
-    // Without rules, which come later, a copy of files is of one instant only when nobody writes: the database is held still meanwhile.
-    let held = app.hold().await?;
-    let since = std::time::Instant::now();
+    // A copy of files is of one instant only when nobody writes: the database is held still meanwhile.
+    install::create(&site.client, &tidy::marked(include_str!("../manifests/rule.yaml"), &env.run)).await?;
     let args = [
         "backup",
         "create",
@@ -151,16 +152,12 @@ async fn back_up(env: &Environment, app: &Shop) -> anyhow::Result<(String, (u64,
         shop::NAMESPACE,
         "--backup-location",
         LOCATION,
+        "--pre-exec-rule",
+        RULE,
     ];
     orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
     let backups = Api::<api::ApplicationBackup>::namespaced(site.client.clone(), api::ADMIN_NAMESPACE);
     tidy::mark(&backups, BACKUP, &env.run).await?;
-    pods::wait_for("the volumes to be read", Duration::from_secs(50), || async {
-        Ok((volumes_read(&show_backup(site).await?)).then_some(()))
-    })
-    .await?;
-    held.let_go().await?;
-    let seconds = since.elapsed().as_secs_f64();
     let status = pods::wait_for("the end of the backup", Duration::from_secs(120), || async {
         let backup = show_backup(site).await?;
         Ok(backup.status.filter(|s| s.phase.is_final()))
@@ -173,9 +170,10 @@ async fn back_up(env: &Environment, app: &Shop) -> anyhow::Result<(String, (u64,
         status.message.unwrap_or_default()
     );
     app.wait_for_writes().await.context("the client goes on after the backup")?;
+    let seconds = held(&status).context("a backup whose rule held nothing")?;
     let ledger = status.ledger.context("a backup without a ledger")?;
     let note = format!(
-        "{} wanted = {} stored + {} skipped by rule + {} missed; {:.1} MB of data in {:.1} MB; database held for {seconds:.1} s",
+        "{} wanted = {} stored + {} skipped by rule + {} missed; {:.1} MB of data in {:.1} MB; database held for {seconds:.0} s",
         ledger.wanted,
         ledger.stored,
         ledger.skipped,
@@ -198,11 +196,15 @@ async fn show_backup(site: &Site) -> anyhow::Result<api::ApplicationBackup> {
     serde_json::from_str(&text).context("read what `orlop backup show` prints")
 }
 
-fn volumes_read(backup: &api::ApplicationBackup) -> bool {
-    let Some(status) = &backup.status else { return false };
-    let ended = |v: &api::VolumeBackup| !matches!(v.stage, api::VolumeStage::Pending | api::VolumeStage::Moving);
-    status.phase.is_final()
-        || (status.stage >= api::BackupStage::Volumes && !status.volumes.is_empty() && status.volumes.iter().all(ended))
+/// For how many seconds the rule held the database, if that was until all was read.
+fn held(status: &api::ApplicationBackupStatus) -> Option<f64> {
+    let consistency = status.consistency.as_ref()?;
+    let hook = status.hooks.first()?;
+    let (from, to) = (hook.holding_since.as_ref()?.0, hook.finished_at.as_ref()?.0);
+    let is_whole = consistency.level == api::ConsistencyLevel::ApplicationConsistent
+        && from <= consistency.cut_from.0
+        && consistency.cut_to.0 <= to;
+    is_whole.then(|| to.duration_since(from).as_secs_f64())
 }
 
 async fn restore(env: &Environment, stored: &Stored) -> anyhow::Result<(String, String)> {

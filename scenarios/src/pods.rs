@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, AttachedProcess, ListParams, LogParams};
+use kube::api::{AttachParams, ListParams, LogParams};
 use kube::{Api, Client};
 use tokio::io::AsyncReadExt;
 
@@ -73,16 +73,6 @@ pub async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) 
         bail!("{} in {pod}: {} {}", command.join(" "), status.message.unwrap_or_default(), err.trim());
     }
     Ok(out)
-}
-
-/// Starts a command that goes on until its standard input ends, which it does when the handle is dropped.
-///
-/// # Errors
-/// The command could not be started.
-pub async fn hold(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> anyhow::Result<AttachedProcess> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let params = AttachParams::default().stdin(true).stdout(true).stderr(false);
-    pods.exec(pod, command.iter().copied(), &params).await.with_context(|| format!("run {} in {pod}", command[0]))
 }
 
 /// The log of a pod.

@@ -4,14 +4,12 @@
 //! the database: every order acknowledged before the cut, each row equal to the one that was lost.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
-use kube::api::{Api, AttachedProcess, DeleteParams};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use kube::api::{Api, DeleteParams};
 
 use crate::{install, pods, tidy};
 
@@ -21,8 +19,6 @@ const MANIFESTS: &str = include_str!("../manifests/shop.yaml");
 const PSQL: [&str; 9] = ["/usr/lib/postgresql/15/bin/psql", "-h", "/tmp", "-U", "shop", "-d", "shop", "-qAt", "-c"];
 /// For a database to be made, or to recover after a crash, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// How long a database is held at most, so that a run that dies does not leave it so.
-const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The application in one cluster and namespace.
 pub struct Shop {
@@ -45,8 +41,7 @@ impl Shop {
     /// # Errors
     /// A manifest is refused, or the application does not start.
     pub async fn deploy(client: Client, image: &str, run: &str) -> anyhow::Result<Self> {
-        let mark = format!("{}: {run}", tidy::RUN_LABEL);
-        let manifests = MANIFESTS.replace("POSTGRES_IMAGE", image).replace("RUN_LABEL: RUN", &mark);
+        let manifests = tidy::marked(&MANIFESTS.replace("POSTGRES_IMAGE", image), run);
         install::create(&client, &manifests).await?;
         let shop = Self::new(client, NAMESPACE);
         let db = shop.db().await?;
@@ -88,21 +83,6 @@ impl Shop {
         let pod = pods::ready_pod(&self.client, &self.namespace, "app=client", START_LIMIT).await?;
         let log = pods::log(&self.client, &self.namespace, &pod, Some(20)).await?;
         Ok(log.lines().rev().find_map(|l| l.trim().parse().ok()))
-    }
-
-    /// Holds the database still, every process of it but the one that only starts others, until it is let go, or for a minute at
-    /// most: a copy of its volume made meanwhile is what a crash would leave, from which it recovers by itself.
-    ///
-    /// # Errors
-    /// It could not be held.
-    pub async fn hold(&self) -> anyhow::Result<Held> {
-        let script = hold_script(HOLD_LIMIT);
-        let mut process = pods::hold(&self.client, &self.namespace, &self.db().await?, &["sh", "-c", &script]).await?;
-        let input = process.stdin().context("no standard input")?;
-        let output = process.stdout().context("no standard output")?;
-        let mut held = Held { input: Box::pin(input), output: Box::pin(output), _process: process };
-        ensure!(held.next_word().await.context("hold the database")? == "held", "the database could not be held");
-        Ok(held)
     }
 
     /// Every order that was placed in `written_in`.
@@ -157,44 +137,6 @@ impl Shop {
     }
 }
 
-/// What holds every process of a pod until it reads a line, and then says whether that came in time. In words that every shell knows:
-/// `read -t` is not one of them. The shell itself is not stopped, nor is the first process of the pod.
-fn hold_script(limit: Duration) -> String {
-    format!(
-        "kill -STOP -1; echo held; if timeout {} sh -c 'read line'; then echo kept; else echo over; fi; kill -CONT -1",
-        limit.as_secs()
-    )
-}
-
-/// A database that is held still.
-pub struct Held {
-    input: Pin<Box<dyn AsyncWrite + Send>>,
-    output: Pin<Box<dyn AsyncRead + Send>>,
-    // What the two are parts of.
-    _process: AttachedProcess,
-}
-
-impl Held {
-    /// Lets it go; it was held until now.
-    ///
-    /// # Errors
-    /// It had been let go before: what was read of it meanwhile may not be of one instant.
-    pub async fn let_go(mut self) -> anyhow::Result<()> {
-        self.input.write_all(b"go on\n").await.context("let the database go")?;
-        self.input.flush().await.context("let the database go")?;
-        let word = self.next_word().await.context("let the database go")?;
-        ensure!(word == "kept", "the database was let go after {} s, too early", HOLD_LIMIT.as_secs());
-        Ok(())
-    }
-
-    /// The next line of four letters.
-    async fn next_word(&mut self) -> anyhow::Result<String> {
-        let mut line = [0; 5];
-        self.output.read_exact(&mut line).await?;
-        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
-    }
-}
-
 /// Compares what came back with what was there, row by row.
 ///
 /// `lost` is the last state seen before the end, which may have rows that are younger than the cut; `acknowledged` is the last order
@@ -223,67 +165,7 @@ pub fn compare(lost: &Rows, back: &Rows, acknowledged: u64) -> anyhow::Result<()
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::os::unix::fs::symlink;
-    use std::path::Path;
-    use std::process::{Command, Stdio};
-
     use super::*;
-
-    /// Runs the script in a process namespace of its own, so that nothing else is held, beside a process that speaks after two seconds,
-    /// and gives what both say. `bin` has `sh`, `sleep` and `timeout`.
-    fn held(bin: &Path, limit: Duration, line: &str) -> String {
-        // The first process does not stop; the one that runs the script is another, as in a pod.
-        const POD: &str = "(sleep 2; echo beside) & sh -c \"$0\"; wait";
-        let mut child = Command::new("/usr/bin/unshare")
-            .args(["--pid", "--fork", "--kill-child", "--"])
-            .arg(bin.join("sh"))
-            .args(["-c", POD, &hold_script(limit)])
-            .env("PATH", bin)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("run unshare");
-        let mut input = child.stdin.take().expect("its input");
-        input.write_all(line.as_bytes()).expect("write a line");
-        let output = child.wait_with_output().expect("it ends");
-        drop(input);
-        String::from_utf8(output.stdout).expect("words")
-    }
-
-    /// A directory in which these names lead to these programs.
-    fn bin(links: &[(&str, &Path)]) -> tempfile::TempDir {
-        let bin = tempfile::tempdir().expect("a folder");
-        for (name, program) in links {
-            symlink(program, bin.path().join(name)).expect("link");
-        }
-        bin
-    }
-
-    fn check_hold(bin: &Path) {
-        assert_eq!(held(bin, Duration::from_secs(60), "go on\n"), "held\nkept\nbeside\n");
-        // What is held does not speak, although its time has come before the hold is over.
-        assert_eq!(held(bin, Duration::from_secs(4), ""), "held\nover\nbeside\n");
-    }
-
-    #[test]
-    fn a_database_is_held_by_the_shell_of_debian() {
-        sandbox::require_root!();
-        let programs = [("sh", "/bin/dash"), ("sleep", "/bin/sleep"), ("timeout", "/usr/bin/timeout")];
-        let programs = programs.map(|(name, program)| (name, Path::new(program)));
-        if !programs.iter().all(|(_, program)| program.exists()) {
-            sandbox::skip!("there is no dash here");
-        }
-        check_hold(bin(&programs).path());
-    }
-
-    #[test]
-    fn a_database_is_held_by_the_shell_of_busybox() {
-        sandbox::require_root!();
-        sandbox::require_assets!("busybox");
-        let busybox = sandbox::assets::Assets::from_environment().find("busybox").expect("it was found before");
-        check_hold(bin(&["sh", "sleep", "timeout"].map(|name| (name, busybox.as_path()))).path());
-    }
 
     fn rows(ids: &[u64]) -> Rows {
         ids.iter().map(|id| (*id, format!("{id}\tshop"))).collect()

@@ -44,6 +44,7 @@ pub async fn refuse_existing(client: &Client) -> anyhow::Result<()> {
     }
     look(&mut found, &Api::<api::ApplicationRestore>::namespaced(client.clone(), admin), demo::RESTORE).await?;
     look(&mut found, &Api::<api::BackupLocation>::namespaced(client.clone(), admin), demo::LOCATION).await?;
+    look(&mut found, &Api::<api::Rule>::namespaced(client.clone(), admin), demo::RULE).await?;
     look(&mut found, &Api::<Secret>::namespaced(client.clone(), admin), &location_secret()).await?;
     if !found.is_empty() {
         bail!("there is already, and will not be touched: {}; use a cluster that has none of these", found.join(", "));
@@ -71,6 +72,12 @@ where
 /// Whether there is no such object, or no such kind, which has no objects either; both have one code, but only the first a reason.
 fn is_absent(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// A manifest with the mark where it has `RUN_LABEL: RUN`.
+#[must_use]
+pub fn marked(manifest: &str, run: &str) -> String {
+    manifest.replace("RUN_LABEL: RUN", &format!("{RUN_LABEL}: {run}"))
 }
 
 /// Marks an object that a command has just made.
@@ -104,6 +111,7 @@ pub async fn remove(client: &Client, run: &str) -> anyhow::Result<()> {
     let admin = api::ADMIN_NAMESPACE;
     delete(&Api::<api::ApplicationRestore>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<api::ApplicationBackup>::namespaced(client.clone(), admin), run).await?;
+    delete(&Api::<api::Rule>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<api::BackupLocation>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<Secret>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<Namespace>::all(client.clone()), run).await?;

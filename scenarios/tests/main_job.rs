@@ -86,7 +86,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn marked(&self, manifest: &str) -> String {
-        manifest.replace("RUN_LABEL: RUN", &format!("{}: {}", tidy::RUN_LABEL, self.run))
+        tidy::marked(manifest, self.run)
     }
 }
 
