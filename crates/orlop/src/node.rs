@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use fuse::{Keeper, KeeperServer};
@@ -22,6 +22,10 @@ use crate::human;
 
 /// Where a node's sockets are if nobody says it: memory, which is gone when the machine restarts, as what is attached is.
 pub(crate) const RUNTIME_DIR: &str = "/run/orlop";
+/// How long a keeper that something else runs is waited for: it starts at once, but its image may have to come first.
+const KEEPER_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is looked for.
+const KEEPER_LOOK: Duration = Duration::from_millis(100);
 /// What a keeper says when it listens.
 const READY: &str = "ready";
 
@@ -38,6 +42,10 @@ pub(crate) struct NodeArgs {
     /// The folder for sockets and for the list of what is attached; for encrypted volumes it must be memory
     #[arg(long, env = "ORLOP_RUNTIME_DIR", hide_env_values = true, value_name = "DIR", default_value = RUNTIME_DIR)]
     runtime_dir: PathBuf,
+    /// Who keeps block devices while this process is replaced: a keeper that it starts, if none is there, or one that something else runs with `orlop keeper`
+    /// and that is waited for. In a pod it must be the latter, since a keeper that was started there ends with its pod
+    #[arg(long, value_name = "WHOSE", default_value = "started", value_parser = ["started", "awaited"])]
+    keeper: String,
     /// Memory for maps of volumes, for each pool
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = human::parse_bytes)]
     cache: u64,
@@ -113,8 +121,9 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     };
     let pace = Pace { interval: args.scrub_interval, bytes_per_second: args.scrub_rate };
     let scrub = (!args.scrub_interval.is_zero()).then_some(pace);
+    let awaited = args.keeper == "awaited";
     let start = move || {
-        let keeper = keeper(&args.runtime_dir)?;
+        let keeper = if awaited { await_keeper(&args.runtime_dir, KEEPER_LIMIT)? } else { keeper(&args.runtime_dir)? };
         let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
         Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving })
             .map_err(|e| Error::new("start the node").because(e))
@@ -150,6 +159,32 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
 
 fn keeper_socket(runtime: &Path) -> PathBuf {
     runtime.join("keeper.sock")
+}
+
+/// Connects to a keeper that something else runs, when it is there.
+fn await_keeper(runtime: &Path, limit: Duration) -> Result<Keeper> {
+    let socket = keeper_socket(runtime);
+    let begin = Instant::now();
+    let mut is_told = false;
+    loop {
+        match Keeper::connect(&socket) {
+            Ok(keeper) => return Ok(keeper),
+            Err(error) if begin.elapsed() >= limit => {
+                let what = format!(
+                    "wait for a keeper of block devices for {} s: run `orlop keeper --runtime-dir {}` beside this process, or leave --keeper out",
+                    limit.as_secs(),
+                    runtime.display()
+                );
+                return Err(Error::new(what).because(error));
+            }
+            Err(_) if !is_told => {
+                tracing::info!(socket = %socket.display(), "waiting for the keeper");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(KEEPER_LOOK);
+    }
 }
 
 /// Connects to the keeper, which is started if none is there.
@@ -204,6 +239,23 @@ pub(crate) async fn keep(args: KeeperArgs) -> Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keeper_is_waited_for_and_what_helps_is_told_when_none_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = await_keeper(folder.path(), Duration::ZERO).unwrap_err().to_string();
+        assert!(refused.contains("orlop keeper --runtime-dir"), "{refused}");
+        let waiting = {
+            let folder = folder.path().to_owned();
+            std::thread::spawn(move || await_keeper(&folder, Duration::from_secs(60)).map(drop))
+        };
+        let server = KeeperServer::bind(&keeper_socket(folder.path())).unwrap();
+        let (stop, stopped) = std::io::pipe().unwrap();
+        let keeping = std::thread::spawn(move || server.run(stop));
+        waiting.join().unwrap().unwrap();
+        drop(stopped);
+        keeping.join().unwrap().unwrap();
+    }
 
     #[test]
     fn a_pool_is_a_path_with_options() {
