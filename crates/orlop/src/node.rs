@@ -26,6 +26,8 @@ pub(crate) const RUNTIME_DIR: &str = "/run/orlop";
 const KEEPER_LIMIT: Duration = Duration::from_secs(120);
 /// How often it is looked for.
 const KEEPER_LOOK: Duration = Duration::from_millis(100);
+/// How often it is asked whether it is still there; until it is replaced, block devices depend on this process.
+const KEEPER_WATCH: Duration = Duration::from_secs(2);
 /// What a keeper says when it listens.
 const READY: &str = "ready";
 
@@ -134,6 +136,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         tracing::info!(address = ?listener.local_addr(), "health and metrics are served");
         tokio::spawn(node::serve_metrics(node.clone(), listener, stop.clone()))
     });
+    let watching = tokio::spawn(watch_keeper(node.clone(), runtime.clone(), awaited, stop.clone()));
     let csi = match csi {
         None => None,
         Some(csi) => Some(csi_driver::start(csi, node.clone(), runtime.clone(), stop.clone()).await?),
@@ -148,6 +151,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         let ended = figures.await.map_err(|e| Error::new("serve metrics").because(e))?;
         ended.map_err(|e| Error::new("serve metrics").because(e))?;
     }
+    watching.await.map_err(|e| Error::new("watch the keeper").because(e))?;
     let ended = tokio::task::spawn_blocking(move || match Arc::into_inner(node) {
         Some(node) => node.stop(),
         None => tracing::warn!("a request is still under way; the pools are closed without a last checkpoint"),
@@ -177,13 +181,39 @@ fn await_keeper(runtime: &Path, limit: Duration) -> Result<Keeper> {
                 );
                 return Err(Error::new(what).because(error));
             }
-            Err(_) if !is_told => {
+            Err(_) if !is_told && !limit.is_zero() => {
                 tracing::info!(socket = %socket.display(), "waiting for the keeper");
                 is_told = true;
             }
             Err(_) => {}
         }
         std::thread::sleep(KEEPER_LOOK);
+    }
+}
+
+/// Has the block devices kept by another keeper when the one that kept them has ended, so that they outlive this process again.
+async fn watch_keeper(node: Arc<Node>, runtime: PathBuf, awaited: bool, stop: CancellationToken) {
+    let mut is_told = false;
+    while stop.run_until_cancelled(tokio::time::sleep(KEEPER_WATCH)).await.is_some() {
+        let (node, runtime) = (node.clone(), runtime.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            if node.is_kept() {
+                return Ok(false);
+            }
+            let keeper = if awaited { await_keeper(&runtime, Duration::ZERO)? } else { keeper(&runtime)? };
+            node.keep_with(keeper).map_err(|e| Error::new("have the block devices kept again").because(e))?;
+            Ok::<_, Error>(true)
+        });
+        match looked.await {
+            Ok(Ok(false)) => is_told = false,
+            Ok(Ok(true)) => tracing::warn!("the keeper had ended; another one keeps the block devices now"),
+            Ok(Err(error)) if !is_told => {
+                tracing::error!(%error, "the keeper has ended, and block devices would end with this process; looking for another one");
+                is_told = true;
+            }
+            Ok(Err(_)) => {}
+            Err(error) => tracing::error!(%error, "looking for the keeper has panicked, which is a defect"),
+        }
     }
 }
 
