@@ -1,17 +1,14 @@
-//! Arguments as Go programs take them: `--flag`, `--flag=true`, `--timeout=1m30s`.
+//! Arguments as Go programs take them: times such as `--timeout=1m30s`. What is true or false is `--flag` or `--flag=true`, by the attributes of each.
 
-use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How to get to the driver.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone)]
 pub(crate) struct ToDriver {
-    /// The socket of the driver
-    #[arg(long, default_value = "/run/csi/socket")]
+    /// The socket of the driver.
     pub(crate) csi_address: PathBuf,
-    /// The longest that a call may take
-    #[arg(long, default_value = "15s", value_parser = duration)]
+    /// The longest that a call may take.
     pub(crate) timeout: Duration,
 }
 
