@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use api::{ApplicationBackup, Phase};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
+use sandbox::s3::{Credentials, S3Server};
 use sandbox::{Cluster, Error, Sandbox};
 use scenarios::images::{self, Images};
-use scenarios::install;
 use scenarios::pods::{self, wait_for};
+use scenarios::{install, orlop};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -22,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const STORAGE: &str = "orlop-storage";
 /// Where those are that use volumes.
 const SHOP: &str = "shop";
+const TOOLS: &str = "tools";
 const DAEMON: &str = "app.kubernetes.io/name=orlop-node";
 /// What a cluster has for snapshots.
 const SNAPSHOTS: &str = include_str!("../../sandbox/sidecars/snapshots.yaml");
@@ -89,6 +92,8 @@ async fn scenario(sandbox: &Sandbox) -> Result<Vec<BlockDevice>> {
     timer.step("a volume has grown while its pod used it");
     world.volumes_are_copied().await.context("copy")?;
     timer.step("a snapshot was taken, and volumes made from it and from a volume");
+    world.volumes_in_use_are_backed_up(sandbox).await.context("back up")?;
+    timer.step("a namespace was backed up while its pod used its volumes");
     world.daemons_are_replaced_under_load().await.context("replace a daemon")?;
     timer.step("a daemon was replaced three times, and its pod saw no error");
     let devices = world.block_devices().await?;
@@ -159,8 +164,8 @@ impl World {
     }
 
     /// The pod, when it is ready, is its node.
-    async fn ready(&self, pod: &str) -> Result<String> {
-        let api: Api<Pod> = self.api(SHOP);
+    async fn ready(&self, namespace: &str, pod: &str) -> Result<String> {
+        let api: Api<Pod> = self.api(namespace);
         wait_for(&format!("the pod {pod}"), LIMIT, || async {
             let pod = api.get(pod).await?;
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
@@ -169,13 +174,13 @@ impl World {
         .await
     }
 
-    async fn run(&self, pod: &str, script: &str) -> Result<String> {
-        Ok(pods::run(&self.client, SHOP, pod, &["sh", "-c", script]).await?.trim().to_owned())
+    async fn run(&self, namespace: &str, pod: &str, script: &str) -> Result<String> {
+        Ok(pods::run(&self.client, namespace, pod, &["sh", "-c", script]).await?.trim().to_owned())
     }
 
     /// The name of the volume of a claim.
-    async fn volume_of(&self, claim: &str) -> Result<String> {
-        let claim = self.api::<PersistentVolumeClaim>(SHOP).get(claim).await?;
+    async fn volume_of(&self, namespace: &str, claim: &str) -> Result<String> {
+        let claim = self.api::<PersistentVolumeClaim>(namespace).get(claim).await?;
         claim.spec.and_then(|spec| spec.volume_name).context("the claim is bound")
     }
 
@@ -198,8 +203,8 @@ impl World {
     }
 
     async fn volumes_are_made_for_claims(&self) -> Result<()> {
-        let node = self.ready("db-0").await?;
-        let name = self.volume_of("data-db-0").await?;
+        let node = self.ready(SHOP, "db-0").await?;
+        let name = self.volume_of(SHOP, "data-db-0").await?;
         let volume = Api::<PersistentVolume>::all(self.client.clone()).get(&name).await?;
         let spec = serde_json::to_value(volume.spec)?;
         let affinity = &spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0];
@@ -211,29 +216,30 @@ impl World {
             labels["csi.storage.k8s.io/pvc/name"] == "data-db-0" && labels["csi.storage.k8s.io/pvc/namespace"] == SHOP,
             "the node knows of {name}: {shown}"
         );
-        let group = self.run("db-0", "stat -c %g /data").await?;
+        let group = self.run(SHOP, "db-0", "stat -c %g /data").await?;
         ensure!(group == "2000", "the volume belongs to the group {group}");
-        let user = self.ready("user").await?;
-        let mounts = self.run("user", "mount | grep -E ' on /(files|secret) ' | sed 's/ (.*//'").await?;
+        let user = self.ready(TOOLS, "user").await?;
+        let mounts = self.run(TOOLS, "user", "mount | grep -E ' on /(files|secret) ' | sed 's/ (.*//'").await?;
         ensure!(mounts.contains("/files type xfs") && mounts.contains("/secret type ext4"), "{mounts}");
-        let secret = self.volume(&user, &["show", &self.volume_of("secret").await?]).await?;
+        let secret = self.volume(&user, &["show", &self.volume_of(TOOLS, "secret").await?]).await?;
         ensure!(secret["encryption"] == "AES-256-XTS", "it is not encrypted: {secret}");
-        self.run("user", "echo hush > /secret/words && sync /secret/words && cat /secret/words").await?;
+        self.run(TOOLS, "user", "echo hush > /secret/words && sync /secret/words && cat /secret/words").await?;
+        self.ready(SHOP, "raw").await?;
         let written = "head -c 4096 /dev/urandom > /tmp/block && dd if=/tmp/block of=/dev/raw bs=4096 seek=3 conv=fsync 2>/dev/null";
         let read = "dd if=/dev/raw bs=4096 skip=3 count=1 2>/dev/null | cmp - /tmp/block && echo same";
-        let same = self.run("user", &format!("{written} && {read} && blockdev --getsize64 /dev/raw")).await?;
+        let same = self.run(SHOP, "raw", &format!("{written} && {read} && blockdev --getsize64 /dev/raw")).await?;
         ensure!(same == format!("same\n{}", 16 << 20), "the raw device: {same}");
         Ok(())
     }
 
     /// The count of the database, which must not have failed.
     async fn count(&self) -> Result<u64> {
-        let said = self.run("db-0", "test ! -e /dev/shm/failed || cat /dev/shm/failed; cat /data/count").await?;
+        let said = self.run(SHOP, "db-0", "test ! -e /dev/shm/failed || cat /dev/shm/failed; cat /data/count").await?;
         said.parse().with_context(|| format!("the database says {said:?}"))
     }
 
     async fn data_outlives_its_pod(&self) -> Result<()> {
-        let node = self.ready("db-0").await?;
+        let node = self.ready(SHOP, "db-0").await?;
         let before = self.counts_on().await?;
         let api: Api<Pod> = self.api(SHOP);
         let first = api.get("db-0").await?.uid();
@@ -242,9 +248,9 @@ impl World {
             Ok(api.get_opt("db-0").await?.filter(|pod| pod.uid() != first).map(drop))
         })
         .await?;
-        let again = self.ready("db-0").await?;
+        let again = self.ready(SHOP, "db-0").await?;
         ensure!(again == node, "the pod went from {node} to {again}, away from its volume");
-        let began: u64 = self.run("db-0", "cat /data/began").await?.parse()?;
+        let began: u64 = self.run(SHOP, "db-0", "cat /data/began").await?.parse()?;
         ensure!(began >= before, "it counts from {began} on, and was at {before}");
         Ok(())
     }
@@ -260,11 +266,11 @@ impl World {
     }
 
     async fn a_volume_grows_while_it_is_used(&self) -> Result<()> {
-        let claims: Api<PersistentVolumeClaim> = self.api(SHOP);
+        let claims: Api<PersistentVolumeClaim> = self.api(TOOLS);
         let more = json!({"spec": {"resources": {"requests": {"storage": "640Mi"}}}});
         claims.patch("files", &PatchParams::default(), &Patch::Merge(more)).await?;
         wait_for("the larger file system in the pod", LIMIT, || async {
-            let kib: u64 = self.run("user", "df -k /files | tail -1 | awk '{print $2}'").await?.parse()?;
+            let kib: u64 = self.run(TOOLS, "user", "df -k /files | tail -1 | awk '{print $2}'").await?.parse()?;
             Ok((kib > 500 << 10).then_some(()))
         })
         .await?;
@@ -277,7 +283,7 @@ impl World {
     }
 
     async fn volumes_are_copied(&self) -> Result<()> {
-        let node = self.ready("db-0").await?;
+        let node = self.ready(SHOP, "db-0").await?;
         let before = self.count().await?;
         install::apply(&self.client, &COPIES.replace("NODE_OF_THE_SOURCE", &node)).await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"));
@@ -287,15 +293,15 @@ impl World {
             Ok((status["readyToUse"] == true && status["restoreSize"] == "64Mi").then_some(()))
         })
         .await?;
-        let at = self.ready("reader").await?;
+        let at = self.ready(SHOP, "reader").await?;
         ensure!(at == node, "the copies are on {at}, and their source on {node}");
         let after = self.count().await?;
         for copy in ["restored", "cloned"] {
-            let count: u64 = self.run("reader", &format!("cat /{copy}/count")).await?.parse()?;
+            let count: u64 = self.run(SHOP, "reader", &format!("cat /{copy}/count")).await?.parse()?;
             ensure!((before..=after).contains(&count), "{copy} has {count}, and it was from {before} to {after}");
         }
         // They are volumes of their own.
-        self.run("reader", "echo 0 > /restored/count && echo 0 > /cloned/count && sync").await?;
+        self.run(SHOP, "reader", "echo 0 > /restored/count && echo 0 > /cloned/count && sync").await?;
         ensure!(self.counts_on().await? >= after, "the source has what was written to its copies");
         let listed = self.volume(&node, &["list", "--snapshots"]).await?;
         let names: Vec<_> = listed.as_array().context("a list")?.iter().map(|one| one["name"].clone()).collect();
@@ -303,9 +309,36 @@ impl World {
         Ok(())
     }
 
+    /// By the operator and its movers, which mount the volumes beside the pod.
+    async fn volumes_in_use_are_backed_up(&self, sandbox: &Sandbox) -> Result<()> {
+        self.run(TOOLS, "user", "head -c 1000000 /dev/urandom > /files/noise && sync /files/noise").await?;
+        let store = S3Server::start(sandbox.directory().join("s3"), Credentials::generate())?;
+        store.create_bucket("backups")?;
+        let inside = self.cluster.forward_in(store.address().port(), store.address()).await?;
+        install::orlop(&self.client, install::IMAGE_IN_MANIFESTS).await?;
+        let passphrase = sandbox.directory().join("passphrase");
+        std::fs::write(&passphrase, "open sesame")?;
+        let (kubeconfig, home) = (self.cluster.kubeconfig_path(), api::ADMIN_NAMESPACE);
+        let options = [format!("--endpoint=http://{inside}"), format!("--passphrase-file={}", passphrase.display())];
+        let keys = store.credentials();
+        let keys = [("AWS_ACCESS_KEY_ID", keys.access_key.clone()), ("AWS_SECRET_ACCESS_KEY", keys.secret_key.clone())];
+        let add = ["location", "add", "vault", "-n", home, "--bucket", "backups", &options[0], &options[1]];
+        orlop::succeed(Some(&kubeconfig), &add, &keys).await?;
+        let begin =
+            ["backup", "create", "in-use", "-n", home, "--namespaces", TOOLS, "--backup-location", "vault", "--wait"];
+        orlop::succeed(Some(&kubeconfig), &begin, &[]).await?;
+        let status = self.api::<ApplicationBackup>(home).get("in-use").await?.status.context("a status")?;
+        let files: Vec<_> = status.volumes.iter().map(|volume| volume.files).collect();
+        ensure!(status.phase == Phase::Succeeded && files == [Some(1), Some(1)], "{:?}: {files:?}", status.phase);
+        for made in [sandbox.directory().join("s3"), passphrase] {
+            if made.is_dir() { std::fs::remove_dir_all(made)? } else { std::fs::remove_file(made)? }
+        }
+        Ok(())
+    }
+
     /// The daemon ends in order, at once, and as a process that has a defect does.
     async fn daemons_are_replaced_under_load(&self) -> Result<()> {
-        let node = self.ready("db-0").await?;
+        let node = self.ready(SHOP, "db-0").await?;
         let api: Api<Pod> = self.api(STORAGE);
         for how in [DeleteParams::default(), DeleteParams::default().grace_period(0)] {
             let before = self.count().await?;
@@ -350,11 +383,15 @@ impl World {
 
     async fn all_goes_with_its_claims(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        namespaces.delete(SHOP, &DeleteParams::default()).await?;
-        wait_for("the end of the namespace", LIMIT, || async {
-            Ok(namespaces.get_opt(SHOP).await?.is_none().then_some(()))
-        })
-        .await?;
+        for name in [SHOP, TOOLS] {
+            namespaces.delete(name, &DeleteParams::default()).await?;
+        }
+        for name in [SHOP, TOOLS] {
+            wait_for("the end of the namespace", LIMIT, || async {
+                Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
+            })
+            .await?;
+        }
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         wait_for("the end of the persistent volumes", LIMIT, || async {
             Ok(volumes.list(&ListParams::default()).await?.items.is_empty().then_some(()))
