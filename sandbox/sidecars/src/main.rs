@@ -26,8 +26,10 @@ mod proto {
     tonic::include_proto!("csi.v1");
 }
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Stand-ins for the standard sidecars of CSI")]
@@ -55,12 +57,18 @@ async fn main() -> ExitCode {
     let role = Cli::parse().role;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let ended = match role {
-        Role::CsiProvisioner(arguments) => provisioner::run(arguments).await,
-        Role::CsiResizer(arguments) => resizer::run(arguments).await,
-        Role::CsiSnapshotter(arguments) => snapshotter::run(arguments).await,
-        Role::SnapshotController(arguments) => snapshot_controller::run(arguments).await,
-        Role::Livenessprobe(arguments) => liveness::run(arguments).await,
+    let played = async {
+        match role {
+            Role::CsiProvisioner(arguments) => provisioner::run(arguments).await,
+            Role::CsiResizer(arguments) => resizer::run(arguments).await,
+            Role::CsiSnapshotter(arguments) => snapshotter::run(arguments).await,
+            Role::SnapshotController(arguments) => snapshot_controller::run(arguments).await,
+            Role::Livenessprobe(arguments) => liveness::run(arguments).await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = played => ended,
+        told = terminated() => told,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,4 +77,10 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits until this process is told to end; as the first of a container it would not by itself.
+async fn terminated() -> anyhow::Result<()> {
+    signal(SignalKind::terminate()).context("listen for SIGTERM")?.recv().await;
+    Ok(())
 }
