@@ -83,7 +83,7 @@ async fn scenario(sandbox: &Sandbox) -> Result<Vec<BlockDevice>> {
     }
     world.drivers_are_known().await?;
     timer.step("every node has a driver, and the kubelets know it");
-    install::apply(&world.client, WORKLOADS).await?;
+    install::create(&world.client, WORKLOADS).await?;
     world.volumes_are_made_for_claims().await.context("make volumes")?;
     timer.step("claims have volumes: ext4, XFS, raw and encrypted, on the nodes of their pods");
     world.data_outlives_its_pod().await.context("outlive a pod")?;
@@ -285,7 +285,7 @@ impl World {
     async fn volumes_are_copied(&self) -> Result<()> {
         let node = self.ready(SHOP, "db-0").await?;
         let before = self.count().await?;
-        install::apply(&self.client, &COPIES.replace("NODE_OF_THE_SOURCE", &node)).await?;
+        install::create(&self.client, &COPIES.replace("NODE_OF_THE_SOURCE", &node)).await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"));
         let snapshots: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), SHOP, &kind);
         wait_for("the snapshot", LIMIT, || async {
