@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use api::{ApplicationBackup, Phase};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -140,6 +140,11 @@ impl World {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    fn snapshots(&self) -> Api<DynamicObject> {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"));
+        Api::namespaced_with(self.client.clone(), SHOP, &kind)
+    }
+
     async fn drivers_are_known(&self) -> Result<()> {
         let (sets, deployments) = (self.api::<DaemonSet>(STORAGE), self.api::<Deployment>(STORAGE));
         for name in ["orlop-keeper", "orlop-node", "orlop-csi"] {
@@ -269,7 +274,15 @@ impl World {
         let claims: Api<PersistentVolumeClaim> = self.api(TOOLS);
         let more = json!({"spec": {"resources": {"requests": {"storage": "640Mi"}}}});
         claims.patch("files", &PatchParams::default(), &Patch::Merge(more)).await?;
-        wait_for("the larger file system in the pod", LIMIT, || async {
+        wait_for("the resizer", LIMIT, || async {
+            let conditions = claims.get("files").await?.status.and_then(|status| status.conditions).unwrap_or_default();
+            Ok(conditions.iter().any(|condition| condition.type_ == "FileSystemResizePending").then_some(()))
+        })
+        .await?;
+        // A kubelet looks at each pod once in a minute or so, and at once when something of it changes.
+        let touched = json!({"metadata": {"annotations": {"scenarios.orlop.io/touched": "yes"}}});
+        self.api::<Pod>(TOOLS).patch("user", &PatchParams::default(), &Patch::Merge(touched)).await?;
+        wait_for("the larger file system in the pod", 2 * LIMIT, || async {
             let kib: u64 = self.run(TOOLS, "user", "df -k /files | tail -1 | awk '{print $2}'").await?.parse()?;
             Ok((kib > 500 << 10).then_some(()))
         })
@@ -286,10 +299,8 @@ impl World {
         let node = self.ready(SHOP, "db-0").await?;
         let before = self.count().await?;
         install::create(&self.client, &COPIES.replace("NODE_OF_THE_SOURCE", &node)).await?;
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"));
-        let snapshots: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), SHOP, &kind);
         wait_for("the snapshot", LIMIT, || async {
-            let status = snapshots.get("before").await?.data["status"].clone();
+            let status = self.snapshots().get("before").await?.data["status"].clone();
             Ok((status["readyToUse"] == true && status["restoreSize"] == "64Mi").then_some(()))
         })
         .await?;
@@ -382,16 +393,17 @@ impl World {
     }
 
     async fn all_goes_with_its_claims(&self) -> Result<()> {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        for name in [SHOP, TOOLS] {
-            namespaces.delete(name, &DeleteParams::default()).await?;
+        let (at_once, all) = (DeleteParams::default(), ListParams::default());
+        self.api::<StatefulSet>(SHOP).delete("db", &at_once).await?;
+        self.snapshots().delete("before", &at_once).await?;
+        for namespace in [SHOP, TOOLS] {
+            self.api::<Pod>(namespace).delete_collection(&at_once, &all).await?;
+            self.api::<PersistentVolumeClaim>(namespace).delete_collection(&at_once, &all).await?;
         }
-        for name in [SHOP, TOOLS] {
-            wait_for("the end of the namespace", LIMIT, || async {
-                Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
-            })
-            .await?;
-        }
+        wait_for("the end of the snapshot", LIMIT, || async {
+            Ok(self.snapshots().get_opt("before").await?.is_none().then_some(()))
+        })
+        .await?;
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         wait_for("the end of the persistent volumes", LIMIT, || async {
             Ok(volumes.list(&ListParams::default()).await?.items.is_empty().then_some(()))
