@@ -75,7 +75,7 @@ pub(super) fn object(
 /// Where the driver says that the volume can be used.
 fn affinity(topology: &[proto::Topology]) -> Option<VolumeNodeAffinity> {
     let terms: Vec<_> = topology.iter().map(term).collect();
-    (!terms.is_empty()).then(|| VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: terms }) })
+    (!terms.is_empty()).then_some(VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: terms }) })
 }
 
 fn term(topology: &proto::Topology) -> NodeSelectorTerm {
