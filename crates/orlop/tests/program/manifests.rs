@@ -84,7 +84,6 @@ fn manifests_ask_of_the_program_what_it_can() {
     run(&["node", "--pool=/x", "--no-such-thing", "--help"]).ended(2).says("--no-such-thing");
 }
 
-/// Where the standard sidecars and the daemon meet: the same socket, the same releases in the documents as in the manifests.
 #[test]
 fn sidecars_are_pinned_and_have_no_privileges() {
     let images: Vec<_> = containers().iter().map(|one| one["image"].as_str().unwrap().to_owned()).collect();
@@ -97,6 +96,13 @@ fn sidecars_are_pinned_and_have_no_privileges() {
         let found = images.iter().find(|used| used.contains(&format!("/{image}:"))).expect(image);
         let release = found.rsplit_once(':').unwrap().1;
         assert!(rights.contains(&format!("{project} {release}")), "the rights are not those of {project} {release}");
+    }
+    // What has privileges on nodes, or sees their processes, has no token for the API server.
+    for pods in documents().iter().map(|document| &document["spec"]["template"]["spec"]).filter(|pods| pods.is_object())
+    {
+        let is_privileged = |one: &Value| one["securityContext"]["privileged"] == true;
+        let has_more = pods["hostPID"] == true || pods["containers"].as_array().unwrap().iter().any(is_privileged);
+        assert!(!has_more || pods["automountServiceAccountToken"] == false, "{pods}");
     }
     for container in containers().iter().filter(|one| one["name"] != "node") {
         let context = &container["securityContext"];
