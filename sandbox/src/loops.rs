@@ -1,23 +1,26 @@
 //! Loop devices that a node leaves behind.
 //!
 //! They belong to the kernel, not to a namespace, so they outlive the node that attached them. Which are a node's is
-//! found by the inode of the file behind them, as paths differ between namespaces.
+//! found by the inode of the file behind them, as paths differ between namespaces; or, where that file is on no disk, by
+//! what is mounted in the node before it goes off.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::error::{Error, Result};
-use crate::process;
+use crate::process::{self, ProcessId};
 use crate::wait;
 
 /// A detached device goes when the last mount over it has: shortly after its namespace.
 const DETACH_LIMIT: Duration = Duration::from_secs(10);
 const DETACH_LOOK: Duration = Duration::from_millis(50);
+/// What the numbers of loop devices begin with.
+const LOOP_MAJOR: &str = "7:";
 
 #[derive(Deserialize, Default)]
 struct Listing {
@@ -63,6 +66,50 @@ async fn devices() -> Result<Vec<LoopDevice>> {
     Ok(listing.loopdevices)
 }
 
+/// The devices that are mounted in the namespace of a process, as file systems or as what they are, such as those of storage that runs
+/// on the node; each after those that are stacked on it.
+pub(crate) async fn seen_by(process: ProcessId) -> Result<Vec<PathBuf>> {
+    let table = PathBuf::from(format!("/proc/{}/mountinfo", process.pid()));
+    let table = std::fs::read_to_string(&table).map_err(Error::file("read", &table))?;
+    let mounted: BTreeSet<PathBuf> = table.lines().filter_map(mounted_loop).collect();
+    if mounted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = devices().await?;
+    let above = all.iter().filter(|upper| mounted.iter().any(|lower| is_stacked_on(upper, lower)));
+    Ok(above.map(|upper| PathBuf::from(&upper.name)).chain(mounted.iter().cloned()).collect())
+}
+
+/// The loop device that a line of a table of mounts shows.
+fn mounted_loop(line: &str) -> Option<PathBuf> {
+    let mut words = line.split(' ').skip(2);
+    let (device, root) = (words.next()?, words.next()?);
+    // Its file system, or its file in the folder of devices.
+    let number = device.strip_prefix(LOOP_MAJOR).or_else(|| root.strip_prefix("/loop"))?;
+    number.parse::<u32>().ok().map(|number| PathBuf::from(format!("/dev/loop{number}")))
+}
+
+/// Detaches devices of a node that is off.
+pub(crate) async fn detach(devices: &[PathBuf]) -> Result<()> {
+    let is_bound = |device: &&PathBuf| {
+        let name = device.file_name().unwrap_or_default();
+        Path::new("/sys/block").join(name).join("loop/backing_file").exists()
+    };
+    for device in devices.iter().filter(is_bound) {
+        // One that went with its last mount in this moment is no error; one that stays is, below.
+        let _ = process::run(Command::new("losetup").arg("--detach").arg(device), "").await;
+    }
+    let names: Vec<_> = devices.iter().map(|device| device.display().to_string()).collect();
+    let what = format!("the end of the loop devices {}", names.join(", "));
+    wait::until(&what, DETACH_LIMIT, DETACH_LOOK, async || Ok((!devices.iter().any(|d| is_bound(&d))).then_some(())))
+        .await
+}
+
+fn is_stacked_on(upper: &LoopDevice, lower: &Path) -> bool {
+    let node = lower.metadata();
+    node.is_ok_and(|meta| meta.ino() == upper.inode && number_of(meta.dev()) == upper.device)
+}
+
 /// Detaches the devices over files below a directory, and those that are stacked on such a device.
 pub(crate) async fn detach_below(root: &Path) -> Result<()> {
     let before = devices().await?;
@@ -79,11 +126,8 @@ pub(crate) async fn detach_below(root: &Path) -> Result<()> {
     let in_container = |d: &LoopDevice| d.device.starts_with("0:") && !Path::new(&d.file).exists();
     let is_ours = |d: &LoopDevice| found.contains(&d.inode) && (d.device == own || in_container(d));
     for device in before.iter().filter(|d| is_ours(d)) {
-        let node = Path::new(&device.name).metadata();
-        let stacked_on = |d: &&LoopDevice| {
-            node.as_ref().is_ok_and(|meta| meta.ino() == d.inode && number_of(meta.dev()) == d.device)
-        };
-        for upper in before.iter().filter(stacked_on).chain([device]) {
+        let stacked = before.iter().filter(|upper| is_stacked_on(upper, Path::new(&device.name)));
+        for upper in stacked.chain([device]) {
             // One that went with its mount in this moment is no error; one that stays is, below.
             let _ = process::run(Command::new("losetup").args(["--detach", &upper.name]), "").await;
         }
@@ -110,4 +154,23 @@ fn find_inodes(directory: &Path, device: u64, wanted: &BTreeSet<u64>, found: &mu
 
 fn number_of(device: u64) -> String {
     format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: Option<&str>) {
+        assert_eq!(mounted_loop(line), expected.map(PathBuf::from), "{line}");
+    }
+
+    #[test]
+    fn loop_devices_are_found_among_mounts() {
+        check("36 35 7:3 / /var/lib/kubelet/x rw shared:1 - ext4 /dev/loop3 rw", Some("/dev/loop3"));
+        check("37 35 0:5 /loop12 /var/lib/kubelet/y rw - devtmpfs udev rw", Some("/dev/loop12"));
+        check("37 35 0:5 /loop-control /dev/x rw - devtmpfs udev rw", None);
+        check("37 35 0:5 / /dev rw - devtmpfs udev rw", None);
+        check("37 35 17:3 / /x rw - ext4 /dev/x rw", None);
+        check("", None);
+    }
 }

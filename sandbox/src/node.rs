@@ -161,16 +161,20 @@ impl<'a> Node<'a> {
     /// Puts the node off; nothing of it runs afterwards, and it holds no loop device.
     pub async fn halt(&self, how: Halt) -> Result<()> {
         let mut orderly = Ok(());
+        let mut loops = Vec::new();
         if let Some(process) = self.process()? {
             if how == Halt::Orderly {
                 orderly = self.end_keepers_of_state().await;
             }
+            // Afterwards nobody can tell whose they are.
+            loops = loops::seen_by(process).await?;
             process.end(Signal::KILL, KILL_LIMIT).await?;
         }
         if self.number == NodeNumber::CONTROL_PLANE {
             // They would keep its network namespace.
             self.cluster.suspend_forwards().await?;
         } else {
+            loops::detach(&loops).await?;
             loops::detach_below(&self.root).await?;
             self.cluster.sandbox().cgroups().remove(&self.cgroup).await?;
         }

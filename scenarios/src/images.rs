@@ -1,5 +1,6 @@
 //! What pods run: an image with `orlop`, and one with PostgreSQL.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use anyhow::{Context, ensure};
 use sandbox::{ImageConfig, Sandbox};
 use tokio::process::Command;
 
-use crate::orlop;
+use crate::{install, orlop};
 
 /// The names of the images.
 pub struct Images {
@@ -33,21 +34,29 @@ impl Images {
         Ok(Self { orlop, postgres, busybox })
     }
 
+    /// Builds the image of `orlop` alone, under the name that the manifests have for it.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub async fn build_orlop(sandbox: &Sandbox) -> anyhow::Result<()> {
+        let root = sandbox.directory().join("orlop-image");
+        orlop_image(&root).await.context("make the image of orlop")?;
+        let config = ImageConfig { entrypoint: vec!["/usr/bin/orlop".into()], ..Default::default() };
+        sandbox.image_from_directory(install::IMAGE_IN_MANIFESTS, &root, &config).await?;
+        Ok(fs::remove_dir_all(&root)?)
+    }
+
     /// Builds both and gives them to the nodes of the sandbox.
     ///
     /// # Errors
     /// An image cannot be built.
     pub async fn build(sandbox: &Sandbox) -> anyhow::Result<Self> {
         let images = Self {
-            orlop: "orlop/orlop:0.1.0".into(),
+            orlop: install::IMAGE_IN_MANIFESTS.into(),
             postgres: "demo/postgres:15".into(),
             busybox: sandbox::BUSYBOX.into(),
         };
-        let orlop_root = sandbox.directory().join("orlop-image");
-        orlop_image(&orlop_root).await.context("make the image of orlop")?;
-        let run_orlop = ImageConfig { entrypoint: vec!["/usr/bin/orlop".into()], ..Default::default() };
-        sandbox.image_from_directory(&images.orlop, &orlop_root, &run_orlop).await?;
-        fs::remove_dir_all(&orlop_root)?;
+        Self::build_orlop(sandbox).await?;
         let postgres_root = postgres_root().await.context("make the image of PostgreSQL")?;
         sandbox.image_from_directory(&images.postgres, &postgres_root, &ImageConfig::default()).await?;
         Ok(images)
@@ -57,20 +66,84 @@ impl Images {
 /// Where programs look for the authorities that sign certificates.
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
-/// The program, the libraries that it loads, and the authorities that it trusts.
+/// What `orlop node` runs for volumes with file systems.
+const OF_NODES: [&str; 15] = [
+    "blkid",
+    "blockdev",
+    "chgrp",
+    "chmod",
+    "dd",
+    "e2fsck",
+    "find",
+    "mkfs.ext4",
+    "mkfs.xfs",
+    "mount",
+    "resize2fs",
+    "umount",
+    "xfs_growfs",
+    "xfs_io",
+    "xfs_repair",
+];
+/// What these read.
+const SETTINGS: &str = "etc/mke2fs.conf";
+
+/// The program, those that it runs, the libraries that they load, and the authorities that it trusts.
 async fn orlop_image(root: &Path) -> anyhow::Result<()> {
-    let program = orlop::beside_this("orlop")?;
+    fs::create_dir_all(root.join("tmp"))?;
+    program_into(root, &orlop::beside_this("orlop")?).await?;
+    for name in OF_NODES {
+        // A machine that lacks one has no use for volumes with file systems.
+        if let Some(program) = on_path(name) {
+            program_into(root, &program).await?;
+        }
+    }
+    for file in [AUTHORITIES, SETTINGS].into_iter().filter(|file| Path::new("/").join(file).exists()) {
+        copy_into(root, file)?;
+    }
+    Ok(())
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Puts a program into `/usr/bin` of an image, and its libraries where it looks for them.
+async fn program_into(root: &Path, program: &Path) -> anyhow::Result<()> {
     let bin = root.join("usr/bin");
     fs::create_dir_all(&bin)?;
-    fs::create_dir_all(root.join("tmp"))?;
-    run(Command::new("strip").arg("-o").arg(bin.join("orlop")).arg(&program)).await?;
-    let listed = run(Command::new("ldd").arg(&program)).await?;
-    let libraries = listed.split_whitespace().filter_map(|word| word.strip_prefix('/'));
-    for file in libraries.chain([AUTHORITIES]) {
-        let target = root.join(file);
-        fs::create_dir_all(target.parent().context("a file in a folder")?)?;
-        fs::copy(Path::new("/").join(file), &target).with_context(|| format!("copy /{file}"))?;
+    let target = bin.join(program.file_name().context("a program with a name")?);
+    run(Command::new("strip").arg("-o").arg(&target).arg(program)).await?;
+    let listed = run(Command::new("ldd").arg(program)).await?;
+    listed.split_whitespace().filter_map(|word| word.strip_prefix('/')).try_for_each(|library| copy_into(root, library))
+}
+
+/// Copies a file of this machine to where it is there.
+fn copy_into(root: &Path, file: &str) -> anyhow::Result<()> {
+    let target = root.join(file);
+    fs::create_dir_all(target.parent().context("a file in a folder")?)?;
+    fs::copy(Path::new("/").join(file), &target).with_context(|| format!("copy /{file}"))?;
+    Ok(())
+}
+
+/// Where the manifests get the standard sidecars from.
+const SIDECARS: &str = "registry.k8s.io/sig-storage/";
+
+/// Gives the nodes images under the names by which manifests know the standard sidecars: each is the stand-in that is called as the image is.
+///
+/// # Errors
+/// An image cannot be built.
+pub async fn stand_ins(sandbox: &Sandbox, manifests: &[String]) -> anyhow::Result<()> {
+    let root = sandbox.directory().join("sidecars-image");
+    program_into(&root, &orlop::beside_this("sidecars")?).await?;
+    let images = manifests.iter().flat_map(|text| text.lines()).filter_map(|line| line.trim().split_once("image: "));
+    let images: BTreeSet<&str> = images.map(|(_, image)| image).filter(|image| image.starts_with(SIDECARS)).collect();
+    for image in images {
+        let role = image.trim_start_matches(SIDECARS).split(':').next().unwrap_or_default().to_owned();
+        let config = ImageConfig { entrypoint: vec!["/usr/bin/sidecars".into(), role], ..Default::default() };
+        sandbox.image_from_directory(image, &root, &config).await?;
     }
+    fs::remove_dir_all(&root)?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt};
 use crate::pods;
 
 /// The image that the manifests name.
-const IMAGE_IN_MANIFESTS: &str = "orlop/orlop:0.1.0";
+pub const IMAGE_IN_MANIFESTS: &str = "orlop/orlop:0.1.0";
 
 /// The project's `deploy/`.
 #[must_use]
@@ -40,6 +40,15 @@ pub async fn orlop(client: &Client, image: &str) -> anyhow::Result<()> {
 
 /// How long a server may say that it is not yet so far.
 const SERVER_BUSY: Duration = Duration::from_secs(30);
+
+/// The manifests in a folder of `deploy/`, in the order in which they are applied.
+///
+/// # Errors
+/// They cannot be read.
+pub fn manifests(folder: &str) -> anyhow::Result<Vec<String>> {
+    let read = |file: PathBuf| std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()));
+    yaml_files(&deploy_dir().join(folder))?.into_iter().map(read).collect()
+}
 
 fn yaml_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;

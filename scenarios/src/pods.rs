@@ -46,7 +46,9 @@ pub async fn ready_pod(client: &Client, namespace: &str, labels: &str, limit: Du
     .await
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// It is ready, and is not being deleted.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     pod.metadata.deletion_timestamp.is_none() && conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
@@ -56,8 +58,32 @@ fn is_ready(pod: &Pod) -> bool {
 /// # Errors
 /// The command could not be run or ended with another status than 0; what it printed as errors is said.
 pub async fn run(client: &Client, namespace: &str, pod: &str, command: &[&str]) -> anyhow::Result<String> {
+    run_with(AttachParams::default(), client, namespace, pod, command).await
+}
+
+/// The same, in a container of several.
+///
+/// # Errors
+/// As of [`run`].
+pub async fn run_in(
+    container: &str,
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    command: &[&str],
+) -> anyhow::Result<String> {
+    run_with(AttachParams::default().container(container), client, namespace, pod, command).await
+}
+
+async fn run_with(
+    params: AttachParams,
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    command: &[&str],
+) -> anyhow::Result<String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let params = AttachParams::default().stdin(false).stdout(true).stderr(true);
+    let params = params.stdin(false).stdout(true).stderr(true);
     let mut process = pods
         .exec(pod, command.iter().copied(), &params)
         .await

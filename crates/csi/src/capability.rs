@@ -63,9 +63,11 @@ impl Usage {
         };
         let mode = capability.access_mode.as_ref().map_or(0, |mode| mode.mode);
         let sharing = match Mode::try_from(mode) {
-            Ok(Mode::SingleNodeWriter | Mode::SingleNodeSingleWriter) => Sharing::OneWriter,
+            Ok(Mode::SingleNodeSingleWriter) => Sharing::OneWriter,
             Ok(Mode::SingleNodeReaderOnly) => Sharing::OneReader,
-            Ok(Mode::SingleNodeMultiWriter) => Sharing::ManyWriters,
+            // The older mode says nothing of how many places there may be on a node. Kubelets before 1.27 ask by it for ReadWriteOnce, which several pods
+            // of a node may use, such as one that backs the volume up; who wants one place has a mode of its own for that.
+            Ok(Mode::SingleNodeMultiWriter | Mode::SingleNodeWriter) => Sharing::ManyWriters,
             Ok(Mode::MultiNodeReaderOnly | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter) => {
                 let what = "a volume is used on one node; ask for ReadWriteOnce or ReadWriteOncePod (SINGLE_NODE_...)";
                 return Err(Status::invalid_argument(what));
@@ -193,6 +195,9 @@ pub(crate) mod tests {
         odd.access_mode = Some(AccessMode { mode: Mode::SingleNodeMultiWriter.into() });
         odd.access_type = Some(AccessType::Block(BlockVolume {}));
         assert_eq!(Usage::new(Some(&odd)).unwrap(), Usage { access: Access::Block, sharing: Sharing::ManyWriters });
+        let sharing = |mode: Mode| Usage::new(Some(&mount("", &[], mode))).unwrap().sharing;
+        assert_eq!(sharing(Mode::SingleNodeWriter), Sharing::ManyWriters);
+        assert_eq!(sharing(Mode::SingleNodeSingleWriter), Sharing::OneWriter);
         for (text, expected) in [("", Ok(None)), ("0", Ok(Some(0))), ("4294967295", Err(())), ("staff", Err(()))] {
             assert_eq!(group(text).map_err(|_| ()), expected, "{text}");
         }

@@ -31,6 +31,7 @@ mod driver;
 mod group;
 mod host;
 mod identity;
+mod kubelet;
 mod ledger;
 mod metadata;
 mod names;

@@ -3,10 +3,9 @@
 use crate::driver::DRIVER;
 use crate::plugins::registration_server::{Registration, RegistrationServer};
 use crate::plugins::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
-use crate::server::{Endpoint, MOST_REQUEST, ServeError, listen};
+use crate::server::{Endpoint, MOST_REQUEST, ServeError, connections, listen};
 use std::fs;
 use std::path::{Path, PathBuf};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -54,7 +53,7 @@ pub async fn register(kubelet: &Path, endpoint: &Endpoint, stop: CancellationTok
     let told = Told { endpoint: endpoint.path().to_owned() };
     let served = Server::builder()
         .add_service(RegistrationServer::new(told).max_decoding_message_size(MOST_REQUEST))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
+        .serve_with_incoming_shutdown(connections(listener), stop.cancelled())
         .await;
     let removed = fs::remove_file(&path);
     served.map_err(|source| ServeError::Grpc { path: path.clone(), source })?;

@@ -1,6 +1,7 @@
 //! The socket that the driver answers on.
 
 use crate::driver::{Driver, Service};
+use crate::kubelet::Mended;
 use crate::proto::controller_server::ControllerServer;
 use crate::proto::group_controller_server::GroupControllerServer;
 use crate::proto::identity_server::IdentityServer;
@@ -15,6 +16,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -134,11 +136,16 @@ async fn answer(
         .add_service(GroupControllerServer::new(service.clone()).max_decoding_message_size(MOST_REQUEST))
         .add_service(SnapshotMetadataServer::new(service.clone()).max_decoding_message_size(MOST_REQUEST))
         .add_service(NodeServer::new(service).max_decoding_message_size(MOST_REQUEST))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
+        .serve_with_incoming_shutdown(connections(listener), stop.cancelled())
         .await;
     let removed = fs::remove_file(path);
     served.map_err(|source| ServeError::Grpc { path: path.to_owned(), source })?;
     removed.map_err(|source| ServeError::System { action: "remove", path: path.to_owned(), source })
+}
+
+/// Who comes to a socket, with what kubelets say wrongly put right.
+pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Mended<UnixStream>>> {
+    UnixListenerStream::new(listener).map(|connection| connection.map(Mended::new))
 }
 
 /// Listens on a socket that root alone can open; one that a dead process has left is replaced.

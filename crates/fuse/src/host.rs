@@ -126,7 +126,8 @@ fn list(users: &[User]) -> String {
 /// Dropping it ends its threads, as [`Host::hand_over`] does, and tells nobody how that went. With a keeper the devices are there for the next
 /// host, without one they end in errors. A device that is still being asked something is held until it has answered: no other host gets it before.
 pub struct Host {
-    keeper: Option<Arc<Keeper>>,
+    /// Another one takes its place when it has died. Looked at while `attached` is held, or for a moment.
+    keeper: Mutex<Option<Arc<Keeper>>>,
     pool: Pool,
     threads: usize,
     patience: Duration,
@@ -144,7 +145,7 @@ impl Host {
         // other server gets it. So there must be nothing to fault in.
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Self {
-            keeper: keeper.map(Arc::new),
+            keeper: Mutex::new(keeper.map(Arc::new)),
             pool: Pool::resident(MOST_IDLE),
             threads: processors.clamp(2, 4),
             patience: PATIENCE,
@@ -175,10 +176,11 @@ impl Host {
             // The kernel has ended it, as when somebody has cleared the loop device.
             attached.remove(name);
         }
+        let keeper = self.keeper();
         let resources = Resources {
             pool: &self.pool,
             threads: self.threads,
-            keeper: self.keeper.as_ref(),
+            keeper: keeper.as_ref(),
             patience: self.patience,
             valid_s: self.valid_s,
         };
@@ -202,7 +204,7 @@ impl Host {
         let Ok(label) = label(name) else { return Ok(()) };
         let Some(attachment) = attached.get_mut(name) else { return self.detach_left(name, &label) };
         attachment.end(&label)?;
-        if let Some(keeper) = &self.keeper {
+        if let Some(keeper) = self.keeper() {
             keeper.forget(name)?;
         }
         attached.remove(name);
@@ -212,7 +214,7 @@ impl Host {
     fn detach_left(&self, name: &str, label: &str) -> Result<(), DetachError> {
         let action = "look for the block device of";
         let system = |source| DetachError::System { action, path: PathBuf::from(name), source };
-        if let Some(keeper) = &self.keeper
+        if let Some(keeper) = self.keeper()
             && keeper.names()?.iter().any(|kept| kept == name)
         {
             // Perhaps nobody serves it now, so it must not be asked for its label.
@@ -246,7 +248,7 @@ impl Host {
 
     /// The names of the devices that an earlier process has attached, and that are kept for this one to attach.
     pub fn kept(&self) -> Result<Vec<String>, KeeperError> {
-        let names = self.keeper.as_ref().map_or(Ok(Vec::new()), |keeper| keeper.names())?;
+        let names = self.keeper().map_or(Ok(Vec::new()), |keeper| keeper.names())?;
         let attached = self.lock();
         Ok(names.into_iter().filter(|name| !attached.contains_key(name)).collect())
     }
@@ -255,7 +257,7 @@ impl Host {
     ///
     /// When it fails, this host goes on with the keeper that it had, and the other has nothing of it; or it has, and holds it for this host,
     /// when it cannot be told to forget it.
-    pub fn keep_with(&mut self, keeper: Keeper) -> Result<(), KeeperError> {
+    pub fn keep_with(&self, keeper: Keeper) -> Result<(), KeeperError> {
         let keeper = Arc::new(keeper);
         let attached = self.lock();
         for (count, (name, attachment)) in attached.iter().enumerate() {
@@ -264,16 +266,20 @@ impl Host {
                 return Err(error);
             }
         }
+        let former = self.keeper();
         for (name, attachment) in attached.iter() {
             // One that lives after all would have it free for anybody when it is not held there any more.
-            if let Some(Err(error)) = self.keeper.as_ref().map(|former| former.forget(name)) {
+            if let Some(Err(error)) = former.as_ref().map(|former| former.forget(name)) {
                 tracing::debug!(%error, "the former keeper is gone");
             }
             attachment.hold_only(&keeper);
         }
-        drop(attached);
-        self.keeper = Some(keeper);
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(())
+    }
+
+    fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Attachment>> {

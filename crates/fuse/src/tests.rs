@@ -146,7 +146,7 @@ fn a_keeper_that_cannot_take_over_all_has_nothing_that_is_served() {
     let (first, second) = (unique("a"), unique("b"));
     let _cleared = (Cleared(first.clone()), Cleared(second.clone()));
     let (former, newer) = (Running::start(), Running::start());
-    let mut host = former.host();
+    let host = former.host();
     host.attach(&first, writable()).unwrap();
     host.attach(&second, writable()).unwrap();
     let other = newer.client();
@@ -170,7 +170,7 @@ fn a_former_keeper_that_lives_after_all_has_nothing_that_is_served() {
     let name = unique("moved");
     let _cleared = Cleared(name.clone());
     let (former, newer) = (Running::start(), Running::start());
-    let mut host = former.host();
+    let host = former.host();
     host.attach(&name, writable()).unwrap();
     host.keep_with(newer.client()).unwrap();
     assert!(former.client().names().unwrap().is_empty());

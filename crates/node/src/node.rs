@@ -102,6 +102,21 @@ impl Node {
         attachments.attach(&target, entry.front_end, entry.key.clone())
     }
 
+    /// Whoever keeps its block devices answers. Without one that does, they end with this process.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.attachments.as_ref().is_none_or(Attachments::is_kept)
+    }
+
+    /// Has another keeper keep its block devices, in place of one that has ended.
+    ///
+    /// # Errors
+    ///
+    /// If that one does not take all of them; then it is as it was before.
+    pub fn keep_with(&self, keeper: Keeper) -> Result<()> {
+        self.attachments.as_ref().map_or(Ok(()), |attachments| attachments.keep_with(keeper))
+    }
+
     /// Ends: devices are left for the next process, and the pools are closed so that it opens them fast.
     pub fn stop(self) {
         drop(self.scrubber);

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use fuse::{Keeper, KeeperServer};
@@ -22,6 +22,12 @@ use crate::human;
 
 /// Where a node's sockets are if nobody says it: memory, which is gone when the machine restarts, as what is attached is.
 pub(crate) const RUNTIME_DIR: &str = "/run/orlop";
+/// How long a keeper that something else runs is waited for: it starts at once, but its image may have to come first.
+const KEEPER_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is looked for.
+const KEEPER_LOOK: Duration = Duration::from_millis(100);
+/// How often it is asked whether it is still there; until it is replaced, block devices depend on this process.
+const KEEPER_WATCH: Duration = Duration::from_secs(2);
 /// What a keeper says when it listens.
 const READY: &str = "ready";
 
@@ -38,6 +44,10 @@ pub(crate) struct NodeArgs {
     /// The folder for sockets and for the list of what is attached; for encrypted volumes it must be memory
     #[arg(long, env = "ORLOP_RUNTIME_DIR", hide_env_values = true, value_name = "DIR", default_value = RUNTIME_DIR)]
     runtime_dir: PathBuf,
+    /// Who keeps block devices while this process is replaced: a keeper that it starts, if none is there, or one that something else runs with `orlop keeper`
+    /// and that is waited for. In a pod it must be the latter, since a keeper that was started there ends with its pod
+    #[arg(long, value_name = "WHOSE", default_value = "started", value_parser = ["started", "awaited"])]
+    keeper: String,
     /// Memory for maps of volumes, for each pool
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = human::parse_bytes)]
     cache: u64,
@@ -113,8 +123,9 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     };
     let pace = Pace { interval: args.scrub_interval, bytes_per_second: args.scrub_rate };
     let scrub = (!args.scrub_interval.is_zero()).then_some(pace);
+    let awaited = args.keeper == "awaited";
     let start = move || {
-        let keeper = keeper(&args.runtime_dir)?;
+        let keeper = if awaited { await_keeper(&args.runtime_dir, KEEPER_LIMIT)? } else { keeper(&args.runtime_dir)? };
         let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
         Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving })
             .map_err(|e| Error::new("start the node").because(e))
@@ -125,6 +136,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         tracing::info!(address = ?listener.local_addr(), "health and metrics are served");
         tokio::spawn(node::serve_metrics(node.clone(), listener, stop.clone()))
     });
+    let watching = tokio::spawn(watch_keeper(node.clone(), runtime.clone(), awaited, stop.clone()));
     let csi = match csi {
         None => None,
         Some(csi) => Some(csi_driver::start(csi, node.clone(), runtime.clone(), stop.clone()).await?),
@@ -139,6 +151,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         let ended = figures.await.map_err(|e| Error::new("serve metrics").because(e))?;
         ended.map_err(|e| Error::new("serve metrics").because(e))?;
     }
+    watching.await.map_err(|e| Error::new("watch the keeper").because(e))?;
     let ended = tokio::task::spawn_blocking(move || match Arc::into_inner(node) {
         Some(node) => node.stop(),
         None => tracing::warn!("a request is still under way; the pools are closed without a last checkpoint"),
@@ -150,6 +163,58 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
 
 fn keeper_socket(runtime: &Path) -> PathBuf {
     runtime.join("keeper.sock")
+}
+
+/// Connects to a keeper that something else runs, when it is there.
+fn await_keeper(runtime: &Path, limit: Duration) -> Result<Keeper> {
+    let socket = keeper_socket(runtime);
+    let begin = Instant::now();
+    let mut is_told = false;
+    loop {
+        match Keeper::connect(&socket) {
+            Ok(keeper) => return Ok(keeper),
+            Err(error) if begin.elapsed() >= limit => {
+                let what = format!(
+                    "wait for a keeper of block devices for {} s: run `orlop keeper --runtime-dir {}` beside this process, or leave --keeper out",
+                    limit.as_secs(),
+                    runtime.display()
+                );
+                return Err(Error::new(what).because(error));
+            }
+            Err(_) if !is_told && !limit.is_zero() => {
+                tracing::info!(socket = %socket.display(), "waiting for the keeper");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(KEEPER_LOOK);
+    }
+}
+
+/// Has the block devices kept by another keeper when the one that kept them has ended, so that they outlive this process again.
+async fn watch_keeper(node: Arc<Node>, runtime: PathBuf, awaited: bool, stop: CancellationToken) {
+    let mut is_told = false;
+    while stop.run_until_cancelled(tokio::time::sleep(KEEPER_WATCH)).await.is_some() {
+        let (node, runtime) = (node.clone(), runtime.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            if node.is_kept() {
+                return Ok(false);
+            }
+            let keeper = if awaited { await_keeper(&runtime, Duration::ZERO)? } else { keeper(&runtime)? };
+            node.keep_with(keeper).map_err(|e| Error::new("have the block devices kept again").because(e))?;
+            Ok::<_, Error>(true)
+        });
+        match looked.await {
+            Ok(Ok(false)) => is_told = false,
+            Ok(Ok(true)) => tracing::warn!("the keeper had ended; another one keeps the block devices now"),
+            Ok(Err(error)) if !is_told => {
+                tracing::error!(%error, "the keeper has ended, and block devices would end with this process; looking for another one");
+                is_told = true;
+            }
+            Ok(Err(_)) => {}
+            Err(error) => tracing::error!(%error, "looking for the keeper has panicked, which is a defect"),
+        }
+    }
 }
 
 /// Connects to the keeper, which is started if none is there.
@@ -204,6 +269,23 @@ pub(crate) async fn keep(args: KeeperArgs) -> Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keeper_is_waited_for_and_what_helps_is_told_when_none_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = await_keeper(folder.path(), Duration::ZERO).unwrap_err().to_string();
+        assert!(refused.contains("orlop keeper --runtime-dir"), "{refused}");
+        let waiting = {
+            let folder = folder.path().to_owned();
+            std::thread::spawn(move || await_keeper(&folder, Duration::from_secs(60)).map(drop))
+        };
+        let server = KeeperServer::bind(&keeper_socket(folder.path())).unwrap();
+        let (stop, stopped) = std::io::pipe().unwrap();
+        let keeping = std::thread::spawn(move || server.run(stop));
+        waiting.join().unwrap().unwrap();
+        drop(stopped);
+        keeping.join().unwrap().unwrap();
+    }
 
     #[test]
     fn a_pool_is_a_path_with_options() {

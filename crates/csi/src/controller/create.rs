@@ -18,7 +18,7 @@ use crate::parameters::{self, Parameters};
 use crate::proto::{self, volume_content_source::Type as Source};
 use crate::size::Wanted;
 use crate::volumes::{Kind, Labels, NewVolume, Origin, Secret, Volume};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// All that a request says of a new volume.
 struct Asked {
@@ -42,7 +42,8 @@ impl Driver {
             Some(there) => self.complete(&asked, there)?,
             None => {
                 self.reachable(request.accessibility_requirements.as_ref())?;
-                self.make(&asked)?
+                let made = self.make(&asked);
+                made.map_err(|refused| self.not_here(&asked, request.accessibility_requirements.as_ref(), refused))?
             }
         };
         self.finish(&asked)?;
@@ -59,6 +60,20 @@ impl Driver {
         }
         let what = format!("the volume can be on the node {} alone, and none of the places wanted is that", self.node);
         Err(Status::resource_exhausted(what))
+    }
+
+    /// A source that is not here may be on another node. To who has chosen this one it is said as the specification says it of places where a volume cannot
+    /// be, so that another one is chosen.
+    fn not_here(&self, asked: &Asked, wanted: Option<&proto::TopologyRequirement>, refused: Status) -> Status {
+        let is_chosen = wanted.is_some_and(|wanted| !wanted.requisite.is_empty());
+        if asked.origin.is_none() || !is_chosen || refused.code() != Code::NotFound {
+            return refused;
+        }
+        Status::resource_exhausted(format!(
+            "{} on the node {}, and a volume is cloned on the node of its source; have the pod that uses it scheduled there",
+            refused.message(),
+            self.node
+        ))
     }
 
     fn make(&self, asked: &Asked) -> Result<Volume, Status> {

@@ -14,18 +14,20 @@ use crate::proto::{self, controller_server::Controller};
 use tonic::{Request, Response, Status};
 
 /// What this controller can do.
-const CAN: [rpc::Type; 11] = [
+///
+/// Two calls are answered and not among these, `ControllerExpandVolume` and `ControllerModifyVolume`. Who sees them here asks for them in one place for all
+/// volumes (external-resizer has one leader in a cluster), and this controller knows those of its node alone. Without them, expansion is asked of the node
+/// that has the volume, which does all of it.
+const CAN: [rpc::Type; 9] = [
     rpc::Type::CreateDeleteVolume,
     rpc::Type::ListVolumes,
     rpc::Type::GetCapacity,
     rpc::Type::CreateDeleteSnapshot,
     rpc::Type::ListSnapshots,
     rpc::Type::CloneVolume,
-    rpc::Type::ExpandVolume,
     rpc::Type::VolumeCondition,
     rpc::Type::GetVolume,
     rpc::Type::SingleNodeMultiWriter,
-    rpc::Type::ModifyVolume,
 ];
 /// What is younger than the others, and told last.
 const CAN_TOO: [rpc::Type; 1] = [rpc::Type::GetSnapshot];

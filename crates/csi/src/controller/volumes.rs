@@ -40,14 +40,20 @@ impl Driver {
         }
         let _held = self.busy.hold([busy::volume(id)])?;
         let volume = self.volume(id)?;
-        let bytes = wanted.size(volume.bytes, ", as many as it has already")?;
-        if let Some(refused) = self.too_large(bytes)?.filter(|_| bytes > volume.bytes) {
-            return Err(Status::out_of_range(refused));
-        }
+        let bytes = self.larger(&volume, wanted)?;
         // Also when it has the size: the kernel may not have been told of it.
         let volume = self.volumes.grow(id, bytes)?;
         let node_expansion_required = usage.is_none_or(|usage| usage.access != Access::Block);
         Ok(proto::ControllerExpandVolumeResponse { capacity_bytes: signed(volume.bytes), node_expansion_required })
+    }
+
+    /// The size that a volume is to grow to; its own, if that is enough.
+    pub(crate) fn larger(&self, volume: &Volume, wanted: Wanted) -> Result<u64, Status> {
+        let bytes = wanted.size(volume.bytes, ", as many as it has already")?;
+        match self.too_large(bytes)?.filter(|_| bytes > volume.bytes) {
+            Some(refused) => Err(Status::out_of_range(refused)),
+            None => Ok(bytes),
+        }
     }
 
     pub(super) fn modify(

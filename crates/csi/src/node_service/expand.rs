@@ -1,4 +1,7 @@
-//! A volume that has grown is filled by its file system, while it is used.
+//! A volume grows, and is filled by its file system, while it is used.
+//!
+//! The volume itself grows here, too, should nobody have asked its controller for that: where each node has a controller of its own, there is none that
+//! knows all volumes, so an orchestrator asks the node that has the volume, and no other (see `controller::CAN`).
 
 use super::publish::is_block;
 use super::stage::GAP;
@@ -31,11 +34,9 @@ impl Driver {
             let what = format!("volume_capability says that {id} is used otherwise than it is staged");
             return Err(Status::invalid_argument(what));
         }
-        wanted.fits(found.volume.bytes, "").map_err(|refused| {
-            Status::out_of_range(format!("{}; expand the volume by its controller first", refused.message()))
-        })?;
-        // The kernel learns of the size by this, should it not know it yet.
-        self.volumes.grow(id, found.volume.bytes)?;
+        let bytes = self.larger(&found.volume, wanted)?;
+        // Also when it has the size: the kernel may not have been told of it.
+        self.volumes.grow(id, bytes)?;
         let info = self.host.device(&found.device)?;
         if !is_block(&found.staged.usage)
             && let Content::Known(fs, bytes) = self.host.probe(&found.device)?

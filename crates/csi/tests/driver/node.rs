@@ -79,12 +79,7 @@ async fn a_file_system_is_made_mounted_shown_grown_and_taken_away() {
             told = told.usage
         );
 
-        let more = proto::ControllerExpandVolumeRequest {
-            volume_id: "v".into(),
-            capacity_range: Some(proto::CapacityRange { required_bytes: 2 * mib * MIB, limit_bytes: 0 }),
-            ..Default::default()
-        };
-        world.controller.controller_expand_volume(more).await.unwrap();
+        // Nobody has asked its controller to make it larger.
         for at in ["pods/one/mount", "staging-v"] {
             let asked = expand(&world, "v", at, 2 * mib * MIB);
             let grown = world.plugin.node_expand_volume(asked).await;
@@ -255,8 +250,11 @@ async fn refuses_elsewhere(world: &mut World) {
         let asked = expand(world, id, at, 0);
         refused(world.plugin.node_expand_volume(asked).await, code, "");
     }
-    let asked = expand(world, "v", "t", 64 * MIB);
-    refused(world.plugin.node_expand_volume(asked).await, Code::OutOfRange, "by its controller first");
+    let asked = expand(world, "v", "t", 200 * MIB);
+    refused(world.plugin.node_expand_volume(asked).await, Code::OutOfRange, "make a pool larger");
+    let mut asked = expand(world, "v", "t", MIB);
+    asked.capacity_range = Some(proto::CapacityRange { required_bytes: MIB, limit_bytes: 2 * MIB });
+    refused(world.plugin.node_expand_volume(asked).await, Code::OutOfRange, "already");
     let mut asked = expand(world, "v", "t", 0);
     asked.volume_capability = Some(block(Mode::SingleNodeWriter));
     refused(world.plugin.node_expand_volume(asked).await, Code::InvalidArgument, "otherwise");

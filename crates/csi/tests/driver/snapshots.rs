@@ -131,7 +131,23 @@ async fn clones_have_the_files_and_the_size_that_was_asked_for() {
         (small.name, small.volume_content_source) = ("small".into(), from_snapshot("a@s"));
         small.capacity_range = Some(proto::CapacityRange { required_bytes: MIB, limit_bytes: (mib - 1) * MIB });
         refused(world.controller.create_volume(small).await, Code::OutOfRange, "as the source has");
+        source_elsewhere(&mut world, asked).await;
         world.end().await;
+    }
+}
+
+/// A source that is not here is told of in two ways: to who has chosen this node, so that another one is chosen.
+async fn source_elsewhere(world: &mut World, mut asked: proto::CreateVolumeRequest) {
+    asked.name = "far".into();
+    for source in [from_snapshot("a@gone"), from_volume("gone")] {
+        asked.volume_content_source = source;
+        asked.accessibility_requirements = None;
+        refused(world.controller.create_volume(asked.clone()).await, Code::NotFound, "gone");
+        let here = proto::Topology { segments: map(&[("topology.volumes.orlop.io/node", "here")]) };
+        asked.accessibility_requirements =
+            Some(proto::TopologyRequirement { requisite: vec![here.clone()], preferred: vec![here] });
+        let told = world.controller.create_volume(asked.clone()).await;
+        refused(told, Code::ResourceExhausted, "on the node of its source");
     }
 }
 

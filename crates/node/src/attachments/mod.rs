@@ -19,7 +19,7 @@ use crate::qos::{Bounds, Limits, Scheduler, Shared};
 use crate::store::Store;
 use block::Device;
 use exports::Exports;
-use fuse::{AttachError, DetachError, Host};
+use fuse::{AttachError, DetachError, Host, Keeper};
 use gate::{Closed, Gate, Gated};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,6 +81,17 @@ impl Attachments {
             schedulers.insert(store.name.clone(), scheduler);
         }
         Ok(Self { host, exports, journal: Mutex::new(journal), attached: Mutex::default(), schedulers, metrics })
+    }
+
+    /// Whoever keeps the block devices answers.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.host.kept().is_ok()
+    }
+
+    /// Has another keeper keep the block devices.
+    pub(crate) fn keep_with(&self, keeper: Keeper) -> Result<()> {
+        let kept = self.host.keep_with(keeper);
+        kept.map_err(|e| Error::new(Kind::Failed, "have the block devices kept by another keeper").because(e))
     }
 
     /// What the process before this one had attached.

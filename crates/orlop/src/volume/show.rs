@@ -1,5 +1,7 @@
 //! Pools, volumes and snapshots as they are printed: tables for people, and structs with the same names for programs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use node::proto;
 use serde::Serialize;
@@ -13,6 +15,11 @@ pub(super) trait Shown: Serialize {
     const HEADINGS: &'static [&'static str];
     fn name(&self) -> &str;
     fn cells(&self) -> Vec<String>;
+
+    /// What is told below the table of one, and is too much for a list.
+    fn more(&self) -> String {
+        String::new()
+    }
 }
 
 pub(super) fn list<T: Shown>(format: Format, items: &[T]) -> Result<()> {
@@ -22,7 +29,7 @@ pub(super) fn list<T: Shown>(format: Format, items: &[T]) -> Result<()> {
 }
 
 pub(super) fn one<T: Shown>(format: Format, item: &T) -> Result<()> {
-    let table = || output::table(T::HEADINGS, [item.cells()]);
+    let table = || output::table(T::HEADINGS, [item.cells()]) + &item.more();
     output::print(&output::render(format, item, table, || format!("{}\n", item.name()))?)
 }
 
@@ -75,6 +82,8 @@ pub(super) struct Volume {
     encryption: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attached: Option<Attached>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
 }
 
 impl From<proto::Volume> for Volume {
@@ -92,6 +101,7 @@ impl From<proto::Volume> for Volume {
             bytes_per_second_limit: limit(limits.bytes_per_second),
             encryption,
             attached: volume.attachment.map(Attached::from),
+            labels: volume.labels.into_iter().collect(),
         }
     }
 }
@@ -116,6 +126,14 @@ impl Shown for Volume {
             human::maybe(self.origin.clone()),
             place(self.attached.as_ref()),
         ]
+    }
+
+    fn more(&self) -> String {
+        if self.labels.is_empty() {
+            return String::new();
+        }
+        let labels = self.labels.iter().map(|(key, value)| vec![key.clone(), value.clone()]);
+        format!("\n{}", output::table(&["LABEL", "VALUE"], labels))
     }
 }
 

@@ -42,12 +42,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("restic", &["repository"]),
     ("sandbox", &["skips"]),
     ("scenarios", &["api", "sandbox"]),
+    ("sidecars", &[]),
     ("skips", &[]),
     ("volume", &[]),
 ];
 
 /// Crates that are not product.
-const SUPPORT: &[&str] = &["bench", "bench-block", "sandbox", "scenarios", "skips"];
+const SUPPORT: &[&str] = &["bench", "bench-block", "sandbox", "scenarios", "sidecars", "skips"];
 
 /// Crates that have unsafe code: for calls of the kernel that have no safe wrapper.
 const UNSAFE: &[&str] = &["fuse", "volume"];

@@ -9,6 +9,7 @@ mod documents;
 mod full_disks;
 mod keys;
 mod kills;
+mod manifests;
 mod node;
 mod operator;
 mod repository;

@@ -1,10 +1,12 @@
 //! Volumes as block devices: file systems on them, snapshots and growth under them, and a node that is killed.
 
 use crate::node::world::{Mounted, World, good, require};
+use fuse::Keeper;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn bytes_of(device: &str) -> u64 {
     good("blockdev", &["--getsize64", device]).trim().parse().unwrap()
@@ -222,4 +224,27 @@ fn what_was_served_is_served_again_and_what_is_gone_is_given_up() {
     for name in ["a@first", "c"] {
         world.volume(&["detach", name]).good();
     }
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_replaced_and_devices_outlive_their_node_again() {
+    require!();
+    let mut world = World::with_node("100MiB");
+    world.volume(&["create", "data", "--size", "16MiB"]).good();
+    let device = world.attach(&["data"]);
+    let first = world.keepers();
+    assert_eq!(first.len(), 1);
+    good("kill", &["-9", &first[0]]);
+    let begin = Instant::now();
+    // It has the devices when it lists them: before, it could be killed in the middle of taking them.
+    let keeper = world.runtime().join("keeper.sock");
+    while Keeper::connect(&keeper).and_then(|keeper| keeper.names()).map_or(0, |names| names.len()) == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no other keeper has the device");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.kill();
+    world.start();
+    fs::write(&device, [7; 4096]).unwrap();
+    assert_eq!(world.attach(&["data"]), device, "it is the same device");
+    world.volume(&["detach", "data"]).good();
 }

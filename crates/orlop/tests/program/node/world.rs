@@ -182,7 +182,7 @@ impl World {
     }
 
     /// The processes that keep devices for this world.
-    fn keepers(&self) -> Vec<String> {
+    pub(crate) fn keepers(&self) -> Vec<String> {
         let ours = self.runtime().to_str().unwrap().to_owned();
         let processes =
             fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
