@@ -320,7 +320,7 @@ impl World {
         Ok(())
     }
 
-    /// By the operator and its movers, which mount the volumes beside the pod.
+    /// By the operator and its movers, which mount volumes made from snapshots of them.
     async fn volumes_in_use_are_backed_up(&self, sandbox: &Sandbox) -> Result<()> {
         self.run(TOOLS, "user", "head -c 1000000 /dev/urandom > /files/noise && sync /files/noise").await?;
         let store = S3Server::start(sandbox.directory().join("s3"), Credentials::generate())?;
@@ -341,6 +341,8 @@ impl World {
         let status = self.api::<ApplicationBackup>(home).get("in-use").await?.status.context("a status")?;
         let files: Vec<_> = status.volumes.iter().map(|volume| volume.files).collect();
         ensure!(status.phase == Phase::Succeeded && files == [Some(1), Some(1)], "{:?}: {files:?}", status.phase);
+        let from_snapshots = status.volumes.iter().all(|volume| volume.snapshot_class.is_some() && volume.cut_at.is_some());
+        ensure!(from_snapshots, "snapshots were read: {:?}", status.volumes);
         for made in [sandbox.directory().join("s3"), passphrase] {
             if made.is_dir() { std::fs::remove_dir_all(made)? } else { std::fs::remove_file(made)? }
         }
