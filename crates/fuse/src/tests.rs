@@ -320,7 +320,8 @@ fn of_an_attachment_that_cannot_go_on_nothing_is_left_and_the_next_host_goes_on_
     // By then it is served already.
     let refused = host.attach(&name, device.clone());
     assert!(matches!(refused, Err(AttachError::Size { attached: 8_388_608, size: 4_194_304, .. })), "{refused:?}");
-    assert_eq!((threads_of(&name), host.attached(), Arc::strong_count(&device)), (0, vec![], 1));
+    // Each thread that serves it would have it.
+    assert_eq!((host.attached(), Arc::strong_count(&device)), (vec![], 1));
     // Nobody else got it meanwhile, and whoever uses the block device can be served still.
     assert_eq!(host.kept().unwrap(), std::slice::from_ref(&name));
     drop(host);
