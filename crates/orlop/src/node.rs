@@ -39,7 +39,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, env = "ORLOP_RUNTIME_DIR", hide_env_values = true, value_name = "DIR", default_value = RUNTIME_DIR)]
     runtime_dir: PathBuf,
     /// Memory for maps of volumes, for each pool
-    #[arg(long, value_name = "BYTES", default_value = "48Mi", value_parser = human::parse_bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "40Mi", value_parser = human::parse_bytes)]
     cache: u64,
     /// How disks are asked: through io_uring (Linux 6.1 and later), or by threads that wait. `best` is io_uring if it can be had; the log tells
     #[arg(long, value_name = "HOW", default_value = "best", value_parser = ["best", "io-uring", "threads"])]
