@@ -11,6 +11,7 @@ use block::{BlockSizes, Buffer, Description, Device, Done, Failure, Pool};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -288,4 +289,45 @@ fn a_device_for_shorter_requests_does_not_go_on_where_one_for_longer_ones_was() 
     // One that takes longer ones does.
     assert_eq!(host.attach(&name, device(1 << 20)).unwrap(), path);
     host.detach(&name).unwrap();
+}
+
+/// A device that is smaller when it is described again.
+struct Shrinking(Memory, AtomicBool);
+
+impl Device for Shrinking {
+    fn describe(&self) -> Result<Description, Failure> {
+        let about = self.0.describe()?;
+        let size = if self.1.swap(true, Ordering::Relaxed) { about.size / 2 } else { about.size };
+        Ok(Description { size, ..about })
+    }
+
+    fn read(&self, offset: u64, buffer: Buffer, done: Done<Buffer>) {
+        self.0.read(offset, buffer, done);
+    }
+}
+
+#[test]
+fn of_an_attachment_that_cannot_go_on_nothing_is_left_and_the_next_host_goes_on_with_it() {
+    require!();
+    let name = unique("shrinking");
+    let _cleared = Cleared(name.clone());
+    let keeper = Running::start();
+    let host = keeper.host();
+    let path = host.attach(&name, writable()).unwrap();
+    host.hand_over().unwrap();
+    let host = keeper.host();
+    let device = Arc::new(Shrinking(Memory::new(&[7; SIZE]), AtomicBool::new(false)));
+    // By then it is served already.
+    let refused = host.attach(&name, device.clone());
+    assert!(matches!(refused, Err(AttachError::Size { attached: 8_388_608, size: 4_194_304, .. })), "{refused:?}");
+    // Each thread that serves it would have it.
+    assert_eq!((host.attached(), Arc::strong_count(&device)), (vec![], 1));
+    // Nobody else got it meanwhile, and whoever uses the block device can be served still.
+    assert_eq!(host.kept().unwrap(), std::slice::from_ref(&name));
+    drop(host);
+    let host = keeper.host();
+    assert_eq!(host.attach(&name, writable()).unwrap(), path);
+    host.detach(&name).unwrap();
+    assert!(keeper.client().names().unwrap().is_empty());
+    assert_eq!(LoopDevice::find(&label(&name)).unwrap(), None);
 }

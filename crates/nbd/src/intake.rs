@@ -8,6 +8,10 @@ use block::{Buffer, Pool};
 /// Bytes that are read at once: many headers, or some writes of 4 KiB with their bytes. What is written in longer pieces goes where it
 /// belongs without passing through here.
 const LEN: usize = 128 << 10;
+/// From this length on the bytes of a write go straight to where they belong.
+const LONG: usize = LEN / 4;
+/// Bytes that are read at once after a long write: the next header is among them, and hardly anything of a payload that would have to be moved.
+const SHORT_READ: usize = 1 << 10;
 
 /// A request with the bytes that belong to it.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct Intake {
     state: State,
     pool: Pool,
     starved: bool,
+    /// The last request was a long write: the next one will be.
+    long: bool,
     /// The space that was given last is that of the payload.
     direct: bool,
 }
@@ -70,7 +76,7 @@ impl Intake {
         let mut bytes = vec![0; LEN.max(early.len())].into_boxed_slice();
         bytes[..early.len()].copy_from_slice(early);
         let starved = early.is_empty();
-        Self { bytes, start: 0, end: early.len(), state: State::Header, pool, starved, direct: false }
+        Self { bytes, start: 0, end: early.len(), state: State::Header, pool, starved, long: false, direct: false }
     }
 
     /// Whether nothing more can be taken before more has come.
@@ -88,11 +94,13 @@ impl Intake {
         self.direct = false;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if let State::Payload(Payload { buffer, filled, .. }) = &mut self.state
-                && buffer.len() - *filled >= LEN / 4
-            {
-                self.direct = true;
-                return &mut buffer[*filled..];
+            match &mut self.state {
+                State::Payload(Payload { buffer, filled, .. }) if self.long || buffer.len() - *filled >= LONG => {
+                    self.direct = true;
+                    return &mut buffer[*filled..];
+                }
+                State::Header if self.long => return &mut self.bytes[..SHORT_READ],
+                _ => {}
             }
         } else if self.end == self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -136,9 +144,13 @@ impl Intake {
             Ok(command) if matches!(command, Command::Write { .. }) => {
                 // Not longer than the longest request of the device, and there is room for it.
                 let buffer = self.pool.take(request.payload_len() as usize);
+                self.long = buffer.len() >= LONG;
                 self.payload(Payload { cookie, command, buffer, filled: 0 })
             }
-            Ok(command) => Some(Step::Request(Incoming { cookie, command, payload: None })),
+            Ok(command) => {
+                self.long = false;
+                Some(Step::Request(Incoming { cookie, command, payload: None }))
+            }
             Err(refusal) => self.skip(request.payload_len(), cookie, refusal),
         })
     }

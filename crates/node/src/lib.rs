@@ -27,6 +27,7 @@ mod node;
 pub mod qos;
 mod records;
 mod scrub;
+mod secrets;
 mod service;
 mod serving;
 mod snapshots;

@@ -1,10 +1,14 @@
 //! What a node tells of itself: in the OpenMetrics text format, with names that begin with `orlop_` and carry their unit.
 
+mod store;
+
 use crate::meter::{Gauges, Meter, Operation};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
+use store::Store;
+use volume::Counts;
 
 /// From what memory answers in to what a disk that is being retried takes.
 const SECONDS: [f64; 14] =
@@ -24,7 +28,7 @@ struct VolumeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PoolLabels {
+pub(crate) struct PoolLabels {
     pool: String,
 }
 
@@ -34,7 +38,7 @@ pub(crate) struct PoolFigures {
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) free_bytes: u64,
-    pub(crate) cached_nodes: usize,
+    pub(crate) counts: Counts,
     pub(crate) checkpoint: u64,
     pub(crate) damage: u64,
     pub(crate) avoided: u64,
@@ -57,7 +61,7 @@ pub(crate) struct Metrics {
     in_flight: Family<VolumeLabels, Gauge>,
     pool_bytes: Family<PoolLabels, Gauge>,
     pool_free_bytes: Family<PoolLabels, Gauge>,
-    pool_cached_nodes: Family<PoolLabels, Gauge>,
+    store: Store,
     pool_checkpoints: Family<PoolLabels, Gauge>,
     pool_damage: Family<PoolLabels, Gauge>,
     pool_avoided: Family<PoolLabels, Gauge>,
@@ -87,7 +91,7 @@ impl Default for Metrics {
             in_flight: Family::default(),
             pool_bytes: Family::default(),
             pool_free_bytes: Family::default(),
-            pool_cached_nodes: Family::default(),
+            store: Store::default(),
             pool_checkpoints: Family::default(),
             pool_damage: Family::default(),
             pool_avoided: Family::default(),
@@ -117,7 +121,6 @@ impl Metrics {
         let help = "Bytes that data and maps can have in the pool";
         r.register_with_unit("pool_capacity", help, Unit::Bytes, self.pool_bytes.clone());
         r.register_with_unit("pool_free", "Bytes of them that are free", Unit::Bytes, self.pool_free_bytes.clone());
-        r.register("pool_cached_map_nodes", "Nodes of maps in memory, of 4 KiB each", self.pool_cached_nodes.clone());
         r.register("pool_checkpoint", "The number of the last checkpoint", self.pool_checkpoints.clone());
         let help = "Times since the start that blocks were not what was written, or could not be read";
         r.register("pool_damage_found", help, self.pool_damage.clone());
@@ -132,6 +135,7 @@ impl Metrics {
         r.register("pool_failed", "1 when the pool takes no more changes", self.pool_failed.clone());
         r.register("pool_volumes", "Volumes in the pool", self.pool_volumes.clone());
         r.register("pool_snapshots", "Snapshots in the pool", self.pool_snapshots.clone());
+        self.store.register(r);
     }
 
     /// What counts for one device.
@@ -179,7 +183,6 @@ impl Metrics {
         };
         set(&self.pool_bytes, pool.bytes);
         set(&self.pool_free_bytes, pool.free_bytes);
-        set(&self.pool_cached_nodes, pool.cached_nodes as u64);
         set(&self.pool_checkpoints, pool.checkpoint);
         set(&self.pool_damage, pool.damage);
         set(&self.pool_avoided, pool.avoided);
@@ -190,6 +193,7 @@ impl Metrics {
         set(&self.pool_failed, u64::from(pool.has_failed));
         set(&self.pool_volumes, pool.volumes as u64);
         set(&self.pool_snapshots, pool.snapshots as u64);
+        self.store.set(&labels, &pool.counts);
     }
 }
 

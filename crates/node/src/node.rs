@@ -2,7 +2,7 @@
 
 use crate::attachments::{Attachments, Entry, Place, Target};
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{Metrics, PoolFigures};
+use crate::metrics::Metrics;
 use crate::proto;
 use crate::scrub::{Pace, Scrubber};
 use crate::store::{PoolSpec, Store};
@@ -137,26 +137,7 @@ impl Node {
     ///
     /// If the text cannot be made.
     pub fn metrics(&self) -> std::result::Result<String, std::fmt::Error> {
-        let figures = |store: &Arc<Store>| {
-            let usage = store.pool.usage();
-            PoolFigures {
-                name: store.name.clone(),
-                bytes: usage.blocks * BLOCK as u64,
-                free_bytes: usage.free * BLOCK as u64,
-                cached_nodes: usage.cached_nodes,
-                checkpoint: usage.checkpoint,
-                damage: store.told.damage.load(Ordering::Relaxed),
-                avoided: store.told.avoided.load(Ordering::Relaxed),
-                scrubbed_bytes: store.told.scrubbed.load(Ordering::Relaxed),
-                scrub_faults: store.told.scrub_faults.load(Ordering::Relaxed),
-                scrubbed: store.recorded(|records| records.scrubbed).unwrap_or(0),
-                is_full: store.told.is_full.load(Ordering::Relaxed),
-                has_failed: store.told.has_failed.load(Ordering::Relaxed),
-                volumes: store.volumes().len(),
-                snapshots: store.pool.snapshots().len(),
-            }
-        };
-        self.metrics.encode(&self.stores.iter().map(figures).collect::<Vec<_>>())
+        self.metrics.encode(&self.stores.iter().map(|store| store.figures()).collect::<Vec<_>>())
     }
 
     /// The pools.

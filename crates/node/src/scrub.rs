@@ -11,6 +11,8 @@ use volume::{BLOCK, Scrubbed, State};
 
 /// MiB that are read in one go: little enough that others hardly wait for it.
 const STEP_MIB: usize = 1;
+/// The same of pages at fixed places: a MiB of them.
+const FIXED_STEP: usize = (1 << 20) / BLOCK;
 /// Between two looks at whether a pass is due.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -99,9 +101,7 @@ fn pass(store: &Store, pace: Pace, stop: &Stop) -> bool {
             };
             at = scrubbed.next.max(at + 1);
             faults += count(store, &scrubbed);
-            let bytes = scrubbed.read * BLOCK as u64;
-            let pause = Duration::from_secs_f64(to_seconds(bytes, pace.bytes_per_second));
-            if stop.wait(pause) {
+            if stop.wait(pause(&scrubbed, pace)) {
                 return false;
             }
         }
@@ -111,6 +111,21 @@ fn pass(store: &Store, pace: Pace, stop: &Stop) -> bool {
     match receiver.recv().unwrap_or(Err(volume::Error::Closed)) {
         Ok(scrubbed) => faults += count(store, &scrubbed),
         Err(error) => return give_up(store, &error),
+    }
+    let mut next = 0;
+    loop {
+        let (sender, receiver) = mpsc::channel();
+        store.pool.scrub_fixed(next, FIXED_STEP, move |done| drop(sender.send(done)));
+        let scrubbed = match receiver.recv().unwrap_or(Err(volume::Error::Closed)) {
+            Ok(scrubbed) if scrubbed.next == next => break,
+            Ok(scrubbed) => scrubbed,
+            Err(error) => return give_up(store, &error),
+        };
+        next = scrubbed.next;
+        faults += count(store, &scrubbed);
+        if stop.wait(pause(&scrubbed, pace)) {
+            return false;
+        }
     }
     let (pool, now) = (&store.name, now());
     match store.note(|records| records.scrubbed = Some(now)) {
@@ -127,6 +142,11 @@ fn give_up(store: &Store, error: &volume::Error) -> bool {
     true
 }
 
+/// How long what was read may take.
+fn pause(scrubbed: &Scrubbed, pace: Pace) -> Duration {
+    Duration::from_secs_f64(to_seconds(scrubbed.read * BLOCK as u64, pace.bytes_per_second))
+}
+
 fn to_seconds(bytes: u64, in_a_second: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "a pause need not be exact")]
     let seconds = bytes as f64 / in_a_second.max(1) as f64;
@@ -141,4 +161,69 @@ fn count(store: &Store, scrubbed: &Scrubbed) -> u64 {
     let faults = scrubbed.faults.len() as u64;
     store.told.scrub_faults.fetch_add(faults, Ordering::Relaxed);
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::store::PoolSpec;
+    use std::os::unix::fs::FileExt;
+    use volume::Access;
+
+    /// Every metric of a pool that its store has, as Prometheus reads them.
+    const STORE: [&str; 14] = [
+        "orlop_pool_requests_waiting",
+        "orlop_pool_requests_waiting_for_room",
+        "orlop_pool_requests_waiting_for_log",
+        "orlop_pool_log_writes",
+        "orlop_pool_log_bytes",
+        "orlop_pool_log_changes",
+        "orlop_pool_log_syncs",
+        "orlop_pool_map_cached_bytes",
+        "orlop_pool_map_changed_bytes",
+        "orlop_pool_map_writing_bytes",
+        "orlop_pool_map_cache_hits",
+        "orlop_pool_map_cache_misses",
+        "orlop_pool_checkpoints",
+        "orlop_pool_checkpoint_bytes",
+    ];
+
+    /// The value of a metric of the pool.
+    fn value(text: &str, name: &str) -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{pool=\"pool\"}} ")));
+        line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
+    }
+
+    #[test]
+    fn a_damaged_space_map_is_found_counted_and_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        let spec = PoolSpec { path: path.clone(), bytes: Some(32 << 20) };
+        let store = Store::open(&spec, (1 << 20, Access::Best), now()).unwrap();
+        let (pace, stop) = (Pace { interval: Duration::ZERO, bytes_per_second: u64::MAX }, Stop::default());
+        let told = |store: &Store| {
+            assert!(pass(store, pace, &stop));
+            Metrics::default().encode(&[store.figures()]).unwrap()
+        };
+        let before = told(&store);
+        assert_eq!((value(&before, "orlop_pool_scrub_faults"), value(&before, "orlop_pool_damage_found")), (0, 0));
+        // The bits of the first region are in one of these blocks, and the other is not looked at.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        [6, 7].into_iter().for_each(|block| file.write_all_at(&[0xA5; 64], block * BLOCK as u64 + 1024).unwrap());
+        file.sync_all().unwrap();
+        for _ in 0..2 {
+            // The second pass finds what the first had written anew.
+            let after = told(&store);
+            let found = (value(&after, "orlop_pool_scrub_faults"), value(&after, "orlop_pool_damage_found"));
+            assert_eq!(found, (1, 1));
+            assert!(value(&after, "orlop_pool_checkpoints_total") > value(&before, "orlop_pool_checkpoints_total"));
+        }
+        for name in STORE {
+            assert!(before.contains(&format!("# HELP {name} ")), "{name} has no help in {before}");
+        }
+        let logged = ["writes", "bytes", "changes", "syncs"].map(|what| format!("orlop_pool_log_{what}_total"));
+        assert!(logged.iter().all(|name| value(&before, name) > 0), "the records were written: {before}");
+        assert!(value(&before, "orlop_pool_map_cached_bytes") > 0);
+    }
 }

@@ -4,6 +4,7 @@ use crate::attachments::FrontEnd;
 use crate::error::{Error, Kind};
 use crate::node::Node;
 use crate::proto::{self, node_server};
+use crate::secrets::Wiped;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -55,7 +56,7 @@ impl node_server::Node for Service {
     }
 
     async fn create_volume(&self, request: Request<proto::CreateVolumeRequest>) -> Answer<proto::Volume> {
-        let request = request.into_inner();
+        let request = Wiped::new(request.into_inner());
         self.ask(move |node| node.create_volume(&request)).await
     }
 
@@ -95,13 +96,13 @@ impl node_server::Node for Service {
     }
 
     async fn trim_volume(&self, request: Request<proto::TrimVolumeRequest>) -> Answer<proto::TrimVolumeResponse> {
-        let request = request.into_inner();
+        let request = Wiped::new(request.into_inner());
         let trim = move |node: &Node| node.trim(&request.name, &request.secret);
         self.ask(move |node| trim(node).map(|freed_bytes| proto::TrimVolumeResponse { freed_bytes })).await
     }
 
     async fn attach(&self, request: Request<proto::AttachRequest>) -> Answer<proto::Attachment> {
-        let request = request.into_inner();
+        let request = Wiped::new(request.into_inner());
         let front_end = match request.front_end() {
             proto::FrontEnd::Unspecified | proto::FrontEnd::Device => FrontEnd::Device,
             proto::FrontEnd::Nbd => FrontEnd::Nbd,
@@ -176,7 +177,7 @@ impl node_server::Node for Service {
     }
 
     async fn change_secret(&self, request: Request<proto::ChangeSecretRequest>) -> Answer<proto::ChangeSecretResponse> {
-        let request = request.into_inner();
+        let request = Wiped::new(request.into_inner());
         let change = move |node: &Node| node.change_secret(&request.name, &request.old_secret, &request.new_secret);
         self.ask(move |node| change(node).map(|()| proto::ChangeSecretResponse {})).await
     }

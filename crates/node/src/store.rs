@@ -1,6 +1,7 @@
 //! A pool that this node has open, with what is recorded of it.
 
 use crate::error::{Error, Kind, Result, stored};
+use crate::metrics::PoolFigures;
 use crate::records::{Record, Records, RecordsError, Slots};
 use block::Buffer;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,27 @@ impl Store {
         let store = Self { name, pool: Arc::new(pool), told, book: Mutex::new(Book { slots, records }) };
         store.follow(now)?;
         Ok(store)
+    }
+
+    /// What is told of it for metrics.
+    pub(crate) fn figures(&self) -> PoolFigures {
+        let (usage, told) = (self.pool.usage(), &self.told);
+        PoolFigures {
+            name: self.name.clone(),
+            bytes: usage.blocks * BLOCK as u64,
+            free_bytes: usage.free * BLOCK as u64,
+            counts: self.pool.counts(),
+            checkpoint: usage.checkpoint,
+            damage: told.damage.load(Ordering::Relaxed),
+            avoided: told.avoided.load(Ordering::Relaxed),
+            scrubbed_bytes: told.scrubbed.load(Ordering::Relaxed),
+            scrub_faults: told.scrub_faults.load(Ordering::Relaxed),
+            scrubbed: self.recorded(|records| records.scrubbed).unwrap_or(0),
+            is_full: told.is_full.load(Ordering::Relaxed),
+            has_failed: told.has_failed.load(Ordering::Relaxed),
+            volumes: self.volumes().len(),
+            snapshots: self.pool.snapshots().len(),
+        }
     }
 
     /// All volumes of users.

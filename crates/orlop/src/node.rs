@@ -49,7 +49,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "WHOSE", default_value = "started", value_parser = ["started", "awaited"])]
     keeper: String,
     /// Memory for maps of volumes, for each pool
-    #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = human::parse_bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "40Mi", value_parser = human::parse_bytes)]
     cache: u64,
     /// How disks are asked: through io_uring (Linux 6.1 and later), or by threads that wait. `best` is io_uring if it can be had; the log tells
     #[arg(long, value_name = "HOW", default_value = "best", value_parser = ["best", "io-uring", "threads"])]
@@ -247,7 +247,7 @@ fn keeper(runtime: &Path) -> Result<Keeper> {
     Keeper::connect(&socket).map_err(|e| failed().because(e))
 }
 
-/// Keeps until it is told to stop by SIGTERM; what it keeps then ends in errors.
+/// Keeps until it is told to stop by SIGTERM, when what it keeps ends in errors; or until there is no node and nothing to keep.
 pub(crate) async fn keep(args: KeeperArgs) -> Result<Exit> {
     let failed = || Error::new("keep block devices");
     std::fs::create_dir_all(&args.runtime_dir).map_err(|e| failed().because(e))?;
@@ -256,13 +256,16 @@ pub(crate) async fn keep(args: KeeperArgs) -> Result<Exit> {
     // A shell that ends must not end it.
     let _hangup = signal(SignalKind::hangup()).map_err(|e| failed().because(e))?;
     let (stop, stopped) = std::io::pipe().map_err(|e| failed().because(e))?;
-    let keeping = tokio::task::spawn_blocking(move || server.run(stop));
+    let mut keeping = tokio::task::spawn_blocking(move || server.run(stop));
     crate::output::print(&format!("{READY}\n"))?;
-    tokio::select! {
-        _ = terminate.recv() => drop(stopped),
-        () = std::future::pending() => {}
-    }
-    let kept = keeping.await.map_err(|e| failed().because(e))?;
+    let kept = tokio::select! {
+        kept = &mut keeping => kept,
+        _ = terminate.recv() => {
+            drop(stopped);
+            keeping.await
+        }
+    };
+    let kept = kept.map_err(|e| failed().because(e))?;
     kept.map(|()| Exit::Succeeded).map_err(|e| failed().because(e))
 }
 

@@ -32,8 +32,8 @@
 //! * **A full pool loses nothing.** Writes wait. What frees room needs none: room for three checkpoints is never given to data.
 //! * **After a failed flush nothing is acknowledged**, since nobody knows what the device has dropped. Opening the pool again
 //!   finds out, where files are used without the system's cache (`O_DIRECT`): with it, what could not be written may still be read for a while.
-//! * Memory is bounded by configuration: nodes of maps in a cache, changed nodes by the pool's shape, the log by its length; and two bits for each
-//!   block of regions in use.
+//! * Memory is bounded by configuration: nodes of maps, whether cached, changed or being written, all together; the log by its length; and two bits for
+//!   each block of regions in use.
 //!
 //! What is *absent*: the engine has no clock, no threads, no locks and no way to wait; nothing here knows networks, replicas or Kubernetes; there is
 //! no switch that breaks a rule in what is shipped (the simulation alone breaks rules).
@@ -54,7 +54,7 @@ mod space;
 mod units;
 
 pub use disk::{Disk, FileDisk};
-pub use engine::{Extent, Notice, Page, Scrubbed, Shape};
+pub use engine::{Counts, Extent, Notice, Page, Scrubbed, Shape};
 pub use error::{Error, OpenError};
 pub use format::catalog::MOST_NAME;
 pub use format::superblock::VERSION;

@@ -61,7 +61,7 @@ pub(crate) struct Taken {
 }
 
 impl Keeper {
-    /// Connects to the keeper that listens on a path.
+    /// Connects to the keeper that listens on a path, and hears it once: one that was about to end had nobody, and ends although somebody has come.
     pub fn connect(path: &Path) -> Result<Self, KeeperError> {
         let system = |source| KeeperError::System { action: "connect to", path: path.to_owned(), source };
         let flags = SocketFlags::CLOEXEC;
@@ -69,7 +69,9 @@ impl Keeper {
         let socket = made.map_err(system)?;
         let address = SocketAddrUnix::new(path).map_err(system)?;
         rustix::net::connect(&socket, &address).map_err(system)?;
-        Ok(Self { socket: Mutex::new(socket), path: path.to_owned() })
+        let keeper = Self { socket: Mutex::new(socket), path: path.to_owned() };
+        keeper.ask(Operation::Next, "", &[], None)?;
+        Ok(keeper)
     }
 
     /// The names of all that is kept, in order.

@@ -35,7 +35,7 @@
 //! more: each session has the connection, and whatever serves the session has that. So nobody gets a connection on which another process may still be writing: a
 //! write of the dead server cannot overtake one of the living.
 //!
-//! A keeper outlives its clients, and newer ones must get on with an older keeper. A keeper that is asked in another version refuses, in its
+//! A keeper outlives its clients while it keeps something, and ends by itself when there is neither. Newer clients must get on with an older keeper. A keeper that is asked in another version refuses, in its
 //! own; a later version must be one that the client can do without, until the node was restarted.
 
 mod client;

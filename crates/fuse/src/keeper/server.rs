@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Clients at once. A node has one server, for a moment two; one more is told so, and closed.
 const MOST_CLIENTS: usize = 64;
@@ -21,6 +22,9 @@ const MOST_KEPT: usize = 4096;
 const MOST_DESCRIPTORS: u64 = (MOST_KEPT + MOST_CLIENTS + 64) as u64;
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 16;
+/// How long a keeper that keeps nothing waits for a client: a server that begins again within it finds the same one, and for one that comes later
+/// another keeper is as good.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Why a keeper cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,7 @@ pub struct KeeperServer {
     clients: Vec<Client>,
     kept: BTreeMap<String, Kept>,
     next: u64,
+    linger: Duration,
 }
 
 #[derive(Debug)]
@@ -90,20 +95,36 @@ impl KeeperServer {
         rustix::net::listen(&listener, BACKLOG).map_err(system("listen on"))?;
         raise_limit();
         let spare = Some(another(&listener).map_err(system("listen on"))?);
-        Ok(Self { listener, spare, deaf: false, clients: Vec::new(), kept: BTreeMap::new(), next: 0 })
+        let (clients, kept) = (Vec::new(), BTreeMap::new());
+        Ok(Self { listener, spare, deaf: false, clients, kept, next: 0, linger: LINGER })
     }
 
-    /// Serves until `stop` can be read from, or is closed at its other end. What is kept is closed then.
+    /// The same, where it waits so long for a client while it keeps nothing; else 10 seconds.
+    #[must_use]
+    pub fn with_linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Serves until `stop` can be read from, or is closed at its other end; what is kept is closed then. It ends by itself when for a while there was
+    /// neither a client nor anything kept: whoever has started it has ended, and left nothing.
     pub fn run(mut self, stop: impl AsFd) -> Result<(), Errno> {
+        let mut idle = Instant::now();
         loop {
             let stop = stop.as_fd();
             let wanted = if self.deaf { PollFlags::empty() } else { PollFlags::IN };
             let mut waited = vec![PollFd::new(&stop, PollFlags::IN), PollFd::new(&self.listener, wanted)];
             waited.extend(self.clients.iter().map(|client| PollFd::new(&client.socket, PollFlags::IN)));
-            match poll(&mut waited, None) {
+            let is_idle = self.clients.is_empty() && self.kept.is_empty();
+            let left = is_idle.then(|| self.linger.saturating_sub(idle.elapsed()));
+            let found = match poll(&mut waited, left.and_then(|left| left.try_into().ok()).as_ref()) {
                 Err(Errno::INTR) => continue,
                 other => other?,
             };
+            if found == 0 && left.is_some_and(|left| left.is_zero()) {
+                // Who comes from here on is not heard, and learns that before he relies on it: see `Keeper::connect`.
+                return Ok(());
+            }
             let ready: Vec<bool> = waited.iter().map(|one| !one.revents().is_empty()).collect();
             drop(waited);
             if ready[0] {
@@ -117,6 +138,9 @@ impl KeeperServer {
                 self.accept();
             }
             self.recover();
+            if !is_idle {
+                idle = Instant::now();
+            }
         }
     }
 
@@ -285,7 +309,7 @@ mod tests {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
-    use std::time::Duration;
+    use std::sync::mpsc;
 
     struct Running {
         folder: tempfile::TempDir,
@@ -437,11 +461,71 @@ mod tests {
         for client in &clients {
             assert!(client.names().unwrap().is_empty());
         }
-        let said = keeper.client().names().unwrap_err().to_string();
+        let said = Keeper::connect(&keeper.path()).unwrap_err().to_string();
         assert_eq!(said, "the keeper refused: all 64 places of the keeper are taken");
         clients.pop();
         assert!(keeper.client().names().unwrap().is_empty());
         keeper.end();
+    }
+
+    /// How a keeper ends by itself, within a time that is long for it.
+    fn ends(ended: &mpsc::Receiver<Result<(), Errno>>) -> bool {
+        ended.recv_timeout(Duration::from_secs(20)).is_ok_and(|ended| ended == Ok(()))
+    }
+
+    #[test]
+    fn a_keeper_ends_when_there_is_nobody_and_nothing_is_kept_and_not_before() {
+        const LINGER: Duration = Duration::from_millis(40);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keeper");
+        let bind = || KeeperServer::bind(&path).unwrap().with_linger(LINGER);
+        let run = |server: KeeperServer| {
+            let ((waits, stop), (sender, ended)) = (rustix::pipe::pipe().unwrap(), mpsc::channel());
+            std::thread::spawn(move || sender.send(server.run(waits)));
+            (stop, ended)
+        };
+        let lives_on = |ended: &mpsc::Receiver<Result<(), Errno>>| {
+            ended.recv_timeout(5 * LINGER) == Err(mpsc::RecvTimeoutError::Timeout)
+        };
+        // Whoever has started it has died before he came to it.
+        let (_stop, ended) = run(bind());
+        assert!(ends(&ended));
+        assert!(Keeper::connect(&path).is_err());
+        // As long as somebody is there, or something is kept, it stays.
+        let server = bind();
+        let client = comes(&server, &path);
+        let (_stop, ended) = run(server);
+        let client = client.join().unwrap().unwrap();
+        assert!(lives_on(&ended));
+        client.keep("vol", b"", file().as_fd()).unwrap();
+        drop(client);
+        assert!(lives_on(&ended));
+        let client = Keeper::connect(&path).unwrap();
+        assert!(client.take("vol").unwrap().is_some());
+        client.forget("vol").unwrap();
+        assert!(lives_on(&ended));
+        drop(client);
+        assert!(ends(&ended));
+    }
+
+    /// A client who is on the list of those who wait to be accepted.
+    fn comes(server: &KeeperServer, path: &Path) -> std::thread::JoinHandle<Result<Keeper, KeeperError>> {
+        let path = path.to_owned();
+        let client = std::thread::spawn(move || Keeper::connect(&path));
+        poll(&mut [PollFd::new(&server.listener, PollFlags::IN)], None).unwrap();
+        client
+    }
+
+    #[test]
+    fn who_comes_to_a_keeper_that_is_ending_learns_it_before_he_relies_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keeper");
+        let server = KeeperServer::bind(&path).unwrap();
+        let client = comes(&server, &path);
+        drop(server);
+        let told = client.join().unwrap().map(|_| ());
+        assert!(matches!(told, Err(KeeperError::System { .. })), "{told:?}");
+        drop(KeeperServer::bind(&path).unwrap());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -32,6 +32,9 @@ pub(crate) struct Entry {
     /// VOLUME, or VOLUME@SNAPSHOT.
     pub(crate) name: String,
     pub(crate) front_end: FrontEnd,
+    /// What its block device or socket is called. Without, it is the one of a program before this one, whose names did not have the folder in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) label: Option<String>,
     /// Of an encrypted volume. The secret that it is wrapped with is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "kept")]
     pub(crate) key: Option<DataKey>,
@@ -41,6 +44,7 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Journal {
     folder: PathBuf,
+    folder_id: u32,
     is_in_memory: bool,
     entries: Vec<Entry>,
 }
@@ -55,6 +59,8 @@ impl Journal {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error("make the folder"))?;
         let system =
             File::open(folder).and_then(|folder| Ok(rustix::fs::fstatfs(folder)?)).map_err(error("look at"))?;
+        let about = fs::metadata(folder).map_err(error("look at"))?;
+        let place = [about.dev().to_le_bytes(), about.ino().to_le_bytes()].concat();
         let is_in_memory = u64::try_from(system.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind));
         let entries = match fs::read(folder.join(NAME)).map(Zeroizing::new) {
             Ok(json) => serde_json::from_slice(&json).map_err(|e| {
@@ -67,11 +73,20 @@ impl Journal {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(error("read the list of what is attached in")(e)),
         };
-        Ok(Self { folder: folder.to_owned(), is_in_memory, entries })
+        Ok(Self { folder: folder.to_owned(), folder_id: crc32c::crc32c(&place), is_in_memory, entries })
     }
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Tells the folder from others on this machine, by whatever path and in whatever container they are seen.
+    pub(crate) fn folder_id(&self) -> u32 {
+        self.folder_id
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -122,7 +137,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn entry(name: &str, key: Option<DataKey>) -> Entry {
-        Entry { pool: "p".into(), name: name.into(), front_end: FrontEnd::Device, key }
+        Entry { pool: "p".into(), name: name.into(), front_end: FrontEnd::Device, label: None, key }
     }
 
     fn names(journal: &Journal) -> Vec<&str> {
@@ -143,6 +158,27 @@ mod tests {
         journal.remove("b").unwrap();
         journal.remove("never there").unwrap();
         assert_eq!(names(&Journal::open(&folder).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn a_folder_is_the_same_by_whatever_path_and_another_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let id = |path: &Path| Journal::open(path).unwrap().folder_id();
+        let first = id(&one);
+        std::os::unix::fs::symlink(&one, folder.path().join("link")).unwrap();
+        assert_eq!((id(&one), id(&folder.path().join("link"))), (first, first));
+        assert_ne!(id(&other), first);
+    }
+
+    #[test]
+    fn a_list_of_a_program_before_this_one_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = r#"[{ "pool": "p", "name": "data", "frontEnd": "device" }]"#;
+        fs::write(folder.path().join(NAME), list).unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        assert!(matches!(journal.entry("data"), Some(Entry { label: None, front_end: FrontEnd::Device, .. })));
+        assert!(journal.entry("other").is_none());
     }
 
     #[test]

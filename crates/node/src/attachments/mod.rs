@@ -7,6 +7,8 @@
 mod exports;
 mod gate;
 mod journal;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use journal::{Entry, FrontEnd, Journal};
 
@@ -127,30 +129,46 @@ impl Attachments {
             return Ok(there.place.clone());
         }
         let pool = target.store.name.clone();
-        let entry = Entry { pool: pool.clone(), name: name.clone(), front_end, key: key.clone() };
-        let was_listed = self.journal().entries().iter().any(|other| other.name == *name);
+        let label = self.label(target);
+        let before = self.journal().entry(name).cloned();
+        let entry =
+            Entry { pool: pool.clone(), name: name.clone(), front_end, label: Some(label.clone()), key: key.clone() };
         self.journal().add(entry)?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
-        let Layers { device, shared, gate } = self.layers(target, key, &meter)?;
-        let served = match front_end {
-            FrontEnd::Device => self.attach_device(target, device),
-            FrontEnd::Nbd => self.exports.serve(name, &label(target), device),
-        };
-        let place = match served {
-            Ok(place) => Place { front_end, place, read_only: matches!(target.state, State::Snapshot(_)) },
-            Err(error) => {
-                // What an earlier process has left stays listed: whoever uses it still waits for somebody to serve it.
-                if !was_listed {
-                    self.journal().remove(name)?;
-                }
-                return Err(error);
+        let served = self.serve(target, (front_end, &label), key, &meter);
+        if served.is_err() {
+            if !attached.contains_key(name) {
+                self.metrics.forget(&pool, name);
             }
-        };
+            // What an earlier process has left stays listed as it was: whoever uses it still waits for somebody to serve it.
+            match before {
+                Some(before) => self.journal().add(before)?,
+                None => self.journal().remove(name)?,
+            }
+        }
+        let (place, shared, gate) = served?;
+        let place = Place { front_end, place, read_only: matches!(target.state, State::Snapshot(_)) };
         // A block device that was there already goes on with the device that it had, and this one was dropped.
         if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
             attached.insert(name.clone(), Attached { place: place.clone(), pool, shared, gate, meter });
         }
         Ok(place)
+    }
+
+    /// Gives the path or URI, and the parts that are changed while it is used.
+    fn serve(
+        &self,
+        target: &Target,
+        (front_end, label): (FrontEnd, &str),
+        key: Option<DataKey>,
+        meter: &Arc<Meter>,
+    ) -> Result<(String, Arc<Shared>, Arc<Gate>)> {
+        let Layers { device, shared, gate } = self.layers(target, key, meter)?;
+        let place = match front_end {
+            FrontEnd::Device => self.attach_device(&target.name, label, device),
+            FrontEnd::Nbd => self.exports.serve(&target.name, label, device),
+        };
+        Ok((place?, shared, gate))
     }
 
     fn layers(&self, target: &Target, key: Option<DataKey>, meter: &Arc<Meter>) -> Result<Layers> {
@@ -175,14 +193,14 @@ impl Attachments {
         Ok(Layers { device, shared, gate })
     }
 
-    fn attach_device(&self, target: &Target, device: Arc<dyn Device>) -> Result<String> {
-        let path = self.host.attach(&label(target), device).map_err(|error| {
+    fn attach_device(&self, name: &str, label: &str, device: Arc<dyn Device>) -> Result<String> {
+        let path = self.host.attach(label, device).map_err(|error| {
             let kind = if matches!(error, AttachError::Left { .. } | AttachError::Size { .. }) {
                 Kind::Precondition
             } else {
                 Kind::Failed
             };
-            Error::new(kind, format!("attach {}", target.name)).because(error)
+            Error::new(kind, format!("attach {name}")).because(error)
         })?;
         Ok(path.display().to_string())
     }
@@ -195,7 +213,7 @@ impl Attachments {
         if front_end == Some(FrontEnd::Nbd) {
             self.exports.end(name)?;
         } else {
-            self.host.detach(&label(target)).map_err(|error| {
+            self.host.detach(&self.label(target)).map_err(|error| {
                 let kind = if matches!(error, DetachError::InUse { .. }) { Kind::Precondition } else { Kind::Failed };
                 Error::new(kind, format!("detach {name}")).because(error)
             })?;
@@ -225,7 +243,7 @@ impl Attachments {
         let is_device = self.place(&target.name).is_some_and(|place| place.front_end == FrontEnd::Device);
         if is_device {
             let what = format!("tell the kernel of the new size of {}", target.name);
-            self.host.grown(&label(target)).map_err(|error| Error::new(Kind::Failed, what).because(error))?;
+            self.host.grown(&self.label(target)).map_err(|error| Error::new(Kind::Failed, what).because(error))?;
         }
         Ok(())
     }
@@ -240,6 +258,16 @@ impl Attachments {
         }
     }
 
+    /// The name of a block device or socket: the one that it was begun with, since whoever uses it waits for that; or a new one, which no other node on this
+    /// kernel has, though its pool be a copy of this one's.
+    fn label(&self, target: &Target) -> String {
+        let (journal, short) = (self.journal(), label_without_folder(target));
+        match journal.entry(&target.name) {
+            Some(entry) => entry.label.clone().unwrap_or(short),
+            None => format!("{short}-{:08x}", journal.folder_id()),
+        }
+    }
+
     fn attached(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,9 +277,9 @@ impl Attachments {
     }
 }
 
-/// The name of a block device or socket, short enough for a loop device: names of volumes may be longer. It is made of the pool's id, since several nodes may run on
-/// one kernel, as in containers. A volume that has been rolled back has another id, and it is detached while it is.
-fn label(target: &Target) -> String {
+/// The begin of the name of a block device or socket, short enough for a loop device: names of volumes may be longer. It is made of the pool's id, since several
+/// nodes may run on one kernel, as in containers. A volume that has been rolled back has another id, and it is detached while it is.
+fn label_without_folder(target: &Target) -> String {
     let id = match target.state {
         State::Volume(id) => id.0,
         State::Snapshot(id) => id.0,

@@ -4,6 +4,8 @@
 //! be found, so that a search that finds nothing means something.
 
 use super::{DataKey, Encrypted, Secret};
+use crate::proto::{AttachRequest, ChangeSecretRequest};
+use crate::secrets::Wiped;
 use block::BlockSizes;
 use block::testing::{self, Memory};
 use std::fs::File;
@@ -88,5 +90,21 @@ fn a_secret_and_a_data_key_are_not_in_memory_once_they_are_dropped() {
     .unwrap();
     assert_eq!(search(&wanted), ["first half", "second half", "secret"], "what is in use is found");
     drop((secret, device));
+    assert_eq!(search(&wanted), Vec::<&str>::new());
+}
+
+#[test]
+fn the_secrets_of_a_request_are_not_in_memory_once_it_is_dropped() {
+    let secret = || {
+        let mut bytes = vec![0; LEN];
+        aws_lc_rs::rand::fill(&mut bytes).unwrap();
+        bytes
+    };
+    let attach = Wiped::new(AttachRequest { secret: secret(), ..AttachRequest::default() });
+    let change = Wiped::new(ChangeSecretRequest { name: "data".into(), old_secret: secret(), new_secret: secret() });
+    let of = [("attach", &attach.secret), ("old", &change.old_secret), ("new", &change.new_secret)];
+    let wanted = of.map(|(name, secret)| Masked::new(name, secret.iter().copied()));
+    assert_eq!(search(&wanted), ["attach", "new", "old"], "what is in use is found");
+    drop((attach, change));
     assert_eq!(search(&wanted), Vec::<&str>::new());
 }

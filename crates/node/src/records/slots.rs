@@ -56,15 +56,20 @@ impl Slots {
             return Ok((Self { volume, generation: 0 }, Records::default()));
         };
         let volume = volume.id;
-        let slots: Vec<_> = (0..2).map(|slot| read(pool, volume, slot)).collect();
-        let newest = slots.iter().flatten().flatten().max_by_key(|(generation, _)| *generation);
-        match newest {
-            Some((generation, records)) => Ok((Self { volume, generation: *generation }, records.clone())),
-            None => match slots.into_iter().find_map(Result::err) {
-                Some(error) => Err(error),
-                // The volume was made, and nothing was recorded yet.
-                None => Ok((Self { volume, generation: 0 }, Records::default())),
-            },
+        let (mut newest, mut lost): (Option<(u64, Records)>, _) = (None, None);
+        for slot in 0..2 {
+            match read(pool, volume, slot) {
+                Ok(found) => newest = newest.into_iter().chain(found).max_by_key(|(generation, _)| *generation),
+                // A later program was stopped between the two. What the other slot has is older: taking it would undo what that program was told to record.
+                Err(newer @ RecordsError::Newer(_)) => return Err(newer),
+                Err(error) => lost = Some(error),
+            }
+        }
+        match (newest, lost) {
+            (Some((generation, records)), _) => Ok((Self { volume, generation }, records)),
+            (None, Some(error)) => Err(error),
+            // The volume was made, and nothing was recorded yet.
+            (None, None) => Ok((Self { volume, generation: 0 }, Records::default())),
         }
     }
 
@@ -133,4 +138,59 @@ fn read_blocks(pool: &Pool<Buffer>, volume: VolumeId, start: u64, count: usize) 
 
 fn checksum(head: &[u8], json: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(head), json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use volume::{FileDisk, Options, Shape};
+
+    /// A pool with records that were written twice: slots 0 and 1 of generation 2.
+    fn pool(folder: &std::path::Path) -> Pool<Buffer> {
+        let disk = FileDisk::create(&folder.join("pool"), 32 << 20).unwrap();
+        volume::create(&disk, Shape { id: rand::random(), log_blocks: None, most_changed_nodes: None }).unwrap();
+        let pool = Pool::open(Arc::new(disk), Options::default(), Box::new(|_| {})).unwrap();
+        let (mut slots, mut records) = Slots::open(&pool).unwrap();
+        slots.write(&pool, &records).unwrap();
+        records.scrubbed = Some(7);
+        slots.write(&pool, &records).unwrap();
+        pool
+    }
+
+    /// Changes the first block of a slot, and gives what it was.
+    fn change(pool: &Pool<Buffer>, slot: u64, change: impl FnOnce(&mut [u8])) -> Buffer {
+        let volume = pool.volumes().into_iter().find(|volume| volume.name == NAME).unwrap().id;
+        let before = read_blocks(pool, volume, slot * SLOT_BLOCKS, 1).unwrap();
+        let mut bytes = Buffer::copy_of(&before);
+        change(&mut bytes);
+        let (sender, receiver) = mpsc::channel();
+        pool.write(volume, slot * SLOT_BLOCKS, bytes, true, move |result| drop(sender.send(result)));
+        receiver.recv().unwrap().unwrap();
+        before
+    }
+
+    #[test]
+    fn records_are_not_taken_beside_those_of_a_later_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(folder.path());
+        for slot in 0..2 {
+            let before = change(&pool, slot, |head| head[8..12].copy_from_slice(&2_u32.to_le_bytes()));
+            let refused = Slots::open(&pool).map(|_| ());
+            assert!(matches!(refused, Err(RecordsError::Newer(2))), "{refused:?} with slot {slot}");
+            change(&pool, slot, |head| head.copy_from_slice(&before));
+            assert_eq!(Slots::open(&pool).unwrap().1.scrubbed, Some(7));
+        }
+    }
+
+    #[test]
+    fn a_damaged_slot_is_made_up_for_by_the_other_and_two_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = pool(folder.path());
+        change(&pool, 0, |head| head[16] ^= 1);
+        assert_eq!(Slots::open(&pool).unwrap().1.scrubbed, Some(7));
+        change(&pool, 1, |head| head[0] ^= 1);
+        let refused = Slots::open(&pool).map(|_| ());
+        assert!(matches!(refused, Err(RecordsError::Damaged(_))), "{refused:?}");
+    }
 }

@@ -220,7 +220,6 @@ impl<W: World> Engine<W> {
         crate::pool::Usage {
             blocks: self.space.capacity(),
             free: self.space.free(),
-            cached_nodes: self.nodes.len() + self.nodes.changed,
             checkpoint: self.durable_checkpoint,
         }
     }

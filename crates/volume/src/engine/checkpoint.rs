@@ -20,9 +20,12 @@ use crate::map::{Placed, freeze};
 use crate::memory::Buffer;
 use crate::space::Use;
 use crate::units::{BLOCK, BLOCK_BYTES, Place, Run, TreeId};
+use std::collections::VecDeque;
 
 /// Nodes that follow each other and are written at once: 256 KiB.
 const MOST_AT_ONCE: usize = 64;
+/// So many of such writes are under way: each has a copy of its nodes, and others want the disk, too.
+const MOST_WRITES: usize = 8;
 
 /// What a checkpoint has no room for.
 struct NoRoom(&'static str);
@@ -34,8 +37,10 @@ pub(super) struct Checkpoint<W: World> {
     applied: u64,
     /// Where a replay begins that starts from it.
     position: u64,
-    /// Writes that are not done.
+    /// Writes that are under way.
     writes: usize,
+    /// Nodes whose writing has not begun.
+    left: VecDeque<(Place, Vec<Page>)>,
     freed: Vec<Run>,
     /// Places of the catalog's nodes.
     pinned: Vec<Place>,
@@ -51,7 +56,7 @@ impl<W: World> Engine<W> {
         let waits = !self.held.is_empty() || !self.held_discards.is_empty();
         let wanted = self.checkpoint_wanted
             || !self.admin.is_empty()
-            || self.nodes.changed >= self.superblock.most_nodes as usize / 2
+            || self.nodes.changed >= self.most_changed() / 2
             || self.log.wants_checkpoint()
             || (waits && self.space.has_freed());
         if wanted {
@@ -82,6 +87,7 @@ impl<W: World> Engine<W> {
         if !self.log.seal(self.durable_checkpoint, true) {
             return Err(NoRoom("the records of the log"));
         }
+        self.company.close();
         let mut written = Vec::new();
         for id in std::mem::take(&mut self.changed_trees) {
             self.freeze_tree(id, &mut written)?;
@@ -92,21 +98,18 @@ impl<W: World> Engine<W> {
         let mut pages = self.freeze_catalog(&mut written)?;
         let pinned = written[first_pinned..].iter().map(|placed| placed.place).collect();
         let superblock = self.freeze_space(&mut pages, clean);
-        let nodes = join(written);
+        let left = join(written);
         let (applied, position) = (self.log.applied, self.log.position());
         let freed = self.space.take_freed();
-        let writes = pages.len() + nodes.len();
-        let answers = std::mem::take(answers);
-        self.checkpoint = Some(Checkpoint { superblock, applied, position, writes, freed, pinned, answers });
+        let (writes, answers) = (pages.len(), std::mem::take(answers));
+        let bytes = pages.iter().map(|(_, page)| page.len()).sum::<usize>();
+        let bytes = bytes + left.iter().map(|(_, pages)| pages.len() * BLOCK).sum::<usize>();
+        self.counts.checkpoint_bytes += bytes as u64;
+        self.checkpoint = Some(Checkpoint { superblock, applied, position, writes, left, freed, pinned, answers });
         for page in pages {
             self.ask(Purpose::CheckpointPages, Io::Pages { pages: vec![page] });
         }
-        for (start, pages) in nodes {
-            self.ask(Purpose::CheckpointPages, Io::Nodes { start, pages });
-        }
-        if writes == 0 {
-            self.flush_pages();
-        }
+        self.write_nodes();
         if !W::keeps(Rule::KeepLog) {
             self.log.trim(self.log.position());
         }
@@ -203,6 +206,20 @@ impl<W: World> Engine<W> {
         self.superblock.clone()
     }
 
+    /// Goes on with the nodes; when all that belongs to the checkpoint is written, it is flushed.
+    fn write_nodes(&mut self) {
+        while let Some(checkpoint) = &mut self.checkpoint
+            && checkpoint.writes < MOST_WRITES
+            && let Some((start, pages)) = checkpoint.left.pop_front()
+        {
+            checkpoint.writes += 1;
+            self.ask(Purpose::CheckpointPages, Io::Nodes { start, pages });
+        }
+        if self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.writes == 0) {
+            self.flush_pages();
+        }
+    }
+
     pub(super) fn pages_written(&mut self, result: Result<(), (u64, String)>) {
         if let Err((place, reason)) = result {
             self.refused_place = Some(Place(place));
@@ -210,9 +227,7 @@ impl<W: World> Engine<W> {
         }
         let Some(checkpoint) = &mut self.checkpoint else { return };
         checkpoint.writes -= 1;
-        if checkpoint.writes == 0 {
-            self.flush_pages();
-        }
+        self.write_nodes();
     }
 
     fn flush_pages(&mut self) {
@@ -252,6 +267,7 @@ impl<W: World> Engine<W> {
         }
         let Some(checkpoint) = self.checkpoint.take() else { return };
         self.durable_checkpoint = checkpoint.superblock.checkpoint;
+        self.counts.checkpoints += 1;
         self.nodes.written(&checkpoint.pinned);
         self.space.use_grown();
         self.log.trim(checkpoint.position);
@@ -272,15 +288,15 @@ impl<W: World> Engine<W> {
 }
 
 /// Nodes that follow each other are written at once.
-fn join(mut written: Vec<Placed>) -> Vec<(Place, Vec<Page>)> {
+fn join(mut written: Vec<Placed>) -> VecDeque<(Place, Vec<Page>)> {
     written.sort_unstable_by_key(|placed| placed.place);
-    let mut runs: Vec<(Place, Vec<Page>)> = Vec::new();
+    let mut runs: VecDeque<(Place, Vec<Page>)> = VecDeque::new();
     for Placed { place, page } in written {
-        match runs.last_mut() {
+        match runs.back_mut() {
             Some((start, pages)) if start.0 + pages.len() as u64 == place.0 && pages.len() < MOST_AT_ONCE => {
                 pages.push(page)
             }
-            _ => runs.push((place, vec![page])),
+            _ => runs.push_back((place, vec![page])),
         }
     }
     runs

@@ -45,19 +45,23 @@ impl<W: World> Engine<W> {
             return;
         }
         let is_awaited = !self.flushes.is_empty();
-        // One write of the log is shared by those whose data comes soon: as long as more of them are on the way than wait, they are waited for.
-        let is_due = !self.unlogged.is_empty() && self.writing <= self.unlogged.len();
-        let is_wanted = is_awaited || is_due || self.log.is_filling();
+        let is_wanted = is_awaited || self.is_due() || self.log.is_filling();
         if !self.log.has_sealed() && self.log.has_pending() && is_wanted {
             let sealed = self.log.seal(self.durable_checkpoint, false);
-            if !sealed {
+            if sealed {
+                self.company.close();
+            } else {
                 // The ring is full. It has room again when a checkpoint is durable.
                 self.checkpoint_wanted = true;
                 self.maybe_checkpoint();
             }
         }
         if self.log.has_sealed() {
-            let pieces = self.log.take_sealed().into_iter();
+            let (pieces, changes) = self.log.take_sealed();
+            self.counts.log_writes += 1;
+            self.counts.log_changes += changes;
+            self.counts.log_bytes += pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+            let pieces = pieces.into_iter();
             let pages = pieces.map(|(offset, bytes)| (LOG_START * BLOCK_BYTES + offset, bytes)).collect();
             self.ask(Purpose::LogWrite, Io::Pages { pages });
         } else if is_awaited && self.log.begin_flush() {
@@ -82,6 +86,7 @@ impl<W: World> Engine<W> {
         if let Err(reason) = result {
             return self.fail(format!("the device does not flush: {reason}"));
         }
+        self.counts.log_syncs += 1;
         self.log.set_flushed();
         self.answer_flushes();
         self.resume();

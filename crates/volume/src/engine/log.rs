@@ -41,9 +41,13 @@ pub(crate) struct Log {
     pool: u64,
     pending: VecDeque<Body>,
     pending_bytes: u64,
+    /// Blocks of data that they tell of.
+    pending_blocks: u64,
     sealed: VecDeque<Sealed>,
     pub(crate) applied: u64,
     sealed_count: u64,
+    /// Changes that were taken to be written.
+    taken: u64,
     written: u64,
     written_sequence: u64,
     pub(crate) durable: u64,
@@ -63,9 +67,11 @@ impl Log {
             pool: u64::from_le_bytes(std::array::from_fn(|i| pool[i])),
             pending: VecDeque::new(),
             pending_bytes: 0,
+            pending_blocks: 0,
             sealed: VecDeque::new(),
             applied: 0,
             sealed_count: 0,
+            taken: 0,
             written: 0,
             written_sequence: 1,
             durable: 0,
@@ -99,6 +105,7 @@ impl Log {
             }
         };
         changes.iter().for_each(|change| body.push(change));
+        self.pending_blocks += changes.iter().map(Change::blocks).sum::<u64>();
         self.pending_bytes += len as u64;
         self.applied += 1;
     }
@@ -139,7 +146,7 @@ impl Log {
     /// Gives all pending changes their places, which leaves a quarter of the ring to a checkpoint unless it is one that asks.
     pub(crate) fn seal(&mut self, checkpoint: u64, for_checkpoint: bool) -> bool {
         let spare = if for_checkpoint { 0 } else { self.len / 4 };
-        let need: u64 = self.pending.iter().map(|body| body.len(self.unit) as u64).sum();
+        let need = self.pending_len();
         // At the end of the ring a record that does not fit goes to its begin.
         if self.used() + need + 2 * self.most_record() as u64 + spare > self.len {
             return for_checkpoint && self.pending.is_empty();
@@ -162,9 +169,24 @@ impl Log {
             self.head += len;
             self.sequence += 1;
         }
-        self.pending_bytes = 0;
+        (self.pending_bytes, self.pending_blocks) = (0, 0);
         self.sealed_count = self.applied;
         true
+    }
+
+    /// What no two records share.
+    pub(crate) fn unit(&self) -> usize {
+        self.unit
+    }
+
+    /// How long the records are that have no place yet.
+    pub(crate) fn pending_len(&self) -> u64 {
+        self.pending.iter().map(|body| body.len(self.unit) as u64).sum()
+    }
+
+    /// Of how many blocks of data they tell.
+    pub(crate) fn pending_blocks(&self) -> u64 {
+        self.pending_blocks
     }
 
     pub(crate) fn has_pending(&self) -> bool {
@@ -175,8 +197,8 @@ impl Log {
         !self.sealed.is_empty()
     }
 
-    /// All sealed records as bytes at offsets from the begin of the log, those that follow each other in one.
-    pub(crate) fn take_sealed(&mut self) -> Vec<(u64, Buffer)> {
+    /// All sealed records as bytes at offsets from the begin of the log, those that follow each other in one; and how many changes they are.
+    pub(crate) fn take_sealed(&mut self) -> (Vec<(u64, Buffer)>, u64) {
         let mut pieces: Vec<(u64, Vec<u8>)> = Vec::new();
         for sealed in self.sealed.drain(..) {
             match pieces.last_mut() {
@@ -185,7 +207,8 @@ impl Log {
             }
         }
         self.stage = Stage::Writing(self.sealed_count, self.sequence);
-        pieces.into_iter().map(|(offset, bytes)| (offset, Buffer::copy_of(&bytes))).collect()
+        let changes = self.sealed_count - std::mem::replace(&mut self.taken, self.sealed_count);
+        (pieces.into_iter().map(|(offset, bytes)| (offset, Buffer::copy_of(&bytes))).collect(), changes)
     }
 
     /// What was taken is written.
@@ -240,7 +263,9 @@ mod tests {
             (0..1 + round % 40).for_each(|_| log.push(std::slice::from_ref(&change)));
             let (mut at, mut sequence) = (log.offset(), log.sequence);
             assert!(log.seal(0, false));
-            for (offset, bytes) in log.take_sealed() {
+            let (pieces, changes) = log.take_sealed();
+            assert_eq!(changes, 1 + round % 40);
+            for (offset, bytes) in pieces {
                 ring[usize::try_from(offset).unwrap()..][..bytes.len()].copy_from_slice(&bytes);
             }
             log.set_written();

@@ -3,8 +3,9 @@
 //! ```text
 //! submit(request, tag) ─┐                 ┌─ ios: requests to the disk, each answered by finished(id, done)
 //! finished(id, done)   ─┼─► Engine ─────► ┼─ answers: (tag, result)
-//! work()               ─┘                 ├─ notices: what whoever runs the pool should know
-//!                                         └─ more: there is work left that waits for nothing: call work()
+//! work()               ─┤                 ├─ notices: what whoever runs the pool should know
+//! hurry(batch)         ─┘                 ├─ more: there is work left that waits for nothing: call work()
+//!                                         └─ lingers: a batch waits for company: call hurry(batch) when that takes long
 //! ```
 //! It has no clock, starts nothing and never waits, so a test can finish requests in any order, or never, and cut anywhere.
 //!
@@ -14,6 +15,8 @@
 mod admin;
 mod checkpoint;
 mod commit;
+mod company;
+mod counts;
 mod deletion;
 mod drive;
 mod io;
@@ -25,11 +28,13 @@ mod read;
 mod replay;
 mod request;
 mod scrub;
+mod scrub_fixed;
 mod slab;
 mod task;
 mod world;
 mod write;
 
+pub use counts::Counts;
 #[cfg(test)]
 pub(crate) use drive::drive;
 pub(crate) use drive::{drive_ios, open};
@@ -47,6 +52,7 @@ use crate::map::Nodes;
 use crate::space::Space;
 use crate::units::{Place, Run, TreeId};
 use checkpoint::Checkpoint;
+use company::Company;
 use io::Fault;
 use log::Log;
 pub(crate) use slab::Slab;
@@ -68,11 +74,13 @@ pub(crate) struct Output<W: World> {
     pub(crate) notices: Vec<Notice>,
     /// There is work that waits for nothing.
     pub(crate) more: bool,
+    /// This batch of changes is not written into the log yet, since others are about to come to it.
+    pub(crate) lingers: Option<u64>,
 }
 
 impl<W: World> Default for Output<W> {
     fn default() -> Self {
-        Self { ios: Vec::new(), answers: Vec::new(), notices: Vec::new(), more: false }
+        Self { ios: Vec::new(), answers: Vec::new(), notices: Vec::new(), more: false, lingers: None }
     }
 }
 
@@ -85,8 +93,10 @@ enum Purpose {
     Read(usize, u64),
     /// What a scrub compares, and the age.
     Verify(usize, u64),
-    /// The data of a task that writes.
-    Write(usize),
+    /// The same at places that are written over.
+    VerifyFixed(usize),
+    /// The data of a task that writes, and how many blocks it is.
+    Write(usize, u64),
     LogWrite,
     LogFlush,
     CheckpointPages,
@@ -134,6 +144,8 @@ pub(crate) struct Engine<W: World> {
     promised: u64,
     /// Writes whose data is on its way to the disk.
     writing: usize,
+    company: Company,
+    counts: Counts,
     /// Who waits until the log has so many changes.
     unlogged: VecDeque<(u64, W::Tag)>,
     /// Who waits until so many changes are durable.
@@ -183,6 +195,8 @@ impl<W: World> Engine<W> {
             is_full: false,
             promised: 0,
             writing: 0,
+            company: Company::default(),
+            counts: Counts::default(),
             unlogged: VecDeque::new(),
             flushes: VecDeque::new(),
             age: 0,
@@ -228,6 +242,12 @@ impl<W: World> Engine<W> {
         self.settle()
     }
 
+    /// A batch has waited for company for long enough; if it is another one by now, nothing changes.
+    pub(crate) fn hurry(&mut self, batch: u64) -> Output<W> {
+        self.company.hurry(batch);
+        self.settle()
+    }
+
     fn disk_done(&mut self, purpose: Purpose, done: Done<W::Memory>) {
         match (purpose, done) {
             (Purpose::Node(place, age), Done::Node(result)) => {
@@ -242,10 +262,8 @@ impl<W: World> Engine<W> {
                 self.leave(age);
                 self.verified(task, &faults);
             }
-            (Purpose::Write(task), Done::Written(result)) => {
-                self.writing -= 1;
-                self.write_done(task, result);
-            }
+            (Purpose::VerifyFixed(task), Done::Verified(faults)) => self.fixed_verified(task, &faults),
+            (Purpose::Write(task, count), Done::Written(result)) => self.write_done(task, count, result),
             (Purpose::LogWrite, Done::Written(result)) => self.log_written(result),
             (Purpose::LogFlush, Done::Flushed(result)) => self.log_flushed(result),
             (Purpose::CheckpointPages, Done::Written(result)) => self.pages_written(result),
@@ -261,8 +279,10 @@ impl<W: World> Engine<W> {
         self.admit_held();
         self.maybe_checkpoint();
         self.commit();
+        self.nodes.shrink();
         let mut out = std::mem::take(&mut self.out);
         out.more = self.has_yielded || self.can_delete();
+        out.lingers = self.lingers();
         out
     }
 
@@ -320,6 +340,7 @@ impl<W: World> Engine<W> {
             return;
         }
         self.awaited.insert(place, Vec::new());
+        self.counts.node_reads += 1;
         let age = self.enter();
         let io = Io::Node { run: Run::one(place), sum: missing.node.sum, check: W::keeps(Rule::CheckSums) };
         self.ask(Purpose::Node(place, age), io);

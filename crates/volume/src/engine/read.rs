@@ -51,6 +51,7 @@ impl<W: World> Engine<W> {
                 let scrubbed = Scrubbed { faults: Vec::new(), read: 0, next: 0 };
                 Task::Scrub { tag, of: TreeId::CATALOG, left: usize::MAX, scrubbed }
             }
+            Request::ScrubFixed { start, most } => Task::ScrubFixed { tag, start, most: most.max(1) },
             Request::Admin(admin) => return self.begin_admin(admin, tag),
         });
     }

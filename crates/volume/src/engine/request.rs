@@ -24,6 +24,8 @@ pub(crate) enum Request<M> {
     Scrub { of: TreeId, start: u64, most: usize },
     /// Read and compare the catalog with its map.
     ScrubCatalog,
+    /// Read and compare what lies at fixed places, from this number on.
+    ScrubFixed { start: u64, most: usize },
 }
 
 /// What is done at the instant of a checkpoint, and durable with it.

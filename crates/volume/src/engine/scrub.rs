@@ -1,8 +1,8 @@
 //! Scrubbing: reading what nobody has asked for, so that damage is found while there is still another copy.
 //!
 //! Of each volume and snapshot only what is not in the live state before it is read, so a pass over all of them reads every block, and none twice
-//! that is not in several clones of a deleted snapshot. The catalog is scrubbed by itself; what is damaged there is in memory, and written anew by the next
-//! checkpoint.
+//! that is not in several clones of a deleted snapshot. The catalog is scrubbed by itself, and so is what lies at fixed places ([`super::scrub_fixed`]); what is
+//! damaged there is in memory, and written anew by the next checkpoint.
 
 use super::io::{Fault, Io};
 use super::request::{Answer, Scrubbed};

@@ -3,6 +3,7 @@
 use super::io::{Fault, Part};
 use super::query::List;
 use super::request::Scrubbed;
+use super::scrub_fixed::Fixed;
 use super::write::Writing;
 use super::{Engine, Notice, World};
 use crate::error::Error;
@@ -58,6 +59,17 @@ pub(super) enum Task<W: World> {
         scrubbed: Scrubbed,
         blocks: Vec<(u64, Place)>,
     },
+    ScrubFixed {
+        tag: W::Tag,
+        start: u64,
+        most: usize,
+    },
+    /// They are being read, up to the number `next`, and may be written over.
+    ScrubbingFixed {
+        tag: W::Tag,
+        next: u64,
+        pages: Vec<Fixed>,
+    },
     /// The deletion that is under way.
     Delete,
     Replay(super::replay::Replay),
@@ -92,9 +104,12 @@ impl<W: World> Engine<W> {
             Task::Discard { tag, volume, at, end, durable } => self.discard(tag, volume, at, end, durable),
             Task::List { tag, of, at, end, most, found } => self.list(tag, of, (at, end), most, found),
             Task::Scrub { tag, of, left, scrubbed } => self.scrub(id, tag, of, left, scrubbed),
+            Task::ScrubFixed { tag, start, most } => self.scrub_fixed(id, tag, start, most),
             Task::Delete => self.delete_step(),
             Task::Replay(replay) => self.replay_step(replay),
-            waiting @ (Task::Reading { .. } | Task::Scrubbing { .. }) => Flow::Keep(waiting),
+            waiting @ (Task::Reading { .. } | Task::Scrubbing { .. } | Task::ScrubbingFixed { .. }) => {
+                Flow::Keep(waiting)
+            }
         };
         match flow {
             Flow::Done => self.tasks.let_go(id),
@@ -123,9 +138,14 @@ impl<W: World> Engine<W> {
 
     /// Whether changes must wait, so that memory and the log stay bounded.
     pub(super) fn is_crowded(&mut self) -> bool {
-        let crowded = self.nodes.changed >= self.superblock.most_nodes as usize || self.log.is_crowded();
-        self.checkpoint_wanted |= self.nodes.changed >= self.superblock.most_nodes as usize;
-        crowded
+        let too_many = self.nodes.changed >= self.most_changed();
+        self.checkpoint_wanted |= too_many;
+        too_many || self.log.is_crowded()
+    }
+
+    /// How many nodes may have changed before others must wait: what the pool has room for on disk, and what there is memory for.
+    pub(super) fn most_changed(&self) -> usize {
+        (self.superblock.most_nodes as usize).min(self.nodes.most_changed())
     }
 
     /// Ends a task with an error.
@@ -136,6 +156,7 @@ impl<W: World> Engine<W> {
             Task::Read { tag, .. } | Task::Reading { tag, .. } => tag,
             Task::Discard { tag, .. } | Task::List { tag, .. } => tag,
             Task::Scrub { tag, .. } | Task::Scrubbing { tag, .. } => tag,
+            Task::ScrubFixed { tag, .. } | Task::ScrubbingFixed { tag, .. } => tag,
             Task::Write(writing) => {
                 self.drop_write(&writing);
                 writing.tag

@@ -173,22 +173,26 @@ impl<W: World> Engine<W> {
             parts.push(Part { at, run: *run });
             at += run.count as usize * BLOCK;
         }
-        let from = Arc::clone(&writing.from);
+        let (from, count) = (Arc::clone(&writing.from), writing.count());
         self.tasks.put_back(id, Task::Write(writing));
         self.writing += 1;
-        self.ask(Purpose::Write(id), Io::Write { parts, from });
+        self.company.begin(count);
+        self.ask(Purpose::Write(id, count), Io::Write { parts, from });
         if !W::keeps(Rule::DataFirst)
             && let Some((io, _)) = self.out.ios.last()
         {
             // A broken variant: the data is taken as written when it is only asked for.
             self.ios.take(io.0);
             self.writing -= 1;
+            self.company.end(count);
             self.step(id);
         }
     }
 
     /// The data is on its way into the map, or must be written somewhere else.
-    pub(super) fn write_done(&mut self, id: usize, result: Result<(), (u64, String)>) {
+    pub(super) fn write_done(&mut self, id: usize, count: u64, result: Result<(), (u64, String)>) {
+        self.writing -= 1;
+        self.company.end(count);
         let Err((place, reason)) = result else { return self.step(id) };
         let Some(Task::Write(mut writing)) = self.tasks.take(id) else { return };
         self.out.notices.push(Notice::Avoided { place, reason: reason.clone() });

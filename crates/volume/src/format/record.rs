@@ -34,6 +34,14 @@ impl Change {
         }
     }
 
+    /// Of how many blocks of data it tells.
+    pub(crate) fn blocks(&self) -> u64 {
+        match self {
+            Self::Write { run, .. } => run.count.into(),
+            Self::Discard { .. } => 0,
+        }
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         let at = out.len();
         match self {

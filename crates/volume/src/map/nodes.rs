@@ -32,6 +32,8 @@ pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
 
 /// Nodes that are cached however little memory there is: the ways to some blocks.
 const LEAST: usize = 16;
+/// Nodes that may have changed however little memory there is: the ways to some dozens of leaves.
+const LEAST_CHANGED: usize = 64;
 
 #[derive(Debug)]
 struct Cached {
@@ -47,13 +49,23 @@ pub(crate) struct Nodes {
     /// The places of what is cached, and some that were: the hand goes around and drops what is cold.
     clock: Vec<Place>,
     hand: usize,
-    /// How many nodes are in memory at most, as long as few have changed.
+    /// How many nodes are in memory at most, all kinds together but those of the catalog.
     most: usize,
     /// Nodes of a checkpoint that is not durable yet: they may not be on disk.
     writing: Map<Place, Page>,
     /// Those of the catalog, which a checkpoint must not wait for.
     pinned: Map<Place, Page>,
     /// Nodes of all maps that have changed since the last checkpoint was begun.
+    pub(crate) changed: usize,
+    /// How often one was looked for and was there.
+    hits: u64,
+}
+
+/// How many nodes are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) cached: usize,
+    pub(crate) writing: usize,
     pub(crate) changed: usize,
 }
 
@@ -67,6 +79,7 @@ impl Nodes {
             writing: Map::default(),
             pinned: Map::default(),
             changed: 0,
+            hits: 0,
         }
     }
 
@@ -78,9 +91,12 @@ impl Nodes {
     pub(crate) fn get(&mut self, place: Place) -> Option<&Page> {
         if let Some(cached) = self.cached.get_mut(&place) {
             cached.warm = true;
+            self.hits += 1;
             return Some(&cached.page);
         }
-        self.writing.get(&place).or_else(|| self.pinned.get(&place))
+        let found = self.writing.get(&place).or_else(|| self.pinned.get(&place));
+        self.hits += u64::from(found.is_some());
+        found
     }
 
     /// Keeps a node that was read.
@@ -89,19 +105,32 @@ impl Nodes {
             cached.page = page;
             return;
         }
-        while self.clock.len() >= self.room() {
-            let at = self.coldest();
-            self.cached.remove(&self.clock.swap_remove(at));
-        }
+        self.shrink_to(self.room() - 1);
         self.clock.push(place);
         // It is warm when it is asked for again: what is only passed over goes first.
         self.cached.insert(place, Cached { page, warm: false });
     }
 
-    /// How many nodes may be cached when one more is: what has changed and what a checkpoint writes is in memory, too. A quarter is left however much that
-    /// is.
+    /// How many nodes may be cached: what has changed and what a checkpoint writes is in memory, too.
     fn room(&self) -> usize {
-        self.most.saturating_sub(self.changed + self.writing.len()).max(self.most / 4).max(LEAST)
+        self.most.saturating_sub(self.changed + self.writing.len()).max(LEAST)
+    }
+
+    /// How many nodes may have changed before others must wait: as many may be on their way to the disk beside them, and half is left to what is cached.
+    pub(crate) fn most_changed(&self) -> usize {
+        (self.most / 4).max(LEAST_CHANGED)
+    }
+
+    /// Makes room for what has changed since, between steps: what a step has found must be there until its end.
+    pub(crate) fn shrink(&mut self) {
+        self.shrink_to(self.room());
+    }
+
+    fn shrink_to(&mut self, most: usize) {
+        while self.clock.len() > most {
+            let at = self.coldest();
+            self.cached.remove(&self.clock.swap_remove(at));
+        }
     }
 
     /// Where in the clock something can be dropped.
@@ -149,9 +178,14 @@ impl Nodes {
         self.pinned.remove(&place);
     }
 
-    /// How many nodes are in memory as they are on disk.
-    pub(crate) fn len(&self) -> usize {
-        self.cached.len() + self.writing.len() + self.pinned.len()
+    /// How many nodes are in memory; those of the catalog count as cached.
+    pub(crate) fn held(&self) -> Held {
+        Held { cached: self.cached.len() + self.pinned.len(), writing: self.writing.len(), changed: self.changed }
+    }
+
+    /// How often a node was looked for and was there.
+    pub(crate) fn hits(&self) -> u64 {
+        self.hits
     }
 
     /// A page that can be changed without anybody else seeing it.
@@ -173,12 +207,34 @@ mod tests {
             nodes.insert(Place(place), page.clone());
             assert!(nodes.get(Place(100)).is_some(), "it is asked for all the time");
         }
-        assert_eq!(nodes.len(), 33);
+        assert_eq!(nodes.held().cached, 33);
         assert!(nodes.get(Place(9)).is_some() && nodes.get(Place(101)).is_none());
         nodes.write(Place(7), page.clone());
         nodes.write(Place(8), page);
         nodes.written(&[Place(8)]);
         assert!(nodes.pinned.contains_key(&Place(8)) && nodes.get(Place(7)).is_some());
-        assert_eq!(nodes.len(), 34);
+        assert_eq!(nodes.held().cached, 34);
+    }
+
+    #[test]
+    fn what_is_cached_makes_room_for_what_has_changed_and_what_is_written() {
+        let mut nodes = Nodes::new(1024);
+        let page: Page = Arc::new([0; 4096]);
+        (0..2000).for_each(|place| nodes.insert(Place(place), page.clone()));
+        assert_eq!((nodes.held().cached, nodes.most_changed()), (1024, 256));
+        for place in 5000..5256 {
+            nodes.write(Place(place), page.clone());
+            nodes.changed += 1;
+            nodes.shrink();
+            let Held { cached, writing, changed } = nodes.held();
+            assert_eq!(cached + writing + changed, 1024);
+        }
+        nodes.written(&[]);
+        nodes.changed = 0;
+        assert_eq!(nodes.held(), Held { cached: 768, writing: 0, changed: 0 });
+        // However much has changed, the way to a block can be kept.
+        nodes.changed = 5000;
+        (9000..9100).for_each(|place| nodes.insert(Place(place), page.clone()));
+        assert_eq!(nodes.held().cached, LEAST);
     }
 }

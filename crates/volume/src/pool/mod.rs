@@ -4,6 +4,7 @@
 //! outside of the lock. On a disk that is memory the thread that asks does it all and is answered before its call returns; on others
 //! one thread asks the kernel by io_uring, or [`Options::workers`] threads wait for the disk, and one of them answers.
 
+mod clock;
 mod queue;
 mod replies;
 mod requests;
@@ -14,11 +15,12 @@ mod tests;
 pub use requests::{Since, State};
 
 use crate::disk::Disk;
-use crate::engine::{self, Admin, Answer, Engine, Io, IoId, Notice, Output, Request, Shape, Shipped};
+use crate::engine::{self, Admin, Answer, Counts, Engine, Io, IoId, Notice, Output, Request, Shape, Shipped};
 use crate::error::{Error, OpenError};
 use crate::format::catalog::Kind;
 use crate::memory::{Buffer, Memory};
 use crate::units::{BLOCK, Epoch, SnapshotId, VolumeId};
+use clock::Clock;
 use queue::Queue;
 use replies::{Callback, Replies};
 use ring::Inbox;
@@ -37,9 +39,9 @@ pub const LEAST_CACHE: usize = 1 << 20;
 /// How a pool is used while it is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Bytes of map nodes that are kept in memory. What has changed since the last checkpoint counts: it takes the place of others when the next are kept, down
-    /// to a quarter. Until then it comes on top; its number is bounded by the pool's shape, usually to 16 MiB, and as much again while a checkpoint is made.
-    /// Two bits for each block of the pool that has ever been used come on top, too. At least [`LEAST_CACHE`].
+    /// Bytes of map nodes in memory, of all kinds together: what has changed since the last checkpoint and what the next one is writing take the place of
+    /// others, each a quarter at most. Two bits for each block of the pool that has ever been used come on top, which are 64 MiB for each TiB. At
+    /// least [`LEAST_CACHE`].
     pub cache_bytes: usize,
     /// Threads that wait for the disk, at least one. On a disk in memory one of them makes checkpoints and the others are idle; with io_uring, they do
     /// what that has left.
@@ -85,7 +87,7 @@ impl fmt::Display for Reached {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, workers: 16, access: Access::Best, may_wait: || false }
+        Self { cache_bytes: 40 << 20, workers: 16, access: Access::Best, may_wait: || false }
     }
 }
 
@@ -131,8 +133,6 @@ pub struct Usage {
     pub blocks: u64,
     /// Blocks that are free, those included that are kept for checkpoints.
     pub free: u64,
-    /// Nodes of maps in memory.
-    pub cached_nodes: usize,
     /// Checkpoints since the pool was made.
     pub checkpoint: u64,
 }
@@ -152,6 +152,7 @@ struct Shared<M: Memory> {
     /// Where requests to the disk go, if not to the workers.
     inbox: OnceLock<Arc<Inbox<M>>>,
     queue: Queue<Job<M>>,
+    clock: Clock,
     /// A piece of work is queued already.
     is_working: AtomicBool,
     listener: Listener,
@@ -215,10 +216,14 @@ impl<M: Memory> Pool<M> {
                 "a cache of {cache_bytes} bytes and {workers} threads are too little for a pool: {LEAST_CACHE} and 1 are the least"
             )));
         }
-        let engine = engine::open::<Shipped<M>>(&*disk, options.cache_bytes / BLOCK)?;
+        let mut engine = engine::open::<Shipped<M>>(&*disk, options.cache_bytes / BLOCK)?;
+        if disk.is_in_memory() {
+            engine.be_hasty();
+        }
+        let lingers = engine.may_linger();
         let shared = Shared::new(engine, disk, options.may_wait, listener);
-        let mut pool =
-            Self::start(shared, options.workers, |name, work| std::thread::Builder::new().name(name).spawn(work))?;
+        let spawn = |name, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(work);
+        let mut pool = Self::start(shared, (options.workers, lingers), spawn)?;
         pool.reach(options.access)?;
         // Deletions go on that were begun in an earlier opening.
         pool.shared.queue_work();
@@ -261,7 +266,7 @@ impl<M: Memory> Pool<M> {
     /// Starts the threads. If one of them cannot be, those that could end, so that nothing of the pool is left.
     fn start(
         shared: Arc<Shared<M>>,
-        workers: usize,
+        (workers, lingers): (usize, bool),
         mut spawn: impl FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
     ) -> Result<Self, OpenError> {
         let mut pool = Self { shared, workers: Vec::new(), reached: Reached::Inline };
@@ -269,6 +274,11 @@ impl<M: Memory> Pool<M> {
             let shared = Arc::clone(&pool.shared);
             let worker = spawn(format!("pool-{i}"), Box::new(move || shared.serve()));
             pool.workers.push(worker.map_err(OpenError::disk("start the threads of the pool"))?);
+        }
+        if lingers {
+            let shared = Arc::clone(&pool.shared);
+            let clock = spawn("pool-clock".into(), Box::new(move || shared.hurry()));
+            pool.workers.push(clock.map_err(OpenError::disk("start the clock of the pool"))?);
         }
         Ok(pool)
     }
@@ -322,6 +332,13 @@ impl<M: Memory> Pool<M> {
         self.shared.lock().engine.usage()
     }
 
+    /// What it has done since it was opened, and what it holds and has waiting.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let owner = self.shared.lock();
+        Counts { waiting: owner.replies.waiting(), ..owner.engine.counts() }
+    }
+
     /// Makes a last checkpoint, so that the next opening has nothing to bring up, and ends.
     ///
     /// # Errors
@@ -336,6 +353,7 @@ impl<M: Memory> Drop for Pool<M> {
     /// Ends at once: for what was flushed and what was not it is as if the power went. Who waits still is told that the pool is closed.
     fn drop(&mut self) {
         self.shared.queue.close();
+        self.shared.clock.close();
         if let Some(inbox) = self.shared.inbox.get() {
             inbox.close();
         }
@@ -362,6 +380,7 @@ impl<M: Memory> Shared<M> {
             may_wait,
             inbox: OnceLock::new(),
             queue: Queue::default(),
+            clock: Clock::default(),
             is_working: AtomicBool::new(false),
             listener,
         })
@@ -403,6 +422,9 @@ impl<M: Memory> Shared<M> {
         out.ios.into_iter().for_each(|(id, io)| self.pass_on(id, io, is_only, here));
         if out.more {
             self.queue_work();
+        }
+        if let Some(batch) = out.lingers {
+            self.clock.set(batch);
         }
         out.notices.into_iter().for_each(|notice| self.notify(notice));
         answers.into_iter().for_each(|(done, result)| reply(done, result));
@@ -453,6 +475,15 @@ impl<M: Memory> Shared<M> {
     fn queue_work(&self) {
         if !self.is_working.swap(true, Ordering::AcqRel) {
             self.queue.push(Job::Work);
+        }
+    }
+
+    /// What the clock does until the pool ends.
+    fn hurry(&self) {
+        while let Some(batch) = self.clock.next() {
+            let mut here = Here::new(Who::Hasty);
+            self.tell(self.lock(), |engine| engine.hurry(batch), &mut here);
+            self.perform_all(here);
         }
     }
 

@@ -42,6 +42,11 @@ impl<M: Memory> Replies<M> {
         Some(done)
     }
 
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len() - self.free.len()
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<Callback<M>> {
         self.free.clear();
         self.waiting.drain(..).flatten().collect()

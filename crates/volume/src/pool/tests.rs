@@ -14,6 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 struct Wayward {
     disk: TestDisk,
     panics: AtomicBool,
+    /// Only what begins so takes its time when it is written.
+    only: Option<u8>,
     is_held: Mutex<bool>,
     let_go: Condvar,
     in_memory: bool,
@@ -21,10 +23,14 @@ struct Wayward {
 
 impl Wayward {
     fn new(in_memory: bool) -> Arc<Self> {
+        Self::with(in_memory, None)
+    }
+
+    fn with(in_memory: bool, only: Option<u8>) -> Arc<Self> {
         let disk = TestDisk::new(2048 * BLOCK, 512);
         create(&disk, Shape { id: [1; 16], log_blocks: None, most_changed_nodes: None }).unwrap();
         let (is_held, let_go) = (Mutex::new(false), Condvar::new());
-        Arc::new(Self { disk, panics: AtomicBool::new(false), is_held, let_go, in_memory })
+        Arc::new(Self { disk, panics: AtomicBool::new(false), only, is_held, let_go, in_memory })
     }
 
     fn hold(&self, held: bool) {
@@ -45,12 +51,16 @@ impl Disk for Wayward {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.go();
+        if self.only.is_none() {
+            self.go();
+        }
         self.disk.read(offset, into)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.go();
+        if self.only.is_none_or(|only| bytes.starts_with(&[only])) {
+            self.go();
+        }
         self.disk.write(offset, bytes)
     }
 
@@ -110,6 +120,28 @@ fn who_waits_when_the_pool_ends_is_told() {
         let done = given.iter().filter(|result| result.is_ok()).count();
         assert!(closed > 50 && closed + done == 300, "{closed} closed, {done} done of {}", given.len());
     }
+}
+
+#[test]
+fn who_waits_for_one_that_takes_long_goes_ahead_without_it() {
+    let disk = Wayward::with(false, Some(0xAA));
+    let (pool, _) = open::<Buffer>(&disk);
+    let volume = pool.create_volume("v", 1000).unwrap();
+    let ((slow, late), (answers, given)) = (Answers::new(), Answers::new());
+    disk.hold(true);
+    pool.write(volume, 0, Buffer::copy_of(&[0xAA; BLOCK]), false, slow.one());
+    // One after the other, so that each is alone with the one that takes long.
+    for i in 1..20 {
+        pool.write(volume, i, Buffer::copy_of(&[1; BLOCK]), false, answers.one());
+        let answer = given.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(answer.expect("it waits for no other for ever"), Ok(()));
+    }
+    assert!(late.try_recv().is_err(), "it takes its time still");
+    let counts = pool.counts();
+    assert_eq!((counts.waiting, counts.log_writes >= 19), (1, true), "{counts:?}");
+    disk.hold(false);
+    assert_eq!(late.recv().unwrap(), Ok(()));
+    pool.close().unwrap();
 }
 
 #[test]
@@ -193,20 +225,23 @@ fn a_callback_that_panics_keeps_nobody_from_being_called() {
 
 #[test]
 fn a_thread_that_cannot_be_started_leaves_nothing_behind() {
-    let disk = Wayward::new(false);
-    let engine = crate::engine::open(&*disk, 16).unwrap();
-    let shared = Shared::new(engine, Arc::clone(&disk) as Arc<dyn Disk>, || false, Box::new(|_| {}));
-    let mut started = 0;
-    let failed = Pool::<Buffer>::start(shared, 4, |name, work| {
-        started += 1;
-        if started == 3 {
-            Err(io::Error::other("no more threads"))
-        } else {
-            std::thread::Builder::new().name(name).spawn(work)
-        }
-    });
-    assert!(matches!(failed, Err(OpenError::Disk { .. })));
-    assert_eq!(Arc::strong_count(&disk), 1, "nobody holds the disk any more");
+    // The third of four workers, or the clock.
+    for last in [3, 5] {
+        let disk = Wayward::new(false);
+        let engine = crate::engine::open(&*disk, 16).unwrap();
+        let shared = Shared::new(engine, Arc::clone(&disk) as Arc<dyn Disk>, || false, Box::new(|_| {}));
+        let mut started = 0;
+        let failed = Pool::<Buffer>::start(shared, (4, true), |name, work| {
+            started += 1;
+            if started == last {
+                Err(io::Error::other("no more threads"))
+            } else {
+                std::thread::Builder::new().name(name).spawn(work)
+            }
+        });
+        assert!(matches!(failed, Err(OpenError::Disk { .. })));
+        assert_eq!(Arc::strong_count(&disk), 1, "nobody holds the disk any more");
+    }
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             25..28 => self.compare(&name),
             28..30 => self.extents(&name),
             30 if self.random.chance(50) => self.submit(Request::ScrubCatalog, Asked::Scrub),
+            30 if self.random.chance(50) => self.submit(Request::ScrubFixed { start: 0, most: 100 }, Asked::Scrub),
             30 => {
                 let of = TreeId(self.model.volumes[&name].id.unwrap());
                 self.submit(Request::Scrub { of, start: 0, most: 1000 }, Asked::Scrub)

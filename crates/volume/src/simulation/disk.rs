@@ -33,6 +33,7 @@ struct State {
     unwritable: Vec<Range<u64>>,
     flush_fails: bool,
     written: u64,
+    writes: u64,
     read: u64,
     flushes: u64,
 }
@@ -52,6 +53,7 @@ impl TestDisk {
             unwritable: Vec::new(),
             flush_fails: false,
             written: 0,
+            writes: 0,
             read: 0,
             flushes: 0,
         };
@@ -144,6 +146,11 @@ impl TestDisk {
         state.seen.resize(bytes, 0);
     }
 
+    /// How often something was written, so far.
+    pub(crate) fn writes(&self) -> u64 {
+        self.state().writes
+    }
+
     /// Bytes written, bytes read, and flushes, so far.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let state = self.state();
@@ -206,6 +213,7 @@ impl Disk for TestDisk {
         state.seen.get_mut(at..at + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
         state.unflushed.push((at, bytes.to_vec()));
         state.written += bytes.len() as u64;
+        state.writes += 1;
         Ok(())
     }
 

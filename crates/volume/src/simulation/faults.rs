@@ -212,6 +212,58 @@ fn the_catalog_is_scrubbed_and_written_anew() {
     assert!(matches!(refused, Some(Err(Error::NoVolume(_)))), "it is no volume: {refused:?}");
 }
 
+fn scrub_fixed(pool: &mut Inline, start: u64, most: usize) -> crate::engine::Scrubbed {
+    match pool.must(Request::ScrubFixed { start, most }) {
+        Answer::Scrubbed(scrubbed) => scrubbed,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_lies_at_fixed_places_is_scrubbed_and_written_anew() {
+    // Two regions; the second one is used by nodes.
+    let mut pool = Inline::new(40_000);
+    let volume = pool.volume("v", 600);
+    assert_eq!(pool.write(volume, 0, 10, 1), Some(Ok(())));
+    pool.checkpoint();
+    let whole = scrub_fixed(&mut pool, 0, 100);
+    assert!(whole.faults.is_empty() && whole.read == 5 && whole.next == 5, "{whole:?}");
+    let parts: Vec<_> =
+        [0, 2, 4, 5].map(|start| scrub_fixed(&mut pool, start, 2)).map(|part| (part.read, part.next)).into();
+    assert_eq!(parts, [(2, 2), (2, 4), (1, 5), (0, 5)]);
+    for number in 0..5 {
+        // Which of its two places it is changes with each checkpoint that has something new for it.
+        let (places, name) = match number {
+            0 | 1 => (vec![number, number + 2], "the two superblocks"),
+            2 => (vec![4, 5], "the directory of free space"),
+            3 => (vec![6, 7], "the map of used blocks"),
+            _ => (vec![32_768 + 6, 32_768 + 7], "the map of used blocks"),
+        };
+        let notices = pool.notices.len();
+        for place in &places {
+            pool.disk.flip(place * BLOCK_BYTES + 100, 1);
+        }
+        let found = scrub_fixed(&mut pool, 0, 100);
+        match &found.faults[..] {
+            [error @ Error::Corrupt { place, .. }] if places.contains(place) => {
+                assert!(error.to_string().contains(name), "{error}")
+            }
+            other => panic!("{other:?} for number {number}"),
+        }
+        assert_eq!(pool.notices.len(), notices + 1, "it is told");
+        // What is read next has been written by another checkpoint.
+        let again = scrub_fixed(&mut pool, 0, 100);
+        assert!(again.faults.is_empty() && again.read == 5, "{again:?}");
+        pool.checkpoint();
+        assert_eq!(pool.problems(), [], "number {number}");
+        pool.reopen().unwrap();
+        assert!(pool.holds(volume, 0, 10, 1));
+    }
+    pool.disk.set_unreadable(0..4 * BLOCK_BYTES);
+    let found = scrub_fixed(&mut pool, 0, 100);
+    assert!(matches!(found.faults[..], [Error::Unreadable { .. }, Error::Unreadable { .. }]), "{found:?}");
+}
+
 /// A pool with two volumes, a snapshot and a clone, something in its log, and what each block holds.
 fn example() -> Inline {
     let shape = Shape { id: [9; 16], log_blocks: Some(64), most_changed_nodes: Some(32) };

@@ -352,6 +352,7 @@ fn some_request(random: &mut Random, states: &[(TreeId, u64)]) -> Request<Buffer
             Request::Changed { of, blocks: Blocks { start: 0, count: size }, since: Epoch(random.below(9)), most: 100 }
         }
         9 => Request::Scrub { of, start: 0, most: 50 },
+        10 if random.chance(50) => Request::ScrubFixed { start: random.below(9), most: 9 },
         10 => Request::ScrubCatalog,
         11 => Request::Admin(Admin::Snapshot { volumes: vec![(volume, name)] }),
         12 => Request::Admin(Admin::Clone { snapshot, name }),

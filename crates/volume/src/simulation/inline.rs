@@ -24,7 +24,11 @@ impl Inline {
     }
 
     pub(super) fn shaped(blocks: u64, shape: Shape) -> Self {
-        let disk = TestDisk::new(usize::try_from(blocks).unwrap() * BLOCK, 512);
+        Self::with_sectors(blocks, shape, 512)
+    }
+
+    pub(super) fn with_sectors(blocks: u64, shape: Shape, sector: u32) -> Self {
+        let disk = TestDisk::with_sectors(usize::try_from(blocks).unwrap() * BLOCK, 512, sector);
         engine::create::<Tested>(&disk, shape).unwrap();
         let engine = engine::open(&disk, 256).unwrap();
         Self { disk, engine, notices: Vec::new(), late: Vec::new(), tag: 0 }

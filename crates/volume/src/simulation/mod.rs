@@ -89,6 +89,7 @@ fn no_crash_loses_what_was_flushed() {
         total.reopened_twice,
         total.killed,
         total.grown,
+        total.hurried,
     ];
     assert!(worlds < 100 || happened.iter().all(|count| *count > worlds / 4), "too little happened: {total:?}");
     assert!(worlds < 100 || total.compared > 100 * worlds, "too little was compared: {total:?}");

@@ -26,6 +26,7 @@ pub(super) struct Counts {
     pub(super) deleted: u64,
     pub(super) held: u64,
     pub(super) diffs: u64,
+    pub(super) hurried: u64,
 }
 
 impl Counts {
@@ -40,6 +41,7 @@ impl Counts {
         self.deleted += other.deleted;
         self.held += other.held;
         self.diffs += other.diffs;
+        self.hurried += other.hurried;
     }
 }
 
@@ -96,6 +98,7 @@ pub(super) struct Run<W: World<Tag = u64, Memory = Buffer>> {
     pub(super) habits: Habits,
     pub(super) ios: Vec<(IoId, Io<Buffer>)>,
     pub(super) more: bool,
+    pub(super) lingers: Option<u64>,
     pub(super) asked: BTreeMap<u64, Asked>,
     pub(super) next_tag: u64,
     pub(super) counts: Counts,
@@ -124,6 +127,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             habits,
             ios: Vec::new(),
             more: false,
+            lingers: None,
             asked: BTreeMap::new(),
             next_tag: 0,
             counts: Counts::default(),
@@ -187,6 +191,11 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 return self.finish(at);
             }
         }
+        if let Some(batch) = self.lingers.filter(|_| self.random.chance(10)) {
+            self.counts.hurried += 1;
+            let out = self.engine.hurry(batch);
+            return self.absorb(out);
+        }
         if self.more && self.random.chance(30) {
             let out = self.engine.work();
             return self.absorb(out);
@@ -205,6 +214,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
     pub(super) fn absorb(&mut self, out: Output<W>) -> Result<(), String> {
         self.ios.extend(out.ios);
         self.more = out.more;
+        self.lingers = out.lingers;
         for notice in out.notices {
             match notice {
                 Notice::Full => self.counts.held += 1,

@@ -5,6 +5,10 @@
 //! nobody reads it any more. Regions of which nothing is used cost no memory.
 
 mod images;
+mod long;
+mod pages;
+
+pub(crate) use pages::{SpaceAt, SpacePage};
 
 use crate::format::layout::{HEAD, LOG_START, REGION, regions};
 use crate::format::superblock::{Slot, Superblock};
@@ -43,6 +47,8 @@ pub(crate) struct Space {
     free: u64,
     /// Where to look next, for data and for nodes.
     cursors: [u64; 2],
+    /// The same for long data.
+    long_cursor: u64,
     /// Freed since the last checkpoint was begun.
     freed: Vec<Run>,
 }
@@ -58,6 +64,7 @@ impl Space {
             log_blocks,
             free: 0,
             cursors: [0, 0],
+            long_cursor: 0,
             freed: Vec::new(),
         };
         space.grow(blocks);
@@ -181,13 +188,20 @@ impl Space {
         region.and_then(|region| region.used.as_ref()).is_some_and(|bits| get(bits, place.0 % REGION))
     }
 
-    /// Gives out blocks, in as few runs as lie ahead of the cursor: none if there are not so many.
+    /// Gives out blocks: what is long in one run or few, if there are any near, and the rest in those that lie ahead of the cursor; none if there are not so
+    /// many.
     pub(crate) fn allocate(&mut self, count: u64, purpose: Use) -> Option<Vec<Run>> {
         if count > self.free {
             return None;
         }
         let mut runs = Vec::new();
         let mut left = count;
+        while purpose == Use::Data
+            && let Some(run) = self.take_long(left)
+        {
+            left -= u64::from(run.count);
+            runs.push(run);
+        }
         while left > 0 {
             let at = self.next_free(purpose);
             let region = at / REGION;
