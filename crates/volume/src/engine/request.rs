@@ -53,6 +53,10 @@ pub(crate) enum Admin {
         volume: VolumeId,
         blocks: u64,
     },
+    /// What is written from now on is born later than everything before.
+    BeginEpoch {
+        volume: VolumeId,
+    },
     GrowPool {
         blocks: u64,
     },
@@ -100,6 +104,7 @@ pub(crate) enum Answer<M> {
     Changed(Page<Blocks>),
     Created(VolumeId),
     Snapshots(Vec<SnapshotId>),
+    Began(Epoch),
     Scrubbed(Scrubbed),
 }
 
