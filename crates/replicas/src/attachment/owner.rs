@@ -12,6 +12,7 @@ use replication::message::{Answer, Request};
 use replication::record::{Attached, Record};
 use replication::units::{AttachmentId, ReplicaId, Tag, Time, VolumeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
@@ -171,21 +172,21 @@ impl Shared {
                 Todo::Send(Target::Here(replica), request) => here.push((replica, request)),
                 // One that does not fit is asked again when its answer is late.
                 Todo::Call(call) => drop(self.calls.try_send(call)),
-                Todo::Answer(caller, result) => self.answer(caller, result),
-                Todo::Notice(notice) => self.notice(&notice),
+                // Whoever is told and panics has said so; others are told all the same.
+                Todo::Answer(caller, result) => drop(catch_unwind(AssertUnwindSafe(|| self.answer(caller, result)))),
+                Todo::Notice(notice) => drop(catch_unwind(AssertUnwindSafe(|| self.notice(&notice)))),
             }
         }
-        if let Some((replica, _)) = here.first().cloned() {
-            let asker = || Asker { to: self.answers.clone(), held: None };
-            replica.ask(here.into_iter().map(|(_, request)| (request, asker())));
+        for (replica, request) in here {
+            replica.ask([(request, Asker { to: self.answers.clone(), held: None })]);
         }
     }
 
     fn notice(&self, notice: &Notice) {
-        (self.listener)(notice);
         if let Notice::Ended(ending) = notice {
             self.ended.send_replace(Some(ending.clone()));
         }
+        (self.listener)(notice);
     }
 
     fn answer(&self, caller: Caller, result: Result<Told, IoError>) {
