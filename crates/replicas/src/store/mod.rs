@@ -12,6 +12,8 @@
 //! What was written before a seal so has a lower birth than what is written after it, and nothing that an earlier attachment wrote can be taken for written
 //! after a promise to a later one.
 //!
+//! (A pool does not touch what is discarded and reads as zeros already: it keeps its birth, and is not told as changed, which it is not.)
+//!
 //! # What an earlier process has asked for
 //!
 //! It is done or dropped before the pool is opened again: a pool is locked by the open file that its requests to the kernel use, and the kernel holds that file

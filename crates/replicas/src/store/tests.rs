@@ -70,6 +70,10 @@ impl Model {
     fn put(&mut self, blocks: Blocks, first: u64, birth: Epoch) {
         for (i, block) in (blocks.start..blocks.end()).enumerate() {
             let value = if first == 0 { 0 } else { first + i as u64 };
+            if value == 0 && self.last(block).0 == 0 {
+                // What is zeros already does not become younger.
+                continue;
+            }
             self.blocks[usize::try_from(block).unwrap()].versions.push((value, birth));
         }
     }

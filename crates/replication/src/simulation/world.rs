@@ -294,6 +294,7 @@ impl World {
             }
             Happening::RecordChanged { volume, client } => {
                 self.tell(volume, client, attachment::Event::RecordChanged)?;
+                return Ok(Some(volume));
             }
             Happening::Tick { volume, client, at } => {
                 let client_state = &mut self.volumes[volume].clients[client];
@@ -308,7 +309,10 @@ impl World {
                 self.ask(volume)?;
                 return Ok(Some(volume));
             }
-            Happening::Control { volume } => self.control(volume)?,
+            Happening::Control { volume } => {
+                self.control(volume)?;
+                return Ok(Some(volume));
+            }
             Happening::Fault => self.fault()?,
             Happening::Heal(heal) => self.heal(heal),
         }
