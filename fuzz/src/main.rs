@@ -24,6 +24,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("pack", repository::fuzzing::pack),
     ("page", hostile::page),
     ("point", parsers::point),
+    ("replication-fields", replication::wire::fuzzing::fields),
+    ("replication-frames", replication::wire::fuzzing::frames),
     ("run", repository::fuzzing::run),
     ("segment", parsers::segment),
     ("tree", hostile::tree),

@@ -38,3 +38,4 @@ mod simulation;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod units;
+pub mod wire;

@@ -140,6 +140,33 @@ fn what_was_flushed_is_there_when_the_pool_was_not_closed() {
 }
 
 #[test]
+fn an_epoch_tells_what_was_written_in_it_and_makes_durable_what_was_before() {
+    for place in places() {
+        let path = place.create(4096);
+        let pool = place.open(&path);
+        let volume = pool.create_volume("data", 1000).unwrap();
+        let state = State::Volume(volume);
+        write(&pool, volume, 10, &[1; 5 * BLOCK]);
+        let before = pool.volumes()[0].epoch;
+        let epoch = pool.begin_epoch(volume).unwrap();
+        assert!(epoch > before && pool.volumes()[0].epoch == epoch);
+        // As if the process were killed: nothing was flushed but by the epoch's begin.
+        drop(pool);
+        let pool = place.open(&path);
+        assert_eq!((read(&pool, state, 10, 5), pool.volumes()[0].epoch), (vec![1; 5 * BLOCK], epoch));
+        write(&pool, volume, 12, &[2; BLOCK]);
+        wait(|done| pool.discard(volume, Blocks { start: 14, count: 1 }, false, done)).unwrap();
+        let all = Blocks { start: 0, count: 1000 };
+        let born_after = |since| wait(|done| pool.changed(state, Since::Epoch(since), all, 100, done)).unwrap().items;
+        assert_eq!(born_after(before), [Blocks { start: 12, count: 1 }, Blocks { start: 14, count: 1 }]);
+        assert_eq!((born_after(epoch), born_after(volume::Epoch(0))), (vec![], vec![Blocks { start: 10, count: 5 }]));
+        assert_eq!(pool.begin_epoch(VolumeId(99)), Err(Error::NoVolume(VolumeId(99))));
+        pool.close().unwrap();
+        assert_eq!(volume::check(&FileDisk::open_read_only(&path).unwrap(), true).unwrap().problems, []);
+    }
+}
+
+#[test]
 fn a_pool_has_one_user_at_a_time() {
     for place in places() {
         let path = place.create(2048);

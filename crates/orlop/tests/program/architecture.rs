@@ -37,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("recovery", &[]),
+    ("replicas", &["block", "replication", "volume"]),
     ("replication", &[]),
     ("repository", &[]),
     ("restic", &["repository"]),
@@ -64,6 +65,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("nbd", &["kube", "object_store", "axum"]),
     ("node", &["kube", "k8s-openapi", "object_store"]),
     ("recovery", &["tokio", "futures", "kube", "k8s-openapi", "rand", "tracing"]),
+    ("replicas", &["kube", "k8s-openapi", "object_store", "axum"]),
     (
         "replication",
         &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing", "rustix"],

@@ -44,6 +44,19 @@ impl Copier {
         (self.lists.len(), self.found.len())
     }
 
+    pub(super) fn target(&self) -> Option<ReplicaId> {
+        self.joiner
+    }
+
+    pub(super) fn is_listing(&self) -> bool {
+        !self.lists.is_empty()
+    }
+
+    /// Blocks that are found and not done.
+    pub(super) fn blocks_left(&self) -> u64 {
+        self.found.iter().map(|blocks| blocks.count).sum()
+    }
+
     pub(super) fn is_for_all(&self) -> bool {
         self.joiner.is_none()
     }

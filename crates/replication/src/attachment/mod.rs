@@ -28,6 +28,7 @@ mod link;
 mod membership;
 mod operations;
 mod phases;
+mod view;
 
 use crate::limits::Limits;
 use crate::message::{Answer, Body, Request};
@@ -41,6 +42,7 @@ use link::{Link, Pending, Purpose};
 use membership::Call;
 use operations::{Operation, Ticket};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+pub use view::{Copying, View};
 
 /// How a volume is attached.
 #[derive(Debug, Clone)]
@@ -357,8 +359,20 @@ impl Attachment {
 
     /// Takes what happened, and when; gives what is to be done, in this order. Times only grow.
     pub fn apply(&mut self, now: Time, event: Event) -> Vec<Action> {
+        self.apply_all(now, [event])
+    }
+
+    /// The same with several events, in their order, that were all there by then. What follows from them is thought through once and not after each: that goes through all that is
+    /// under way, so one by one a busy volume would do little else.
+    pub fn apply_all(&mut self, now: Time, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
         self.now = self.now.max(now);
         let now = self.now;
+        events.into_iter().for_each(|event| self.take(now, event));
+        self.settle(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    fn take(&mut self, now: Time, event: Event) {
         match event {
             Event::Submit { tag, io } => self.submit(tag, io),
             Event::Answered { from, answer } => self.answered(from, answer, now),
@@ -368,8 +382,6 @@ impl Attachment {
             Event::Detach => self.detaching = self.detaching.or(Some(Detaching::Draining)),
             Event::Tick => {}
         }
-        self.settle(now);
-        std::mem::take(&mut self.actions)
     }
 
     /// When [`Event::Tick`] is due next.
@@ -396,10 +408,10 @@ impl Attachment {
         if let Phase::Ended(ending) = &self.phase { Some(ending) } else { None }
     }
 
-    /// Whether it takes another operation.
+    /// How many operations more it takes.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.operations.len() < self.limits.most_operations
+    pub fn room(&self) -> usize {
+        self.limits.most_operations.saturating_sub(self.operations.len())
     }
 
     /// Does all that can be done without waiting.
@@ -436,7 +448,9 @@ impl Attachment {
         (counts, self.phase.clone(), self.detaching, joiner, copies, self.base)
     }
 
-    fn record(&self) -> Option<&Record> {
+    /// The record as this attachment knows it; nothing before it was read.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
         self.known.as_ref().map(|known| &known.record)
     }
 

@@ -17,7 +17,7 @@ impl World {
         // One that was replaced and does not know it goes on, too.
         for client in 0..self.volumes[volume].clients.len() {
             let state = &self.volumes[volume].clients[client];
-            if state.goes_on() && state.machine.has_room() && self.random.chance(80) {
+            if state.goes_on() && state.machine.room() > 0 && self.random.chance(80) {
                 self.ask_of(volume, client)?;
             }
         }

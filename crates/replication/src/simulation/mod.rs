@@ -22,7 +22,7 @@
 //!   lost" and "in sync means equal in what was acknowledged".
 //! * At most one attachment serves.
 //! * When an attachment begins to serve, its replicas are equal, and what earlier ones had under way neither comes nor goes any more.
-//! * Reads are linearizable for each block ([`history`]); across a loss of power of all in-sync replicas, what was flushed is there.
+//! * Reads are linearizable for each block ([`crate::testing::history`]); across a loss of power of all in-sync replicas, what was flushed is there.
 //! * When all faults have ended, everything comes to rest: volumes are served, all operations answered, all replicas in sync and equal.
 //!
 //! `ORLOP_SIM_SEED` runs one seed (`ORLOP_SIM_LOG=1` tells what happens in it), `ORLOP_SIM_SEEDS` more of them than usual.
@@ -31,7 +31,6 @@ mod broken;
 mod clients;
 pub(crate) mod disk;
 mod faults;
-mod history;
 mod invariants;
 mod random;
 mod records;

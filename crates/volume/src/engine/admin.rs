@@ -22,7 +22,10 @@ impl<W: World> Engine<W> {
 
     /// Does it, in memory, while a checkpoint is frozen.
     pub(super) fn admin(&mut self, admin: Admin) -> Result<Answer<W::Memory>, Error> {
-        let adds = !matches!(admin, Admin::Delete { .. } | Admin::GrowPool { .. } | Admin::Checkpoint { .. });
+        let adds = !matches!(
+            admin,
+            Admin::Delete { .. } | Admin::BeginEpoch { .. } | Admin::GrowPool { .. } | Admin::Checkpoint { .. }
+        );
         if adds && self.space.free() < self.reserve(1) + 16 {
             return Err(Error::Full);
         }
@@ -41,6 +44,7 @@ impl<W: World> Engine<W> {
             Admin::Rollback { volume, snapshot } => self.roll_back(volume, snapshot),
             Admin::Delete { of } => self.begin_deletion(of),
             Admin::Resize { volume, blocks } => self.resize(volume, blocks),
+            Admin::BeginEpoch { volume } => self.begin_epoch(volume),
             Admin::GrowPool { blocks } => self.grow_pool(blocks),
             Admin::Checkpoint { .. } => Ok(Answer::Done),
         }
@@ -151,6 +155,17 @@ impl<W: World> Engine<W> {
         }
         self.catalog.touch(volume.into());
         Ok(Answer::Done)
+    }
+
+    /// A snapshot does the same, and keeps what was there; here nothing is kept, so births alone tell the two times apart.
+    fn begin_epoch(&mut self, volume: VolumeId) -> Result<Answer<W::Memory>, Error> {
+        self.catalog.live_volume(volume).ok_or(Error::NoVolume(volume))?;
+        let epoch = self.next_epoch();
+        if let Some(tree) = self.catalog.trees.get_mut(&volume.into()) {
+            tree.record.epoch = epoch;
+        }
+        self.catalog.touch(volume.into());
+        Ok(Answer::Began(epoch))
     }
 
     fn grow_pool(&mut self, blocks: u64) -> Result<Answer<W::Memory>, Error> {

@@ -55,6 +55,10 @@ pub(crate) enum Admin {
         volume: VolumeId,
         blocks: u64,
     },
+    /// What is written from now on is born later than everything before.
+    BeginEpoch {
+        volume: VolumeId,
+    },
     GrowPool {
         blocks: u64,
     },
@@ -102,6 +106,7 @@ pub(crate) enum Answer<M> {
     Changed(Page<Blocks>),
     Created(VolumeId),
     Snapshots(Vec<SnapshotId>),
+    Began(Epoch),
     Scrubbed(Scrubbed),
 }
 

@@ -357,7 +357,9 @@ impl<M: Memory> Drop for Pool<M> {
         if let Some(inbox) = self.shared.inbox.get() {
             inbox.close();
         }
-        for worker in self.workers.drain(..) {
+        // The last to have the pool may be a callback, in a thread of it: that one ends by itself.
+        let me = std::thread::current().id();
+        for worker in self.workers.drain(..).filter(|worker| worker.thread().id() != me) {
             // A worker that has panicked has said so already.
             drop(worker.join());
         }

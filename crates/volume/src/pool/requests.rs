@@ -251,6 +251,19 @@ impl<M: Memory> Pool<M> {
         self.wait(Request::Admin(Admin::Resize { volume, blocks })).map(|_| ())
     }
 
+    /// Begins an epoch of a volume: what is written from now on is born in it, and [`Pool::changed`] tells it from what was there. All that was answered
+    /// before is durable when this returns, flushed or not, and so is the epoch.
+    ///
+    /// # Errors
+    ///
+    /// If the volume is not there.
+    pub fn begin_epoch(&self, volume: VolumeId) -> Result<Epoch, Error> {
+        match self.wait(Request::Admin(Admin::BeginEpoch { volume }))? {
+            Answer::Began(epoch) => Ok(epoch),
+            _ => Err(Error::Closed),
+        }
+    }
+
     /// Takes in what was added to the file or device.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ pub(super) enum Asked {
     Clone { name: String },
     Delete { name: String },
     Resize { name: String, blocks: u64 },
+    BeginEpoch,
     Changed { of: String, since: String },
     Extents { name: String },
     Scrub,
@@ -180,7 +181,11 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 None => Ok(()),
             },
             _ if self.random.chance(30) => self.grow_pool(),
-            _ => self.submit(Request::Admin(Admin::Checkpoint { clean: false }), Asked::Other),
+            _ => match self.random.pick(&volumes).map(|name| self.model.volumes[name].id.unwrap()) {
+                // No state of the past may be hurt by births that go on without a snapshot.
+                Some(id) => self.submit(Request::Admin(Admin::BeginEpoch { volume: VolumeId(id) }), Asked::BeginEpoch),
+                None => self.submit(Request::Admin(Admin::Checkpoint { clean: false }), Asked::Other),
+            },
         }
     }
 
@@ -289,6 +294,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             | Asked::ReadSnapshot { .. }
             | Asked::Changed { .. }
             | Asked::Extents { .. }
+            | Asked::BeginEpoch
             | Asked::Scrub
                 if gone =>
             {
@@ -347,7 +353,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
             (Asked::Changed { of, since }, Answer::Changed(page)) => self.was_compared(&of, &since, &page)?,
             (Asked::Extents { name }, Answer::Extents(page)) => self.extents_told(&name, &page)?,
             (Asked::Scrub, Answer::Scrubbed(scrubbed)) if scrubbed.faults.is_empty() => {}
-            (Asked::Other, Answer::Done) => {}
+            (Asked::Other, Answer::Done) | (Asked::BeginEpoch, Answer::Began(_)) => {}
             (asked, answer) => return Err(format!("{answer:?} is no answer to {asked:?}")),
         }
         Ok(())

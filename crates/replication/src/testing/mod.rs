@@ -1,4 +1,6 @@
-//! The suite that every record store has to pass. It names no runtime: await it in the one that the store needs.
+//! The suite that every record store has to pass, and the judge of what a volume's users see. The suite names no runtime: await it in the one that the store needs.
+
+pub mod history;
 
 use crate::record::store::{RecordStore, SwapError, Version, Versioned, Watch};
 use crate::record::{Attached, Record};

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 /// Counts what happens, in the order in which it does.
-pub(super) type Step = u64;
+pub type Step = u64;
 
 #[derive(Debug, Clone, Default)]
 struct Write {
@@ -32,7 +32,7 @@ impl Write {
 
 /// One block, since the last cut.
 #[derive(Debug, Clone)]
-pub(super) struct History {
+pub struct History {
     writes: BTreeMap<u64, Write>,
     /// The begin of the latest write that was acknowledged.
     latest_begin: Step,
@@ -42,16 +42,16 @@ pub(super) struct History {
 
 impl History {
     /// A block that holds zeros.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let initial = Write { ended: Some(0), is_flushed: true, ..Write::default() };
         Self { writes: BTreeMap::from([(0, initial)]), latest_begin: 0, candidates: Vec::new() }
     }
 
-    pub(super) fn begin_write(&mut self, value: u64, now: Step) {
+    pub fn begin_write(&mut self, value: u64, now: Step) {
         self.writes.insert(value, Write { begun: now, ..Write::default() });
     }
 
-    pub(super) fn end_write(&mut self, value: u64, now: Step) {
+    pub fn end_write(&mut self, value: u64, now: Step) {
         if let Some(write) = self.writes.get_mut(&value) {
             write.ended = Some(now);
             self.latest_begin = self.latest_begin.max(write.begun);
@@ -59,21 +59,21 @@ impl History {
     }
 
     /// What was acknowledged before this is flushed.
-    pub(super) fn flushed(&mut self, before: Step) {
+    pub fn flushed(&mut self, before: Step) {
         for write in self.writes.values_mut() {
             write.is_flushed |= write.ended.is_some_and(|ended| ended < before);
         }
     }
 
     /// Nobody has this write under way any more.
-    pub(super) fn close(&mut self, value: u64, now: Step) {
+    pub fn close(&mut self, value: u64, now: Step) {
         if let Some(write) = self.writes.get_mut(&value) {
             write.closed = write.closed.or(Some(now));
         }
     }
 
     /// What the block has is known: right after a cut, one of the candidates is taken for good.
-    pub(super) fn seen(&mut self, value: u64, now: Step) {
+    pub fn seen(&mut self, value: u64, now: Step) {
         if self.candidates.contains(&value) {
             self.candidates.clear();
             self.writes.insert(value, Write { ended: Some(now), begun: now, is_flushed: true, ..Write::default() });
@@ -81,12 +81,12 @@ impl History {
     }
 
     /// The same for a block that has this value on all replicas when they begin to be served.
-    pub(super) fn settle(&mut self, value: u64, now: Step) {
+    pub fn settle(&mut self, value: u64, now: Step) {
         self.seen(value, now);
         self.candidates.clear();
     }
 
-    pub(super) fn read(&mut self, value: u64, begun: Step, ended: Step) -> Result<(), String> {
+    pub fn read(&mut self, value: u64, begun: Step, ended: Step) -> Result<(), String> {
         self.seen(value, begun.saturating_sub(1));
         let write = self.writes.get_mut(&value).ok_or_else(|| format!("value {value} is read, and cannot be there"))?;
         if ended < write.begun {
@@ -97,18 +97,18 @@ impl History {
     }
 
     /// Whether a replica that holds all that is acknowledged may have this value now.
-    pub(super) fn may_hold(&self, value: u64) -> bool {
+    pub fn may_hold(&self, value: u64) -> bool {
         let is_new = self.writes.get(&value).is_some_and(|write| write.end() >= self.latest_begin);
         is_new || (self.candidates.contains(&value) && self.latest_begin == 0)
     }
 
     /// What was acknowledged last, for messages.
-    pub(super) fn latest(&self) -> Vec<u64> {
+    pub fn latest(&self) -> Vec<u64> {
         self.writes.iter().filter(|(_, write)| write.end() >= self.latest_begin).map(|(value, _)| *value).collect()
     }
 
     /// Whether there is an order.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let mut forward = Vec::new();
         let mut backward = Vec::new();
         for (value, write) in &self.writes {
@@ -139,7 +139,7 @@ impl History {
     }
 
     /// All in-sync replicas have lost their power.
-    pub(super) fn cut(&mut self) -> Result<(), String> {
+    pub fn cut(&mut self) -> Result<(), String> {
         self.check()?;
         let flushed = self.writes.values().filter(|write| write.is_flushed).map(|write| write.begun).max().unwrap_or(0);
         let is_open = |write: &Write| write.ended.is_none() && write.closed.is_none();

@@ -1,0 +1,56 @@
+//! Connections between attachments and replicas on other nodes.
+//!
+//! ```text
+//! attachment ─► Link ─┬─ control: seals, renewals, flushes, lists ─┐
+//!                     ├─ data: blocks 0 to 63, 128 to 191, … ──────┼─► Server ─► Replica
+//!                     └─ data: blocks 64 to 127, 192 to 255, … ────┘
+//! ```
+//! The protocol takes messages that are lost, doubled or late. So a link is nothing that its user waits for: what cannot be sent is dropped, and asked again by the
+//! attachment; and what was sent on a connection that broke may still be answered on the next one.
+
+mod limits;
+mod link;
+mod outbox;
+mod server;
+mod stream;
+mod tls;
+
+pub use limits::Limits;
+pub use link::{Addresses, Network};
+pub(crate) use link::{Ends, Link};
+pub use server::{ServeError, Server};
+#[cfg(test)]
+pub(crate) use tls::name_of;
+pub use tls::{Security, Tls, TlsError};
+
+use replication::wire::{Farewell, WireError};
+use std::io;
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Closed {
+    /// The other side has left.
+    #[error("the peer has left")]
+    Left,
+    /// The system has ended it.
+    #[error("use the connection")]
+    Io(#[from] io::Error),
+    /// What came is no message.
+    #[error("understand the peer")]
+    Wire(#[from] WireError),
+    /// A message that does not belong there.
+    #[error("the peer sent {0}")]
+    Unexpected(&'static str),
+    /// Something took too long.
+    #[error("{0} took too long")]
+    Slow(&'static str),
+    /// Nobody knows where to connect to.
+    #[error("no address of {0} is known")]
+    NoAddress(replication::units::NodeId),
+    /// The other side refuses.
+    #[error("{0}")]
+    Refused(Farewell),
+    /// This side does.
+    #[error("the peer was refused: {0}")]
+    Refusing(Farewell),
+}

@@ -1,0 +1,12 @@
+//! Real connections and real pools, in one process and over several.
+
+mod cluster;
+mod copies;
+mod failover;
+mod hostile;
+mod identity;
+mod load;
+mod processes;
+mod proxy;
+mod registers;
+mod serving;
