@@ -67,7 +67,8 @@ fn what_was_attached_and_cannot_be_again_stays_listed_as_it_was_and_nothing_else
     let (obstacle, label) = (obstacle(folder.path(), &node), label(&node));
     node.stop();
     // A process before this one had served it, and somebody has put something in the way since.
-    let entry = Entry { pool: "pool".into(), name: "data".into(), front_end: FrontEnd::Nbd, label: Some(label), key: None };
+    let entry =
+        Entry { pool: "pool".into(), name: "data".into(), front_end: FrontEnd::Nbd, label: Some(label), key: None };
     Journal::open(&folder.path().join("run")).unwrap().add(entry).unwrap();
     std::fs::create_dir_all(&obstacle).unwrap();
     let node = self::node(folder.path());

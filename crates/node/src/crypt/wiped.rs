@@ -101,8 +101,7 @@ fn the_secrets_of_a_request_are_not_in_memory_once_it_is_dropped() {
         bytes
     };
     let attach = Wiped::new(AttachRequest { secret: secret(), ..AttachRequest::default() });
-    let change =
-        Wiped::new(ChangeSecretRequest { name: "data".into(), old_secret: secret(), new_secret: secret() });
+    let change = Wiped::new(ChangeSecretRequest { name: "data".into(), old_secret: secret(), new_secret: secret() });
     let of = [("attach", &attach.secret), ("old", &change.old_secret), ("new", &change.new_secret)];
     let wanted = of.map(|(name, secret)| Masked::new(name, secret.iter().copied()));
     assert_eq!(search(&wanted), ["attach", "new", "old"], "what is in use is found");

@@ -34,11 +34,11 @@ mod task;
 mod world;
 mod write;
 
+pub use counts::Counts;
 #[cfg(test)]
 pub(crate) use drive::drive;
 pub(crate) use drive::{drive_ios, open};
 pub(crate) use io::{Done, Io, IoId, Move};
-pub use counts::Counts;
 pub use open::Shape;
 pub(crate) use open::{Loaded, Salvage, create, load, read_superblocks, salvage};
 pub(crate) use request::{Admin, Answer, Request};

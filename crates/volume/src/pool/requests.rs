@@ -171,12 +171,7 @@ impl<M: Memory> Pool<M> {
 
     /// Reads and compares what lies at fixed places, the superblocks and the map of used blocks, from this number on, at most so many. If none is left, `next`
     /// is that number. What is damaged is written anew from memory, if the pool goes on.
-    pub fn scrub_fixed(
-        &self,
-        start: u64,
-        most: usize,
-        done: impl FnOnce(Result<Scrubbed, Error>) + Send + 'static,
-    ) {
+    pub fn scrub_fixed(&self, start: u64, most: usize, done: impl FnOnce(Result<Scrubbed, Error>) + Send + 'static) {
         self.ask(
             Request::ScrubFixed { start, most },
             |answer| match answer {

@@ -228,7 +228,8 @@ fn what_lies_at_fixed_places_is_scrubbed_and_written_anew() {
     pool.checkpoint();
     let whole = scrub_fixed(&mut pool, 0, 100);
     assert!(whole.faults.is_empty() && whole.read == 5 && whole.next == 5, "{whole:?}");
-    let parts: Vec<_> = [0, 2, 4, 5].map(|start| scrub_fixed(&mut pool, start, 2)).map(|part| (part.read, part.next)).into();
+    let parts: Vec<_> =
+        [0, 2, 4, 5].map(|start| scrub_fixed(&mut pool, start, 2)).map(|part| (part.read, part.next)).into();
     assert_eq!(parts, [(2, 2), (2, 4), (1, 5), (0, 5)]);
     for number in 0..5 {
         // Which of its two places it is changes with each checkpoint that has something new for it.
