@@ -283,7 +283,7 @@ fn a_store_does_what_a_replica_relies_on_and_is_killed_at_any_time() {
         let first = run.any_promise();
         assert_eq!(perform(&run.store, first), Outcome::Done);
         run.model.flushed();
-        (0..1500).for_each(|_| run.step());
+        (0..600).for_each(|_| run.step());
         assert!(run.kills > 5, "{} kills", run.kills);
     }
 }

@@ -40,8 +40,15 @@ pub struct History {
     candidates: Vec<u64>,
 }
 
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl History {
     /// A block that holds zeros.
+    #[must_use]
     pub fn new() -> Self {
         let initial = Write { ended: Some(0), is_flushed: true, ..Write::default() };
         Self { writes: BTreeMap::from([(0, initial)]), latest_begin: 0, candidates: Vec::new() }

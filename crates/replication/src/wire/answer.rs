@@ -95,7 +95,8 @@ fn check_unused(reader: &Reader<'_>, fields: &Fields) -> Result<(), WireError> {
     if !matches!(body, 1 | 4) {
         reader.zero("flags", u64::from(*flag))?;
     }
-    if !matches!(body, 65 | 70) && !(*body == 4 && *flag) {
+    let has_block = matches!(body, 65 | 70) || (*body == 4 && *flag);
+    if !has_block {
         reader.zero("first block", *start)?;
     }
     if *body != 70 {
