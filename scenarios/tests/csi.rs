@@ -341,7 +341,8 @@ impl World {
         let status = self.api::<ApplicationBackup>(home).get("in-use").await?.status.context("a status")?;
         let files: Vec<_> = status.volumes.iter().map(|volume| volume.files).collect();
         ensure!(status.phase == Phase::Succeeded && files == [Some(1), Some(1)], "{:?}: {files:?}", status.phase);
-        let from_snapshots = status.volumes.iter().all(|volume| volume.snapshot_class.is_some() && volume.cut_at.is_some());
+        let from_snapshots =
+            status.volumes.iter().all(|volume| volume.snapshot_class.is_some() && volume.cut_at.is_some());
         ensure!(from_snapshots, "snapshots were read: {:?}", status.volumes);
         for made in [sandbox.directory().join("s3"), passphrase] {
             if made.is_dir() { std::fs::remove_dir_all(made)? } else { std::fs::remove_file(made)? }
