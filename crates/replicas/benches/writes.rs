@@ -2,7 +2,12 @@
 //!
 //! `cargo bench -p replicas --bench writes [-- --rounds N --seconds S --tls --connections N]`. The rows of a round follow each other, and of each cell the median of all rounds is told; a machine that
 //! is busy with other things makes all of them worse, so compare rows of one run.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark may end anywhere")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark may end anywhere"
+)]
 
 use block::{Buffer, Device, Done};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -31,7 +31,8 @@ async fn a_replica_that_comes_back_is_sent_what_has_changed_and_hardly_more() {
     let device = attachment.device();
     write(&device, 0, &[1; BLOCK]).await.unwrap();
     cluster.kill(1);
-    let changed = sample(&mut random, BLOCKS as usize, BLOCKS as usize / 100);
+    let blocks = usize::try_from(BLOCKS).unwrap();
+    let changed = sample(&mut random, blocks, blocks / 100);
     for block in changed {
         write(&device, block as u64, &[random.random(); BLOCK]).await.unwrap();
     }
@@ -69,7 +70,7 @@ async fn a_new_replica_is_built_and_an_old_one_retires_while_the_volume_is_serve
     cluster.nodes[2].replica = new;
     cluster.records.change(|record| record.with_replica(new, "node-2".into()).unwrap());
     for i in 0..200 {
-        write(&device, i, &[i as u8; BLOCK]).await.unwrap();
+        write(&device, i, &[u8::try_from(i).unwrap(); BLOCK]).await.unwrap();
     }
     cluster.all_in_sync().await;
     assert_eq!(cluster.records.record().members[&new].standing, Standing::InSync);

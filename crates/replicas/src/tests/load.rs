@@ -13,7 +13,7 @@ async fn what_is_asked_beyond_all_bounds_waits_its_turn() {
     let device = attachment.device();
     let write = |block: u64, count: usize| {
         let bytes = Buffer::copy_of(&vec![(block % 251) as u8; count * BLOCK]);
-        asked(|done| device.write(block * BLOCK as u64, bytes, block % 7 == 0, done))
+        asked(|done| device.write(block * BLOCK as u64, bytes, block.is_multiple_of(7), done))
     };
     // 3,000 small ones, of which many are of the same blocks; then long ones.
     let mut answers: Vec<_> = (0..3000).map(|i| write(i % 2048, 1)).collect();
