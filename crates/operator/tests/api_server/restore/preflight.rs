@@ -37,7 +37,7 @@ async fn what_cannot_be_restored_is_refused_and_changes_nothing() {
             "good",
             |s| s.storage_class_mapping = [("disk".into(), "gold".into())].into(),
             "StorageClassMissing",
-            &["gold", "one of: disk"],
+            &["gold", "one of: csi-disk, disk"],
         ),
         (
             "source",
