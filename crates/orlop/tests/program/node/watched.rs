@@ -56,7 +56,8 @@ fn a_limit_holds_and_is_changed_while_the_volume_is_used() {
     let begun = Instant::now();
     world.volume(&["limit", "data", "--iops", "0"]).good();
     let free = writes(&uri, 150);
-    assert!(free < limited / 2.0, "without a limit it took {free} s, and {limited} s with one");
+    // The client's start is in both.
+    assert!(free + 1.0 < limited, "without a limit it took {free} s, and {limited} s with one");
     assert!(begun.elapsed() < Duration::from_secs(60));
     world.volume(&["limit", "data", "--bandwidth", "1MiB"]).good();
     let limited = writes(&uri, 768);
