@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::support::crash::Crashes;
-use crate::support::kubelet::Behaviour;
-use crate::support::{ADMIN, SHOP, World, until};
+use crate::support::kubelet::{Behaviour, gone};
+use crate::support::{ADMIN, Operator, SHOP, World, until};
 use api::{ApplicationBackup, ApplicationBackupStatus, ConsistencyLevel, HookState, HookTime, Phase, Rule};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 async fn ready() -> World {
@@ -81,6 +81,19 @@ async fn holding(world: &World, name: &str) {
         hooks.iter().any(|hook| hook.state == HookState::Holding).then_some(())
     })
     .await;
+}
+
+/// A backup `b` whose rule holds the application, while its mover does nothing.
+async fn held_up() -> (World, Diary, Operator) {
+    let world = ready().await;
+    let diary = Diary::new(&world);
+    world.running_pod(SHOP, "db-0", "db").await;
+    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), &diary.note("free"))])])).await;
+    world.kubelet.script(|_| Behaviour::Hang);
+    let operator = world.operator();
+    backup(&world, "b", Some("quiesce"), None).await;
+    holding(&world, "b").await;
+    (world, diary, operator)
 }
 
 fn message(status: &ApplicationBackupStatus) -> &str {
@@ -230,14 +243,7 @@ async fn what_is_held_is_let_go_when_the_run_fails_and_what_comes_after_is_done(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_dies_while_it_holds_something_fails_the_run() {
     sandbox::require_assets!();
-    let world = ready().await;
-    let diary = Diary::new(&world);
-    world.running_pod(SHOP, "db-0", "db").await;
-    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), "true")])])).await;
-    world.kubelet.script(|_| Behaviour::Hang);
-    let operator = world.operator();
-    backup(&world, "b", Some("quiesce"), None).await;
-    holding(&world, "b").await;
+    let (world, _, operator) = held_up().await;
     let pods: Api<Pod> = world.api(SHOP);
     pods.delete("db-0", &DeleteParams::default().grace_period(0)).await.unwrap();
     let status = world.finished("b").await.status.unwrap();
@@ -250,14 +256,7 @@ async fn a_pod_that_dies_while_it_holds_something_fails_the_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_is_let_go_when_the_operator_is_gone() {
     sandbox::require_assets!();
-    let world = ready().await;
-    let diary = Diary::new(&world);
-    world.running_pod(SHOP, "db-0", "db").await;
-    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), &diary.note("free"))])])).await;
-    world.kubelet.script(|_| Behaviour::Hang);
-    let operator = world.operator();
-    backup(&world, "b", Some("quiesce"), None).await;
-    holding(&world, "b").await;
+    let (world, diary, operator) = held_up().await;
     operator.kill().await;
     until("the lock to be let go", || async { (diary.lines() == ["lock db-0", "free db-0"]).then_some(()) }).await;
     let operator = world.operator();
@@ -270,14 +269,7 @@ async fn what_is_held_is_let_go_when_the_operator_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_outlasts_an_operator_that_is_replaced_and_a_way_that_is_cut_for_a_moment() {
     sandbox::require_assets!();
-    let world = ready().await;
-    let diary = Diary::new(&world);
-    world.running_pod(SHOP, "db-0", "db").await;
-    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), &diary.note("free"))])])).await;
-    world.kubelet.script(|_| Behaviour::Hang);
-    let operator = world.operator();
-    backup(&world, "b", Some("quiesce"), None).await;
-    holding(&world, "b").await;
+    let (world, diary, operator) = held_up().await;
     operator.kill().await;
     world.shells.is_cut.store(true, Ordering::Relaxed);
     let operator = world.operator();
@@ -287,9 +279,9 @@ async fn a_hold_outlasts_an_operator_that_is_replaced_and_a_way_that_is_cut_for_
     .await;
     world.shells.is_cut.store(false, Ordering::Relaxed);
     world.kubelet.script(|_| Behaviour::Run);
+    let movers: Api<Pod> = world.api(SHOP);
     for pod in world.kubelet.started() {
-        let movers: Api<Pod> = world.api(SHOP);
-        let _ = movers.delete(pod.metadata.name.as_deref().unwrap(), &DeleteParams::default().grace_period(0)).await;
+        gone(movers.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await).unwrap();
     }
     let status = world.finished("b").await.status.unwrap();
     assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
@@ -321,12 +313,5 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
         assert_eq!(lines, ["lock db-0", "sync db-0", "free db-0", "after db-0"], "{how}: each command runs once");
         std::fs::write(diary.path(), "").unwrap();
     };
-    let writes = crashes.calm(begin("calm"), end("calm")).await;
-    check("calm", "without a fault").await;
-    for n in crashes.chosen(&writes) {
-        for fault in [sandbox::fault_proxy::Fault::LoseAnswer, sandbox::fault_proxy::Fault::Reset] {
-            let name = crashes.kill_at(n, &fault, begin, end).await;
-            check(&name, &format!("write {n} of {}, {fault}", writes.len())).await;
-        }
-    }
+    crashes.everywhere(7, begin, end, check).await;
 }
