@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::repositories::Stores;
 use crate::rules::Containers;
+use crate::turns::Bounds;
 
 /// Everything that an operator is told; nothing is read from the environment below this.
 #[derive(Clone)]
@@ -51,6 +52,8 @@ pub struct Limits {
     pub probe_timeout: Duration,
     /// Mover pods of one run at a time: each reads a volume at full speed, and the application goes on beside it.
     pub movers_at_once: usize,
+    /// Mover pods of all runs at a time.
+    pub movers: Bounds,
     /// Movers that are started for one volume before it is given up.
     pub mover_attempts: u32,
     /// How long a mover pod may wait for its node, its volume and its image.
@@ -91,6 +94,7 @@ impl Default for Limits {
             probe_retry: Duration::from_secs(30),
             probe_timeout: Duration::from_secs(60),
             movers_at_once: 4,
+            movers: Bounds { cluster: 32, location: 16, node: 4 },
             mover_attempts: 3,
             mover_start_deadline: Duration::from_secs(300),
             mover_deadline: Duration::from_secs(24 * 3600),

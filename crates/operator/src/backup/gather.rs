@@ -366,7 +366,8 @@ async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Erro
             so_far.insert(key(pod), progress);
         }
     }
-    let claims = claims_that_wait(client, gathered, &states).await?;
+    let free = context.limits().movers_at_once.saturating_sub(states.len());
+    let claims = claims_that_wait(client, gathered, &states, free).await?;
     let judged = states.values().any(|s| matches!(s, MoverState::Succeeded { .. } | MoverState::Failed { .. }));
     let snapshots = snapshots_of(client, gathered).await?;
     let held = held(context, gathered).await;
@@ -396,18 +397,24 @@ pub(super) fn snapshot_name(uid: &str, index: usize) -> String {
     format!("orlop-{}-s{index}", mover_pod::short(uid))
 }
 
-/// Looks at the claims of volumes that have no mover yet.
+/// Looks at the claims of volumes that have no mover yet: of all that are to be cut, and of as many others as could have one now.
 async fn claims_that_wait(
     client: &Client,
     gathered: &Gathered,
     states: &HashMap<(String, String), MoverState>,
+    free: usize,
 ) -> Result<HashMap<usize, ClaimState>, Error> {
-    let mut claims = HashMap::new();
+    let (mut claims, mut others) = (HashMap::new(), 0);
     for (index, volume) in gathered.volumes().iter().enumerate() {
         let Some(name) = mover_name(&gathered.uid, index, volume) else { continue };
         if states.contains_key(&(volume.namespace.clone(), name)) || volume.stage == api::VolumeStage::Moving {
             continue;
         }
+        let is_to_be_cut = volume.snapshot_class.is_some() && volume.cut_at.is_none();
+        if !is_to_be_cut && others == free {
+            continue;
+        }
+        others += usize::from(!is_to_be_cut);
         let claim: Option<PersistentVolumeClaim> = objects::read(client, &volume.namespace, &volume.claim).await?;
         let there = claim.is_some_and(|c| c.metadata.deletion_timestamp.is_none());
         claims.insert(index, if there { ClaimState::Present } else { ClaimState::Gone });

@@ -45,9 +45,12 @@ use crate::mover_pod;
 pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let movers = watcher::Config::default().labels(RUN_LABEL);
+    let woken = context.clone();
     Controller::new(Api::<ApplicationBackup>::all(client.clone()), watcher::Config::default())
         .with_config(context.controller_config())
-        .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationBackup>(&pod))
+        .watches(Api::<Pod>::all(client), movers, move |pod| {
+            mover_pod::run_of::<ApplicationBackup>(&pod).into_iter().chain(woken.turns.next())
+        })
         .run(reconcile, try_again, context)
         .for_each(|_| ready(()))
         .await;

@@ -14,7 +14,7 @@ use super::deletion;
 use super::gather::Gathered;
 use super::plan::Reason;
 use super::store::Report;
-use super::volume::advance;
+use super::volume::{Done, Step, advance};
 use crate::conditions::{
     Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, said, set, set_once, shorten, yes_since,
 };
@@ -73,6 +73,15 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
     }
 }
 
+/// A run of which all movers wait for their turn is looked at more seldom: it is woken when it is next.
+const LOOKS_LEFT_OUT: u32 = 4;
+
+fn only_waits(done: &[(usize, Done)]) -> bool {
+    let waits = |done: &Done| matches!(done, Done::Waits { .. });
+    done.iter().any(|(_, done)| waits(done))
+        && done.iter().all(|(_, done)| waits(done) || *done == Done::Seen(Step::Keep))
+}
+
 /// The status after what was done.
 fn advanced(
     run: &ApplicationBackup,
@@ -127,7 +136,7 @@ fn advanced(
                 Some(reason) => block(&mut new, reason, now, limits),
                 None => {
                     unblock(&mut new, now);
-                    Next::Later(limits.poll)
+                    Next::Later(if only_waits(done) { limits.poll * LOOKS_LEFT_OUT } else { limits.poll })
                 }
             }
         }

@@ -158,8 +158,13 @@ fn in_patience(restores: &Restores, gathered: &Gathered, moved: &Moved, seen: &S
     }
 }
 
-async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, planned: Move) -> Result<Moved, Error> {
+async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, mut planned: Move) -> Result<Moved, Error> {
     let fill = point.and_then(|point| Some((point.volumes.get(planned.index)?, &point.opened)));
+    if let (Step::StartMover { attempt }, Some((_, opened))) = (&planned.step, fill)
+        && let Err(why) = run.ask_for_turn(*attempt, seen, opened)
+    {
+        planned.step = Step::Wait(why);
+    }
     let acted = match fill.map(|(wanted, _)| &wanted.source) {
         // Nothing is made for a volume that there is no data for.
         Some(Err(why)) if matches!(planned.step, Step::MakeFilling) => Acted::Refused(why.clone()),

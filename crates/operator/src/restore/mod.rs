@@ -120,11 +120,14 @@ pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let movers = watcher::Config::default().labels(RUN_LABEL);
     let config = context.controller_config();
+    let woken = context.clone();
     let restores =
         Arc::new(Restores { context, points: Kept::default(), troubled: Mutex::default(), admission: Arc::default() });
     Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
         .with_config(config)
-        .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationRestore>(&pod))
+        .watches(Api::<Pod>::all(client), movers, move |pod| {
+            mover_pod::run_of::<ApplicationRestore>(&pod).into_iter().chain(woken.turns.next())
+        })
         .run(
             reconcile,
             |restore, error, restores: Arc<Restores>| try_again(restore, error, restores.context.clone()),
