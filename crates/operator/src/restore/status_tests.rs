@@ -108,7 +108,7 @@ fn only_a_claim_that_is_there_when_the_run_begins_is_skipped_and_it_does_not_cou
 
 #[test]
 fn a_refusal_says_whether_anything_was_changed() {
-    let refusal = || Applied::Failed(Refusal { reason: "KindMissing", message: "no such kind".into() });
+    let refusal = || Applied::Failed(Refusal::new("KindMissing", "no such kind"));
     let message = |applied: &[Applied]| {
         let status = after(applied);
         assert_eq!((status.phase, status.stage), (Phase::Failed, RestoreStage::Done));
