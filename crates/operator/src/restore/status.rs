@@ -403,7 +403,10 @@ async fn tell(
     }
     let message = new.message.as_deref().unwrap_or_default();
     if new.phase.is_final() && !old.phase.is_final() {
-        count(context, new);
+        // A plan moves nothing.
+        if !restore.spec.plan_only {
+            count(context, new);
+        }
         let reason = format!("{:?}", new.phase);
         match new.phase {
             Phase::Succeeded => context.events.normal(restore, "Restore", &reason, message).await,

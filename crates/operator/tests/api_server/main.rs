@@ -9,6 +9,7 @@ mod http;
 mod leader;
 mod location;
 mod manifests;
+mod monitoring;
 mod restore;
 mod rules;
 mod schedule;

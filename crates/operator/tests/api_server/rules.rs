@@ -20,40 +20,40 @@ async fn ready() -> World {
 }
 
 /// What commands write down, in the order that they do.
-struct Diary(PathBuf);
+pub struct Diary(PathBuf);
 
 impl Diary {
-    fn new(world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
         let path = world.directory.path().join("diary");
         std::fs::write(&path, "").unwrap();
         Self(path)
     }
 
-    fn note(&self, what: &str) -> String {
+    pub fn note(&self, what: &str) -> String {
         format!("echo {what} $POD >> {}", self.0.display())
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         std::fs::read_to_string(&self.0).unwrap().lines().map(Into::into).collect()
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
-async fn rule(world: &World, name: &str, rules: Value) {
+pub async fn rule(world: &World, name: &str, rules: Value) {
     let manifest = json!({
         "apiVersion": "orlop.io/v1alpha1", "kind": "Rule", "metadata": {"name": name}, "spec": {"rules": rules},
     });
     world.create::<Rule>(ADMIN, manifest).await;
 }
 
-fn item(app: &str, actions: &[Value]) -> Value {
+pub fn item(app: &str, actions: &[Value]) -> Value {
     json!({"podSelector": {"app": app}, "actions": actions})
 }
 
-fn command(value: &str) -> Value {
+pub fn command(value: &str) -> Value {
     json!({"type": "command", "value": value})
 }
 
