@@ -97,7 +97,11 @@ impl ApplicationRestoreSpec {
             errors.push(wrong("spec.planHash", hash, "absent with spec.planOnly, which does nothing"));
         }
         if hash.len() != PLAN_HASH_DIGITS || !hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            errors.push(wrong("spec.planHash", hash, "the hash of a plan: 64 hexadecimal digits, as in status.plan.hash"));
+            errors.push(wrong(
+                "spec.planHash",
+                hash,
+                "the hash of a plan: 64 hexadecimal digits, as in status.plan.hash",
+            ));
         }
     }
 
@@ -177,9 +181,8 @@ mod tests {
     #[test]
     fn a_plan_is_named_by_all_of_its_hash_and_by_who_does_it() {
         let hash = "0123456789abcdef".repeat(4);
-        let named = |hash: &str, only: bool| {
-            fields(|spec| (spec.plan_hash, spec.plan_only) = (Some(hash.to_owned()), only))
-        };
+        let named =
+            |hash: &str, only: bool| fields(|spec| (spec.plan_hash, spec.plan_only) = (Some(hash.to_owned()), only));
         assert!(named(&hash, false).is_empty());
         assert_eq!(named(&hash, true), ["spec.planHash"]);
         for wrong in ["", &hash[1..], &hash.to_uppercase()] {

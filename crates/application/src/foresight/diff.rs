@@ -96,7 +96,11 @@ mod tests {
     fn the_smallest_parts_that_differ_are_named() {
         let one = |value: Value| Some(value);
         check(json!({"a": 1, "b": {"c": 2}}), json!({"b": {"c": 2}, "a": 1}), &[]);
-        check(json!({"a": {"b": 1, "c": 2}}), json!({"a": {"b": 3, "c": 2}}), &[("/a/b", one(json!(1)), one(json!(3)))]);
+        check(
+            json!({"a": {"b": 1, "c": 2}}),
+            json!({"a": {"b": 3, "c": 2}}),
+            &[("/a/b", one(json!(1)), one(json!(3)))],
+        );
         check(json!({"a": {}}), json!({"a": {"b": {"c": 1}}}), &[("/a/b", None, one(json!({"c": 1})))]);
         check(json!({"a": 1}), json!({}), &[("/a", one(json!(1)), None)]);
         check(json!({"x/y~z": 1}), json!({"x/y~z": 2}), &[("/x~1y~0z", one(json!(1)), one(json!(2)))]);

@@ -146,9 +146,7 @@ mod tests {
 
     #[test]
     fn a_deployment_is_ready_when_all_of_its_newest_pods_are_available_and_no_other_is_there() {
-        let status = |updated: u64, available: u64, all: u64| {
-            json!({"observedGeneration": 2, "updatedReplicas": updated, "availableReplicas": available, "replicas": all})
-        };
+        let status = |updated: u64, available: u64, all: u64| json!({"observedGeneration": 2, "updatedReplicas": updated, "availableReplicas": available, "replicas": all});
         check("Deployment", deployment(2, 2, status(2, 2, 2)), Ready, Some("2 of 2 pods"));
         check("Deployment", deployment(2, 2, status(2, 1, 2)), Waiting, Some("1 of 2 pods"));
         // Available are those of before.
@@ -168,9 +166,7 @@ mod tests {
         check("StatefulSet", set(json!({"type": "RollingUpdate"}), "b"), Ready, Some("1 of 1 pods"));
         check("StatefulSet", set(json!({"type": "RollingUpdate"}), "a"), Waiting, Some("1 of 1 pods"));
         check("StatefulSet", set(json!({"type": "OnDelete"}), "a"), Ready, Some("1 of 1 pods"));
-        let daemons = |ready: u64, updated: u64| {
-            json!({"status": {"desiredNumberScheduled": 3, "numberReady": ready, "updatedNumberScheduled": updated}})
-        };
+        let daemons = |ready: u64, updated: u64| json!({"status": {"desiredNumberScheduled": 3, "numberReady": ready, "updatedNumberScheduled": updated}});
         check("DaemonSet", daemons(3, 3), Ready, Some("3 of 3 pods"));
         check("DaemonSet", daemons(2, 3), Waiting, Some("2 of 3 pods"));
         check("DaemonSet", daemons(3, 2), Waiting, Some("3 of 3 pods"));
@@ -179,9 +175,7 @@ mod tests {
 
     #[test]
     fn a_job_is_ready_when_it_has_run_or_runs() {
-        let ended = |how: &str| {
-            json!({"status": {"conditions": [{"type": how, "status": "True", "reason": "R", "message": "m"}]}})
-        };
+        let ended = |how: &str| json!({"status": {"conditions": [{"type": how, "status": "True", "reason": "R", "message": "m"}]}});
         check("Job", ended("Complete"), Ready, Some("has run to its end"));
         check("Job", ended("Failed"), Failed, Some("has failed"));
         assert_eq!(said_of_failure(&ended("Failed")).as_deref(), Some("R: m"));
@@ -195,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_pod_is_ready_when_it_says_so_or_has_run_to_its_end() {
-        let ready = |status: &str| json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}});
+        let ready =
+            |status: &str| json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]}});
         check("Pod", ready("True"), Ready, None);
         check("Pod", ready("False"), Waiting, None);
         check("Pod", json!({"status": {"phase": "Succeeded"}}), Ready, Some("has run to its end"));

@@ -145,8 +145,10 @@ mod tests {
             let pod = json!({"status": status});
             assert_eq!(why(&pod).as_deref(), expected, "{pod}");
         };
-        let containers = |state: Value| json!({"containerStatuses": [{"name": "db", "state": state, "ready": false,
-            "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}]});
+        let containers = |state: Value| {
+            json!({"containerStatuses": [{"name": "db", "state": state, "ready": false,
+            "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}]})
+        };
         check(
             json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}),
             Some("Unschedulable: 0/3 nodes"),

@@ -33,9 +33,9 @@ use std::sync::Arc;
 use api::{ApplicationBackup, Phase, RUN_LABEL};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt};
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
+use kube::{Api, ResourceExt};
 
 use crate::context::{Context, try_again};
 use crate::error::Error;

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use api::{
-    ApplicationBackup, ApplicationBackupStatus, BackupStage, Phase, VolumeBackup, VolumeStage,
-};
+use api::{ApplicationBackup, ApplicationBackupStatus, BackupStage, Phase, VolumeBackup, VolumeStage};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 

@@ -148,12 +148,7 @@ fn named<'a>(restore: &'a ApplicationRestore, namespace: &'a str, time: HookTime
     Some(Named { namespace, name: name.as_deref()?, time, may_hold: false })
 }
 
-async fn rule(
-    context: &Context,
-    restore: &ApplicationRestore,
-    uid: &str,
-    time: HookTime,
-) -> Result<RuleFacts, Error> {
+async fn rule(context: &Context, restore: &ApplicationRestore, uid: &str, time: HookTime) -> Result<RuleFacts, Error> {
     let namespace = restore.namespace().unwrap_or_default();
     let hooks = restore.status.as_ref().map(|status| status.hooks.as_slice()).unwrap_or_default();
     rules::gather(&context.client, named(restore, &namespace, time), &acting(context, uid), hooks).await

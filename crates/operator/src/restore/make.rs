@@ -24,7 +24,12 @@ use crate::repositories::LocationProblem;
 const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
 
 /// Makes the objects of a part.
-pub(super) async fn make(restores: &Restores, gathered: &Gathered, part: Part, held_back: bool) -> Result<Applied, Error> {
+pub(super) async fn make(
+    restores: &Restores,
+    gathered: &Gathered,
+    part: Part,
+    held_back: bool,
+) -> Result<Applied, Error> {
     let Scene::Begun(Begun { point: Some(Ok(point)), .. }) = &gathered.scene else {
         return Ok(Applied::Waited("looks for the recovery point".into()));
     };

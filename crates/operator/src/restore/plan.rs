@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use api::{
-    ApplicationRestoreStatus, Failure, ReplacePolicy, RestoreStage, VolumeRestore, VolumeStage, Workloads,
-};
+use api::{ApplicationRestoreStatus, Failure, ReplacePolicy, RestoreStage, VolumeRestore, VolumeStage, Workloads};
 use application::ObjectKey;
 use application::readiness::Readiness;
 

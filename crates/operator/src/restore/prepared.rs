@@ -19,7 +19,8 @@ use crate::repositories::secret_names;
 pub(super) const OBJECTS_AT_ONCE: usize = 32;
 
 /// Why an object is kept that the restore needs itself.
-pub(super) const LIVES_ON: &str = "the restore reads the recovery point with it, so it stays as it is, whatever the policy";
+pub(super) const LIVES_ON: &str =
+    "the restore reads the recovery point with it, so it stays as it is, whatever the policy";
 
 /// An object as it is to be made, under its name at the target.
 pub(super) struct Prepared {
@@ -73,11 +74,7 @@ async fn livelihood(client: &Client, restore: &ApplicationRestore) -> Result<BTr
 }
 
 impl<'a> Preparer<'a> {
-    pub(super) async fn new(
-        client: &Client,
-        restore: &'a ApplicationRestore,
-        point: &'a Point,
-    ) -> Result<Self, Error> {
+    pub(super) async fn new(client: &Client, restore: &'a ApplicationRestore, point: &'a Point) -> Result<Self, Error> {
         let namespaces = validate::namespaces(&restore.spec, &point.facts.sources);
         Ok(Self { restore, point, namespaces, livelihood: livelihood(client, restore).await? })
     }
@@ -98,9 +95,11 @@ impl<'a> Preparer<'a> {
             .await
             .during(|| "read objects of the recovery point".into())?;
         if stored.len() != wanted.len() {
-            let what = format!("{} objects of the kind {} are not there any more", wanted.len() - stored.len(), keys[0].kind);
+            let what =
+                format!("{} objects of the kind {} are not there any more", wanted.len() - stored.len(), keys[0].kind);
             let object = "the table of objects of the recovery point".to_owned();
-            return Err(repository::Error::Damaged { object, what }).during(|| "read objects of the recovery point".into());
+            return Err(repository::Error::Damaged { object, what })
+                .during(|| "read objects of the recovery point".into());
         }
         let prepared = stored.iter().map(|(key, value)| self.prepare(key, value)).collect::<Result<Vec<_>, _>>();
         prepared.during(|| "read objects of the recovery point".into())

@@ -179,13 +179,7 @@ fn with_rules() -> ApplicationRestore {
 }
 
 fn to_the_workloads() -> Vec<Applied> {
-    vec![
-        Applied::Begun,
-        Applied::RuleDone,
-        made(Part::Foundations, 1, 0),
-        Applied::Left,
-        made(Part::Resources, 1, 0),
-    ]
+    vec![Applied::Begun, Applied::RuleDone, made(Part::Foundations, 1, 0), Applied::Left, made(Part::Resources, 1, 0)]
 }
 
 #[test]
@@ -226,7 +220,8 @@ fn what_is_not_ready_or_a_rule_that_fails_makes_no_success() {
 #[test]
 fn a_rule_that_fails_first_leaves_everything_as_it_was() {
     let refusal = Refusal::new("RuleFailed", "ended with code 7");
-    let status = through(&with_rules(), ApplicationRestoreStatus::default(), &[Applied::Begun, Applied::Failed(refusal)]);
+    let status =
+        through(&with_rules(), ApplicationRestoreStatus::default(), &[Applied::Begun, Applied::Failed(refusal)]);
     assert_eq!((status.phase, status.conditions[0].reason.as_str()), (Phase::Failed, "RuleFailed"));
     assert_eq!(status.message.as_deref(), Some("ended with code 7; nothing was restored"));
 }

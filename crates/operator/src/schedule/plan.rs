@@ -101,8 +101,7 @@ fn leave(gathered: &Gathered) -> Plan {
 fn work(gathered: &Gathered, courses: &Courses) -> Work {
     let spec = &gathered.schedule.spec;
     let surplus = surplus(&gathered.runs, courses, gathered.now);
-    let mut work =
-        Work { begin: asked_for(gathered), surplus, next: None, waits_for: None, incomplete_from: None };
+    let mut work = Work { begin: asked_for(gathered), surplus, next: None, waits_for: None, incomplete_from: None };
     if !spec.suspend {
         let dues = courses.courses.iter().filter_map(|course| {
             let due = course.calendar.due(last(gathered, course.kind), gathered.now)?;

@@ -80,7 +80,8 @@ fn alerts_and_panels_ask_for_what_is_served() {
         }
     }
     // And nothing is served that nobody looks at.
-    let base = |name: &str| name.trim_end_matches("_count").trim_end_matches("_sum").trim_end_matches("_bucket").to_owned();
+    let base =
+        |name: &str| name.trim_end_matches("_count").trim_end_matches("_sum").trim_end_matches("_bucket").to_owned();
     let used: BTreeSet<String> = used.into_iter().map(base).collect();
     let unused: Vec<_> = names.iter().filter(|name| !used.contains(&base(name))).collect();
     assert!(unused.is_empty(), "{unused:?} are in no alert and no panel");
@@ -89,7 +90,10 @@ fn alerts_and_panels_ask_for_what_is_served() {
 #[test]
 fn alerts_have_what_a_person_needs() {
     let rules = rules();
-    assert_eq!((rules["kind"].as_str(), rules["apiVersion"].as_str()), (Some("PrometheusRule"), Some("monitoring.coreos.com/v1")));
+    assert_eq!(
+        (rules["kind"].as_str(), rules["apiVersion"].as_str()),
+        (Some("PrometheusRule"), Some("monitoring.coreos.com/v1"))
+    );
     for rule in rules["spec"]["groups"][0]["rules"].as_array().unwrap() {
         let name = rule["alert"].as_str().unwrap();
         assert!(name.starts_with("Orlop"), "{name}");

@@ -45,7 +45,10 @@ fn head(plan: &RestorePlan) -> Vec<(&'static str, String)> {
     );
     let mut head = vec![("Plan", plan.hash.clone()), ("Objects", counts), ("Data", data)];
     if let Some(seconds) = plan.estimated_seconds {
-        head.push(("Time", format!("some {}, at the rate of earlier restores", human::took(Duration::from_secs(seconds)))));
+        head.push((
+            "Time",
+            format!("some {}, at the rate of earlier restores", human::took(Duration::from_secs(seconds))),
+        ));
     }
     if !plan.managed_by.is_empty() {
         head.push(("Kept by", format!("{}: may put objects back", plan.managed_by.join(", "))));
@@ -100,11 +103,8 @@ mod tests {
 
     #[test]
     fn a_plan_shows_what_would_change_and_counts_the_rest() {
-        let color = PlannedChange {
-            path: "/data/color".into(),
-            from: Some("\"red\"".into()),
-            to: Some("\"blue\"".into()),
-        };
+        let color =
+            PlannedChange { path: "/data/color".into(), from: Some("\"red\"".into()), to: Some("\"blue\"".into()) };
         let size = PlannedChange { path: "/data/size".into(), from: Some("\"7\"".into()), to: None };
         let changed = ObjectPlan {
             changes: vec![color, size],

@@ -100,7 +100,10 @@ impl RunView {
         }
         if !self.workloads.is_empty() {
             text.push('\n');
-            text.push_str(&output::table(["WORKLOAD", "STATE", "RUNS", "NOTE"], self.workloads.iter().map(workload_row)));
+            text.push_str(&output::table(
+                ["WORKLOAD", "STATE", "RUNS", "NOTE"],
+                self.workloads.iter().map(workload_row),
+            ));
         }
         if let Some(plan) = &self.plan {
             text.push('\n');

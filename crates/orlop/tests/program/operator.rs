@@ -142,6 +142,7 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     assert_eq!(back.data.and_then(|data| data.get("greeting").cloned()).as_deref(), Some("hello"));
     let refused = exact("once-more").await.ended(1).stdout;
     assert!(refused.contains("something else would be done now than by the plan"), "{refused}");
+    assert!(refused.contains("ConfigMap shop/settings (Keep, it was Update)"), "{refused}");
 
     schedule(&client).await;
     let begun = at_home(&["schedule", "run", "often"]).await.good();

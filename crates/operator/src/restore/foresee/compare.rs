@@ -10,10 +10,15 @@ const MOST_NAMED: usize = 5;
 /// Why what would be done now is not the plan with that hash, which is `then`, if somebody still has it.
 pub(super) fn differences(hash: &str, then: Option<&RestorePlan>, now: &RestorePlan) -> String {
     let what = match then {
-        None => "no restore of this namespace has that plan any more, so it is not known in what they differ".to_owned(),
+        None => {
+            "no restore of this namespace has that plan any more, so it is not known in what they differ".to_owned()
+        }
         Some(then) => named(then, now),
     };
-    format!("something else would be done now than by the plan {hash}: {what}; status.plan has what would be done now, under the hash {}", now.hash)
+    format!(
+        "something else would be done now than by the plan {hash}: {what}; status.plan has what would be done now, under the hash {}",
+        now.hash
+    )
 }
 
 fn named(then: &RestorePlan, now: &RestorePlan) -> String {
@@ -31,7 +36,8 @@ fn named(then: &RestorePlan, now: &RestorePlan) -> String {
         })
         .collect();
     if lines.is_empty() {
-        return "in what they do not list, such as the content of Secrets, rules, or objects beyond the first ones".into();
+        return "in what they do not list, such as the content of Secrets, rules, or objects beyond the first ones"
+            .into();
     }
     let more = lines.len().saturating_sub(MOST_NAMED);
     lines.truncate(MOST_NAMED);
@@ -90,7 +96,12 @@ mod tests {
         let then = plan(&[("a", Create, "1"), ("b", Update, "1"), ("c", Create, "1"), ("d", Create, "1")]);
         let now = plan(&[("a", Update, "1"), ("b", Update, "2"), ("d", Create, "1"), ("e", Create, "1")]);
         let said = differences("old", Some(&then), &now);
-        let parts = ["a (Update, it was Create)", "b (Update, with other changes)", "c (it was in the plan)", "e (Create, it was not in the plan)"];
+        let parts = [
+            "a (Update, it was Create)",
+            "b (Update, with other changes)",
+            "c (it was in the plan)",
+            "e (Create, it was not in the plan)",
+        ];
         for part in parts {
             assert!(said.contains(part), "{part} in {said}");
         }

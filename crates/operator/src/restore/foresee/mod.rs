@@ -7,7 +7,7 @@ mod tally;
 use std::sync::Arc;
 
 use api::{ApplicationRestore, PlannedAction, RestorePlan, VolumePlan};
-use application::{Foresight, Foreseen, ObjectKey, Patience};
+use application::{Foreseen, Foresight, ObjectKey, Patience};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -92,7 +92,8 @@ async fn look_ahead(foresight: &Foresight, objects: Vec<Prepared>, tally: &mut T
     }
     let answers: Vec<(Prepared, Foreseen)> = stream::iter(asked)
         .map(|one| async move {
-            let foreseen = foresight.foresee(&one.key, &one.object).await.map_err(|failure| unforeseen(&one.key, failure))?;
+            let foreseen =
+                foresight.foresee(&one.key, &one.object).await.map_err(|failure| unforeseen(&one.key, failure))?;
             Ok::<_, Error>((one, foreseen))
         })
         .buffered(ASKED_AT_ONCE)

@@ -17,7 +17,11 @@ pub(super) fn of<'a>(volumes: impl Iterator<Item = &'a VolumeRestore>) -> Option
 }
 
 /// Seconds that the volumes of a plan would take at that rate, so many at a time.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of seconds; a cast saturates")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive number of seconds; a cast saturates"
+)]
 pub(super) fn seconds(rate: Option<f64>, plan: &RestorePlan, at_once: usize) -> Option<u64> {
     let filled: Vec<u64> = plan.volumes.iter().filter(|v| v.action.fills()).map(|v| v.bytes).collect();
     let largest = *filled.iter().max()?;

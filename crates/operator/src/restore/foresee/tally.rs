@@ -16,6 +16,8 @@ use crate::config::PlanLimits;
 
 /// What stands for a value that is not shown.
 const HIDDEN: &str = "(not shown)";
+/// Why an object stays that would be changed to what it is.
+const SAME: &str = "it is as the recovery point has it";
 /// Part of the hash, so that a plan of another make is another plan.
 const VERSION: &[u8] = b"orlop.io/v1alpha1 restore plan 1";
 
@@ -66,6 +68,7 @@ impl<'a> Tally<'a> {
                 let reason = "one is there and is being deleted: it is waited until that is gone";
                 (PlannedAction::Create, Some(reason.to_owned()), Vec::new())
             }
+            Will::Update(changes) if changes.is_empty() => (PlannedAction::Keep, Some(SAME.to_owned()), changes),
             Will::Update(changes) => (PlannedAction::Update, None, changes),
             Will::Replace(changes) => (PlannedAction::Replace, None, changes),
             Will::Keep(why) => (PlannedAction::Keep, Some(why), Vec::new()),
@@ -227,6 +230,13 @@ mod tests {
         }
         // Why it stays, and what is in it, is all the same then.
         assert_eq!(of(Will::Keep("a".into()), json!(1)), of(Will::Keep("b".into()), json!(2)));
+    }
+
+    #[test]
+    fn what_would_be_changed_to_what_it_is_stays() {
+        let found = plan(|tally| tally.object(&key("ConfigMap", "a"), &json!({}), foreseen(Will::Update(Vec::new()))));
+        assert_eq!((found.objects.keep, found.objects.update), (1, 0));
+        assert_eq!(found.items[0].reason.as_deref(), Some(SAME));
     }
 
     #[test]

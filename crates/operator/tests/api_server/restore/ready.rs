@@ -35,11 +35,14 @@ fn workloads() -> Vec<Value> {
     let job = json!({"spec": {"template": {"spec": {"containers": containers, "restartPolicy": "Never"}}}});
     let mut set = template("set");
     set["spec"]["serviceName"] = "set".into();
+    // The played node sends no heartbeats, and is tainted for it.
+    let mut agent = template("agent");
+    agent["spec"]["template"]["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     vec![
         namespace(),
         object("Deployment", "apps/v1", "web", template("web")),
         object("StatefulSet", "apps/v1", "set", set),
-        object("DaemonSet", "apps/v1", "agent", template("agent")),
+        object("DaemonSet", "apps/v1", "agent", agent),
         object("ReplicaSet", "apps/v1", "bare", template("bare")),
         object("Job", "batch/v1", "once", job),
         object("Pod", "v1", "alone", json!({"spec": {"containers": containers}})),
@@ -100,7 +103,9 @@ async fn what_is_not_ready_in_time_is_named_with_the_words_of_the_cluster() {
     assert_eq!((status.phase, reason(&status)), (Phase::Incomplete, "NotReady"), "{status:#?}");
     assert_eq!(states(&status), [("Deployment web".to_owned(), WorkloadState::Waiting)]);
     let message = status.message.unwrap();
-    for part in ["0 of 1 workloads are ready", "Deployment t/web is not ready", "Unschedulable: 0/1 nodes are available"] {
+    for part in
+        ["0 of 1 workloads are ready", "Deployment t/web is not ready", "Unschedulable: 0/1 nodes are available"]
+    {
         assert!(message.contains(part), "{part:?} in {message:?}");
     }
 

@@ -120,7 +120,8 @@ async fn a_rule_that_fails_afterwards_makes_the_restore_incomplete() {
     rule(&world, "nobody", json!([item("cache", &[command("true")])])).await;
     let _node = Runs::start(world.client.clone());
     let operator = world.operator();
-    let cases = [("fails", "RuleFailed", "ended with code 3: the schema is old"), ("nobody", "NoPodMatched", "app=cache")];
+    let cases =
+        [("fails", "RuleFailed", "ended with code 3: the schema is old"), ("nobody", "NoPodMatched", "app=cache")];
     for (name, word, said) in cases {
         with_rules(&world, name, &format!("t-{name}"), None, Some(name)).await;
         let status = over(&world, name).await;
@@ -159,7 +160,10 @@ async fn a_restore_with_rules_survives_the_death_of_its_operator_at_every_write(
         let status = over(&world, name).await;
         assert_eq!(status.phase, Phase::Succeeded, "{how}: {status:#?}");
         let lines = diary.lines();
-        assert!(lines.len() == 2 && lines[0] == "before db-0" && lines[1].starts_with("after web-"), "{how}: {lines:?}");
+        assert!(
+            lines.len() == 2 && lines[0] == "before db-0" && lines[1].starts_with("after web-"),
+            "{how}: {lines:?}"
+        );
         std::fs::write(diary.path(), "").unwrap();
         assert_nothing_left(&world).await;
     };
