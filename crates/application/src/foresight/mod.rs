@@ -129,8 +129,7 @@ impl Foresight {
         let applied = || self.access.apply(path, &key.name, &params, object);
         let answer = match self.access.patience.request(applied).await {
             Err(failure) if failure.is_apply_only() => {
-                let params =
-                    PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: true, ..PostParams::default() };
+                let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: true };
                 self.access.patience.request(|| self.access.create(path, &params, object)).await
             }
             answer => answer,

@@ -36,6 +36,7 @@ pub(super) struct Gathered {
 }
 
 /// What is known beside the restore itself; which, depends on where it is.
+#[allow(clippy::large_enum_variant, reason = "there is one of them in a reconcile")]
 pub(super) enum Scene {
     /// It is over.
     Over,

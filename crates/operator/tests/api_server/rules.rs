@@ -308,7 +308,11 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
     rule(&world, "quiesce", json!([item("db", &actions)])).await;
     rule(&world, "thaw", json!([item("db", &[command(&diary.note("after"))])])).await;
     let crashes = Crashes::new(&world).await;
-    let begin = async |name: &str| backup(&world, name, Some("quiesce"), Some("thaw")).await;
+    // A run that ends before it is killed is followed by another one.
+    let begin = async |name: &str| {
+        std::fs::write(diary.path(), "").unwrap();
+        backup(&world, name, Some("quiesce"), Some("thaw")).await;
+    };
     let end = async |name: &str| {
         world.finished(name).await;
         world.let_go(name).await;
@@ -319,7 +323,6 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
         assert!(status.hooks.iter().all(|hook| hook.state == HookState::Succeeded), "{how}: {status:#?}");
         let lines = diary.lines();
         assert_eq!(lines, ["lock db-0", "sync db-0", "free db-0", "after db-0"], "{how}: each command runs once");
-        std::fs::write(diary.path(), "").unwrap();
     };
     let writes = crashes.calm(begin("calm"), end("calm")).await;
     check("calm", "without a fault").await;

@@ -144,7 +144,9 @@ async fn a_restore_with_rules_survives_the_death_of_its_operator_at_every_write(
     rule(&world, "migrate", json!([item("web", &[command(&diary.note("after"))])])).await;
     let _node = Runs::start(world.client.clone());
     let crashes = Crashes::new(&world).await;
+    // A run that ends before it is killed is followed by another one.
     let begin = async |name: &str| {
+        std::fs::write(diary.path(), "").unwrap();
         with_a_database(&world, name).await;
         with_rules(&world, name, name, Some("quiesce"), Some("migrate")).await;
     };
@@ -164,7 +166,6 @@ async fn a_restore_with_rules_survives_the_death_of_its_operator_at_every_write(
             lines.len() == 2 && lines[0] == "before db-0" && lines[1].starts_with("after web-"),
             "{how}: {lines:?}"
         );
-        std::fs::write(diary.path(), "").unwrap();
         assert_nothing_left(&world).await;
     };
     let writes = crashes.calm(begin("calm"), end("calm")).await;
