@@ -68,6 +68,10 @@ pub struct Limits {
     pub step_pause: Duration,
     /// What concerns the rules of applications.
     pub hooks: HookLimits,
+    /// How much of a plan is listed in a status.
+    pub plan: PlanLimits,
+    /// Workloads listed in a status; all are counted, and waited for.
+    pub workloads: usize,
     /// Missed items named in a status; all are in the ledger of the recovery point. Keeps the resource far below etcd's 1.5 MiB.
     pub missed_items: usize,
     /// Characters of one reason in a status, for the same cause.
@@ -102,6 +106,8 @@ impl Default for Limits {
             object_patience: Duration::from_secs(120),
             step_pause: Duration::from_millis(100),
             hooks: HookLimits::default(),
+            plan: PlanLimits::default(),
+            workloads: 500,
             missed_items: 20,
             reason_chars: 1024,
             sweep_interval: Duration::from_secs(600),
@@ -109,6 +115,26 @@ impl Default for Limits {
             lease_renew_deadline: Duration::from_secs(10),
             lease_retry: Duration::from_secs(2),
         }
+    }
+}
+
+/// How much of the plan of a restore is listed in its status: with these, some 600 KiB at the worst, of the 1.5 MiB that etcd takes. The plan's hash
+/// is over all of it.
+#[derive(Clone, Debug)]
+pub struct PlanLimits {
+    /// Objects.
+    pub objects: usize,
+    /// Changes of fields, over all objects.
+    pub changes: usize,
+    /// Changes of fields of one object.
+    pub changes_of_one: usize,
+    /// Characters of one value.
+    pub value_chars: usize,
+}
+
+impl Default for PlanLimits {
+    fn default() -> Self {
+        Self { objects: 500, changes: 1000, changes_of_one: 50, value_chars: 120 }
     }
 }
 

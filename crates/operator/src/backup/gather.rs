@@ -24,7 +24,7 @@ use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, MoverState, SoFar};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
-use crate::rules::{self, Acting, Seen, Wanted};
+use crate::rules::{self, Acting, Named, RuleFacts, Seen};
 use crate::snapshots::{self, Class, Snapshot};
 
 /// Everything that the next step depends on.
@@ -95,14 +95,6 @@ pub(super) struct ClaimFacts {
     pub driver: Option<String>,
     /// Its volume, by name.
     pub volume: Option<String>,
-}
-
-/// A rule, and what was seen of its commands.
-pub(super) struct RuleFacts {
-    /// The rule that runs at this stage, if there is one; what is wrong with it if it cannot.
-    pub rule: Option<Result<Wanted, Failure>>,
-    /// What was seen of commands that may be there, by their index.
-    pub seen: BTreeMap<usize, Seen>,
 }
 
 /// The volumes and their movers.
@@ -251,32 +243,25 @@ async fn with_drivers(client: &Client, mut claims: Vec<ClaimFacts>) -> Result<Ve
 }
 
 /// The rule of a run that is to run then.
-fn rule_name(run: &ApplicationBackup, time: HookTime) -> Option<&str> {
+fn named<'a>(run: &'a ApplicationBackup, namespace: &'a str, time: HookTime) -> Option<Named<'a>> {
     let name = match time {
         HookTime::Pre => &run.spec.pre_exec_rule,
         HookTime::Post => &run.spec.post_exec_rule,
     };
-    name.as_deref()
+    Some(Named { namespace, name: name.as_deref()?, time, may_hold: time == HookTime::Pre })
 }
 
 /// Finds out before anything is begun whether the rules can run.
 async fn rules_are_fit(context: &Context, run: &ApplicationBackup) -> Result<Result<(), Failure>, Error> {
-    for time in [HookTime::Pre, HookTime::Post] {
-        let Some(name) = rule_name(run, time) else { continue };
-        if let Err(failure) = rules::find(&context.client, &run.namespace().unwrap_or_default(), name, time).await? {
-            return Ok(Err(failure));
-        }
-    }
-    Ok(Ok(()))
+    let namespace = run.namespace().unwrap_or_default();
+    let all = [HookTime::Pre, HookTime::Post].into_iter().filter_map(|time| named(run, &namespace, time));
+    rules::are_fit(&context.client, all).await
 }
 
 async fn rule(context: &Context, gathered: &Gathered, time: HookTime) -> Result<RuleFacts, Error> {
-    let run = &gathered.run;
-    let rule = match rule_name(run, time) {
-        Some(name) => Some(rules::find(&context.client, &run.namespace().unwrap_or_default(), name, time).await?),
-        None => None,
-    };
-    Ok(RuleFacts { rule, seen: rules::look(&gathered.acting(context), gathered.hooks()).await })
+    let namespace = gathered.run.namespace().unwrap_or_default();
+    let rule = named(&gathered.run, &namespace, time);
+    rules::gather(&context.client, rule, &gathered.acting(context), gathered.hooks()).await
 }
 
 /// Looks after what is held, now and then.

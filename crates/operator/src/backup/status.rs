@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use api::{
-    ApplicationBackup, ApplicationBackupStatus, BackupStage, HookState, HookStatus, Phase, VolumeBackup, VolumeStage,
-};
+use api::{ApplicationBackup, ApplicationBackupStatus, BackupStage, Phase, VolumeBackup, VolumeStage};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 
@@ -285,9 +283,7 @@ async fn tell(
         );
         context.events.warning(run, "BackUpVolume", "VolumeMissed", &note).await;
     }
-    for hook in newly_failed(old, new) {
-        let note =
-            format!("{}/{}: {}", hook.namespace, hook.pod, hook.message.as_deref().unwrap_or("no reason was kept"));
+    for note in rules::newly_failed(&old.hooks, &new.hooks) {
         context.events.warning(run, "RunRule", "RuleFailed", &note).await;
     }
     if old.stage == new.stage {
@@ -312,16 +308,6 @@ fn newly_missed<'a>(
     new.volumes.iter().enumerate().filter_map(|(i, volume)| {
         let was = old.volumes.get(i).is_some_and(|v| v.stage == VolumeStage::Missed);
         (volume.stage == VolumeStage::Missed && !was).then_some(volume)
-    })
-}
-
-fn newly_failed<'a>(
-    old: &'a ApplicationBackupStatus,
-    new: &'a ApplicationBackupStatus,
-) -> impl Iterator<Item = &'a HookStatus> {
-    new.hooks.iter().enumerate().filter_map(|(i, hook)| {
-        let was = old.hooks.get(i).is_some_and(|hook| hook.state == HookState::Failed);
-        (hook.state == HookState::Failed && !was).then_some(hook)
     })
 }
 

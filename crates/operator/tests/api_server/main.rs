@@ -10,6 +10,7 @@ mod leader;
 mod location;
 mod manifests;
 mod many;
+mod monitoring;
 mod restore;
 mod rules;
 mod schedule;

@@ -20,40 +20,40 @@ async fn ready() -> World {
 }
 
 /// What commands write down, in the order that they do.
-struct Diary(PathBuf);
+pub struct Diary(PathBuf);
 
 impl Diary {
-    fn new(world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
         let path = world.directory.path().join("diary");
         std::fs::write(&path, "").unwrap();
         Self(path)
     }
 
-    fn note(&self, what: &str) -> String {
+    pub fn note(&self, what: &str) -> String {
         format!("echo {what} $POD >> {}", self.0.display())
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         std::fs::read_to_string(&self.0).unwrap().lines().map(Into::into).collect()
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
-async fn rule(world: &World, name: &str, rules: Value) {
+pub async fn rule(world: &World, name: &str, rules: Value) {
     let manifest = json!({
         "apiVersion": "orlop.io/v1alpha1", "kind": "Rule", "metadata": {"name": name}, "spec": {"rules": rules},
     });
     world.create::<Rule>(ADMIN, manifest).await;
 }
 
-fn item(app: &str, actions: &[Value]) -> Value {
+pub fn item(app: &str, actions: &[Value]) -> Value {
     json!({"podSelector": {"app": app}, "actions": actions})
 }
 
-fn command(value: &str) -> Value {
+pub fn command(value: &str) -> Value {
     json!({"type": "command", "value": value})
 }
 
@@ -300,7 +300,11 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
     rule(&world, "quiesce", json!([item("db", &actions)])).await;
     rule(&world, "thaw", json!([item("db", &[command(&diary.note("after"))])])).await;
     let crashes = Crashes::new(&world).await;
-    let begin = async |name: &str| backup(&world, name, Some("quiesce"), Some("thaw")).await;
+    // A run that ends before it is killed is followed by another one.
+    let begin = async |name: &str| {
+        std::fs::write(diary.path(), "").unwrap();
+        backup(&world, name, Some("quiesce"), Some("thaw")).await;
+    };
     let end = async |name: &str| {
         world.finished(name).await;
         world.let_go(name).await;
@@ -311,7 +315,6 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
         assert!(status.hooks.iter().all(|hook| hook.state == HookState::Succeeded), "{how}: {status:#?}");
         let lines = diary.lines();
         assert_eq!(lines, ["lock db-0", "sync db-0", "free db-0", "after db-0"], "{how}: each command runs once");
-        std::fs::write(diary.path(), "").unwrap();
     };
     crashes.everywhere(7, begin, end, check).await;
 }
