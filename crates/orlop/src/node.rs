@@ -127,7 +127,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     let start = move || {
         let keeper = if awaited { await_keeper(&args.runtime_dir, KEEPER_LIMIT)? } else { keeper(&args.runtime_dir)? };
         let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
-        Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving })
+        Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving, replication: None })
             .map_err(|e| Error::new("start the node").because(e))
     };
     let started = tokio::task::spawn_blocking(start).await;
