@@ -14,6 +14,7 @@ pub mod restore;
 pub mod rule;
 pub mod schedule;
 pub mod validate;
+pub mod volume_record;
 
 pub use backup::{
     ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, Consistency, ConsistencyLevel,
@@ -34,6 +35,7 @@ pub use schedule::{
     SchedulePolicySpec, ScheduledBackupSpec, ScheduledRun,
 };
 pub use validate::FieldError;
+pub use volume_record::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecord, VolumeRecordSpec};
 
 /// The API group of everything here.
 pub const GROUP: &str = "orlop.io";
