@@ -11,7 +11,7 @@
 //!
 //! # What holds
 //!
-//! * If there is a choice that keeps all required rules, one is found; the order of preference never leads into a dead end ([`search`]).
+//! * If there is a choice that keeps all required rules, one is found; the order of preference never leads into a dead end.
 //! * The same arguments give the same places. There is no clock and no randomness.
 //! * A refusal names every node and every rule that is in the way.
 //! * What is not known to be apart counts as together: a node without a zone is not apart from any other in zones. A node without the label that a rule is
@@ -29,5 +29,5 @@ pub mod strategy;
 
 pub use cluster::{Cluster, Domains, Labels, Node, Place, PlacedVolume, Pool, Request};
 pub use refusal::Refusal;
-pub use search::place;
+pub use search::{MOST_TRIES, place};
 pub use strategy::{Enforcement, Expression, Operator, ReplicaRule, Scope, Strategy, VolumeRule};

@@ -67,7 +67,7 @@ impl Members {
         if answer.as_ref().is_err_and(is_members_own) {
             // Whoever else has failed with this member has turned to another already.
             let next = turn.wrapping_add(1);
-            drop(self.current.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed));
+            self.current.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed).ok();
         }
         answer
     }
