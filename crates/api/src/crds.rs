@@ -5,7 +5,7 @@ use kube::CustomResourceExt;
 
 use crate::{
     ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy, Rule,
-    SchedulePolicy, StorageNode, Volume,
+    SchedulePolicy, StorageNode, Volume, VolumeRecord,
 };
 
 /// All CRDs, in the order of their names.
@@ -21,5 +21,6 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         SchedulePolicy::crd(),
         StorageNode::crd(),
         Volume::crd(),
+        VolumeRecord::crd(),
     ]
 }

@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod storage_node;
 pub mod validate;
 pub mod volume;
+pub mod volume_record;
 
 pub use backup::{
     ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, Consistency, ConsistencyLevel,
@@ -38,6 +39,7 @@ pub use schedule::{
 pub use storage_node::{StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool};
 pub use validate::FieldError;
 pub use volume::{HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSpec, VolumeStatus};
+pub use volume_record::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecord, VolumeRecordSpec};
 
 /// The API group of everything here.
 pub const GROUP: &str = "orlop.io";

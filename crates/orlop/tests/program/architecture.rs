@@ -36,6 +36,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "volume",
         ],
     ),
+    ("placement", &[]),
+    ("records", &["api", "replication"]),
     ("recovery", &[]),
     ("replicas", &["block", "replication", "volume"]),
     ("replication", &[]),
@@ -64,6 +66,11 @@ const BANNED: &[(&str, &[&str])] = &[
     ("mover", &["kube", "k8s-openapi"]),
     ("nbd", &["kube", "object_store", "axum"]),
     ("node", &["kube", "k8s-openapi", "object_store"]),
+    (
+        "placement",
+        &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing", "rustix"],
+    ),
+    ("records", &["object_store", "axum"]),
     ("recovery", &["tokio", "futures", "kube", "k8s-openapi", "rand", "tracing"]),
     ("replicas", &["kube", "k8s-openapi", "object_store", "axum"]),
     (
@@ -145,7 +152,7 @@ fn every_crate_has_the_workspaces_lints_and_says_what_it_is() {
 
 #[test]
 fn pure_crates_have_lints_against_clocks_and_disks() {
-    for pure in ["api", "replication", "volume"] {
+    for pure in ["api", "placement", "replication", "volume"] {
         let manifest = &members()[pure].manifest;
         let clippy = Path::new(manifest).with_file_name("clippy.toml");
         let rules = std::fs::read_to_string(clippy).unwrap_or_else(|e| panic!("{pure} has a clippy.toml: {e}"));
