@@ -29,7 +29,7 @@ use std::sync::atomic::Ordering;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{HookLimits, Limits, OperatorConfig};
+pub use config::{Companion, HookLimits, Limits, OperatorConfig};
 pub use context::Context;
 pub use error::Error;
 pub use repositories::{AsLocated, Stores};
@@ -74,5 +74,6 @@ async fn controllers(context: Arc<Context>) {
         restore::controller(context.clone()),
         schedule::controller(context.clone()),
         context::sweep(context.clone()),
+        futures::future::join_all(context.config.companions.iter().map(|begin| begin())),
     );
 }
