@@ -15,8 +15,8 @@ use kube::api::{Api, AttachParams, DeleteParams, ListParams};
 use kube::{Client, ResourceExt};
 use sandbox::{Cluster, Error, Sandbox};
 use scenarios::images::{self, Images};
-use scenarios::pods::{self, wait_for};
 use scenarios::install;
+use scenarios::pods::{self, wait_for};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
@@ -101,7 +101,10 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     world.ready("second").await?;
     let mut lines = world.write("second").await?;
     lines.after(1).await?;
-    println!("         {:.1} s from the cut of {first} until a pod on {third} has written", cut.elapsed().as_secs_f32());
+    println!(
+        "         {:.1} s from the cut of {first} until a pod on {third} has written",
+        cut.elapsed().as_secs_f32()
+    );
     world.has_all("second", told).await?;
     timer.step("the pod goes on elsewhere, with every line that was acknowledged");
 
@@ -109,11 +112,15 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     world.all_in_sync().await?;
     timer.step("the node is back, and its replica is equal again");
 
-    let told = lines.after(20).await?;
+    let told = lines.latest();
     let cut = Instant::now();
     world.node(&other)?.kill().await?;
     let more = lines.after(told + 200).await?;
-    println!("         {:.1} s was the longest time without a line, {:.1} s after the cut of {other} there are 200 more", lines.longest.as_secs_f32(), cut.elapsed().as_secs_f32());
+    println!(
+        "         {:.1} s was the longest time without a line, {:.1} s after the cut of {other} there are 200 more",
+        lines.longest.as_secs_f32(),
+        cut.elapsed().as_secs_f32()
+    );
     ensure!(lines.longest < Duration::from_secs(15), "the pod has waited for {:?}", lines.longest);
     world.has_all("second", more).await?;
     timer.step("writing goes on without the other replica");
@@ -128,7 +135,8 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
 
 /// What a pod says it has written.
 struct Lines {
-    receiver: mpsc::Receiver<u64>,
+    receiver: mpsc::Receiver<(u64, Instant)>,
+    highest: u64,
     last: Instant,
     longest: Duration,
 }
@@ -138,22 +146,34 @@ impl Lines {
     async fn after(&mut self, number: u64) -> Result<u64> {
         loop {
             let next = tokio::time::timeout(LIMIT, self.receiver.recv()).await;
-            let told = next.context("nothing is written any more")?.context("the pod has stopped writing")?;
-            self.longest = self.longest.max(self.last.elapsed());
-            self.last = Instant::now();
-            if told >= number {
-                return Ok(told);
+            self.heard(next.context("nothing is written any more")?.context("the pod has stopped writing")?);
+            if self.highest >= number {
+                return Ok(self.highest);
             }
         }
     }
 
+    fn heard(&mut self, (told, at): (u64, Instant)) {
+        self.highest = self.highest.max(told);
+        self.longest = self.longest.max(at.saturating_duration_since(self.last));
+        self.last = at;
+    }
+
+    /// The highest number until now, from when on the longest silence counts.
+    fn latest(&mut self) -> u64 {
+        while let Ok(told) = self.receiver.try_recv() {
+            self.heard(told);
+        }
+        (self.last, self.longest) = (Instant::now(), Duration::ZERO);
+        self.highest
+    }
+
     /// The highest number of what has come already.
     async fn rest(&mut self) -> u64 {
-        let mut highest = 0;
         while let Ok(Some(told)) = tokio::time::timeout(Duration::from_secs(1), self.receiver.recv()).await {
-            highest = highest.max(told);
+            self.heard(told);
         }
-        highest
+        self.highest
     }
 }
 
@@ -175,13 +195,15 @@ impl World {
         let nodes: Api<CSINode> = Api::all(self.client.clone());
         wait_for("the driver on every node", 2 * LIMIT, || async {
             let known = |node: &CSINode| node.spec.drivers.iter().any(|driver| driver.name == "volumes.orlop.io");
-            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| known(node)).count() == 3).then_some(()))
+            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| known(node)).count() == 3)
+                .then_some(()))
         })
         .await?;
         let nodes: Api<StorageNode> = Api::all(self.client.clone());
         wait_for("every node to tell of its pool", LIMIT, || async {
             let has_pool = |node: &StorageNode| node.status.as_ref().is_some_and(|status| status.free_bytes > 0);
-            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| has_pool(node)).count() == 3).then_some(()))
+            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| has_pool(node)).count() == 3)
+                .then_some(()))
         })
         .await
     }
@@ -223,13 +245,13 @@ impl World {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 let Ok(number) = line.trim().parse() else { break };
-                if sender.send(number).await.is_err() {
+                if sender.send((number, Instant::now())).await.is_err() {
                     break;
                 }
             }
             drop(process);
         });
-        Ok(Lines { receiver, last: Instant::now(), longest: Duration::ZERO })
+        Ok(Lines { receiver, highest: 0, last: Instant::now(), longest: Duration::ZERO })
     }
 
     /// Every line up to this one is there, once and in order.
@@ -237,7 +259,11 @@ impl World {
         let written = pods::run(&self.client, NAMESPACE, pod, &["cat", "/data/lines"]).await?;
         let found: Vec<u64> = written.lines().filter_map(|line| line.parse().ok()).collect();
         let wrong = found.iter().zip(1..).find(|(found, expected)| *found != expected);
-        ensure!(wrong.is_none() && found.len() as u64 >= told, "{told} lines were acknowledged, {} are there, wrong is {wrong:?}", found.len());
+        ensure!(
+            wrong.is_none() && found.len() as u64 >= told,
+            "{told} lines were acknowledged, {} are there, wrong is {wrong:?}",
+            found.len()
+        );
         println!("         of {told} acknowledged lines all are there, {} in all", found.len());
         Ok(())
     }
@@ -278,7 +304,10 @@ impl World {
             let volumes = Api::<Volume>::all(self.client.clone()).list(&all).await?.items;
             let records = Api::<VolumeRecord>::all(self.client.clone()).list(&all).await?.items.len();
             let left: Vec<_> = volumes.iter().map(|volume| (volume.name_any(), volume.status.clone())).collect();
-            ensure!(persistent + volumes.len() + records == 0, "{persistent} persistent volumes, {records} records, {left:?}");
+            ensure!(
+                persistent + volumes.len() + records == 0,
+                "{persistent} persistent volumes, {records} records, {left:?}"
+            );
             Ok(Some(()))
         })
         .await?;

@@ -68,11 +68,8 @@ pub fn identity(folder: &Path, node: &NodeId) -> std::result::Result<Identity, I
         fs::read_to_string(&path).map_err(|source| IdentityError::File { path: path.display().to_string(), source })
     };
     let authority = read(CA_CERTIFICATE)?;
-    let (certificate, key) = if folder.join(CERTIFICATE).exists() {
-        (read(CERTIFICATE)?, read(KEY)?)
-    } else {
-        issue(&read(CA_KEY)?, node)?
-    };
+    let (certificate, key) =
+        if folder.join(CERTIFICATE).exists() { (read(CERTIFICATE)?, read(KEY)?) } else { issue(&read(CA_KEY)?, node)? };
     let tls = Tls::from_pem(node, certificate.as_bytes(), key.as_bytes(), authority.as_bytes())?;
     let mut id = [0; 16];
     id.copy_from_slice(&blake3::hash(authority.trim().as_bytes()).as_bytes()[..16]);

@@ -4,9 +4,9 @@
 //! serve both kinds, and there is no second driver. What only one kind can do is refused for the other, by name.
 
 use crate::error::{Error as ClusterError, Result as ClusterResult, ask, code};
+use crate::placed;
 use crate::takeover::{Life, life_of};
 use crate::times::Times;
-use crate::placed;
 use api::{StorageNode, VOLUME_FINALIZER, Volume as Object, VolumeLimits, VolumePhase, VolumeSpec};
 use csi::{Capacity, Error, Kind, Labels, Limits, NewVolume, OnNode, Range, Secret, Snapshot, Volume, Volumes};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -191,7 +191,8 @@ impl Volumes for InCluster {
         // As many nodes are needed as there are replicas, so the least of the best counts.
         room.sort_unstable_by(|a, b| b.cmp(a));
         let least = usize::try_from(replicas).ok().and_then(|replicas| room.get(replicas - 1));
-        Ok(least.map_or(Capacity { free: 0, largest: 0 }, |(free, largest)| Capacity { free: *free, largest: *largest }))
+        Ok(least
+            .map_or(Capacity { free: 0, largest: 0 }, |(free, largest)| Capacity { free: *free, largest: *largest }))
     }
 
     fn create(&self, new: NewVolume, secret: Option<&Secret>) -> Result<Volume, Error> {
@@ -227,7 +228,10 @@ impl Volumes for InCluster {
 
     fn clone_snapshot(&self, snapshot: &str, new: NewVolume) -> Result<Volume, Error> {
         if new.replicas > 1 {
-            let story = format!("make {}: a volume with several replicas begins empty; it cannot be made from {snapshot} yet", new.id);
+            let story = format!(
+                "make {}: a volume with several replicas begins empty; it cannot be made from {snapshot} yet",
+                new.id
+            );
             return Err(Error { kind: Kind::Invalid, story });
         }
         self.local.clone_snapshot(snapshot, new)
@@ -263,7 +267,8 @@ impl Volumes for InCluster {
             Some(object) if object.spec.bytes == bytes => Ok(self.told(&object)),
             Some(object) => {
                 let has = object.spec.bytes;
-                let story = format!("{id} has replicas on several nodes, and {has} bytes; such volumes cannot grow yet");
+                let story =
+                    format!("{id} has replicas on several nodes, and {has} bytes; such volumes cannot grow yet");
                 Err(Error { kind: Kind::Precondition, story })
             }
         }
@@ -342,7 +347,8 @@ fn served(object: &Object) -> Result<ReplicatedVolume, Error> {
     let name = object.name_any();
     let id = placed::id(object).ok_or_else(|| failed(format!("the Volume {name} has no uid")))?;
     let key = object.spec.wrapped_key.as_deref().map(serde_json::from_str::<WrappedKey>).transpose();
-    let key = key.map_err(|error| Error { kind: Kind::Damaged, story: format!("the key of {name} is not readable: {error}") })?;
+    let key = key
+        .map_err(|error| Error { kind: Kind::Damaged, story: format!("the key of {name} is not readable: {error}") })?;
     let VolumeLimits { iops, bytes_per_second } = object.spec.limits;
     let number = |limit: Option<u64>| limit.and_then(NonZeroU64::new);
     let limits = node::qos::Limits { iops: number(iops), bytes_per_second: number(bytes_per_second) };

@@ -92,9 +92,7 @@ async fn volumes(cluster: &Cluster, connection: ConnectionArgs) -> Result<Compan
     let records = KubernetesRecords::new(config, Patience::default());
     let records = records.map_err(|e| Error::new("run the operator").because(e))?;
     let client = cluster.client();
-    Ok(Arc::new(move || {
-        Box::pin(cluster::controller::run(client.clone(), records.clone(), cluster::Times::default()))
-    }))
+    Ok(Arc::new(move || Box::pin(cluster::controller::run(client.clone(), records.clone(), cluster::Times::default()))))
 }
 
 /// SIGTERM is how a kubelet stops a pod, SIGINT how a person stops a program.

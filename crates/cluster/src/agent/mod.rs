@@ -82,7 +82,8 @@ impl Agent {
     /// Works until it is told to stop. What goes wrong is told in the log and tried again.
     pub fn run(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
         // As objects: the compiler cannot tell of their types that they may go from thread to thread.
-        let (beat, report, follow) = (self.clone().beat().boxed(), self.clone().report().boxed(), self.follow().boxed());
+        let (beat, report, follow) =
+            (self.clone().beat().boxed(), self.clone().report().boxed(), self.follow().boxed());
         async move { stop.run_until_cancelled(join3(beat, report, follow)).await.unwrap_or_default().0 }.boxed()
     }
 
@@ -104,7 +105,9 @@ impl Agent {
         let (volumes, volume_events) = watched::<Volume>(Api::all(self.client.clone()), changed.clone());
         let (records, record_events) = watched::<VolumeRecord>(Api::all(self.client.clone()), changed.clone());
         let look = async {
-            let ready = async { tokio::try_join!(nodes.wait_until_ready(), volumes.wait_until_ready(), records.wait_until_ready()) };
+            let ready = async {
+                tokio::try_join!(nodes.wait_until_ready(), volumes.wait_until_ready(), records.wait_until_ready())
+            };
             // The watches end with this future, and not before it.
             if ready.await.is_err() {
                 return;
@@ -159,7 +162,13 @@ impl Agent {
 
 impl Debug for Agent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Agent({} at {}, {} others known)", self.me, self.address, self.book.of(&self.me.as_str().into()).iter().len())
+        write!(
+            f,
+            "Agent({} at {}, {} others known)",
+            self.me,
+            self.address,
+            self.book.of(&self.me.as_str().into()).iter().len()
+        )
     }
 }
 

@@ -167,6 +167,9 @@ mod tests {
         let served = record.claimed(Attached { node: "a".into(), id: AttachmentId(1) });
         assert!(!may_be_empty(&served, Standing::InSync), "it would count as one that has everything");
         assert!(may_be_empty(&served, Standing::Stale { complete: Epoch(0) }));
-        assert!(!may_be_empty(&served, Standing::Stale { complete: Epoch(3) }), "it would be taken to have what is older");
+        assert!(
+            !may_be_empty(&served, Standing::Stale { complete: Epoch(3) }),
+            "it would be taken to have what is older"
+        );
     }
 }

@@ -147,7 +147,13 @@ impl<R: RecordStore> Controller<R> {
     }
 
     /// The record after the step. One that somebody else has changed meanwhile is looked at again.
-    async fn apply(&self, id: VolumeId, volume: &Volume, found: Option<Versioned>, step: Step) -> Result<Option<Record>> {
+    async fn apply(
+        &self,
+        id: VolumeId,
+        volume: &Volume,
+        found: Option<Versioned>,
+        step: Step,
+    ) -> Result<Option<Record>> {
         let (version, before) = found.map(|found| (found.version, found.record)).unzip();
         let done = match (step, version) {
             (Step::Write(next), version) => self.records.swap(id, version, next.clone()).await.map(|_| Some(next)),

@@ -124,7 +124,12 @@ pub(super) mod tests {
         }
     }
 
-    fn chosen(count: usize, preferred: Option<&str>, taken: &[&str], nodes: &[NodeView]) -> Result<Vec<String>, String> {
+    fn chosen(
+        count: usize,
+        preferred: Option<&str>,
+        taken: &[&str],
+        nodes: &[NodeView],
+    ) -> Result<Vec<String>, String> {
         let taken: Vec<NodeId> = taken.iter().map(|name| NodeId::from(*name)).collect();
         let preferred = preferred.map(NodeId::from);
         let found = place(1 << 20, count, preferred.as_ref(), (&taken, &[]), nodes)?;
@@ -134,7 +139,8 @@ pub(super) mod tests {
     #[test]
     fn replicas_are_spread_over_zones_and_the_preferred_node_comes_first() {
         let mib = |count: u64| count << 20;
-        let nodes = [node("a", "x", mib(90)), node("b", "x", mib(80)), node("c", "y", mib(10)), node("d", "z", mib(20))];
+        let nodes =
+            [node("a", "x", mib(90)), node("b", "x", mib(80)), node("c", "y", mib(10)), node("d", "z", mib(20))];
         assert_eq!(chosen(3, None, &[], &nodes).unwrap(), ["a", "d", "c"]);
         let near = chosen(2, Some("b"), &[], &nodes).unwrap();
         assert!(near[0] == "b" && near[1] != "a", "{near:?}");

@@ -128,17 +128,23 @@ fn keep(
         let bytes = record.blocks.saturating_mul(4096);
         return match place(bytes, 1, None, (&stay, &leave), nodes) {
             Ok(places) => match places.first().map(|node| record.with_replica(fresh(), node.clone())) {
-                Some(Ok(next)) => write(next, format!("a replica is built on {}{}", names(&places), only_served(record))),
+                Some(Ok(next)) => {
+                    write(next, format!("a replica is built on {}{}", names(&places), only_served(record)))
+                }
                 Some(Err(error)) => nothing(Some(format!("no replica can be added: {error}"))),
                 None => nothing(None),
             },
-            Err(refused) => nothing(Some(format!("{} of {} replicas stay, and {refused}", stays.len(), wanted.replicas))),
+            Err(refused) => {
+                nothing(Some(format!("{} of {} replicas stay, and {refused}", stays.len(), wanted.replicas)))
+            }
         };
     }
     let whole = stays.iter().filter(|(_, member)| member.standing == Standing::InSync).count();
     if whole < wanted.replicas {
         let away = stays.iter().find(|(_, member)| member.standing != Standing::InSync);
-        return nothing(away.map(|(_, member)| format!("the replica on {} is not in sync{}", member.node, only_served(record))));
+        return nothing(
+            away.map(|(_, member)| format!("the replica on {} is not in sync{}", member.node, only_served(record))),
+        );
     }
     let extra = (stays.len() > wanted.replicas).then(|| stays.last().map(|(id, _)| **id)).flatten();
     let gone = record.members.iter().find(|(id, member)| going(id, member).is_some()).map(|(id, _)| *id);

@@ -9,7 +9,12 @@ use replication::record::{Record, Standing};
 const HEALTHY: &str = "Healthy";
 
 /// The status of a volume with this record; what its nodes have written into it stays.
-pub(super) fn status(volume: &Volume, record: Option<&Record>, message: Option<String>, now: Timestamp) -> VolumeStatus {
+pub(super) fn status(
+    volume: &Volume,
+    record: Option<&Record>,
+    message: Option<String>,
+    now: Timestamp,
+) -> VolumeStatus {
     let before = volume.status.clone().unwrap_or_default();
     let replicas = record.iter().flat_map(|record| &record.members).map(|(id, member)| VolumeReplica {
         replica: replica_name(*id),
@@ -69,20 +74,34 @@ mod tests {
         let mut volume = Volume::new("data", VolumeSpec { replicas: 2, ..VolumeSpec::default() });
         let now = Timestamp::UNIX_EPOCH;
         let pending = status(&volume, None, Some("no nodes".into()), now);
-        assert_eq!((pending.phase, pending.in_sync, pending.message.as_deref()), (VolumePhase::Pending, None, Some("no nodes")));
+        assert_eq!(
+            (pending.phase, pending.in_sync, pending.message.as_deref()),
+            (VolumePhase::Pending, None, Some("no nodes"))
+        );
         let held = HeldReplica { replica: "1".into(), lost: false };
         volume.status = Some(VolumeStatus { holders: [("a".to_owned(), held)].into(), ..VolumeStatus::default() });
         let record = Record::new([(ReplicaId(1), "a".into()), (ReplicaId(2), "b".into())], 1, 8).unwrap();
         let healthy = status(&volume, Some(&record), None, now);
-        assert_eq!((healthy.phase, healthy.in_sync.as_deref(), healthy.holders.len()), (VolumePhase::Healthy, Some("2/2"), 1));
+        assert_eq!(
+            (healthy.phase, healthy.in_sync.as_deref(), healthy.holders.len()),
+            (VolumePhase::Healthy, Some("2/2"), 1)
+        );
         volume.status = Some(healthy);
         let change = Change { leave: [ReplicaId(2)].into(), ..Change::default() };
         let later = Timestamp::from_second(9).unwrap();
         let degraded = status(&volume, Some(&record.changed(&change, Epoch(1)).unwrap()), None, later);
         assert_eq!((degraded.phase, degraded.in_sync.as_deref()), (VolumePhase::Degraded, Some("1/2")));
-        assert_eq!((degraded.conditions[0].status.as_str(), degraded.conditions[0].last_transition_time.0), ("False", later));
+        assert_eq!(
+            (degraded.conditions[0].status.as_str(), degraded.conditions[0].last_transition_time.0),
+            ("False", later)
+        );
         volume.status = Some(degraded.clone());
-        let again = status(&volume, Some(&record.changed(&change, Epoch(1)).unwrap()), None, Timestamp::from_second(20).unwrap());
+        let again = status(
+            &volume,
+            Some(&record.changed(&change, Epoch(1)).unwrap()),
+            None,
+            Timestamp::from_second(20).unwrap(),
+        );
         assert_eq!(again, degraded, "what has not changed is not written again");
     }
 }

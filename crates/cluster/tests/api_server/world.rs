@@ -100,7 +100,8 @@ impl World {
         let nodes_told: Api<StorageNode> = Api::all(world.client.clone());
         until("all nodes to tell of their pools", async || {
             let found = nodes_told.list(&ListParams::default()).await.unwrap().items;
-            found.iter().filter(|node| node.status.as_ref().is_some_and(|status| status.free_bytes > 0)).count() == nodes
+            found.iter().filter(|node| node.status.as_ref().is_some_and(|status| status.free_bytes > 0)).count()
+                == nodes
         })
         .await;
         world

@@ -153,7 +153,10 @@ impl Driver {
             }
         }
         if there.replicas != asked.parameters.replicas {
-            return differs(format!("it has {} replicas, and {} are asked for", there.replicas, asked.parameters.replicas));
+            return differs(format!(
+                "it has {} replicas, and {} are asked for",
+                there.replicas, asked.parameters.replicas
+            ));
         }
         if let Err(refused) = asked.wanted.fits(bytes, "") {
             return differs(refused.message().to_owned());

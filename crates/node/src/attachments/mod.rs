@@ -149,7 +149,10 @@ impl Attachments {
         let place = Place { front_end, place, read_only: target.source.is_read_only() };
         // A block device that was there already goes on with the device that it had, and this one was dropped.
         if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
-            attached.insert(name.clone(), Attached { place: place.clone(), pool, limits: target.limits, shared, gate, meter });
+            attached.insert(
+                name.clone(),
+                Attached { place: place.clone(), pool, limits: target.limits, shared, gate, meter },
+            );
         }
         Ok(place)
     }

@@ -176,13 +176,8 @@ impl Inner {
                 _ => {}
             }
         };
-        let options = Options {
-            force,
-            ended,
-            limits: self.limits.clone(),
-            listener: Arc::new(listener),
-            ..Options::new(volume)
-        };
+        let options =
+            Options { force, ended, limits: self.limits.clone(), listener: Arc::new(listener), ..Options::new(volume) };
         let (records, offered) = (self.records.clone(), self.holder.offered.clone());
         match Attachment::start(records, offered, self.network.clone(), options).await {
             Ok(attachment) => Ok(Running { attachment, seen }),
@@ -202,7 +197,8 @@ impl Inner {
             Ok(_) => Ok(()),
             Err(_) => {
                 let limit = DETACH_LIMIT.as_secs();
-                let what = format!("detach {name}: its replicas have not flushed it in {limit} s; it goes on, so ask again");
+                let what =
+                    format!("detach {name}: its replicas have not flushed it in {limit} s; it goes on, so ask again");
                 Err(Error::new(Kind::Failed, what))
             }
         }
@@ -295,9 +291,10 @@ impl Refused {
                 Kind::Precondition,
                 format!("attach {name}: {node} serves it; it has to be detached there first"),
             ),
-            Self::NoRecord => {
-                Error::new(Kind::NotFound, format!("attach {name}: it has no record; it was deleted, or is not placed yet"))
-            }
+            Self::NoRecord => Error::new(
+                Kind::NotFound,
+                format!("attach {name}: it has no record; it was deleted, or is not placed yet"),
+            ),
             Self::Unknown(error) => {
                 let what = format!("attach {name}: {}", error.story());
                 Error::new(Kind::Failed, what)

@@ -112,11 +112,7 @@ struct Slot {
 
 impl Replicated {
     /// Offers what is in the pools to other nodes. Must be called within a runtime, and where waiting is allowed.
-    pub(crate) fn start(
-        config: Replication,
-        stores: Vec<Arc<Store>>,
-        attachments: Arc<Attachments>,
-    ) -> Result<Self> {
+    pub(crate) fn start(config: Replication, stores: Vec<Arc<Store>>, attachments: Arc<Attachments>) -> Result<Self> {
         let runtime = Handle::current();
         let Replication { network, listen, records, limits } = config;
         let holder = Holder::open(stores)?;
@@ -170,7 +166,8 @@ impl Inner {
 /// What whoever knows the records and the volumes asks of a node.
 impl Node {
     fn replicated(&self) -> Result<&Replicated> {
-        let what = "the node is no part of a cluster, so it has no replicated volumes; start `orlop node` with --cluster";
+        let what =
+            "the node is no part of a cluster, so it has no replicated volumes; start `orlop node` with --cluster";
         self.replicated.as_ref().ok_or_else(|| Error::new(Kind::Precondition, what))
     }
 

@@ -12,8 +12,12 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// [`RecordStore`], as a trait that objects can have.
 trait Any: Send + Sync {
     fn get(&self, volume: VolumeId) -> Answer<'_, Result<Option<Versioned>, StoreError>>;
-    fn swap(&self, volume: VolumeId, expected: Option<Version>, record: Record)
-    -> Answer<'_, Result<Version, SwapError>>;
+    fn swap(
+        &self,
+        volume: VolumeId,
+        expected: Option<Version>,
+        record: Record,
+    ) -> Answer<'_, Result<Version, SwapError>>;
     fn remove(&self, volume: VolumeId, expected: Version) -> Answer<'_, Result<(), SwapError>>;
     fn watch(&self, volume: VolumeId) -> Answer<'_, Result<AnyWatch, StoreError>>;
 }

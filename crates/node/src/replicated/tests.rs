@@ -110,8 +110,7 @@ impl World {
         let replication = Some(Replication { network, listen, records, limits: limits() });
         let pools = vec![PoolSpec { path: machine.disk.path().join("pool"), bytes: Some(64 << 20) }];
         let serving = Some(Serving { runtime: machine.memory.path().join("run"), keeper });
-        let config =
-            Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving, replication };
+        let config = Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving, replication };
         let node = Node::start(config).unwrap();
         self.book.0.lock().unwrap().insert(machine.name.clone(), node.replicas_address().unwrap());
         machine.node = Some(node);

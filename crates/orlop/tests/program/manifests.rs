@@ -65,7 +65,8 @@ async fn an_api_server_takes_the_manifests_of_the_driver() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     // What takes the place of one of them is taken by itself.
-    let replicated = apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/replicated"))].concat()).await.good();
+    let replicated =
+        apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/replicated"))].concat()).await.good();
     assert_eq!(replicated.lines().count(), 7, "{replicated}");
     let all = documents();
     assert_eq!(taken.lines().count(), all.len(), "{taken}");
