@@ -41,7 +41,14 @@ pub(crate) fn serve(arguments: ServeArgs) -> Result<()> {
     let pools = vec![PoolSpec { path: arguments.pool, bytes: None }];
     let serving = Some(Serving { runtime: arguments.runtime.clone(), keeper: None });
     let access = if arguments.threads { Access::Threads } else { Access::Best };
-    let node = Arc::new(Node::start(Config { pools, cache_bytes: 40 << 20, access, scrub: None, serving })?);
+    let node = Arc::new(Node::start(Config {
+        pools,
+        cache_bytes: 40 << 20,
+        access,
+        scrub: None,
+        serving,
+        replication: None,
+    })?);
     let stop = CancellationToken::new();
     let ends = stop.clone();
     std::thread::spawn(move || {

@@ -5,7 +5,7 @@ use kube::CustomResourceExt;
 
 use crate::{
     ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy, Rule,
-    SchedulePolicy,
+    SchedulePolicy, StorageNode, Volume, VolumeRecord,
 };
 
 /// All CRDs, in the order of their names.
@@ -19,5 +19,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         NamespacedSchedulePolicy::crd(),
         Rule::crd(),
         SchedulePolicy::crd(),
+        StorageNode::crd(),
+        Volume::crd(),
+        VolumeRecord::crd(),
     ]
 }

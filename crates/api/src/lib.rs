@@ -13,7 +13,10 @@ pub mod location;
 pub mod restore;
 pub mod rule;
 pub mod schedule;
+pub mod storage_node;
 pub mod validate;
+pub mod volume;
+pub mod volume_record;
 
 pub use backup::{
     ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, Consistency, ConsistencyLevel,
@@ -34,7 +37,10 @@ pub use schedule::{
     ConcurrencyPolicy, NamespacedSchedulePolicy, NamespacedSchedulePolicySpec, RunKind, SchedulePolicy,
     SchedulePolicySpec, ScheduledBackupSpec, ScheduledRun,
 };
+pub use storage_node::{StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool};
 pub use validate::FieldError;
+pub use volume::{HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSpec, VolumeStatus};
+pub use volume_record::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecord, VolumeRecordSpec};
 
 /// The API group of everything here.
 pub const GROUP: &str = "orlop.io";
@@ -42,6 +48,8 @@ pub const GROUP: &str = "orlop.io";
 pub const VERSION: &str = "v1alpha1";
 /// The namespace Orlop is installed in; resources in it may act on any namespace, others only on their own.
 pub const ADMIN_NAMESPACE: &str = "orlop-system";
+/// The namespace that the daemons of nodes are installed in, with the leases that tell which of them live.
+pub const STORAGE_NAMESPACE: &str = "orlop-storage";
 /// On everything a run makes for its own use (mover pods, their secrets and temporary claims): the uid of the run's resource.
 /// What bears it is never part of an application.
 pub const RUN_LABEL: &str = "orlop.io/run";
@@ -49,5 +57,7 @@ pub const RUN_LABEL: &str = "orlop.io/run";
 pub const RESTORED_BY: &str = "orlop.io/restored-by";
 /// Keeps a resource until what it stands for outside of the cluster is gone.
 pub const FINALIZER: &str = "orlop.io/recovery-point";
+/// Keeps a volume until no node has a replica of it any more.
+pub const VOLUME_FINALIZER: &str = "orlop.io/replicas";
 /// Written on a location to have it probed now; any new value asks once more. The command line writes the instant.
 pub const CHECK_REQUESTED: &str = "orlop.io/check-requested-at";

@@ -36,7 +36,7 @@ impl Identity for Service {
 
     async fn probe(&self, _: Request<proto::ProbeRequest>) -> Answer<proto::ProbeResponse> {
         self.ask("Probe", |driver| {
-            let capacity = driver.volumes.capacity().map_err(|error| Status::failed_precondition(error.story))?;
+            let capacity = driver.volumes.capacity(1).map_err(|error| Status::failed_precondition(error.story))?;
             if capacity.largest == 0 {
                 let what = "no pool of this node takes changes; see its log, and start it again";
                 return Err(Status::failed_precondition(what));

@@ -48,7 +48,8 @@ impl OnNode {
 }
 
 impl Volumes for OnNode {
-    fn capacity(&self) -> Result<Capacity, Error> {
+    fn capacity(&self, replicas: u32) -> Result<Capacity, Error> {
+        one_copy(replicas)?;
         let pools = self.pools()?;
         let sound = || pools.values().filter(|pool| !pool.failed);
         let free = sound().map(|pool| pool.free_bytes).fold(0, u64::saturating_add);
@@ -56,6 +57,7 @@ impl Volumes for OnNode {
     }
 
     fn create(&self, new: NewVolume, secret: Option<&Secret>) -> Result<Volume, Error> {
+        one_copy(new.replicas)?;
         let pool = self.roomiest(new.bytes)?;
         let request = proto::CreateVolumeRequest {
             name: new.id,
@@ -70,6 +72,7 @@ impl Volumes for OnNode {
     }
 
     fn clone_snapshot(&self, snapshot: &str, new: NewVolume) -> Result<Volume, Error> {
+        one_copy(new.replicas)?;
         let request = proto::CloneSnapshotRequest {
             snapshot: snapshot.to_owned(),
             name: new.id,
@@ -191,12 +194,24 @@ impl OnNode {
             is_encrypted: volume.encryption() != proto::Encryption::None,
             id: volume.name,
             bytes: volume.bytes,
+            replicas: 1,
             limits: from_limits(volume.limits.unwrap_or_default()),
             device: volume.attachment.filter(is_device).map(|place| place.place.into()),
             labels: volume.labels.into_iter().collect(),
             trouble,
         }
     }
+}
+
+/// A node by itself has one copy of everything.
+fn one_copy(replicas: u32) -> Result<(), Error> {
+    if replicas == 1 {
+        return Ok(());
+    }
+    let story = format!(
+        "{replicas} replicas are wanted, and this node is no part of a cluster: start `orlop node` with --cluster, or use a class with repl: \"1\""
+    );
+    Err(Error { kind: Kind::Invalid, story })
 }
 
 fn told_pool(pool: &proto::Pool) -> String {

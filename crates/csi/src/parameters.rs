@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 
 /// The entry of the Secret that a volume is encrypted with, unless the class names another.
 const PASSPHRASE: &str = "passphrase";
+/// The most copies of a volume: more nodes at once do not fail as often as what else ends a volume.
+const MOST_REPLICAS: u32 = 3;
 /// What the provisioner and the snapshotter add of the claim and the snapshot, if they are told to.
 const ADDED: [&str; 6] = [
     "csi.storage.k8s.io/pvc/name",
@@ -31,14 +33,22 @@ const NOT_YET: [&str; 6] = [
 ];
 
 /// What a class says of its volumes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameters {
     pub(crate) fs: Option<FileSystem>,
+    /// How many copies a volume has, each on another node.
+    pub(crate) replicas: u32,
     pub(crate) limits: Limits,
     /// The entry of the Secret; volumes are encrypted if there is one.
     pub(crate) secret: Option<String>,
     /// What is noted of the claim.
     pub(crate) claim: Vec<(String, String)>,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self { fs: None, replicas: 1, limits: Limits::default(), secret: None, claim: Vec::new() }
+    }
 }
 
 impl Parameters {
@@ -52,12 +62,13 @@ impl Parameters {
         for (key, value) in parameters {
             match key.as_str() {
                 "fs" => read.fs = file_system(value)?,
-                "repl" if value == "1" => {}
-                "repl" => {
-                    let what =
-                        format!("repl is {value:.20?}: volumes with more than one replica are not built yet; use 1");
-                    return Err(Status::invalid_argument(what));
-                }
+                "repl" => match value.parse() {
+                    Ok(replicas) if (1..=MOST_REPLICAS).contains(&replicas) => read.replicas = replicas,
+                    _ => {
+                        let what = format!("repl is {value:.20?}, and must be \"1\" to \"{MOST_REPLICAS}\"");
+                        return Err(Status::invalid_argument(what));
+                    }
+                },
                 "secure" => is_secure = Some(truth(key, value)?),
                 "encryptionSecret" if !value.is_empty() => read.secret = Some(value.clone()),
                 "iops" | "bandwidth" => limit(&mut read.limits, key, value)?,
@@ -188,6 +199,9 @@ mod tests {
         let limits = Limits { iops: None, bytes_per_second: Some(64 << 20) };
         assert_eq!((read.fs, read.limits, read.secret.as_deref()), (Some(FileSystem::Xfs), limits, Some("passphrase")));
         let read = Parameters::new(&map(&[("encryptionSecret", "key")]), &HashMap::new()).unwrap();
+        assert_eq!(read.replicas, 1, "one is what a class means that does not say it");
+        let several = Parameters::new(&map(&[("repl", "3")]), &HashMap::new()).unwrap();
+        assert_eq!(several.replicas, 3);
         assert_eq!(&**read.passphrase(&map(&[("key", "k")])).unwrap().unwrap(), b"k");
         assert!(read.passphrase(&map(&[("passphrase", "k")])).unwrap_err().message().contains("node-stage-secret"));
     }
@@ -195,7 +209,9 @@ mod tests {
     #[test]
     fn what_is_not_known_or_not_built_is_refused_by_its_name() {
         for (key, value, said) in [
-            ("repl", "3", "not built yet"),
+            ("repl", "4", "\"1\" to \"3\""),
+            ("repl", "0", "\"1\" to \"3\""),
+            ("repl", "two", "\"1\" to \"3\""),
             ("io_profile", "db", "not built yet"),
             ("aggregation_level", "2", "not built yet"),
             ("replicas", "1", "there is no parameter"),

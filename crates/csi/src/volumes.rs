@@ -1,6 +1,6 @@
 //! The seam: what the driver asks of whoever owns the volumes.
 //!
-//! Here it is one node ([`crate::OnNode`]); a cluster that keeps several copies of each volume can stand behind the same. Calls wait, and are made where
+//! It is one node ([`crate::OnNode`]), or a cluster that keeps several copies of each volume. Calls wait, and are made where
 //! waiting is allowed. All of them are safe to repeat: what is there as it was asked for is a success, and so is deleting or detaching what is not there.
 
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ pub type Secret = Zeroizing<Vec<u8>>;
 
 /// Who owns volumes.
 pub trait Volumes: Send + Sync + 'static {
-    /// How much there is for new volumes.
+    /// How much there is for new volumes with so many replicas.
     ///
     /// # Errors
     ///
     /// If nobody can tell.
-    fn capacity(&self) -> Result<Capacity, Error>;
+    fn capacity(&self, replicas: u32) -> Result<Capacity, Error>;
 
     /// Makes an empty volume.
     ///
@@ -135,6 +135,8 @@ pub struct NewVolume {
     pub id: String,
     /// Its size, in whole blocks of 4096 bytes.
     pub bytes: u64,
+    /// How many copies there are to be, each on another node. One lies on this node, and is used here alone.
+    pub replicas: u32,
     /// How much may be asked of it.
     pub limits: Limits,
     /// What is noted of it.
@@ -148,6 +150,8 @@ pub struct Volume {
     pub id: String,
     /// Its size.
     pub bytes: u64,
+    /// How many copies of it there are to be. With more than one it can be used on every node.
+    pub replicas: u32,
     /// Its bytes are kept encrypted.
     pub is_encrypted: bool,
     /// How much may be asked of it.

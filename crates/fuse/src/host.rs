@@ -234,7 +234,7 @@ impl Host {
     ///
     /// What was asked before is answered. Without a keeper the devices end in errors. It fails for those whose requests are not answered in
     /// time: the next process gets them when they are, or when this one has ended.
-    pub fn hand_over(self) -> Result<(), DetachError> {
+    pub fn hand_over(&self) -> Result<(), DetachError> {
         let mut attached = std::mem::take(&mut *self.lock());
         tell_all(&mut attached);
         attached.values_mut().map(Attachment::leave).fold(Ok(()), Result::and)

@@ -5,7 +5,8 @@
 //!                                                 ├── Store: a pool, and what is recorded of its volumes
 //!                                                 └── Attachments: FUSE + loop, NBD
 //!
-//! a block device ─► counted ─► limited and shared out ─► encrypted ─► the pool
+//! a block device ─► counted ─► limited and shared out ─► encrypted ─┬► a pool
+//!                                                                     └► an attachment ─► replicas here and on other nodes
 //! ```
 //! A [`Node`] opens pools and does what it is asked, one change at a time. The pool's catalog is the truth about what exists; what is recorded beside it
 //! follows it, so that a crash between the two leaves nothing half done. What is attached is in a list that the next process reads: it takes block devices
@@ -14,7 +15,10 @@
 //! [`serve`] answers the control API, and [`connect`] is how a client comes to it. A pool that no node has open is used through the same API, by
 //! [`offline`]: there is one way to do everything.
 //!
-//! What is *absent*: nothing here knows Kubernetes, and nothing replicates yet.
+//! With a [`Replication`] it is one of several nodes: it holds replicas for the volumes of all of them, and serves volumes that have replicas on some.
+//! Which volumes there are, and who may serve them, is in records that it is given a store of.
+//!
+//! What is *absent*: nothing here knows Kubernetes, or decides where replicas are.
 
 mod attachments;
 pub mod crypt;
@@ -26,6 +30,7 @@ mod metrics;
 mod node;
 pub mod qos;
 mod records;
+mod replicated;
 mod scrub;
 mod secrets;
 mod service;
@@ -48,6 +53,7 @@ pub use daemon::{Client, ServeError, connect, control_socket, offline, serve, se
 pub use device::CHANGED_SINCE;
 pub use error::{Error, Kind, Result};
 pub use node::{Config, Node, Serving};
+pub use replicated::{AnyRecords, ReplicatedVolume, Replication, Room};
 pub use scrub::Pace;
 pub use service::Service;
 pub use store::PoolSpec;

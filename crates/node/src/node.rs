@@ -1,9 +1,10 @@
 //! A node: its pools, and what it serves of them.
 
-use crate::attachments::{Attachments, Entry, Place, Target};
+use crate::attachments::{Attachments, Entry, Local, Place};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::proto;
+use crate::replicated::{Replicated, Replication};
 use crate::scrub::{Pace, Scrubber};
 use crate::store::{PoolSpec, Store};
 use fuse::{Host, Keeper};
@@ -26,6 +27,8 @@ pub struct Config {
     pub scrub: Option<Pace>,
     /// How it serves devices; without it, it does not.
     pub serving: Option<Serving>,
+    /// How it holds replicas, and serves volumes that have them; without it, it does not. It needs `serving`.
+    pub replication: Option<Replication>,
 }
 
 /// What is needed to serve devices.
@@ -41,7 +44,8 @@ pub struct Serving {
 pub struct Node {
     pub(crate) stores: Vec<Arc<Store>>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) attachments: Option<Attachments>,
+    pub(crate) attachments: Option<Arc<Attachments>>,
+    pub(crate) replicated: Option<Replicated>,
     /// Held by whoever changes which volumes, snapshots and attachments there are: one at a time, so that what was looked at stays as it is.
     changing: Mutex<()>,
     scrubber: Option<Scrubber>,
@@ -68,10 +72,20 @@ impl Node {
             None => None,
             Some(serving) => {
                 let host = Host::new(serving.keeper);
-                Some(Attachments::new(host, &serving.runtime, &stores, metrics.clone())?)
+                Some(Arc::new(Attachments::new(host, &serving.runtime, &stores, metrics.clone())?))
             }
         };
-        let mut node = Self { stores, metrics, attachments, changing: Mutex::default(), scrubber: None };
+        let replicated = match (config.replication, &attachments) {
+            (None, _) => None,
+            (Some(replication), Some(attachments)) => {
+                Some(Replicated::start(replication, stores.clone(), attachments.clone())?)
+            }
+            (Some(_), None) => {
+                let what = "hold replicas: a node that serves no devices cannot serve volumes that have them";
+                return Err(Error::new(Kind::Invalid, what));
+            }
+        };
+        let mut node = Self { stores, metrics, attachments, replicated, changing: Mutex::default(), scrubber: None };
         node.resume()?;
         if let Some(pace) = config.scrub {
             let scrubber = Scrubber::start(node.stores.clone(), pace);
@@ -83,6 +97,16 @@ impl Node {
     fn resume(&self) -> Result<()> {
         let Some(attachments) = &self.attachments else { return Ok(()) };
         for entry in attachments.left() {
+            if entry.replicated.is_some() {
+                match &self.replicated {
+                    Some(replicated) => replicated.resume(entry),
+                    None => tracing::error!(
+                        name = entry.name,
+                        "a replicated volume that was attached is not served: start the node as a part of its cluster again"
+                    ),
+                }
+                continue;
+            }
             match self.attach_again(attachments, &entry) {
                 Ok(place) => tracing::info!(name = entry.name, place = place.place, "served again"),
                 Err(error) if error.kind() == Kind::NotFound => {
@@ -99,13 +123,13 @@ impl Node {
 
     fn attach_again(&self, attachments: &Attachments, entry: &Entry) -> Result<Place> {
         let target = self.target(&entry.name)?;
-        attachments.attach(&target, entry.front_end, entry.key.clone())
+        attachments.attach(&target.target(), entry.front_end, entry.key.clone())
     }
 
     /// Whoever keeps its block devices answers. Without one that does, they end with this process.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.attachments.as_ref().is_none_or(Attachments::is_kept)
+        self.attachments.as_ref().is_none_or(|attachments| attachments.is_kept())
     }
 
     /// Has another keeper keep its block devices, in place of one that has ended.
@@ -120,9 +144,11 @@ impl Node {
     /// Ends: devices are left for the next process, and the pools are closed so that it opens them fast.
     pub fn stop(self) {
         drop(self.scrubber);
-        if let Some(attachments) = self.attachments {
-            attachments.hand_over();
+        let is_handed_over = self.attachments.as_ref().is_none_or(|attachments| attachments.hand_over());
+        if let Some(replicated) = self.replicated {
+            replicated.stop(is_handed_over);
         }
+        drop(self.attachments);
         for store in self.stores {
             match Arc::into_inner(store) {
                 Some(store) => store.close(),
@@ -181,7 +207,7 @@ impl Node {
     }
 
     /// What is served under a name: VOLUME, or VOLUME@SNAPSHOT.
-    pub(crate) fn target(&self, name: &str) -> Result<Target> {
+    pub(crate) fn target(&self, name: &str) -> Result<Local> {
         let (store, state, id) = if name.contains('@') {
             let (store, snapshot) = self.snapshot(name)?;
             (store, State::Snapshot(snapshot.id), snapshot.id.0)
@@ -190,7 +216,7 @@ impl Node {
             (store, State::Volume(volume.id), volume.id.0)
         };
         let limits = store.record(id).limits;
-        Ok(Target { store: store.clone(), name: name.to_owned(), state, limits })
+        Ok(Local { store: store.clone(), name: name.to_owned(), state, limits })
     }
 
     /// Where something is served.

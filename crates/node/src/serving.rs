@@ -6,9 +6,10 @@ use crate::meter::Operation;
 use crate::node::Node;
 use crate::proto;
 use crate::volumes::{id_of, told_place};
+use std::sync::Arc;
 
 impl Node {
-    fn serving(&self, what: &str) -> Result<&Attachments> {
+    pub(crate) fn serving(&self, what: &str) -> Result<&Arc<Attachments>> {
         let reason = "a pool that is used offline serves nothing; start `orlop node` with the pool, and ask that";
         self.attachments.as_ref().ok_or_else(|| Error::new(Kind::Precondition, format!("{what}: {reason}")))
     }
@@ -18,14 +19,14 @@ impl Node {
         let _changing = self.change();
         let target = self.target(name)?;
         let key = self.unwrap_key(&target.store, id_of(target.state), name, secret)?;
-        attachments.attach(&target, front_end, key).map(told_place)
+        attachments.attach(&target.target(), front_end, key).map(told_place)
     }
 
     pub(crate) fn detach(&self, name: &str) -> Result<()> {
         let attachments = self.serving(&format!("detach {name}"))?;
         let _changing = self.change();
         match self.target(name) {
-            Ok(target) => attachments.detach(&target),
+            Ok(target) => attachments.detach(name, &target.target().source.label()),
             // What is not there is not attached: it could not have been deleted otherwise.
             Err(error) if error.kind() == Kind::NotFound => Ok(()),
             Err(error) => Err(error),

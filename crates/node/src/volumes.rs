@@ -128,7 +128,7 @@ impl Node {
         }
         // Also when it has the size already: the kernel may not have been told, because the process ended before.
         if let Some(attachments) = &self.attachments {
-            attachments.grown(&self.target(name)?)?;
+            attachments.grown(&self.target(name)?.target())?;
         }
         self.get_volume(name)
     }

@@ -110,6 +110,7 @@ async fn operate(kubeconfig: &Path, buckets: &Path) -> Result<()> {
     let limits = Limits::default();
     let containers = Arc::new(operator::rules::OfCluster::new(client.clone(), limits.hooks.exec_timeout));
     let config = OperatorConfig {
+        companions: Vec::new(),
         namespace: ADMIN.into(),
         identity: "operator-1".into(),
         image: "orlop:bench".into(),

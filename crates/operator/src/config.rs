@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use crate::repositories::Stores;
 use crate::rules::Containers;
 use crate::turns::Bounds;
@@ -29,7 +31,12 @@ pub struct OperatorConfig {
     pub stores: Arc<dyn Stores>,
     /// How commands get into containers.
     pub containers: Arc<dyn Containers>,
+    /// What else works while this operator leads.
+    pub companions: Vec<Companion>,
 }
+
+/// Begins a controller of others, which ends only by being dropped: several of them need one lease, and not one each.
+pub type Companion = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Every time and every count of the operator, in one place, so that a test can shorten them and a reader can find them.
 #[derive(Clone, Debug)]

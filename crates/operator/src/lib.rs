@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{HookLimits, Limits, OperatorConfig};
+pub use config::{Companion, HookLimits, Limits, OperatorConfig};
 pub use context::Context;
 pub use error::Error;
 pub use repositories::{AsLocated, Stores};
@@ -77,5 +77,6 @@ async fn controllers(context: Arc<Context>) {
         schedule::controller(context.clone()),
         context::sweep(context.clone()),
         context.turns.watch(context.client.clone()),
+        futures::future::join_all(context.config.companions.iter().map(|begin| begin())),
     );
 }

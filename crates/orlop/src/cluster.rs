@@ -104,7 +104,7 @@ impl Cluster {
     }
 }
 
-async fn configuration(args: &ConnectionArgs) -> Result<Config> {
+pub(crate) async fn configuration(args: &ConnectionArgs) -> Result<Config> {
     let kubeconfig = match &args.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
         None => Kubeconfig::read(),

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use csi::{Config, Driver, Endpoint, Linux, Listening, OnNode};
-use node::Node;
+use csi::{Config, Driver, Endpoint, Linux, Listening, Volumes};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,10 +34,9 @@ pub(crate) struct Wanted {
     name: String,
 }
 
-/// What the arguments ask for, if they ask for a driver. Whether it can be had is known before anything else of the node is started.
-pub(crate) async fn wanted(args: CsiArgs) -> Result<Option<Wanted>> {
-    let Some(endpoint) = args.csi_endpoint else { return Ok(None) };
-    let name = match args.node_name.filter(|name| !name.is_empty()) {
+/// The name of this node, as it was given, or else that of the machine.
+pub(crate) fn node_name(args: &CsiArgs) -> Result<String> {
+    let name = match args.node_name.clone().filter(|name| !name.is_empty()) {
         Some(name) => name,
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
@@ -47,6 +45,14 @@ pub(crate) async fn wanted(args: CsiArgs) -> Result<Option<Wanted>> {
             "{name:?} cannot be the name of a node: it has up to {MOST_NAME} letters, digits, - . and _, and begins and ends with one of the first two; name it with --node-name"
         )));
     }
+    Ok(name)
+}
+
+/// What the arguments ask for, if they ask for a driver. Whether it can be had is known before anything else of the node is started.
+pub(crate) async fn wanted(args: CsiArgs) -> Result<Option<Wanted>> {
+    let name = node_name(&args);
+    let Some(endpoint) = args.csi_endpoint else { return Ok(None) };
+    let name = name?;
     if let Some(kubelet) = args.kubelet_dir.as_ref().filter(|kubelet| !kubelet.is_absolute()) {
         return Err(Error::usage(format!("--kubelet-dir {} must be absolute", kubelet.display())));
     }
@@ -67,12 +73,12 @@ fn is_name(name: &str) -> bool {
 /// Starts the driver of a node. It ends with `stop`; should it end before, it stops all.
 pub(crate) async fn start(
     wanted: Wanted,
-    node: Arc<Node>,
+    volumes: Arc<dyn Volumes>,
     runtime: PathBuf,
     stop: CancellationToken,
 ) -> Result<JoinHandle<Result<()>>> {
     let config = Config {
-        volumes: Arc::new(OnNode::new(node)),
+        volumes,
         host: Arc::new(Linux),
         node: wanted.name,
         runtime,

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use operator::rules::OfCluster;
-use operator::{AsLocated, Bounds, Limits, OperatorConfig};
+use operator::{AsLocated, Bounds, Companion, Limits, OperatorConfig};
+use records::Patience;
+use records::kubernetes::KubernetesRecords;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ConnectionArgs};
+use crate::cluster::{Cluster, ConnectionArgs, configuration};
 use crate::error::{Error, Exit, Result};
 
 /// Run the operator
@@ -93,6 +95,7 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
         limits,
         stores: Arc::new(AsLocated),
         containers,
+        companions: vec![volumes(&cluster, args.cluster).await?],
     };
     let shutdown = CancellationToken::new();
     stop_at_signals(shutdown.clone())?;
@@ -100,6 +103,15 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
         .await
         .map(|()| Exit::Succeeded)
         .map_err(|e| Error::new("run the operator").because(e))
+}
+
+/// The controller of replicated volumes, which works where the operator does.
+async fn volumes(cluster: &Cluster, connection: ConnectionArgs) -> Result<Companion> {
+    let config = configuration(&connection).await?;
+    let records = KubernetesRecords::new(config, Patience::default());
+    let records = records.map_err(|e| Error::new("run the operator").because(e))?;
+    let client = cluster.client();
+    Ok(Arc::new(move || Box::pin(cluster::controller::run(client.clone(), records.clone(), cluster::Times::default()))))
 }
 
 /// SIGTERM is how a kubelet stops a pod, SIGINT how a person stops a program.

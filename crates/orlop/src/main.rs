@@ -18,6 +18,7 @@ mod interrupt;
 mod location;
 mod location_add;
 mod logs;
+mod member;
 mod memory;
 mod node;
 mod output;

@@ -19,6 +19,7 @@ use crate::csi_driver::{self, CsiArgs};
 use crate::daemons::stop_at_signals;
 use crate::error::{Error, Exit, Result};
 use crate::human;
+use crate::member::{self, Member, MemberArgs};
 
 /// Where a node's sockets are if nobody says it: memory, which is gone when the machine restarts, as what is attached is.
 pub(crate) const RUNTIME_DIR: &str = "/run/orlop";
@@ -65,6 +66,8 @@ pub(crate) struct NodeArgs {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     csi: CsiArgs,
+    #[command(flatten)]
+    member: MemberArgs,
 }
 
 /// Keep the block devices of a node while its process is replaced; `orlop node` starts this
@@ -112,7 +115,9 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
             Some(listener.map_err(|e| Error::new(format!("listen on {address}")).because(e))?)
         }
     };
+    let member = member::wanted(args.member, csi_driver::node_name(&args.csi)).await?;
     let csi = csi_driver::wanted(args.csi).await?;
+    let replication = member.as_ref().map(Member::replication);
     let runtime = args.runtime_dir.clone();
     let cache_bytes =
         usize::try_from(args.cache).map_err(|e| Error::usage("--cache is more than memory can be").because(e))?;
@@ -127,7 +132,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     let start = move || {
         let keeper = if awaited { await_keeper(&args.runtime_dir, KEEPER_LIMIT)? } else { keeper(&args.runtime_dir)? };
         let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
-        Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving })
+        Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving, replication })
             .map_err(|e| Error::new("start the node").because(e))
     };
     let started = tokio::task::spawn_blocking(start).await;
@@ -137,9 +142,13 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         tokio::spawn(node::serve_metrics(node.clone(), listener, stop.clone()))
     });
     let watching = tokio::spawn(watch_keeper(node.clone(), runtime.clone(), awaited, stop.clone()));
+    let following = member.as_ref().map(|member| member.follow(&node, stop.clone()));
     let csi = match csi {
         None => None,
-        Some(csi) => Some(csi_driver::start(csi, node.clone(), runtime.clone(), stop.clone()).await?),
+        Some(csi) => {
+            let volumes = member::volumes(member, node.clone());
+            Some(csi_driver::start(csi, volumes, runtime.clone(), stop.clone()).await?)
+        }
     };
     let served = node::serve(node.clone(), &runtime, stop.clone()).await;
     stop.cancel();
@@ -150,6 +159,9 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     if let Some(figures) = figures {
         let ended = figures.await.map_err(|e| Error::new("serve metrics").because(e))?;
         ended.map_err(|e| Error::new("serve metrics").because(e))?;
+    }
+    if let Some(following) = following {
+        following.await.map_err(|e| Error::new("follow the cluster").because(e))?;
     }
     watching.await.map_err(|e| Error::new("watch the keeper").because(e))?;
     let ended = tokio::task::spawn_blocking(move || match Arc::into_inner(node) {

@@ -92,7 +92,7 @@ impl Driver {
         let (source_bytes, is_encrypted) = self.source(origin)?;
         compatible(asked, is_encrypted)?;
         let bytes = asked.wanted.size(source_bytes, ", as many as the source has")?;
-        if let Some(refused) = self.too_large(bytes)? {
+        if let Some(refused) = self.too_large(bytes, asked.parameters.replicas)? {
             return Err(Status::resource_exhausted(refused));
         }
         let snapshot = match origin {
@@ -113,12 +113,18 @@ impl Driver {
     }
 
     fn planned(&self, asked: &Asked, bytes: u64) -> NewVolume {
-        NewVolume { id: asked.id.clone(), bytes, limits: asked.parameters.limits, labels: noted(asked, bytes) }
+        NewVolume {
+            id: asked.id.clone(),
+            bytes,
+            replicas: asked.parameters.replicas,
+            limits: asked.parameters.limits,
+            labels: noted(asked, bytes),
+        }
     }
 
     /// Why no volume of this size could ever be filled, if so.
-    pub(super) fn too_large(&self, bytes: u64) -> Result<Option<String>, Status> {
-        let largest = self.volumes.capacity()?.largest;
+    pub(super) fn too_large(&self, bytes: u64, replicas: u32) -> Result<Option<String>, Status> {
+        let largest = self.volumes.capacity(replicas)?.largest;
         let refused = || format!("{bytes} bytes are wanted, and a volume has room for {largest}; make a pool larger");
         Ok((bytes > largest).then(refused))
     }
@@ -145,6 +151,12 @@ impl Driver {
             if label(key) != wanted {
                 return differs(format!("of {key} it has {:?}, and {wanted:?} is asked for", label(key)));
             }
+        }
+        if there.replicas != asked.parameters.replicas {
+            return differs(format!(
+                "it has {} replicas, and {} are asked for",
+                there.replicas, asked.parameters.replicas
+            ));
         }
         if let Err(refused) = asked.wanted.fits(bytes, "") {
             return differs(refused.message().to_owned());

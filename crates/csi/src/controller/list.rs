@@ -41,7 +41,7 @@ impl Driver {
                 minimum_volume_size: None,
             });
         }
-        let capacity = self.volumes.capacity()?;
+        let capacity = self.volumes.capacity(parameters.replicas)?;
         let fs = parameters.fs.or_else(|| usages.iter().find_map(Usage::fs));
         Ok(proto::GetCapacityResponse {
             available_capacity: signed(capacity.free),

@@ -60,6 +60,9 @@ fn differs(request: &proto::ValidateVolumeCapabilitiesRequest, volume: &Volume) 
     if wanted.secret.is_some() && !volume.is_encrypted {
         return Some("it is not encrypted".to_owned());
     }
+    if request.parameters.contains_key("repl") && wanted.replicas != volume.replicas {
+        return Some(format!("it has {} replicas, and not {}", volume.replicas, wanted.replicas));
+    }
     let says_limits = request.parameters.keys().chain(request.mutable_parameters.keys());
     let says_limits = says_limits.into_iter().any(|key| key == "iops" || key == "bandwidth");
     if says_limits && wanted.limits != volume.limits {

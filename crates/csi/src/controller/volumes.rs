@@ -50,7 +50,7 @@ impl Driver {
     /// The size that a volume is to grow to; its own, if that is enough.
     pub(crate) fn larger(&self, volume: &Volume, wanted: Wanted) -> Result<u64, Status> {
         let bytes = wanted.size(volume.bytes, ", as many as it has already")?;
-        match self.too_large(bytes)?.filter(|_| bytes > volume.bytes) {
+        match self.too_large(bytes, volume.replicas)?.filter(|_| bytes > volume.bytes) {
             Some(refused) => Err(Status::out_of_range(refused)),
             None => Ok(bytes),
         }
@@ -90,7 +90,8 @@ impl Driver {
             volume_id: volume.id.clone(),
             volume_context: HashMap::new(),
             content_source: super::list::source(volume),
-            accessible_topology: vec![self.topology()],
+            // No place is named for what can be used on every node.
+            accessible_topology: if volume.replicas > 1 { Vec::new() } else { vec![self.topology()] },
         }
     }
 }

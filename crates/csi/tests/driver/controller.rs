@@ -46,6 +46,7 @@ async fn a_volume_is_made_once_and_another_of_its_name_is_refused() {
     let new = csi::NewVolume {
         id: "by-hand".into(),
         bytes: 64 << 20,
+        replicas: 1,
         limits: csi::Limits::default(),
         labels: csi::Labels::new(),
     };
@@ -74,7 +75,7 @@ async fn what_cannot_be_made_is_refused_by_its_reason() {
             asked.volume_capabilities =
                 vec![mounted("ext4", Mode::SingleNodeWriter), mounted("xfs", Mode::SingleNodeWriter)];
         }),
-        (Code::InvalidArgument, "not built yet", |asked| asked.parameters = map(&[("repl", "3")])),
+        (Code::InvalidArgument, "--cluster", |asked| asked.parameters = map(&[("repl", "3")])),
         (Code::InvalidArgument, "node-stage-secret-name", |asked| asked.parameters = map(&[("secure", "true")])),
         (Code::OutOfRange, "at most", |asked| asked.capacity_range = range(4097, 5000)),
         (Code::OutOfRange, "for xfs", |asked| {

@@ -105,8 +105,8 @@ impl Host for Ending<Linux> {
 }
 
 impl Volumes for Ending<OnNode> {
-    fn capacity(&self) -> Result<Capacity, Error> {
-        self.0.capacity()
+    fn capacity(&self, replicas: u32) -> Result<Capacity, Error> {
+        self.0.capacity(replicas)
     }
     fn find(&self, id: &str) -> Result<Option<Volume>, Error> {
         self.0.find(id)

@@ -212,7 +212,14 @@ pub(crate) async fn start(disk: &Path, runtime: &Path, pools: &[u64]) -> Arc<Nod
     let spec = |(at, mib): (usize, &u64)| PoolSpec { path: disk.join(format!("pool-{at}")), bytes: Some(*mib << 20) };
     let pools = pools.iter().enumerate().map(spec).collect();
     let serving = Some(Serving { runtime: runtime.to_owned(), keeper: None });
-    let config = node::Config { pools, cache_bytes: 4 << 20, access: node::Access::Best, scrub: None, serving };
+    let config = node::Config {
+        pools,
+        cache_bytes: 4 << 20,
+        access: node::Access::Best,
+        scrub: None,
+        serving,
+        replication: None,
+    };
     tokio::task::spawn_blocking(move || Arc::new(Node::start(config).unwrap())).await.unwrap()
 }
 

@@ -5,6 +5,7 @@
 
 use crate::crypt::{DataKey, kept};
 use crate::error::{Error, Kind, Result};
+use replication::units::{AttachmentId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -38,6 +39,37 @@ pub(crate) struct Entry {
     /// Of an encrypted volume. The secret that it is wrapped with is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "kept")]
     pub(crate) key: Option<DataKey>,
+    /// Of a replicated volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replicated: Option<Served>,
+}
+
+/// What is to be known of a replicated volume that was served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Served {
+    /// Its id: 32 hexadecimal digits.
+    volume: String,
+    /// The attachment that has served it, the same way; none if it had been taken over by another node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    /// The size of its device.
+    pub(crate) bytes: u64,
+}
+
+impl Served {
+    pub(super) fn new(volume: VolumeId, by: Option<AttachmentId>, bytes: u64) -> Self {
+        Self { volume: format!("{:032x}", volume.0), by: by.map(|by| format!("{:032x}", by.0)), bytes }
+    }
+
+    /// The volume; none if somebody has changed the file.
+    pub(crate) fn volume(&self) -> Option<VolumeId> {
+        u128::from_str_radix(&self.volume, 16).ok().map(VolumeId)
+    }
+
+    pub(crate) fn by(&self) -> Option<AttachmentId> {
+        u128::from_str_radix(self.by.as_deref()?, 16).ok().map(AttachmentId)
+    }
 }
 
 /// The file.
@@ -137,7 +169,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn entry(name: &str, key: Option<DataKey>) -> Entry {
-        Entry { pool: "p".into(), name: name.into(), front_end: FrontEnd::Device, label: None, key }
+        Entry { pool: "p".into(), name: name.into(), front_end: FrontEnd::Device, label: None, key, replicated: None }
     }
 
     fn names(journal: &Journal) -> Vec<&str> {

@@ -1,19 +1,21 @@
 //! What this node serves: volumes and snapshots as block devices or NBD exports.
 //!
 //! ```text
-//! block device or NBD ─► counted ─► held back at times ─► limited and shared out ─► encrypted ─► the pool
+//! block device or NBD ─► counted ─► held back at times ─► limited and shared out ─► encrypted ─┬► a pool
+//!                                                                                              └► replicas
 //! ```
 
 mod exports;
 mod gate;
 mod journal;
+mod target;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use journal::{Entry, FrontEnd, Journal};
+pub(crate) use target::{Local, REPLICATED, Source, Target, label_of};
 
 use crate::crypt::{DataKey, Encrypted};
-use crate::device::{SnapshotNames, Stored};
 use crate::error::{Error, Kind, Result};
 use crate::meter::{Measured, Meter};
 use crate::metrics::Metrics;
@@ -26,16 +28,6 @@ use gate::{Closed, Gate, Gated};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use volume::{SnapshotId, State};
-
-/// What is to be served.
-pub(crate) struct Target {
-    pub(crate) store: Arc<Store>,
-    /// VOLUME, or VOLUME@SNAPSHOT.
-    pub(crate) name: String,
-    pub(crate) state: State,
-    pub(crate) limits: Limits,
-}
 
 /// How it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +41,7 @@ pub(crate) struct Place {
 struct Attached {
     place: Place,
     pool: String,
+    limits: Limits,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     meter: Arc<Meter>,
@@ -60,7 +53,7 @@ pub(crate) struct Attachments {
     exports: Exports,
     journal: Mutex<Journal>,
     attached: Mutex<BTreeMap<String, Attached>>,
-    /// One for each pool, by its name.
+    /// One for each pool, by its name, and one for all replicated volumes.
     schedulers: BTreeMap<String, Scheduler>,
     metrics: Arc<Metrics>,
 }
@@ -77,10 +70,10 @@ impl Attachments {
         let journal = Journal::open(runtime)?;
         let exports = Exports::new(journal.folder().join("nbd"));
         let mut schedulers = BTreeMap::new();
-        for store in pools {
+        for name in pools.iter().map(|store| store.name.as_str()).chain([REPLICATED]) {
             let scheduler = Scheduler::new(Bounds::default());
             let scheduler = scheduler.map_err(|e| Error::new(Kind::Failed, "start to share out pools").because(e))?;
-            schedulers.insert(store.name.clone(), scheduler);
+            schedulers.insert(name.to_owned(), scheduler);
         }
         Ok(Self { host, exports, journal: Mutex::new(journal), attached: Mutex::default(), schedulers, metrics })
     }
@@ -128,11 +121,17 @@ impl Attachments {
         {
             return Ok(there.place.clone());
         }
-        let pool = target.store.name.clone();
-        let label = self.label(target);
+        let pool = target.source.pool().to_owned();
+        let label = self.label(name, &target.source.label());
         let before = self.journal().entry(name).cloned();
-        let entry =
-            Entry { pool: pool.clone(), name: name.clone(), front_end, label: Some(label.clone()), key: key.clone() };
+        let entry = Entry {
+            pool: pool.clone(),
+            name: name.clone(),
+            front_end,
+            label: Some(label.clone()),
+            key: key.clone(),
+            replicated: target.source.served(),
+        };
         self.journal().add(entry)?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
         let served = self.serve(target, (front_end, &label), key, &meter);
@@ -147,10 +146,13 @@ impl Attachments {
             }
         }
         let (place, shared, gate) = served?;
-        let place = Place { front_end, place, read_only: matches!(target.state, State::Snapshot(_)) };
+        let place = Place { front_end, place, read_only: target.source.is_read_only() };
         // A block device that was there already goes on with the device that it had, and this one was dropped.
         if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
-            attached.insert(name.clone(), Attached { place: place.clone(), pool, shared, gate, meter });
+            attached.insert(
+                name.clone(),
+                Attached { place: place.clone(), pool, limits: target.limits, shared, gate, meter },
+            );
         }
         Ok(place)
     }
@@ -172,8 +174,7 @@ impl Attachments {
     }
 
     fn layers(&self, target: &Target, key: Option<DataKey>, meter: &Arc<Meter>) -> Result<Layers> {
-        let names = Arc::new(Names(target.store.clone()));
-        let stored: Arc<dyn Device> = Arc::new(Stored::new(target.store.pool.clone(), target.state, names));
+        let stored = target.source.device();
         let plain = match key {
             None => stored,
             Some(key) => {
@@ -183,9 +184,9 @@ impl Attachments {
                 Arc::new(encrypted) as Arc<dyn Device>
             }
         };
-        let scheduler = self.schedulers.get(&target.store.name);
-        let scheduler =
-            scheduler.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pool {}", target.store.name)))?;
+        let pool = target.source.pool();
+        let scheduler = self.schedulers.get(pool);
+        let scheduler = scheduler.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no pool {pool}")))?;
         let shared = Arc::new(Shared::new(scheduler, plain, target.limits));
         let gate = Arc::new(Gate::default());
         let gated = Arc::new(Gated::new(shared.clone(), gate.clone()));
@@ -206,14 +207,14 @@ impl Attachments {
     }
 
     /// Ends it, unless somebody uses it. What is not attached is a success.
-    pub(crate) fn detach(&self, target: &Target) -> Result<()> {
+    /// `label` is what its source is called.
+    pub(crate) fn detach(&self, name: &str, label: &str) -> Result<()> {
         let mut attached = self.attached();
-        let name = &target.name;
         let front_end = attached.get(name).map(|attached| attached.place.front_end);
         if front_end == Some(FrontEnd::Nbd) {
             self.exports.end(name)?;
         } else {
-            self.host.detach(&self.label(target)).map_err(|error| {
+            self.host.detach(&self.label(name, label)).map_err(|error| {
                 let kind = if matches!(error, DetachError::InUse { .. }) { Kind::Precondition } else { Kind::Failed };
                 Error::new(kind, format!("detach {name}")).because(error)
             })?;
@@ -227,8 +228,9 @@ impl Attachments {
 
     /// Changes how much may be asked of something that is attached.
     pub(crate) fn limit(&self, name: &str, limits: Limits) {
-        if let Some(attached) = self.attached().get(name) {
+        if let Some(attached) = self.attached().get_mut(name).filter(|attached| attached.limits != limits) {
             attached.shared.set_limits(limits);
+            attached.limits = limits;
         }
     }
 
@@ -243,27 +245,29 @@ impl Attachments {
         let is_device = self.place(&target.name).is_some_and(|place| place.front_end == FrontEnd::Device);
         if is_device {
             let what = format!("tell the kernel of the new size of {}", target.name);
-            self.host.grown(&self.label(target)).map_err(|error| Error::new(Kind::Failed, what).because(error))?;
+            let label = self.label(&target.name, &target.source.label());
+            self.host.grown(&label).map_err(|error| Error::new(Kind::Failed, what).because(error))?;
         }
         Ok(())
     }
 
-    /// Stops serving; block devices are left for the next process, in which requests that come meanwhile wait.
-    pub(crate) fn hand_over(self) {
+    /// Stops serving; block devices are left for the next process, in which requests that come meanwhile wait. When it says no, some request is under way
+    /// still: whoever would answer it must not end before the process does, since the next one is asked it again.
+    pub(crate) fn hand_over(self: &Arc<Self>) -> bool {
         self.exports.end_all();
-        if let Err(error) = self.host.hand_over() {
-            tracing::error!(error = &error as &dyn std::error::Error, "a device was not handed over in order");
-            // What waits for its limit still must not be answered with an error, but be left to the next process with the rest.
-            std::mem::forget((self.attached, self.schedulers));
-        }
+        let Err(error) = self.host.hand_over() else { return true };
+        tracing::error!(error = &error as &dyn std::error::Error, "a device was not handed over in order");
+        // What waits for its limit still must not be answered with an error, but be left to the next process with the rest.
+        std::mem::forget(self.clone());
+        false
     }
 
     /// The name of a block device or socket: the one that it was begun with, since whoever uses it waits for that; or a new one, which no other node on this
     /// kernel has, though its pool be a copy of this one's.
-    fn label(&self, target: &Target) -> String {
-        let (journal, short) = (self.journal(), label_without_folder(target));
-        match journal.entry(&target.name) {
-            Some(entry) => entry.label.clone().unwrap_or(short),
+    fn label(&self, name: &str, short: &str) -> String {
+        let journal = self.journal();
+        match journal.entry(name) {
+            Some(entry) => entry.label.clone().unwrap_or_else(|| short.to_owned()),
             None => format!("{short}-{:08x}", journal.folder_id()),
         }
     }
@@ -274,29 +278,5 @@ impl Attachments {
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The begin of the name of a block device or socket, short enough for a loop device: names of volumes may be longer. It is made of the pool's id, since several
-/// nodes may run on one kernel, as in containers. A volume that has been rolled back has another id, and it is detached while it is.
-fn label_without_folder(target: &Target) -> String {
-    let id = match target.state {
-        State::Volume(id) => id.0,
-        State::Snapshot(id) => id.0,
-    };
-    let pool = target.store.pool.id()[..8].iter().fold(0_u64, |pool, byte| pool << 8 | u64::from(*byte));
-    format!("{pool:016x}-{id}")
-}
-
-/// Snapshots under their names within a volume.
-struct Names(Arc<Store>);
-
-impl SnapshotNames for Names {
-    fn before(&self, state: State) -> Vec<String> {
-        self.0.line(state).into_iter().map(|(name, _)| name).collect()
-    }
-
-    fn find(&self, state: State, name: &str) -> Option<SnapshotId> {
-        self.0.line(state).into_iter().find(|(other, _)| other == name).map(|(_, id)| id)
     }
 }

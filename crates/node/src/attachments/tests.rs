@@ -12,7 +12,8 @@ use volume::Access;
 fn node(folder: &Path) -> Node {
     let pools = vec![PoolSpec { path: folder.join("pool"), bytes: Some(32 << 20) }];
     let serving = Some(Serving { runtime: folder.join("run"), keeper: None });
-    Node::start(Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving }).unwrap()
+    Node::start(Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving, replication: None })
+        .unwrap()
 }
 
 fn with_volume(folder: &Path) -> Node {
@@ -23,7 +24,8 @@ fn with_volume(folder: &Path) -> Node {
 }
 
 fn label(node: &Node) -> String {
-    node.attachments.as_ref().unwrap().label(&node.target("data").unwrap())
+    let source = node.target("data").unwrap().target().source;
+    node.attachments.as_ref().unwrap().label("data", &source.label())
 }
 
 /// What stands where the socket of the volume would be.
@@ -67,8 +69,14 @@ fn what_was_attached_and_cannot_be_again_stays_listed_as_it_was_and_nothing_else
     let (obstacle, label) = (obstacle(folder.path(), &node), label(&node));
     node.stop();
     // A process before this one had served it, and somebody has put something in the way since.
-    let entry =
-        Entry { pool: "pool".into(), name: "data".into(), front_end: FrontEnd::Nbd, label: Some(label), key: None };
+    let entry = Entry {
+        pool: "pool".into(),
+        name: "data".into(),
+        front_end: FrontEnd::Nbd,
+        label: Some(label),
+        key: None,
+        replicated: None,
+    };
     Journal::open(&folder.path().join("run")).unwrap().add(entry).unwrap();
     std::fs::create_dir_all(&obstacle).unwrap();
     let node = self::node(folder.path());
@@ -87,7 +95,14 @@ fn a_device_that_was_begun_without_the_folder_in_its_name_keeps_it() {
     let node = with_volume(folder.path());
     let new = label(&node);
     node.stop();
-    let entry = Entry { pool: "pool".into(), name: "data".into(), front_end: FrontEnd::Nbd, label: None, key: None };
+    let entry = Entry {
+        pool: "pool".into(),
+        name: "data".into(),
+        front_end: FrontEnd::Nbd,
+        label: None,
+        key: None,
+        replicated: None,
+    };
     Journal::open(&folder.path().join("run")).unwrap().add(entry).unwrap();
     let node = self::node(folder.path());
     let begun = label(&node);

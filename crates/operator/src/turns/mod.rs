@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -28,22 +27,21 @@ const PATIENCE: u32 = 8;
 pub(crate) struct Turns {
     bounds: Bounds,
     patience: Duration,
-    movers: Store<Pod>,
-    writer: Mutex<Option<Writer<Pod>>>,
+    movers: Mutex<Store<Pod>>,
     book: Mutex<Book>,
 }
 
 impl Turns {
     /// Nobody gets a turn until [`Turns::watch`] has seen who works. Who waits asks every `poll`, or when he is next.
     pub(crate) fn new(bounds: Bounds, poll: Duration) -> Self {
-        let (movers, writer) = reflector::store();
-        Self { bounds, patience: poll * PATIENCE, movers, writer: Mutex::new(Some(writer)), book: Mutex::default() }
+        let (movers, _) = reflector::store();
+        Self { bounds, patience: poll * PATIENCE, movers: Mutex::new(movers), book: Mutex::default() }
     }
 
-    /// Follows the movers of the cluster, for ever. To be called once.
+    /// Follows the movers of the cluster, for ever; anew each time that this operator becomes the one that works.
     pub(crate) async fn watch(&self, client: Client) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(writer) = writer else { return std::future::pending().await };
+        let (store, writer) = reflector::store();
+        *self.movers.lock().unwrap_or_else(PoisonError::into_inner) = store;
         let movers = watcher::Config::default().labels(mover_pod::SELECTOR);
         let events = watcher(Api::<Pod>::all(client), movers).default_backoff().reflect(writer);
         events
@@ -58,7 +56,7 @@ impl Turns {
 
     /// Asks for the turn of a mover; else says for what it waits.
     pub(crate) fn ask(&self, mover: (&str, &str), room: Room, run: &str, now: Timestamp) -> Result<(), String> {
-        if self.movers.wait_until_ready().now_or_never().is_none() {
+        if self.store().wait_until_ready().now_or_never().is_none_or(|ready| ready.is_err()) {
             return Err(Wait::Unknown.to_string());
         }
         let ask = Ask { id: (mover.0.to_owned(), mover.1.to_owned()), room, run: run.to_owned() };
@@ -76,9 +74,13 @@ impl Turns {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn store(&self) -> Store<Pod> {
+        self.movers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn seen(&self) -> Movers {
         let mut movers = Movers::default();
-        for pod in self.movers.state() {
+        for pod in self.store().state() {
             let id = (pod.namespace().unwrap_or_default(), pod.name_any());
             if !mover_pod::has_ended(&pod) {
                 movers.working.insert(id.clone(), room_of(&pod));

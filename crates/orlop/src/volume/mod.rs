@@ -267,7 +267,14 @@ async fn open(store: PathBuf) -> Result<Arc<Node>> {
     let failed = || Error::new("use the pool");
     let start = move || {
         let pools = vec![PoolSpec { path: store, bytes: None }];
-        Node::start(Config { pools, cache_bytes: CACHE_BYTES, access: Access::Best, scrub: None, serving: None })
+        Node::start(Config {
+            pools,
+            cache_bytes: CACHE_BYTES,
+            access: Access::Best,
+            scrub: None,
+            serving: None,
+            replication: None,
+        })
     };
     let started = tokio::task::spawn_blocking(start).await.map_err(|e| failed().because(e))?;
     started.map(Arc::new).map_err(|e| failed().because(e))

@@ -13,11 +13,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bench", &["repository", "sandbox"]),
     ("bench-block", &["fuse", "node", "volume"]),
     ("block", &[]),
+    ("cluster", &["api", "csi", "node", "placement", "records", "replicas", "replication"]),
     ("csi", &["node"]),
     ("fuse", &["block"]),
     ("mover", &["repository"]),
     ("nbd", &["block"]),
-    ("node", &["block", "fuse", "nbd", "volume"]),
+    ("node", &["block", "fuse", "nbd", "replicas", "replication", "volume"]),
     ("operator", &["api", "application", "mover", "recovery", "repository"]),
     (
         "orlop",
@@ -25,17 +26,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "api",
             "application",
             "block",
+            "cluster",
             "csi",
             "fuse",
             "mover",
             "nbd",
             "node",
             "operator",
+            "records",
+            "replicas",
+            "replication",
             "repository",
             "restic",
             "volume",
         ],
     ),
+    ("placement", &[]),
+    ("records", &["api", "replication"]),
     ("recovery", &[]),
     ("replicas", &["block", "replication", "volume"]),
     ("replication", &[]),
@@ -64,6 +71,11 @@ const BANNED: &[(&str, &[&str])] = &[
     ("mover", &["kube", "k8s-openapi"]),
     ("nbd", &["kube", "object_store", "axum"]),
     ("node", &["kube", "k8s-openapi", "object_store"]),
+    (
+        "placement",
+        &["tokio", "futures", "kube", "k8s-openapi", "object_store", "reqwest", "rand", "jiff", "tracing", "rustix"],
+    ),
+    ("records", &["object_store", "axum"]),
     ("recovery", &["tokio", "futures", "kube", "k8s-openapi", "rand", "tracing"]),
     ("replicas", &["kube", "k8s-openapi", "object_store", "axum"]),
     (
@@ -145,7 +157,7 @@ fn every_crate_has_the_workspaces_lints_and_says_what_it_is() {
 
 #[test]
 fn pure_crates_have_lints_against_clocks_and_disks() {
-    for pure in ["api", "replication", "volume"] {
+    for pure in ["api", "placement", "replication", "volume"] {
         let manifest = &members()[pure].manifest;
         let clippy = Path::new(manifest).with_file_name("clippy.toml");
         let rules = std::fs::read_to_string(clippy).unwrap_or_else(|e| panic!("{pure} has a clippy.toml: {e}"));

@@ -18,8 +18,11 @@ fn root() -> PathBuf {
 
 /// The files, in the order in which they are applied.
 fn files() -> Vec<PathBuf> {
-    let mut files: Vec<_> =
-        fs::read_dir(root().join("deploy/csi")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files_in("deploy/csi")
+}
+
+fn files_in(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
@@ -61,6 +64,10 @@ async fn an_api_server_takes_the_manifests_of_the_driver() {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
+    // What takes the place of one of them is taken by itself.
+    let replicated =
+        apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/replicated"))].concat()).await.good();
+    assert_eq!(replicated.lines().count(), 7, "{replicated}");
     let all = documents();
     assert_eq!(taken.lines().count(), all.len(), "{taken}");
     for document in all.iter().filter(|document| document["kind"] != "Namespace") {
@@ -109,4 +116,42 @@ fn sidecars_are_pinned_and_have_no_privileges() {
         assert_eq!(context["allowPrivilegeEscalation"], false, "{}", container["name"]);
         assert_eq!(context["capabilities"]["drop"][0], "ALL", "{}", container["name"]);
     }
+}
+
+/// The daemon that holds replicas is the one that does not, but for what that needs: whoever changes the one changes the other.
+#[test]
+fn the_daemon_with_replicas_is_the_one_without_and_more() {
+    let read = |folder: &str| -> Value {
+        let text = fs::read_to_string(root().join(folder).join("40-node.yaml")).unwrap();
+        serde_saphyr::from_str(&text).unwrap()
+    };
+    let (mut plain, replicated) = (read("deploy/csi"), read("deploy/replicated"));
+    let pods = &mut plain["spec"]["template"]["spec"];
+    let removed = pods.as_object_mut().unwrap().remove("automountServiceAccountToken");
+    assert_eq!(removed, Some(Value::Bool(false)));
+    pods["serviceAccountName"] = "orlop-node".into();
+    let more = |list: &mut Value, one: Value| list.as_array_mut().unwrap().push(one);
+    more(
+        &mut pods["volumes"],
+        serde_json::json!({"name": "replicas-tls", "secret": {"secretName": "orlop-replicas", "defaultMode": 256}}),
+    );
+    let daemon = &mut pods["containers"][0];
+    for word in ["--cluster", "--replicas-tls=/etc/orlop/replicas", "--replicas-listen=0.0.0.0:7788"] {
+        more(&mut daemon["args"], word.into());
+    }
+    let field = serde_json::json!({"fieldRef": {"fieldPath": "status.podIP"}});
+    more(&mut daemon["env"], serde_json::json!({"name": "POD_IP", "valueFrom": field}));
+    daemon["ports"].as_array_mut().unwrap().insert(0, serde_json::json!({"name": "replicas", "containerPort": 7788}));
+    let mount = serde_json::json!({"name": "replicas-tls", "mountPath": "/etc/orlop/replicas", "readOnly": true});
+    more(&mut daemon["volumeMounts"], mount);
+    assert_eq!(plain, replicated);
+    let mut words: Vec<&str> = replicated["spec"]["template"]["spec"]["containers"][0]["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect();
+    words.extend(["--replicas-address=10.0.0.1", "--help"]);
+    assert!(run(&words).good().contains("Usage: orlop"));
+    run(&["node", "--pool=/x", "--cluster"]).ended(2).says("--replicas-tls");
 }

@@ -29,6 +29,7 @@ use record::{Record, Slots};
 use replication::message::Changed;
 use replication::replica::store::{Operation, Outcome, Promise};
 use replication::units::{Blocks, Digest, Epoch, ReplicaId, VolumeId};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use volume::{BLOCK, Pool, Since, State};
@@ -94,11 +95,24 @@ struct Kept {
     slots: Mutex<Slots>,
 }
 
+const DATA: &str = ".replica-";
+const PROMISE: &str = ".promise";
+
 /// Names of the volumes of a replica. Names of users do not begin with a dot.
 fn names(volume: VolumeId, replica: ReplicaId) -> (String, String) {
-    let data = format!(".replica-{:032x}-{:016x}", volume.0, replica.0);
-    let record = format!("{data}.promise");
+    let data = format!("{DATA}{:032x}-{:016x}", volume.0, replica.0);
+    let record = format!("{data}{PROMISE}");
     (data, record)
+}
+
+/// Whose a name is: that of one of the two.
+fn owner(name: &str) -> Option<(VolumeId, ReplicaId)> {
+    let id = name.strip_prefix(DATA)?;
+    let (volume, replica) = id.strip_suffix(PROMISE).unwrap_or(id).split_once('-')?;
+    let volume = u128::from_str_radix(volume, 16).ok().map(VolumeId)?;
+    let replica = u64::from_str_radix(replica, 16).ok().map(ReplicaId)?;
+    let (data, record) = names(volume, replica);
+    (name == data || name == record).then_some((volume, replica))
 }
 
 impl PoolStore {
@@ -150,6 +164,12 @@ impl PoolStore {
         }
         let kept = Arc::new(Kept { record: Mutex::new(record), slots: Mutex::new(slots) });
         Ok(Self { pool: pool.clone(), volume: data.id, blocks: data.blocks, kept })
+    }
+
+    /// The replicas in a pool, also those of which a part alone is there: whose making or removal a crash has interrupted.
+    #[must_use]
+    pub fn all(pool: &Pool<Buffer>) -> BTreeSet<(VolumeId, ReplicaId)> {
+        pool.volumes().iter().filter_map(|volume| owner(&volume.name)).collect()
     }
 
     /// Removes a replica for good; one that is not there is left so.

@@ -154,6 +154,7 @@ impl World {
     /// The configuration of an operator with short limits.
     pub fn config(&self) -> OperatorConfig {
         OperatorConfig {
+            companions: Vec::new(),
             namespace: ADMIN.into(),
             identity: "operator-1".into(),
             image: "orlop:test".into(),

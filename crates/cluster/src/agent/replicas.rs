@@ -1,0 +1,175 @@
+//! The replicas of this node are those that the records name for it.
+
+use super::Agent;
+use crate::error::{Error, Result, ask};
+use crate::placed;
+use api::{HeldReplica, Volume, VolumeRecord};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use replication::record::store::RecordStore;
+use replication::record::{Record, Standing};
+use replication::units::{Epoch, ReplicaId, VolumeId};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+impl Agent {
+    /// One look at everything. What fails for one volume does not keep the others; the first error is told.
+    pub(super) async fn look(&self, volumes: &[Arc<Volume>], records: &[Arc<VolumeRecord>]) -> Result<()> {
+        let mut outcome = Ok(());
+        let mut named: BTreeMap<VolumeId, BTreeSet<ReplicaId>> = BTreeMap::new();
+        for object in records {
+            let Some(id) = object.meta().name.as_deref().and_then(records::form::volume) else { continue };
+            // One that is no record says nothing, and nothing is done for it.
+            let Ok(record) = records::form::read(&object.spec) else { continue };
+            let mine = record.members.iter().filter(|(_, member)| *member.node.0 == *self.me);
+            named.insert(id, mine.map(|(replica, _)| *replica).collect());
+        }
+        let held = self.node.held();
+        let wanted = named.iter().flat_map(|(id, mine)| mine.iter().map(|replica| (*id, *replica)));
+        let missing: Vec<_> = wanted.filter(|wanted| !held.contains(wanted)).collect();
+        for (volume, replica) in missing {
+            outcome = outcome.and(self.make(volumes, volume, replica).await);
+        }
+        for (volume, replica) in held {
+            if !named.get(&volume).is_some_and(|mine| mine.contains(&replica)) {
+                outcome = outcome.and(self.remove(volumes, volume, replica).await);
+            }
+        }
+        for volume in volumes {
+            self.limit(volume);
+            outcome = outcome.and(self.settle(volume).await);
+        }
+        outcome
+    }
+
+    /// Makes a replica that never was.
+    async fn make(&self, volumes: &[Arc<Volume>], id: VolumeId, replica: ReplicaId) -> Result<()> {
+        let Some(found) = self.records.get(id).await? else { return Ok(()) };
+        let record = found.record;
+        let Some(member) = record.members.get(&replica).filter(|member| *member.node.0 == *self.me) else {
+            return Ok(());
+        };
+        let Some(cached) = self.volume_of(volumes, id) else { return Ok(()) };
+        let name = cached.name_any();
+        let Some(volume) = self.volume(&name, id).await? else { return Ok(()) };
+        let noted = volume.status.as_ref().and_then(|status| status.holders.get(&self.me));
+        let is_new = noted.is_none_or(|noted| noted.replica != replica_name(replica));
+        if !is_new || !may_be_empty(&record, member.standing) {
+            if self.is_news(id, replica) {
+                tracing::error!(volume = name, %replica, "a replica is in no pool of this node any more; another one has to take its place");
+            }
+            return self.note(&name, replica, true).await;
+        }
+        self.note(&name, replica, false).await?;
+        let node = self.node.clone();
+        let made = tokio::task::spawn_blocking(move || node.make_replica(id, replica, record.blocks)).await;
+        done(made)?;
+        tracing::info!(volume = name, %replica, "a replica was made");
+        Ok(())
+    }
+
+    /// Removes a replica, if it is certain that it is not needed.
+    async fn remove(&self, volumes: &[Arc<Volume>], id: VolumeId, replica: ReplicaId) -> Result<()> {
+        let is_needed = match self.records.get(id).await? {
+            Some(found) => found.record.members.contains_key(&replica),
+            // A volume without a record may be one that was deleted, and may be one whose record somebody has lost.
+            None => !self.volume_of(volumes, id).is_some_and(|volume| placed::is_deleted(volume)),
+        };
+        if is_needed {
+            if self.is_news(id, replica) {
+                let volume = records::form::name(id);
+                tracing::warn!(volume, %replica, "a replica is here of which there is no record, and no volume that was deleted; it is kept");
+            }
+            return Ok(());
+        }
+        let node = self.node.clone();
+        done(tokio::task::spawn_blocking(move || node.remove_replica(id, replica)).await)?;
+        tracing::info!(volume = records::form::name(id), %replica, "a replica was removed");
+        Ok(())
+    }
+
+    /// Takes back that this node holds a replica of a volume, when it does not any more.
+    async fn settle(&self, volume: &Volume) -> Result<()> {
+        let Some(noted) = volume.status.as_ref().and_then(|status| status.holders.get(&self.me)) else { return Ok(()) };
+        let Some(id) = placed::id(volume) else { return Ok(()) };
+        if self.node.held().iter().any(|(held, _)| *held == id) {
+            return Ok(());
+        }
+        let is_named = match self.records.get(id).await? {
+            Some(found) => found.record.members.keys().any(|replica| replica_name(*replica) == noted.replica),
+            None => !placed::is_deleted(volume),
+        };
+        if is_named { Ok(()) } else { self.patch(&volume.name_any(), Value::Null).await }
+    }
+
+    fn limit(&self, volume: &Volume) {
+        let limits = &volume.spec.limits;
+        let limits = node::qos::Limits {
+            iops: limits.iops.and_then(NonZeroU64::new),
+            bytes_per_second: limits.bytes_per_second.and_then(NonZeroU64::new),
+        };
+        self.node.limit_replicated(&volume.name_any(), limits);
+    }
+
+    /// The volume as it is now, past every cache.
+    async fn volume(&self, name: &str, id: VolumeId) -> Result<Option<Volume>> {
+        let api: Api<Volume> = Api::all(self.client.clone());
+        let found = ask(self.times.request, || format!("read the Volume {name}"), api.get_opt(name)).await?;
+        Ok(found.filter(|volume| placed::id(volume) == Some(id)))
+    }
+
+    async fn note(&self, volume: &str, replica: ReplicaId, lost: bool) -> Result<()> {
+        self.patch(volume, json!(HeldReplica { replica: replica_name(replica), lost })).await
+    }
+
+    /// Writes this node's own part of a status, and nothing else of it.
+    async fn patch(&self, volume: &str, held: Value) -> Result<()> {
+        let api: Api<Volume> = Api::all(self.client.clone());
+        let patch = Patch::Merge(json!({"status": {"holders": {self.me.as_str(): held}}}));
+        let what = || format!("write the status of the Volume {volume}");
+        ask(self.times.request, what, api.patch_status(volume, &PatchParams::default(), &patch)).await.map(drop)
+    }
+}
+
+/// Whether an empty replica is what its record says: all replicas of a volume that was never served are, and those that are to be built.
+fn may_be_empty(record: &Record, standing: Standing) -> bool {
+    match standing {
+        Standing::InSync => record.epoch == Epoch(0),
+        Standing::Stale { complete } => complete == Epoch(0),
+    }
+}
+
+/// How ids of replicas are written.
+pub(crate) fn replica_name(replica: ReplicaId) -> String {
+    format!("{:016x}", replica.0)
+}
+
+fn done(asked: std::result::Result<node::Result<()>, tokio::task::JoinError>) -> Result<()> {
+    match asked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::Node(error.story())),
+        Err(error) => Err(Error::Node(format!("a request has panicked, which is a defect: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::record::Attached;
+    use replication::units::AttachmentId;
+
+    #[test]
+    fn only_what_holds_nothing_by_its_record_is_made_empty() {
+        let record = Record::new([(ReplicaId(1), "a".into()), (ReplicaId(2), "b".into())], 1, 8).unwrap();
+        assert!(may_be_empty(&record, Standing::InSync));
+        let served = record.claimed(Attached { node: "a".into(), id: AttachmentId(1) });
+        assert!(!may_be_empty(&served, Standing::InSync), "it would count as one that has everything");
+        assert!(may_be_empty(&served, Standing::Stale { complete: Epoch(0) }));
+        assert!(
+            !may_be_empty(&served, Standing::Stale { complete: Epoch(3) }),
+            "it would be taken to have what is older"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! The controller of volumes: one in a cluster.
+//!
+//! Each look gathers what watches have told, plans for every volume ([`plan`], pure), does the step, and writes the status. It remembers nothing but since when
+//! nodes are silent, so a new one goes on where another has ended; that clock begins anew with it, and so a dead node is waited for once more.
+
+pub mod place;
+pub mod plan;
+mod status;
+
+use crate::agent::{Failing, replica_name, watched};
+use crate::error::{Error, Result, ask, code};
+use crate::heartbeat::{self, Pulse};
+use crate::placed;
+use crate::times::Times;
+use api::{StorageNode, VOLUME_FINALIZER, Volume, VolumeRecord};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt};
+use place::NodeView;
+use plan::{Plan, Step, Wanted, plan};
+use replication::record::Record;
+use replication::record::store::{RecordStore, SwapError, Versioned};
+use replication::units::{NodeId, ReplicaId, VolumeId};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// Everything that is looked at.
+struct Seen {
+    volumes: Store<Volume>,
+    nodes: Store<StorageNode>,
+    leases: Store<Lease>,
+}
+
+struct Controller<R> {
+    client: Client,
+    records: R,
+    times: Times,
+    pulse: Pulse,
+}
+
+/// Works for as long as it is polled. What goes wrong is told in the log and tried again.
+pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
+    let changed = Arc::new(Notify::new());
+    let (volumes, volume_events) = watched::<Volume>(Api::all(client.clone()), changed.clone());
+    let (nodes, node_events) = watched::<StorageNode>(Api::all(client.clone()), changed.clone());
+    let (leases, lease_events) = watched::<Lease>(heartbeat::leases(&client), Arc::new(Notify::new()));
+    // Their content is read past the cache; this only tells that it has changed.
+    let (kept, record_events) = watched::<VolumeRecord>(Api::all(client.clone()), changed.clone());
+    let look = async {
+        let ready = async {
+            tokio::try_join!(
+                volumes.wait_until_ready(),
+                nodes.wait_until_ready(),
+                leases.wait_until_ready(),
+                kept.wait_until_ready()
+            )
+        };
+        if ready.await.is_err() {
+            return;
+        }
+        let seen = Seen { volumes, nodes, leases };
+        let mut controller = Controller { client, records, times, pulse: Pulse::default() };
+        let (mut failing, mut has_authority) = (Failing::default(), false);
+        loop {
+            if !has_authority && !seen.nodes.is_empty() || !has_authority && controller.is_installed().await {
+                let made = crate::certificates::ensure_authority(&controller.client, &controller.times).await;
+                has_authority = made.is_ok();
+                failing.heed("make the authority of the nodes' certificates", made);
+            }
+            failing.heed("look after volumes", controller.look(&seen).await);
+            let _event = tokio::time::timeout(controller.times.look, changed.notified()).await;
+            tokio::time::sleep(controller.times.settle).await;
+        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = volume_events => {}
+        () = node_events => {}
+        () = lease_events => {}
+        () = record_events => {}
+    }
+}
+
+impl<R: RecordStore> Controller<R> {
+    /// Storage is installed: there is its namespace.
+    async fn is_installed(&self) -> bool {
+        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let found = ask(self.times.request, || "look for the namespace".into(), api.get_opt(api::STORAGE_NAMESPACE));
+        found.await.is_ok_and(|found| found.is_some())
+    }
+
+    /// One look at everything. What fails for one volume does not keep the others; the first error is told.
+    async fn look(&mut self, seen: &Seen) -> Result<()> {
+        let now = Instant::now();
+        self.pulse.look(&seen.leases.state(), now);
+        let nodes: Vec<_> = seen.nodes.state().iter().map(|node| self.view(node, now)).collect();
+        let mut outcome = Ok(());
+        for volume in seen.volumes.state() {
+            outcome = outcome.and(self.follow(&volume, &nodes).await);
+        }
+        outcome
+    }
+
+    fn view(&mut self, node: &StorageNode, now: Instant) -> NodeView {
+        let name = node.name_any();
+        let status = node.status.clone().unwrap_or_default();
+        NodeView {
+            silent_for: self.pulse.silent_for(&name, now),
+            dead_after: self.times.dead_after,
+            is_drained: node.spec.drain || node.meta().deletion_timestamp.is_some(),
+            pools: status.pools,
+            region: status.region,
+            zone: status.zone,
+            name: NodeId::from(name.as_str()),
+        }
+    }
+
+    /// One step for one volume, and its status.
+    async fn follow(&self, volume: &Volume, nodes: &[NodeView]) -> Result<()> {
+        let Some(id) = placed::id(volume) else { return Ok(()) };
+        let has_finalizer = volume.finalizers().iter().any(|one| one == VOLUME_FINALIZER);
+        if !has_finalizer {
+            // Without it, nothing would hold the volume until its replicas are gone.
+            return if placed::is_deleted(volume) { Ok(()) } else { self.hold(volume).await };
+        }
+        let found = self.records.get(id).await?;
+        let record = found.as_ref().map(|found| &found.record);
+        let wanted = wanted(volume, record);
+        let Plan { step, message } =
+            plan(&wanted, record, nodes, self.times.rebuild_after, || ReplicaId(rand::random()));
+        let now = match step {
+            Step::Nothing => found.map(|found| found.record),
+            step => self.apply(id, volume, found, step).await?,
+        };
+        if now.is_some() || !placed::is_deleted(volume) {
+            return self.tell(volume, now.as_ref(), message).await;
+        }
+        match still_held(volume, nodes) {
+            None => self.release(volume).await,
+            held => self.tell(volume, None, held).await,
+        }
+    }
+
+    /// The record after the step. One that somebody else has changed meanwhile is looked at again.
+    async fn apply(
+        &self,
+        id: VolumeId,
+        volume: &Volume,
+        found: Option<Versioned>,
+        step: Step,
+    ) -> Result<Option<Record>> {
+        let (version, before) = found.map(|found| (found.version, found.record)).unzip();
+        let done = match (step, version) {
+            (Step::Write(next), version) => self.records.swap(id, version, next.clone()).await.map(|_| Some(next)),
+            (Step::Remove, Some(version)) => self.records.remove(id, version).await.map(|()| None),
+            (Step::Remove | Step::Nothing, _) => return Ok(before),
+        };
+        match done {
+            Ok(now) => {
+                tracing::info!(volume = volume.name_any(), record = ?now, "the record of a volume was changed");
+                Ok(now)
+            }
+            Err(SwapError::Conflict) => Ok(before),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn tell(&self, volume: &Volume, record: Option<&Record>, message: Option<String>) -> Result<()> {
+        let status = status::status(volume, record, message, Timestamp::now());
+        if volume.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let mut patch = serde_json::to_value(&status).map_err(|e| Error::Odd(e.to_string()))?;
+        // What is absent now has to go, and what nodes write is theirs.
+        for field in ["message", "attachedNode", "inSync", "replicas"] {
+            patch.as_object_mut().map(|patch| patch.entry(field).or_insert(serde_json::Value::Null));
+        }
+        patch.as_object_mut().map(|patch| patch.remove("holders"));
+        let (api, name) = (self.volumes(), volume.name_any());
+        let patch = Patch::Merge(json!({"status": patch}));
+        let what = || format!("write the status of the Volume {name}");
+        gone_is_fine(ask(self.times.request, what, api.patch_status(&name, &PatchParams::default(), &patch)).await)
+    }
+
+    /// Keeps a volume until its replicas are gone.
+    async fn hold(&self, volume: &Volume) -> Result<()> {
+        self.set_finalizers(volume, [volume.finalizers(), &[VOLUME_FINALIZER.to_owned()]].concat()).await
+    }
+
+    /// Lets a volume go of which no node has a replica any more.
+    async fn release(&self, volume: &Volume) -> Result<()> {
+        let others = volume.finalizers().iter().filter(|one| *one != VOLUME_FINALIZER).cloned().collect();
+        self.set_finalizers(volume, others).await
+    }
+
+    async fn set_finalizers(&self, volume: &Volume, finalizers: Vec<String>) -> Result<()> {
+        let (api, name) = (self.volumes(), volume.name_any());
+        let version = volume.meta().resource_version.clone();
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}}));
+        let what = || format!("write the finalizers of the Volume {name}");
+        match ask(self.times.request, what, api.patch(&name, &PatchParams::default(), &patch)).await {
+            // Somebody else has written it; the next look sees what.
+            Err(error) if code(&error) == Some(409) => Ok(()),
+            patched => gone_is_fine(patched),
+        }
+    }
+
+    fn volumes(&self) -> Api<Volume> {
+        Api::all(self.client.clone())
+    }
+}
+
+/// Why a deleted volume is still there: nodes have replicas of it. One that was given up cannot have any that matters.
+fn still_held(volume: &Volume, nodes: &[NodeView]) -> Option<String> {
+    let holders = volume.status.iter().flat_map(|status| status.holders.keys());
+    let waiting: Vec<_> =
+        holders.filter(|holder| nodes.iter().any(|node| *node.name.0 == *holder.as_str())).cloned().collect();
+    (!waiting.is_empty()).then(|| {
+        let waiting = waiting.join(", ");
+        format!("its replicas on {waiting} are being removed; delete the StorageNode of one that never comes back")
+    })
+}
+
+fn gone_is_fine<T>(done: Result<T>) -> Result<()> {
+    match done {
+        Err(error) if code(&error) == Some(404) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+fn wanted(volume: &Volume, record: Option<&Record>) -> Wanted {
+    let holders = volume.status.iter().flat_map(|status| &status.holders);
+    let lost = holders.filter(|(_, held)| held.lost).map(|(_, held)| held.replica.as_str());
+    let lost: BTreeSet<&str> = lost.collect();
+    let members = record.iter().flat_map(|record| record.members.keys());
+    Wanted {
+        blocks: volume.spec.bytes.div_ceil(4096),
+        replicas: usize::try_from(volume.spec.replicas).unwrap_or(usize::MAX),
+        minimum: volume.spec.minimum_in_sync,
+        preferred: volume.spec.preferred_node.as_deref().map(NodeId::from),
+        is_deleted: placed::is_deleted(volume),
+        lost: members.filter(|id| lost.contains(replica_name(**id).as_str())).copied().collect(),
+    }
+}

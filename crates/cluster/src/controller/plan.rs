@@ -1,0 +1,196 @@
+//! What is to be done for a volume: decided from what was seen, without asking or changing anything.
+//!
+//! ```text
+//! no record ──► place all ─────────────────────────────► a record with all in sync, of which nothing was ever written
+//! a member is to go (dead for long, lost, drained, one too many)
+//!     others that stay are too few ──► another is added, which the attachment builds
+//!     others that stay are in sync ──► the member is forgotten, if it is stale; else it retires, and the attachment lets it go
+//! deleted ──► the record is removed, once nobody serves the volume
+//! ```
+//! A step changes one thing, so that the next is decided from what it has led to.
+
+use super::place::{NodeView, place};
+use replication::record::{Member, Record, Standing};
+use replication::units::{NodeId, ReplicaId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What is wanted of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Blocks of 4096 bytes.
+    pub blocks: u64,
+    /// Replicas.
+    pub replicas: usize,
+    /// How many must be in sync.
+    pub minimum: u32,
+    /// Where the first replica is put if it can be.
+    pub preferred: Option<NodeId>,
+    /// It was deleted.
+    pub is_deleted: bool,
+    /// Replicas that are not in their nodes' pools any more.
+    pub lost: BTreeSet<ReplicaId>,
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is to be done.
+    Nothing,
+    /// The record becomes this one.
+    Write(Record),
+    /// The record goes.
+    Remove,
+}
+
+/// What is to be done, and what a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The step.
+    pub step: Step,
+    /// Why nothing or not more is done.
+    pub message: Option<String>,
+}
+
+/// Why a member is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Going {
+    /// Its pool has lost it.
+    Lost,
+    /// Its node is dead for longer than it is waited for, or was given up.
+    Dead,
+    /// Its node is drained.
+    Drained,
+    /// It was asked to before.
+    Retiring,
+}
+
+/// Decides the next step. `fresh` gives ids that no replica ever had.
+pub fn plan(
+    wanted: &Wanted,
+    record: Option<&Record>,
+    nodes: &[NodeView],
+    rebuild_after: Duration,
+    mut fresh: impl FnMut() -> ReplicaId,
+) -> Plan {
+    match record {
+        None if wanted.is_deleted => nothing(None),
+        None => first(wanted, nodes, fresh),
+        Some(record) if wanted.is_deleted => deleted(record, nodes),
+        Some(record) => keep(wanted, record, nodes, rebuild_after, &mut fresh),
+    }
+}
+
+fn nothing(message: Option<String>) -> Plan {
+    Plan { step: Step::Nothing, message }
+}
+
+fn write(record: Record, message: String) -> Plan {
+    Plan { step: Step::Write(record), message: Some(message) }
+}
+
+fn first(wanted: &Wanted, nodes: &[NodeView], mut fresh: impl FnMut() -> ReplicaId) -> Plan {
+    let bytes = wanted.blocks.saturating_mul(4096);
+    let places = match place(bytes, wanted.replicas, wanted.preferred.as_ref(), (&[], &[]), nodes) {
+        Ok(places) => places,
+        Err(refused) => return nothing(Some(refused)),
+    };
+    let members: Vec<_> = places.iter().map(|node| (fresh(), node.clone())).collect();
+    match Record::new(members, wanted.minimum, wanted.blocks) {
+        Ok(record) => write(record, format!("replicas are placed on {}", names(&places))),
+        Err(error) => nothing(Some(format!("it cannot be placed: {error}"))),
+    }
+}
+
+fn deleted(record: &Record, nodes: &[NodeView]) -> Plan {
+    let Some(by) = &record.attached else { return Plan { step: Step::Remove, message: None } };
+    let lives = nodes.iter().any(|node| node.name == by.node && node.is_alive());
+    if lives {
+        return nothing(Some(format!("it was deleted while {} serves it; it goes when that ends", by.node)));
+    }
+    // A node that lives after all finds no record, and ends.
+    Plan { step: Step::Remove, message: None }
+}
+
+fn keep(
+    wanted: &Wanted,
+    record: &Record,
+    nodes: &[NodeView],
+    rebuild_after: Duration,
+    fresh: &mut impl FnMut() -> ReplicaId,
+) -> Plan {
+    let going = |id: &ReplicaId, member: &Member| going(wanted, *id, member, nodes, rebuild_after);
+    let stays: Vec<_> = record.members.iter().filter(|(id, member)| going(id, member).is_none()).collect();
+    if stays.len() < wanted.replicas {
+        let stay: Vec<NodeId> = stays.iter().map(|(_, member)| member.node.clone()).collect();
+        let all = record.members.values().map(|member| member.node.clone());
+        let leave: Vec<NodeId> = all.filter(|node| !stay.contains(node)).collect();
+        let bytes = record.blocks.saturating_mul(4096);
+        return match place(bytes, 1, None, (&stay, &leave), nodes) {
+            Ok(places) => match places.first().map(|node| record.with_replica(fresh(), node.clone())) {
+                Some(Ok(next)) => {
+                    write(next, format!("a replica is built on {}{}", names(&places), only_served(record)))
+                }
+                Some(Err(error)) => nothing(Some(format!("no replica can be added: {error}"))),
+                None => nothing(None),
+            },
+            Err(refused) => {
+                nothing(Some(format!("{} of {} replicas stay, and {refused}", stays.len(), wanted.replicas)))
+            }
+        };
+    }
+    let whole = stays.iter().filter(|(_, member)| member.standing == Standing::InSync).count();
+    if whole < wanted.replicas {
+        let away = stays.iter().find(|(_, member)| member.standing != Standing::InSync);
+        return nothing(
+            away.map(|(_, member)| format!("the replica on {} is not in sync{}", member.node, only_served(record))),
+        );
+    }
+    let extra = (stays.len() > wanted.replicas).then(|| stays.last().map(|(id, _)| **id)).flatten();
+    let gone = record.members.iter().find(|(id, member)| going(id, member).is_some()).map(|(id, _)| *id);
+    let Some(id) = gone.or(extra) else { return nothing(None) };
+    let Some(member) = record.members.get(&id) else { return nothing(None) };
+    let node = member.node.clone();
+    let (next, message) = match (member.standing, member.is_retiring) {
+        (Standing::Stale { .. }, _) => (record.without_stale(id), format!("the replica on {node} was given up")),
+        (Standing::InSync, false) => (record.with_retiring(id), format!("the replica on {node} retires")),
+        (Standing::InSync, true) => {
+            return nothing(Some(format!("the replica on {node} retires{}", only_served(record))));
+        }
+    };
+    match next {
+        Ok(next) => write(next, message),
+        Err(error) => nothing(Some(format!("the replica on {node} cannot leave: {error}"))),
+    }
+}
+
+/// What only happens while somebody serves the volume.
+fn only_served(record: &Record) -> &'static str {
+    if record.attached.is_some() { "" } else { "; that goes on when the volume is used" }
+}
+
+fn going(
+    wanted: &Wanted,
+    id: ReplicaId,
+    member: &Member,
+    nodes: &[NodeView],
+    rebuild_after: Duration,
+) -> Option<Going> {
+    let node = nodes.iter().find(|node| node.name == member.node);
+    match node {
+        _ if wanted.lost.contains(&id) => Some(Going::Lost),
+        _ if member.is_retiring => Some(Going::Retiring),
+        None => Some(Going::Dead),
+        Some(node) if node.silent_for >= rebuild_after => Some(Going::Dead),
+        Some(node) if node.is_drained => Some(Going::Drained),
+        Some(_) => None,
+    }
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    nodes.iter().map(|node| node.0.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

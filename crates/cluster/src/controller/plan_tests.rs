@@ -1,0 +1,123 @@
+//! Volumes from their first placement to their end, with nodes that come and go.
+
+use super::*;
+use crate::controller::place::tests::node;
+use replication::record::{Attached, Change};
+use replication::units::{AttachmentId, Epoch};
+
+const REBUILD: Duration = Duration::from_secs(600);
+
+fn wanted(replicas: usize) -> Wanted {
+    Wanted { blocks: 256, replicas, minimum: 1, preferred: None, is_deleted: false, lost: BTreeSet::new() }
+}
+
+fn nodes(names: &[&str]) -> Vec<NodeView> {
+    names.iter().map(|name| node(name, "", 9 << 20)).collect()
+}
+
+fn decide(wanted: &Wanted, record: Option<&Record>, nodes: &[NodeView]) -> Plan {
+    let mut next = 100;
+    plan(wanted, record, nodes, REBUILD, || {
+        next += 1;
+        ReplicaId(next)
+    })
+}
+
+fn record(names: &[&str]) -> Record {
+    let members = names.iter().enumerate().map(|(i, name)| (ReplicaId(i as u64 + 1), NodeId::from(*name)));
+    let record = Record::new(members, 1, 256).unwrap();
+    record.claimed(Attached { node: names[0].into(), id: AttachmentId(1) })
+}
+
+#[track_caller]
+fn written(plan: Plan) -> Record {
+    match plan.step {
+        Step::Write(record) => record,
+        other => panic!("{other:?}: {:?}", plan.message),
+    }
+}
+
+#[track_caller]
+fn waits(plan: &Plan, said: &str) {
+    assert_eq!(plan.step, Step::Nothing);
+    let message = plan.message.as_deref().unwrap_or_default();
+    assert!(message.contains(said), "{message:?} does not say {said:?}");
+}
+
+#[test]
+fn a_new_volume_gets_its_replicas_or_is_told_why_not() {
+    let first = written(decide(&wanted(2), None, &nodes(&["a", "b", "c"])));
+    assert_eq!((first.members.len(), first.in_sync().count(), first.blocks), (2, 2, 256));
+    waits(&decide(&wanted(3), None, &nodes(&["a", "b"])), "b");
+    let preferring = Wanted { preferred: Some("c".into()), ..wanted(2) };
+    let first = written(decide(&preferring, None, &nodes(&["a", "b", "c"])));
+    assert!(first.members.values().any(|member| member.node == "c".into()));
+    let first = Wanted { is_deleted: true, ..wanted(2) };
+    assert_eq!(decide(&first, None, &nodes(&["a", "b"])).step, Step::Nothing);
+}
+
+#[test]
+fn a_dead_node_is_waited_for_and_then_replaced_and_given_up() {
+    let mut nodes = nodes(&["a", "b", "c"]);
+    let record = record(&["a", "b"]);
+    nodes[1].silent_for = Duration::from_secs(599);
+    assert_eq!(decide(&wanted(2), Some(&record), &nodes).step, Step::Nothing);
+    nodes[1].silent_for = REBUILD;
+    let building = written(decide(&wanted(2), Some(&record), &nodes));
+    let (id, member) = building.members.iter().find(|(_, member)| member.node == "c".into()).unwrap();
+    assert_eq!(member.standing, Standing::Stale { complete: Epoch(0) });
+    waits(&decide(&wanted(2), Some(&building), &nodes), "node c is not in sync");
+    // The attachment says that the one is stale, and builds the other.
+    let without = building.changed(&Change { leave: [ReplicaId(2)].into(), ..Change::default() }, Epoch(1)).unwrap();
+    let built = without.changed(&Change { join: Some(*id), ..Change::default() }, Epoch(2)).unwrap();
+    let done = written(decide(&wanted(2), Some(&built), &nodes));
+    assert_eq!(done.members.keys().copied().collect::<Vec<_>>(), [ReplicaId(1), *id]);
+    assert_eq!(decide(&wanted(2), Some(&done), &nodes), Plan { step: Step::Nothing, message: None });
+}
+
+#[test]
+fn without_room_elsewhere_a_dead_node_is_waited_for_further() {
+    let mut nodes = nodes(&["a", "b"]);
+    nodes[1].silent_for = REBUILD;
+    waits(&decide(&wanted(2), Some(&record(&["a", "b"])), &nodes), "1 of 2 replicas stay");
+}
+
+#[test]
+fn a_drained_node_keeps_its_replica_until_another_has_everything() {
+    let mut nodes = nodes(&["a", "b", "c"]);
+    nodes[0].is_drained = true;
+    let building = written(decide(&wanted(2), Some(&record(&["a", "b"])), &nodes));
+    let id = *building.members.keys().last().unwrap();
+    assert!(building.is_in_sync(ReplicaId(1)));
+    let built = building.changed(&Change { join: Some(id), ..Change::default() }, Epoch(1)).unwrap();
+    let retiring = written(decide(&wanted(2), Some(&built), &nodes));
+    assert!(retiring.members[&ReplicaId(1)].is_retiring && retiring.is_in_sync(ReplicaId(1)));
+    // The attachment is who lets it go.
+    waits(&decide(&wanted(2), Some(&retiring), &nodes), "retires");
+    waits(&decide(&wanted(2), Some(&retiring.detached()), &nodes), "when the volume is used");
+}
+
+#[test]
+fn what_a_pool_has_lost_is_replaced_at_once() {
+    let record = record(&["a", "b"]);
+    let lost = Wanted { lost: [ReplicaId(2)].into(), ..wanted(2) };
+    let next = written(decide(&lost, Some(&record), &nodes(&["a", "b", "c"])));
+    assert!(next.members.values().any(|member| member.node == "c".into()));
+}
+
+#[test]
+fn fewer_replicas_are_wanted_and_one_retires() {
+    let next = written(decide(&wanted(2), Some(&record(&["a", "b", "c"])), &nodes(&["a", "b", "c"])));
+    assert_eq!(next.members.values().filter(|member| member.is_retiring).count(), 1);
+    assert_eq!(next.in_sync().count(), 3, "who is in sync is not decided here");
+}
+
+#[test]
+fn a_deleted_volume_goes_when_nobody_who_lives_serves_it() {
+    let (mut nodes, record) = (nodes(&["a", "b"]), record(&["a", "b"]));
+    let deleted = Wanted { is_deleted: true, ..wanted(2) };
+    waits(&decide(&deleted, Some(&record), &nodes), "node a serves it");
+    assert_eq!(decide(&deleted, Some(&record.detached()), &nodes).step, Step::Remove);
+    nodes[0].silent_for = Duration::from_secs(10);
+    assert_eq!(decide(&deleted, Some(&record), &nodes).step, Step::Remove);
+}

@@ -1,0 +1,39 @@
+//! Replicated volumes in Kubernetes.
+//!
+//! ```text
+//! CSI driver ─► Volumes ─► Volume (what is wanted) ◄──── controller: places replicas, follows dead nodes, deletes
+//!                  │                                          │
+//!                  │ attach                                   ▼
+//!                  ▼                         VolumeRecord (what is so: epoch, attached, who is in sync)
+//!             node::Node ◄─── agent ◄──────────────┘ ▲
+//!                  └─────────── attachments ─────────┘ compare-and-swap
+//!
+//! agent ─► StorageNode (address, pools), Lease (it lives)
+//! ```
+//! Who decides what:
+//!
+//! * The **record** alone says who may serve a volume and which replicas are in sync. It is changed by compare-and-swap: by the attachment of the volume, and by
+//!   the controller, which adds and retires members and never says that one is in sync.
+//! * The **controller** ([`controller`]), one in a cluster, decides where replicas are. It is not in any path of data: while it is away, volumes are served,
+//!   attached and taken over.
+//! * The **agent** ([`Agent`]) of each node makes the replicas that records name for it, and removes those that they do not name any more.
+//! * **Whether a volume may be taken from another node** is decided where it is wanted, by one rule: [`takeover`].
+//!
+//! What is *absent*: the protocol (`replication`), data, and a second copy of what the record says: statuses are for people.
+
+mod address_book;
+mod agent;
+pub mod certificates;
+pub mod controller;
+mod error;
+mod heartbeat;
+mod placed;
+pub mod takeover;
+mod times;
+mod volumes;
+
+pub use address_book::AddressBook;
+pub use agent::{Agent, Config as AgentConfig};
+pub use error::Error;
+pub use times::Times;
+pub use volumes::InCluster;

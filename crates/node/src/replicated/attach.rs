@@ -1,0 +1,371 @@
+//! Replicated volumes are served, given back, and served again by the next process.
+
+use super::lost::Lost;
+use super::{Inner, ReplicatedVolume};
+use crate::attachments::{Entry, FrontEnd, Place, Source, Target, label_of};
+use crate::crypt::{DataKey, Secret};
+use crate::error::{Error, Kind, Result};
+use crate::qos::Limits;
+use block::{Buffer, Device, Done};
+use replicas::{AttachError, Attachment, Options, Status};
+use replication::attachment::{Ending, Notice};
+use replication::record::Standing;
+use replication::record::store::{RecordStore, StoreError};
+use replication::units::{AttachmentId, NodeId, VolumeId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedMutexGuard, watch};
+use zeroize::Zeroizing;
+
+/// How long somebody who wants a volume waits until it is served. A takeover takes the other's lease, and replicas that have to be made equal take longer; then it
+/// is asked for again, and goes on. Below what kubelets wait for one call, which is two minutes.
+const ATTACH_LIMIT: Duration = Duration::from_secs(45);
+/// How long somebody who gives a volume back waits for its replicas; it goes on by itself.
+const DETACH_LIMIT: Duration = Duration::from_secs(20);
+/// How soon a record that cannot be read is read again, for a volume that somebody uses.
+const RETRY: Duration = Duration::from_millis(500);
+/// Bytes that are read at once to see whether there are any; no request is longer.
+const LOOK: u64 = 4 << 20;
+
+/// An attachment that was begun.
+pub(super) struct Running {
+    attachment: Attachment,
+    seen: watch::Receiver<Seen>,
+}
+
+/// What was last heard of an attachment. (Whether it is suspended just now is another matter.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    Waiting,
+    Served,
+    Ended(Ending),
+}
+
+/// Why no attachment was begun.
+enum Refused {
+    Elsewhere(NodeId),
+    NoRecord,
+    Unknown(Error),
+}
+
+type Guard = OwnedMutexGuard<Option<Running>>;
+
+impl Running {
+    pub(super) fn status(&self) -> Status {
+        self.attachment.status()
+    }
+
+    async fn heard(&self) -> Seen {
+        let mut seen = self.seen.clone();
+        let heard = seen.wait_for(|seen| *seen != Seen::Waiting).await;
+        // Its sender lives as long as the attachment, which this holds.
+        heard.map_or(Seen::Ended(Ending::Displaced), |heard| heard.clone())
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        match &*self.seen.borrow() {
+            Seen::Ended(ending) => Some(ending.clone()),
+            Seen::Waiting | Seen::Served => None,
+        }
+    }
+}
+
+/// The key that a volume is encrypted with.
+pub(super) fn unwrap_key(wanted: &ReplicatedVolume, secret: &[u8]) -> Result<Option<DataKey>> {
+    let name = &wanted.name;
+    match (&wanted.key, secret) {
+        (None, []) => Ok(None),
+        (None, _) => Err(Error::new(Kind::Precondition, format!("{name} is not encrypted; leave the secret out"))),
+        (Some(_), []) => Err(Error::new(Kind::Denied, format!("{name} is encrypted; its secret is needed"))),
+        (Some(wrapped), secret) => {
+            let what = || format!("unwrap the key of {name}");
+            let secret = Secret::new(Zeroizing::new(secret.to_vec()));
+            let secret = secret.map_err(|e| Error::new(Kind::Invalid, what()).because(e))?;
+            wrapped.unwrap(&secret).map(Some).map_err(|e| Error::new(Kind::Denied, what()).because(e))
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn attach(
+        self: &Arc<Self>,
+        wanted: &ReplicatedVolume,
+        take_over: bool,
+        key: Option<DataKey>,
+    ) -> Result<Place> {
+        let (name, volume) = (&wanted.name, wanted.id);
+        let mut running = self.hold(volume, name, "attach")?;
+        if let Some(ending) = running.as_ref().and_then(Running::ending) {
+            if self.attachments.place(name).is_some() {
+                let what = format!("attach {name}: who uses it here has lost it ({ending}); detach it first");
+                return Err(Error::new(Kind::Precondition, what));
+            }
+            *running = None;
+        }
+        if running.is_none() {
+            match self.runtime.block_on(self.claim(volume, take_over, None)) {
+                Ok(begun) => *running = Some(begun),
+                Err(refused) => {
+                    self.forget(volume);
+                    return Err(refused.error(name));
+                }
+            }
+        }
+        let Some(there) = running.as_ref() else { return Err(busy("attach", name)) };
+        let heard = self.runtime.block_on(async { tokio::time::timeout(ATTACH_LIMIT, there.heard()).await });
+        match heard {
+            Ok(Seen::Served) => {}
+            Ok(Seen::Ended(ending)) => {
+                *running = None;
+                self.forget(volume);
+                return Err(Error::new(Kind::Precondition, format!("attach {name}")).because(ending));
+            }
+            Ok(Seen::Waiting) | Err(_) => {
+                let why = there.status().suspended.map(|suspended| format!(" ({:?})", suspended.why));
+                let what = format!(
+                    "attach {name}: it is not served after {} s{}; it goes on, so ask again",
+                    ATTACH_LIMIT.as_secs(),
+                    why.unwrap_or_default()
+                );
+                return Err(Error::new(Kind::Failed, what));
+            }
+        }
+        self.present((name, volume), wanted.limits, key, there)
+    }
+
+    /// Serves it to whoever uses this machine.
+    fn present(
+        &self,
+        (name, volume): (&str, VolumeId),
+        limits: Limits,
+        key: Option<DataKey>,
+        by: &Running,
+    ) -> Result<Place> {
+        let device = by.attachment.device();
+        let bytes = device.describe().map_err(|e| Error::new(Kind::Failed, format!("attach {name}: {}", e.message)))?;
+        let source =
+            Source::Replicated { volume, by: Some(by.attachment.id()), bytes: bytes.size, device: Arc::new(device) };
+        self.attachments.attach(&Target { name: name.to_owned(), source, limits }, FrontEnd::Device, key)
+    }
+
+    /// Begins to attach a volume, if this node may have it.
+    ///
+    /// What is read here may change before the attachment reads it itself, by somebody who attaches it elsewhere in that instant; that one would be displaced.
+    /// It costs him his use of the volume and nobody an acknowledged write, since epochs and not this decide what counts.
+    async fn claim(
+        &self,
+        volume: VolumeId,
+        take_over: bool,
+        served: Option<AttachmentId>,
+    ) -> std::result::Result<Running, Refused> {
+        let unknown = |e: StoreError| Refused::Unknown(Error::new(Kind::Failed, "read the record").because(e));
+        let record = self.records.get(volume).await.map_err(unknown)?.ok_or(Refused::NoRecord)?.record;
+        let (force, ended) = match record.attached {
+            None => (false, None),
+            // By an earlier process of this node, which has ended. If it is known to have served, nobody before it lives.
+            Some(by) if by.node == self.network.node => (Some(by.id) != served, served),
+            Some(_) if take_over => (true, None),
+            Some(by) => return Err(Refused::Elsewhere(by.node)),
+        };
+        let (sender, seen) = watch::channel(Seen::Waiting);
+        let listener = move |notice: &Notice| {
+            tracing::info!(volume = %format_args!("{:032x}", volume.0), ?notice, "a replicated volume");
+            match notice {
+                Notice::Serving => drop(sender.send_replace(Seen::Served)),
+                Notice::Ended(ending) => drop(sender.send_replace(Seen::Ended(ending.clone()))),
+                _ => {}
+            }
+        };
+        let options =
+            Options { force, ended, limits: self.limits.clone(), listener: Arc::new(listener), ..Options::new(volume) };
+        let (records, offered) = (self.records.clone(), self.holder.offered.clone());
+        match Attachment::start(records, offered, self.network.clone(), options).await {
+            Ok(attachment) => Ok(Running { attachment, seen }),
+            Err(AttachError::NoRecord(_)) => Err(Refused::NoRecord),
+            Err(error) => Err(Refused::Unknown(Error::new(Kind::Failed, "begin to attach").because(error))),
+        }
+    }
+
+    pub(super) fn detach(self: &Arc<Self>, name: &str) -> Result<()> {
+        let Some((volume, _)) = self.named(name) else { return Ok(()) };
+        let running = self.hold(volume, name, "detach")?;
+        self.attachments.detach(name, &label_of(volume))?;
+        let me = self.clone();
+        // By itself: whoever asked may not wait so long, and the record should say what is so.
+        let ending = self.tasks.spawn_on(async move { me.end(volume, running).await }, &self.runtime);
+        match self.runtime.block_on(async { tokio::time::timeout(DETACH_LIMIT, ending).await }) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let limit = DETACH_LIMIT.as_secs();
+                let what =
+                    format!("detach {name}: its replicas have not flushed it in {limit} s; it goes on, so ask again");
+                Err(Error::new(Kind::Failed, what))
+            }
+        }
+    }
+
+    /// Ends an attachment well, and then forgets it. When the process is told to stop first, the next one does it.
+    async fn end(&self, volume: VolumeId, mut running: Guard) {
+        if let Some(there) = running.as_ref() {
+            let ended = self.stop.run_until_cancelled(there.attachment.detach()).await;
+            tracing::info!(volume = %format_args!("{:032x}", volume.0), ?ended, "a replicated volume is not served any more");
+        }
+        *running = None;
+        self.forget(volume);
+    }
+
+    pub(super) async fn give_back(self: &Arc<Self>, volume: VolumeId) -> Result<()> {
+        let what = || format!("give volume {:032x} back", volume.0);
+        let found = self.records.get(volume).await.map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
+        let by = found.and_then(|found| found.record.attached);
+        if by.is_none_or(|by| by.node != self.network.node) || self.slots().contains_key(&volume) {
+            return Ok(());
+        }
+        let name = format!("volume {:032x}", volume.0);
+        let mut running = self.hold(volume, &name, "give back")?;
+        if running.is_some() {
+            return Ok(());
+        }
+        match self.claim(volume, false, None).await {
+            Ok(begun) => *running = Some(begun),
+            Err(refused) => {
+                self.forget(volume);
+                return Err(refused.error(&name));
+            }
+        }
+        if let Some(there) = running.as_ref() {
+            self.stop.run_until_cancelled(there.heard()).await;
+        }
+        self.end(volume, running).await;
+        Ok(())
+    }
+
+    pub(super) fn is_blank(&self, name: &str) -> Result<bool> {
+        let what = || format!("look whether {name} has data");
+        let absent = || Error::new(Kind::Precondition, format!("{}: it is not served here", what()));
+        let (volume, slot) = self.named(name).ok_or_else(absent)?;
+        let running = slot.running.try_lock().map_err(|_| busy("look at", name))?;
+        let there = running.as_ref().ok_or_else(absent)?;
+        let mut members = there.status().members.into_iter();
+        // A replica that holds every acknowledged write knows without reading.
+        let local = members.find(|member| member.is_here && member.standing == Standing::InSync);
+        if let Some(known) = local.and_then(|member| self.holder.is_blank(volume, member.replica)) {
+            return known;
+        }
+        let failed = |e: block::Failure| Error::new(Kind::Failed, format!("{}: {}", what(), e.message));
+        let device = there.attachment.device();
+        let size = device.describe().map_err(failed)?.size;
+        for at in (0..size).step_by(usize::try_from(LOOK).unwrap_or(usize::MAX)) {
+            let len = usize::try_from(LOOK.min(size - at)).unwrap_or(usize::MAX);
+            let (sender, receiver) = std::sync::mpsc::channel();
+            device.read(at, Buffer::zeroed(len), Done::new(move |read| drop(sender.send(read))));
+            let read = receiver.recv().map_err(|e| Error::new(Kind::Failed, what()).because(e))?.map_err(failed)?;
+            if read.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn hold(&self, volume: VolumeId, name: &str, verb: &str) -> Result<Guard> {
+        let slot = self.slot(volume, name);
+        let held = slot.running.clone().try_lock_owned().map_err(|_| busy(verb, name))?;
+        // Whoever held it before may have taken it out of the table.
+        let is_current = |now: &super::Slot| Arc::ptr_eq(&now.running, &slot.running);
+        if self.slots().get(&volume).is_some_and(is_current) { Ok(held) } else { Err(busy(verb, name)) }
+    }
+
+    fn forget(&self, volume: VolumeId) {
+        self.slots().remove(&volume);
+    }
+}
+
+fn busy(verb: &str, name: &str) -> Error {
+    Error::new(Kind::Failed, format!("{verb} {name}: it is being attached or detached just now; ask again"))
+}
+
+impl Refused {
+    fn error(self, name: &str) -> Error {
+        match self {
+            Self::Elsewhere(node) => Error::new(
+                Kind::Precondition,
+                format!("attach {name}: {node} serves it; it has to be detached there first"),
+            ),
+            Self::NoRecord => Error::new(
+                Kind::NotFound,
+                format!("attach {name}: it has no record; it was deleted, or is not placed yet"),
+            ),
+            Self::Unknown(error) => {
+                let what = format!("attach {name}: {}", error.story());
+                Error::new(Kind::Failed, what)
+            }
+        }
+    }
+}
+
+/// Serves again what an earlier process has served.
+pub(super) fn resume(inner: &Arc<Inner>, entry: Entry) {
+    let Some(volume) = entry.replicated.as_ref().and_then(|served| served.volume()) else {
+        tracing::error!(name = entry.name, "the list of what is attached has no id of this volume; it is not served");
+        return;
+    };
+    // Nobody else can have it yet.
+    let Ok(running) = inner.hold(volume, &entry.name, "serve") else { return };
+    let me = inner.clone();
+    let stop = inner.stop.clone();
+    let bring = async move { stop.run_until_cancelled(me.bring_back(volume, entry, running)).await };
+    inner.tasks.spawn_on(bring, &inner.runtime);
+}
+
+impl Inner {
+    async fn bring_back(self: &Arc<Self>, volume: VolumeId, entry: Entry, mut running: Guard) {
+        let served = entry.replicated.as_ref().and_then(|served| served.by());
+        let mut is_told = false;
+        let why = loop {
+            match self.claim(volume, false, served).await {
+                Ok(begun) => match begun.heard().await {
+                    Seen::Ended(ending) => break ending.to_string(),
+                    Seen::Served | Seen::Waiting => {
+                        *running = Some(begun);
+                        return self.show_again(volume, entry, running).await;
+                    }
+                },
+                Err(Refused::Elsewhere(node)) => break format!("{node} has taken it over"),
+                Err(Refused::NoRecord) => break "it was deleted".to_owned(),
+                Err(Refused::Unknown(error)) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(name = entry.name, error = error.story(), "who uses a replicated volume waits");
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        tracing::error!(name = entry.name, why, "a replicated volume was lost; who uses it gets errors");
+        self.show_again(volume, entry, running).await;
+    }
+
+    /// With nothing running, what is shown is a device that only fails.
+    async fn show_again(self: &Arc<Self>, volume: VolumeId, entry: Entry, running: Guard) {
+        let me = self.clone();
+        let shown = tokio::task::spawn_blocking(move || {
+            let name = entry.name.clone();
+            let shown = match running.as_ref() {
+                Some(there) => me.present((&name, volume), Limits::default(), entry.key, there),
+                None => {
+                    let bytes = entry.replicated.map_or(0, |served| served.bytes);
+                    let lost = Lost { bytes, why: "the volume is not served here any more".into() };
+                    let source = Source::Replicated { volume, by: None, bytes, device: Arc::new(lost) };
+                    let target = Target { name: name.clone(), source, limits: Limits::default() };
+                    me.attachments.attach(&target, FrontEnd::Device, None)
+                }
+            };
+            match shown {
+                Ok(place) => tracing::info!(name, place = place.place, "served again"),
+                Err(error) => tracing::error!(name, error = error.story(), "what was attached is not served"),
+            }
+        });
+        if shown.await.is_err() {
+            tracing::error!("serving a volume again has panicked, which is a defect");
+        }
+    }
+}

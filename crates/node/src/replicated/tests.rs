@@ -1,0 +1,304 @@
+//! Several nodes on one machine, with block devices; the records are in memory.
+
+use super::{AnyRecords, ReplicatedVolume, Replication};
+use crate::error::Kind;
+use crate::node::{Config, Node, Serving};
+use crate::qos::Limits;
+use crate::store::PoolSpec;
+use fuse::{Keeper, KeeperServer};
+use replicas::{Addresses, Network, Security};
+use replication::record::memory::MemoryRecords;
+use replication::record::{Attached, Record};
+use replication::units::{AttachmentId, NodeId, ReplicaId, Span, VolumeId};
+use replication::wire::ClusterId;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use volume::Access;
+
+const VOLUME: VolumeId = VolumeId(0xC0FFEE);
+const BLOCKS: u64 = 1024;
+/// How long anything may take that must happen; the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Book(Mutex<BTreeMap<NodeId, SocketAddr>>);
+
+impl Addresses for Book {
+    fn of(&self, node: &NodeId) -> Option<SocketAddr> {
+        self.0.lock().unwrap().get(node).copied()
+    }
+}
+
+/// What outlives the processes of a node: its disk, and what is in memory while the machine runs.
+struct Machine {
+    name: NodeId,
+    disk: TempDir,
+    memory: TempDir,
+    node: Option<Node>,
+}
+
+struct World {
+    runtime: Runtime,
+    records: MemoryRecords,
+    book: Arc<Book>,
+    machines: Vec<Machine>,
+}
+
+fn limits() -> replication::limits::Limits {
+    replication::limits::Limits {
+        lease: Span::from_millis(1000),
+        clock_bound: Span::from_millis(100),
+        member_deadline: Span::from_millis(500),
+        retry: Span::from_millis(100),
+        record_retry: Span::from_millis(50),
+        record_deadline: Span::from_millis(500),
+        join_pause: Span::from_millis(100),
+        ..replication::limits::Limits::default()
+    }
+}
+
+fn replica(machine: usize) -> ReplicaId {
+    ReplicaId(machine as u64 + 1)
+}
+
+fn volume() -> ReplicatedVolume {
+    ReplicatedVolume { name: "data".into(), id: VOLUME, limits: Limits::default(), key: None }
+}
+
+impl World {
+    /// With so many nodes, and a volume that has a replica on each of the first of them.
+    fn new(nodes: usize, replicas: usize) -> Self {
+        let mut world = Self {
+            runtime: Runtime::new().unwrap(),
+            records: MemoryRecords::default(),
+            book: Arc::default(),
+            machines: Vec::new(),
+        };
+        for i in 0..nodes {
+            let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+            world.machines.push(Machine { name: format!("node-{i}").as_str().into(), disk, memory, node: None });
+            world.start(i, None);
+        }
+        let members = (0..replicas).map(|i| (replica(i), world.machines[i].name.clone()));
+        world.records.put(VOLUME, None, Record::new(members, 1, BLOCKS).unwrap()).unwrap();
+        for i in 0..replicas {
+            world.node(i).make_replica(VOLUME, replica(i), BLOCKS).unwrap();
+        }
+        world
+    }
+
+    /// Starts a process of a node.
+    fn start(&mut self, i: usize, keeper: Option<Keeper>) {
+        let _entered = self.runtime.enter();
+        let machine = &mut self.machines[i];
+        let network = Network {
+            cluster: ClusterId(0x51),
+            node: machine.name.clone(),
+            security: Security::ClearOnLoopback,
+            addresses: self.book.clone(),
+            limits: replicas::Limits::default(),
+        };
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let records = AnyRecords::new(self.records.clone());
+        let replication = Some(Replication { network, listen, records, limits: limits() });
+        let pools = vec![PoolSpec { path: machine.disk.path().join("pool"), bytes: Some(64 << 20) }];
+        let serving = Some(Serving { runtime: machine.memory.path().join("run"), keeper });
+        let config = Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving, replication };
+        let node = Node::start(config).unwrap();
+        self.book.0.lock().unwrap().insert(machine.name.clone(), node.replicas_address().unwrap());
+        machine.node = Some(node);
+    }
+
+    fn stop(&mut self, i: usize) {
+        self.machines[i].node.take().unwrap().stop();
+    }
+
+    fn node(&self, i: usize) -> &Node {
+        self.machines[i].node.as_ref().unwrap()
+    }
+
+    fn record(&self) -> Record {
+        self.records.look(VOLUME).unwrap().record
+    }
+
+    fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let begin = Instant::now();
+        while !condition(self) {
+            assert!(begin.elapsed() < PATIENCE, "{what}: {:?}", self.record());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for machine in &mut self.machines {
+            if let Some(node) = machine.node.take() {
+                let _detached = node.detach_replicated("data");
+                node.stop();
+            }
+        }
+    }
+}
+
+fn open(device: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(device).unwrap()
+}
+
+fn write(device: &File, block: u64, byte: u8) {
+    device.write_all_at(&[byte; 4096], block * 4096).unwrap();
+    device.sync_all().unwrap();
+}
+
+#[track_caller]
+fn has(device: &Path, block: u64, byte: u8) {
+    let mut found = [0; 4096];
+    open(device).read_exact_at(&mut found, block * 4096).unwrap();
+    assert!(found.iter().all(|found| *found == byte), "block {block} has {} and not {byte}", found[0]);
+}
+
+fn attach(node: &Node) -> PathBuf {
+    node.attach_replicated(&volume(), false, &[]).unwrap()
+}
+
+/// On a node without a replica, and then on one with, which has all of it.
+#[test]
+fn a_volume_is_used_on_one_node_after_the_other() {
+    skips::require_block_devices!();
+    let world = World::new(3, 2);
+    let device = attach(world.node(2));
+    assert_eq!(attach(world.node(2)), device, "asking again is the same");
+    assert!(world.node(2).is_blank("data").unwrap(), "read through the network");
+    write(&open(&device), 7, 7);
+    assert!(!world.node(2).is_blank("data").unwrap());
+    let refused = world.node(0).attach_replicated(&volume(), false, &[]).unwrap_err();
+    assert!(refused.kind() == Kind::Precondition && refused.story().contains("node-2"), "{}", refused.story());
+    world.node(2).detach_replicated("data").unwrap();
+    world.node(2).detach_replicated("data").unwrap();
+    assert_eq!(world.record().attached, None);
+    let device = attach(world.node(0));
+    assert!(!world.node(0).is_blank("data").unwrap(), "told by the replica that is here");
+    has(&device, 7, 7);
+    write(&open(&device), 8, 8);
+    world.node(0).detach_replicated("data").unwrap();
+    assert_eq!(world.record().in_sync().count(), 2);
+    assert!(!world.node(0).serves(VOLUME) && world.node(0).held().contains(&(VOLUME, replica(0))));
+}
+
+/// Who writes on waits for a moment, and loses nothing of what was answered.
+#[test]
+fn writes_go_on_when_a_replicas_node_ends_and_it_is_equal_when_it_is_back() {
+    skips::require_block_devices!();
+    let mut world = World::new(2, 2);
+    let device = attach(world.node(0));
+    let file = open(&device);
+    write(&file, 1, 1);
+    world.stop(1);
+    write(&file, 2, 2);
+    assert_eq!(world.record().in_sync().collect::<Vec<_>>(), [replica(0)]);
+    world.start(1, None);
+    world.wait_for("the replica is in sync again", |world| world.record().in_sync().count() == 2);
+    drop(file);
+    world.node(0).detach_replicated("data").unwrap();
+    let device = attach(world.node(1));
+    has(&device, 1, 1);
+    has(&device, 2, 2);
+}
+
+/// Its process is killed as far as its users see it: the next one serves the device on.
+#[test]
+fn who_uses_a_volume_goes_on_with_the_next_process_of_its_node() {
+    skips::require_block_devices!();
+    let mut world = World::new(2, 2);
+    let socket = world.machines[0].memory.path().join("keeper.sock");
+    let server = KeeperServer::bind(&socket).unwrap();
+    let (stop, stopped) = std::io::pipe().unwrap();
+    let keeping = std::thread::spawn(move || server.run(stop));
+    world.stop(0);
+    world.start(0, Some(Keeper::connect(&socket).unwrap()));
+    let device = attach(world.node(0));
+    let file = open(&device);
+    write(&file, 1, 1);
+    let first = world.record().attached.unwrap();
+    world.stop(0);
+    assert_eq!(world.record().attached.as_ref(), Some(&first), "it was left, and not given back");
+    world.start(0, Some(Keeper::connect(&socket).unwrap()));
+    // It waits for the next process to serve it.
+    write(&file, 2, 2);
+    let second = world.record().attached.unwrap();
+    assert!(second.node == first.node && second.id != first.id, "{second:?}");
+    assert_eq!(world.node(0).replicated_device("data"), Some(device.clone()));
+    has(&device, 1, 1);
+    has(&device, 2, 2);
+    drop(file);
+    world.wait_for("nobody changes anything", |world| world.node(0).serving_status(VOLUME).is_some());
+    world.node(0).detach_replicated("data").unwrap();
+    assert_eq!(world.record().attached, None);
+    world.stop(0);
+    drop(stopped);
+    keeping.join().unwrap().unwrap();
+}
+
+#[test]
+fn what_is_taken_over_is_lost_where_it_was() {
+    skips::require_block_devices!();
+    let world = World::new(2, 2);
+    let file = open(&attach(world.node(0)));
+    write(&file, 1, 1);
+    let begin = Instant::now();
+    let device = world.node(1).attach_replicated(&volume(), true, &[]).unwrap();
+    assert!(begin.elapsed() >= Duration::from_millis(1000), "the other's lease was waited for");
+    has(&device, 1, 1);
+    let refused = file.write_all_at(&[9; 4096], 4096).and_then(|()| file.sync_all());
+    assert!(refused.is_err(), "who had it must be told");
+    drop(file);
+    has(&device, 1, 1);
+    world.node(0).detach_replicated("data").unwrap();
+    assert!(!world.node(0).serves(VOLUME));
+    assert_eq!(world.record().attached.unwrap().node, world.machines[1].name);
+    world.node(1).detach_replicated("data").unwrap();
+}
+
+/// As after a loss of power: the record says that this node serves the volume, and nothing here knows of it.
+#[test]
+fn what_nobody_uses_any_more_is_given_back() {
+    skips::require_block_devices!();
+    let world = World::new(2, 2);
+    let name = world.machines[0].name.clone();
+    let before = world.records.look(VOLUME).unwrap();
+    let claimed = before.record.claimed(Attached { node: name, id: AttachmentId(5) });
+    world.records.put(VOLUME, Some(&before.version), claimed).unwrap();
+    let other = world.node(1).attach_replicated(&volume(), false, &[]).unwrap_err();
+    assert!(other.story().contains("node-0"), "{}", other.story());
+    world.runtime.block_on(world.node(1).give_back(VOLUME)).unwrap();
+    assert!(world.record().attached.is_some(), "it is not that node's to give back");
+    world.runtime.block_on(world.node(0).give_back(VOLUME)).unwrap();
+    assert_eq!(world.record().attached, None);
+    attach(world.node(1));
+    world.node(1).detach_replicated("data").unwrap();
+}
+
+#[test]
+fn replicas_are_there_again_and_gone_when_they_are_removed() {
+    let mut world = World::new(1, 1);
+    let held = world.node(0).held();
+    assert_eq!(held.into_iter().collect::<Vec<_>>(), [(VOLUME, replica(0))]);
+    world.stop(0);
+    world.start(0, None);
+    assert!(world.node(0).held().contains(&(VOLUME, replica(0))));
+    let room = world.node(0).room();
+    assert!(room.len() == 1 && room[0].bytes > 32 << 20 && room[0].free < room[0].bytes, "{room:?}");
+    world.node(0).remove_replica(VOLUME, replica(0)).unwrap();
+    world.node(0).remove_replica(VOLUME, replica(0)).unwrap();
+    assert!(world.node(0).held().is_empty());
+    world.stop(0);
+    world.start(0, None);
+    assert!(world.node(0).held().is_empty());
+}

@@ -1,0 +1,321 @@
+//! Replicated volumes in a real cluster of three nodes, of which two lose their power, one after the other, while a pod writes. What was acknowledged to somebody outside of the cluster
+//! is there afterwards.
+//!
+//! As in `csi.rs`, only the images of the standard sidecars are others.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use api::{RecordStanding, StorageNode, Volume, VolumePhase, VolumeRecord};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::CSINode;
+use kube::api::{Api, AttachParams, DeleteParams, ListParams};
+use kube::{Client, ResourceExt};
+use sandbox::{Cluster, Error, Sandbox};
+use scenarios::images::{self, Images};
+use scenarios::install;
+use scenarios::pods::{self, wait_for};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
+
+const LIMIT: Duration = Duration::from_secs(90);
+const NAMESPACE: &str = "ledger";
+const CLAIM: &str = include_str!("replicated/claim.yaml");
+/// Each number is in the file, durably, before it is told outside.
+const WRITE: &str = "n=$(tail -n 1 /data/lines 2>/dev/null || echo 0); while true; do n=$((n + 1)); echo $n >> /data/lines && sync /data/lines && echo $n || exit 1; done";
+
+/// Prints how long each step took.
+struct Timer(Instant);
+
+impl Timer {
+    fn step(&mut self, what: &str) {
+        println!("{:5.1} s  {what}", self.0.elapsed().as_secs_f32());
+        self.0 = Instant::now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_the_power_of_its_nodes() {
+    skips::require_block_devices!("mkfs.ext4");
+    sandbox::control_plane::install_crypto_provider();
+    let folder = Sandbox::test_directory("replicated", env!("CARGO_TARGET_TMPDIR"));
+    let sandbox = match open(&folder).await {
+        Ok(sandbox) => sandbox,
+        Err(Error::Machine { problem, remedy }) => skips::skip!("{problem}: {remedy}"),
+        Err(error) => panic!("open the sandbox: {error:?}"),
+    };
+    // An earlier run that was killed has left its cluster where this one will have its own.
+    sandbox.wipe().await.expect("end what an earlier run has left");
+    let guard = sandbox.clone().guard();
+    scenario(&sandbox).await.expect("every step succeeds");
+    drop(guard);
+    std::fs::remove_dir(&folder).expect("an empty directory");
+}
+
+async fn open(folder: &Path) -> sandbox::Result<Sandbox> {
+    let sandbox = Sandbox::open(folder)?;
+    sandbox.require_programs().await?;
+    Ok(sandbox)
+}
+
+async fn scenario(sandbox: &Sandbox) -> Result<()> {
+    let mut timer = Timer(Instant::now());
+    // The daemons of nodes that hold replicas take the place of those that do not.
+    let is_replaced = |manifest: &String| manifest.contains("kind: DaemonSet\nmetadata:\n  name: orlop-node\n");
+    let mut manifests = install::manifests("csi")?;
+    manifests.retain(|manifest| !is_replaced(manifest) && !manifest.contains("kind: VolumeSnapshotClass"));
+    manifests.extend(install::manifests("replicated")?);
+    Images::build_orlop(sandbox).await?;
+    images::stand_ins(sandbox, &manifests).await?;
+    timer.step("images are made");
+    let cluster = Cluster::up(sandbox, "east", Some(3)).await?;
+    timer.step("a cluster of three nodes is up");
+    let world = World { client: cluster.client().await?, cluster };
+    install::orlop(&world.client, install::IMAGE_IN_MANIFESTS).await?;
+    for manifest in &manifests {
+        install::apply(&world.client, manifest).await?;
+    }
+    world.nodes_are_known().await?;
+    timer.step("every node has a driver, and tells of its pool");
+    install::create(&world.client, CLAIM).await?;
+    world.pod("first", None).await?;
+    let first = world.ready("first").await?;
+    let members = world.members().await?;
+    ensure!(members.len() == 2 && members.contains(&first), "it is used on {first}, with replicas on {members:?}");
+    timer.step("a claim has a volume with two replicas, one of them on the node of its pod");
+    let other = members.iter().find(|node| **node != first).context("a second replica")?.clone();
+    let third = world.cluster.nodes().map(|node| node.name().to_owned()).find(|node| !members.contains(node));
+    let third = third.context("a node without a replica")?;
+
+    let mut lines = world.write("first").await?;
+    let told = lines.after(50).await?;
+    let cut = Instant::now();
+    world.node(&first)?.kill().await?;
+    let told = told.max(lines.rest().await);
+    println!("         {told} lines were acknowledged before the power of {first} went");
+    world.pods().delete("first", &DeleteParams::default().grace_period(0)).await?;
+    world.pod("second", Some(&third)).await?;
+    world.ready("second").await?;
+    let mut lines = world.write("second").await?;
+    lines.after(1).await?;
+    println!(
+        "         {:.1} s from the cut of {first} until a pod on {third} has written",
+        cut.elapsed().as_secs_f32()
+    );
+    world.has_all("second", told).await?;
+    timer.step("the pod goes on elsewhere, with every line that was acknowledged");
+
+    world.node(&first)?.start().await?;
+    world.all_in_sync().await?;
+    timer.step("the node is back, and its replica is equal again");
+
+    let told = lines.latest();
+    let cut = Instant::now();
+    world.node(&other)?.kill().await?;
+    let more = lines.after(told + 200).await?;
+    println!(
+        "         {:.1} s was the longest time without a line, {:.1} s after the cut of {other} there are 200 more",
+        lines.longest.as_secs_f32(),
+        cut.elapsed().as_secs_f32()
+    );
+    ensure!(lines.longest < Duration::from_secs(15), "the pod has waited for {:?}", lines.longest);
+    world.has_all("second", more).await?;
+    timer.step("writing goes on without the other replica");
+    world.node(&other)?.start().await?;
+    world.all_in_sync().await?;
+    timer.step("that node is back, and its replica is equal again");
+    drop(lines);
+    world.all_goes_with_the_claim().await?;
+    timer.step("with the claim, the volume, its record and its replicas are gone");
+    Ok(())
+}
+
+/// What a pod says it has written.
+struct Lines {
+    receiver: mpsc::Receiver<(u64, Instant)>,
+    highest: u64,
+    last: Instant,
+    longest: Duration,
+}
+
+impl Lines {
+    /// Waits until this number was told.
+    async fn after(&mut self, number: u64) -> Result<u64> {
+        loop {
+            let next = tokio::time::timeout(LIMIT, self.receiver.recv()).await;
+            self.heard(next.context("nothing is written any more")?.context("the pod has stopped writing")?);
+            if self.highest >= number {
+                return Ok(self.highest);
+            }
+        }
+    }
+
+    fn heard(&mut self, (told, at): (u64, Instant)) {
+        self.highest = self.highest.max(told);
+        self.longest = self.longest.max(at.saturating_duration_since(self.last));
+        self.last = at;
+    }
+
+    /// The highest number until now, from when on the longest silence counts.
+    fn latest(&mut self) -> u64 {
+        while let Ok(told) = self.receiver.try_recv() {
+            self.heard(told);
+        }
+        (self.last, self.longest) = (Instant::now(), Duration::ZERO);
+        self.highest
+    }
+
+    /// The highest number of what has come already.
+    async fn rest(&mut self) -> u64 {
+        while let Ok(Some(told)) = tokio::time::timeout(Duration::from_secs(1), self.receiver.recv()).await {
+            self.heard(told);
+        }
+        self.highest
+    }
+}
+
+struct World {
+    client: Client,
+    cluster: Cluster,
+}
+
+impl World {
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    fn node(&self, name: &str) -> Result<sandbox::Node<'_>> {
+        self.cluster.nodes().find(|node| node.name() == name).with_context(|| format!("there is no {name}"))
+    }
+
+    async fn nodes_are_known(&self) -> Result<()> {
+        let nodes: Api<CSINode> = Api::all(self.client.clone());
+        wait_for("the driver on every node", 2 * LIMIT, || async {
+            let known = |node: &CSINode| node.spec.drivers.iter().any(|driver| driver.name == "volumes.orlop.io");
+            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| known(node)).count() == 3)
+                .then_some(()))
+        })
+        .await?;
+        let nodes: Api<StorageNode> = Api::all(self.client.clone());
+        wait_for("every node to tell of its pool", LIMIT, || async {
+            let has_pool = |node: &StorageNode| node.status.as_ref().is_some_and(|status| status.free_bytes > 0);
+            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| has_pool(node)).count() == 3)
+                .then_some(()))
+        })
+        .await
+    }
+
+    /// A pod with the claim: on this node, or where the scheduler wants it.
+    async fn pod(&self, name: &str, node: Option<&str>) -> Result<()> {
+        let mut spec = json!({
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "writer", "image": "localhost/busybox:1", "command": ["sleep", "1000000"],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "lines"}}],
+        });
+        if let Some(node) = node {
+            spec["nodeName"] = json!(node);
+        }
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
+        install::create(&self.client, &serde_json::to_string(&pod)?).await
+    }
+
+    /// The pod, when it is ready, is its node.
+    async fn ready(&self, name: &str) -> Result<String> {
+        let api = self.pods();
+        wait_for(&format!("the pod {name}"), LIMIT, || async {
+            let pod = api.get(name).await?;
+            Ok(pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|_| pods::is_ready(&pod)))
+        })
+        .await
+    }
+
+    /// Has a pod write, and hears what it has written.
+    async fn write(&self, pod: &str) -> Result<Lines> {
+        let params = AttachParams::default().stdin(false).stdout(true).stderr(false);
+        let mut process = self.pods().exec(pod, ["sh", "-c", WRITE], &params).await?;
+        let stdout = process.stdout().context("no standard output")?;
+        let (sender, receiver) = mpsc::channel(100_000);
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Ok(number) = line.trim().parse() else { break };
+                if sender.send((number, Instant::now())).await.is_err() {
+                    break;
+                }
+            }
+            drop(process);
+        });
+        Ok(Lines { receiver, highest: 0, last: Instant::now(), longest: Duration::ZERO })
+    }
+
+    /// Every line up to this one is there, once and in order.
+    async fn has_all(&self, pod: &str, told: u64) -> Result<()> {
+        let written = pods::run(&self.client, NAMESPACE, pod, &["cat", "/data/lines"]).await?;
+        let found: Vec<u64> = written.lines().filter_map(|line| line.parse().ok()).collect();
+        let wrong = found.iter().zip(1..).find(|(found, expected)| *found != expected);
+        ensure!(
+            wrong.is_none() && found.len() as u64 >= told,
+            "{told} lines were acknowledged, {} are there, wrong is {wrong:?}",
+            found.len()
+        );
+        println!("         of {told} acknowledged lines all are there, {} in all", found.len());
+        Ok(())
+    }
+
+    async fn record(&self) -> Result<VolumeRecord> {
+        let all = Api::<VolumeRecord>::all(self.client.clone()).list(&ListParams::default()).await?;
+        all.items.into_iter().next().context("a record")
+    }
+
+    /// The nodes that have replicas.
+    async fn members(&self) -> Result<BTreeSet<String>> {
+        Ok(self.record().await?.spec.members.into_iter().map(|member| member.node).collect())
+    }
+
+    async fn all_in_sync(&self) -> Result<()> {
+        wait_for("all replicas to be in sync", LIMIT, || async {
+            let members = self.record().await?.spec.members;
+            let whole = members.iter().filter(|member| member.standing == RecordStanding::InSync).count();
+            ensure!(whole == 2 && members.len() == 2, "the members are {members:?}");
+            Ok(Some(()))
+        })
+        .await?;
+        wait_for("the volume to be told as healthy", LIMIT, || async {
+            let all = Api::<Volume>::all(self.client.clone()).list(&ListParams::default()).await?;
+            let status = all.items.first().and_then(|volume| volume.status.clone()).unwrap_or_default();
+            Ok((status.phase == VolumePhase::Healthy && status.in_sync.as_deref() == Some("2/2")).then_some(()))
+        })
+        .await
+    }
+
+    async fn all_goes_with_the_claim(&self) -> Result<()> {
+        self.pods().delete("second", &DeleteParams::default()).await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), NAMESPACE);
+        claims.delete("lines", &DeleteParams::default()).await?;
+        wait_for("the end of the volume", 2 * LIMIT, || async {
+            let all = ListParams::default();
+            let persistent = Api::<PersistentVolume>::all(self.client.clone()).list(&all).await?.items.len();
+            let volumes = Api::<Volume>::all(self.client.clone()).list(&all).await?.items;
+            let records = Api::<VolumeRecord>::all(self.client.clone()).list(&all).await?.items.len();
+            let left: Vec<_> = volumes.iter().map(|volume| (volume.name_any(), volume.status.clone())).collect();
+            ensure!(
+                persistent + volumes.len() + records == 0,
+                "{persistent} persistent volumes, {records} records, {left:?}"
+            );
+            Ok(Some(()))
+        })
+        .await?;
+        for node in self.cluster.nodes() {
+            let mounted = node.exec(&["cat", "/proc/self/mountinfo"]).await?;
+            let left: Vec<_> = mounted.lines().filter(|line| line.contains(" 7:")).collect();
+            ensure!(left.is_empty(), "still mounted on {node}: {left:?}");
+        }
+        Ok(())
+    }
+}
