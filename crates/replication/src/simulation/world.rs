@@ -81,7 +81,8 @@ pub(super) struct Client {
     pub(super) id: AttachmentId,
     pub(super) machine: Attachment,
     pub(super) lives: bool,
-    pub(super) has_served: bool,
+    /// When it began to serve, or when it knew last of all that was lost meanwhile.
+    pub(super) aware_since: Option<Step>,
     pub(super) asked: BTreeMap<Tag, Asked>,
     pub(super) next_tag: u64,
     tick_at: Option<Instant>,
@@ -454,7 +455,7 @@ impl World {
             id,
             machine,
             lives: true,
-            has_served: false,
+            aware_since: None,
             asked: BTreeMap::new(),
             next_tag: 0,
             tick_at: None,
