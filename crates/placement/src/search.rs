@@ -144,7 +144,7 @@ impl<'a> Field<'a> {
         for rule in &self.required {
             let most = rule.reachable(&present, &self.open, more, &self.spots);
             if most < rule.needed {
-                rules.push(format!("{} is kept by {most} replicas at most, and {} have to", rule.name, rule.needed));
+                rules.push(format!("{} can be kept by {most} of the {} replicas that have to", rule.name, rule.needed));
             }
         }
         if rules.is_empty() && found >= more {
