@@ -289,7 +289,9 @@ impl World {
         wait_for("the volume to be told as healthy", LIMIT, || async {
             let all = Api::<Volume>::all(self.client.clone()).list(&ListParams::default()).await?;
             let status = all.items.first().and_then(|volume| volume.status.clone()).unwrap_or_default();
-            Ok((status.phase == VolumePhase::Healthy && status.in_sync.as_deref() == Some("2/2")).then_some(()))
+            let is_told = status.phase == VolumePhase::Healthy && status.in_sync.as_deref() == Some("2/2");
+            ensure!(is_told, "it is told as {status:?}, and its record is {:?}", self.record().await?.spec);
+            Ok(Some(()))
         })
         .await
     }

@@ -67,7 +67,7 @@ pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
         let mut controller = Controller { client, records, times, pulse: Pulse::default() };
         let (mut failing, mut has_authority) = (Failing::default(), false);
         loop {
-            if !has_authority && !seen.nodes.is_empty() || !has_authority && controller.is_installed().await {
+            if !has_authority && controller.is_installed().await {
                 let made = crate::certificates::ensure_authority(&controller.client, &controller.times).await;
                 has_authority = made.is_ok();
                 failing.heed("make the authority of the nodes' certificates", made);

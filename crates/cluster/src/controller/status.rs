@@ -43,6 +43,16 @@ pub(super) fn status(
     }
 }
 
+/// What there is to say where nothing is in the way.
+fn said(phase: VolumePhase) -> &'static str {
+    match phase {
+        VolumePhase::Pending => "its replicas are not placed yet",
+        VolumePhase::Healthy => "all replicas are in sync",
+        VolumePhase::Degraded => "not all replicas are in sync",
+        VolumePhase::Deleting => "it was deleted, and its replicas are being removed",
+    }
+}
+
 fn healthy(
     before: &VolumeStatus,
     phase: VolumePhase,
@@ -56,7 +66,8 @@ fn healthy(
         type_: HEALTHY.to_owned(),
         status: status.to_owned(),
         reason: format!("{phase:?}"),
-        message: message.unwrap_or_default().to_owned(),
+        // Never empty: an API server may take that for one that is not there, which a condition must not be.
+        message: message.unwrap_or_else(|| said(phase)).to_owned(),
         observed_generation: generation,
         last_transition_time: same.map_or(Time(now), |condition| condition.last_transition_time.clone()),
     }
@@ -86,6 +97,7 @@ mod tests {
             (healthy.phase, healthy.in_sync.as_deref(), healthy.holders.len()),
             (VolumePhase::Healthy, Some("2/2"), 1)
         );
+        assert!(!healthy.conditions[0].message.is_empty(), "servers refuse a condition that says nothing");
         volume.status = Some(healthy);
         let change = Change { leave: [ReplicaId(2)].into(), ..Change::default() };
         let later = Timestamp::from_second(9).unwrap();
