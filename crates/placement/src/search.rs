@@ -54,7 +54,8 @@ impl<'a> Field<'a> {
         let (mut open, mut verdicts) = (Vec::new(), Vec::new());
         for node in sorted {
             let mut reasons: Vec<_> = refusal::of_node(node, request).into_iter().collect();
-            for pool in node.pools.iter().filter(|_| reasons.is_empty()).collect::<Vec<_>>() {
+            let pools = if reasons.is_empty() { node.pools.as_slice() } else { &[] };
+            for pool in pools {
                 match refusal::of_pool(pool, request.size) {
                     Some(reason) => reasons.push(reason),
                     None => {
