@@ -233,7 +233,7 @@ impl Host {
     /// Stops serving all devices, and leaves them for the next process, in which requests that come meanwhile wait.
     ///
     /// What was asked before is answered. Without a keeper the devices end in errors. It fails for those whose requests are not answered in
-    /// time: the next process gets them when they are, or when this one has ended.
+    /// time: the next process gets them when they are, or when this one has ended. The keeper gives them to nobody before this host is dropped.
     pub fn hand_over(&self) -> Result<(), DetachError> {
         let mut attached = std::mem::take(&mut *self.lock());
         tell_all(&mut attached);

@@ -118,6 +118,7 @@ fn nothing_is_asked_of_a_loop_device_before_somebody_serves_it() {
     let (before, memory) = (host(), writable());
     let path = before.attach(&first, memory.clone()).unwrap();
     before.hand_over().unwrap();
+    drop(before);
     // Now the first is kept, and nobody serves it: neither detaching it, attaching another nor going on with it may wait for that.
     let after = host();
     let name = first.clone();
@@ -281,6 +282,7 @@ fn a_device_for_shorter_requests_does_not_go_on_where_one_for_longer_ones_was() 
     let host = keeper.host();
     let path = host.attach(&name, device(256 << 10)).unwrap();
     host.hand_over().unwrap();
+    drop(host);
     let host = keeper.host();
     match host.attach(&name, device(64 << 10)) {
         Err(AttachError::Longest { agreed, longest, .. }) => assert_eq!((agreed, longest), (256 << 10, 64 << 10)),
@@ -315,6 +317,7 @@ fn of_an_attachment_that_cannot_go_on_nothing_is_left_and_the_next_host_goes_on_
     let host = keeper.host();
     let path = host.attach(&name, writable()).unwrap();
     host.hand_over().unwrap();
+    drop(host);
     let host = keeper.host();
     let device = Arc::new(Shrinking(Memory::new(&[7; SIZE]), AtomicBool::new(false)));
     // By then it is served already.

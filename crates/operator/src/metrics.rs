@@ -168,7 +168,14 @@ impl Metrics {
     /// Whether this operator leads. One that does not knows nothing of how things are: what it saw when it led, another one sees now.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
-        if !leads {
+        if leads {
+            // From 0 on, since the first failure is an increase only then.
+            for kind in ["ApplicationBackup", "ApplicationRestore"] {
+                for phase in [api::Phase::Succeeded, api::Phase::Incomplete, api::Phase::Failed] {
+                    drop(self.runs.get_or_create(&RunLabels { kind: kind.into(), phase: format!("{phase:?}") }));
+                }
+            }
+        } else {
             self.location_ready.clear();
             self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.last_good_age.clear();

@@ -8,7 +8,7 @@
 mod judge;
 mod pods;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kube::Client;
 use kube::api::ListParams;
@@ -51,36 +51,31 @@ pub struct Readiness {
     pub reason: Option<String>,
 }
 
-/// Whether objects of a kind are waited for.
-pub fn is_waited_for(key: &ObjectKey) -> bool {
-    KINDS.iter().any(|(group, kind, ..)| key.is(group, kind))
-}
-
-/// Looks at the workloads with these keys that a run made or changed. Those of others, and those that are gone, are left out.
+/// Looks at the workloads in some namespaces that a run made or changed. Those of others are left out.
 ///
 /// # Errors
 /// The API server did not answer, or refused.
 pub async fn look(
     client: Client,
     patience: Patience,
-    keys: &[ObjectKey],
+    namespaces: &[String],
     run: &str,
 ) -> Result<Vec<(ObjectKey, Readiness)>, Failure> {
     let access = Access { client, patience };
     let mut events = Events { access: &access, left: MOST_EVENTS };
     let mut found = Vec::new();
-    let wanted = keys.iter().filter(|key| is_waited_for(key) && key.namespace.is_some());
-    let mut by_namespace: BTreeMap<&str, Vec<&ObjectKey>> = BTreeMap::new();
-    for key in wanted {
-        by_namespace.entry(key.namespace.as_deref().unwrap_or_default()).or_default().push(key);
-    }
-    for (namespace, keys) in by_namespace {
-        let place = Place::look(&access, namespace, &keys, run).await?;
+    for namespace in namespaces {
+        let place = Place::look(&access, namespace, run).await?;
         for (key, object) in &place.workloads {
             found.push((key.clone(), place.readiness(key, object, &mut events).await?));
         }
     }
     Ok(found)
+}
+
+/// Whether a controller has made an object of another one; it may bear the marks of that, as replica sets bear those of their deployment.
+fn is_made_of_another(object: &Value) -> bool {
+    json::list(object, &["metadata", "ownerReferences"]).iter().any(|owner| json::is_true(owner, &["controller"]))
 }
 
 /// The workloads of a run in one namespace, and what may say why they are not ready.
@@ -93,20 +88,21 @@ struct Place {
 }
 
 impl Place {
-    async fn look(access: &Access, namespace: &str, keys: &[&ObjectKey], run: &str) -> Result<Self, Failure> {
+    async fn look(access: &Access, namespace: &str, run: &str) -> Result<Self, Failure> {
         let mut workloads = Vec::new();
         for (group, kind, path, plural) in KINDS {
-            let of_kind: BTreeMap<&str, &ObjectKey> =
-                keys.iter().filter(|key| key.is(group, kind)).map(|key| (key.name.as_str(), *key)).collect();
-            if of_kind.is_empty() {
-                continue;
-            }
-            for object in list(access, &in_namespace(path, namespace, plural)).await? {
-                let key = of_kind.get(json::text(&object, &["metadata", "name"]));
-                if let Some(key) = key.filter(|_| was_made_by(run, &object)) {
-                    workloads.push(((*key).clone(), object));
-                }
-            }
+            let made = list(access, &in_namespace(path, namespace, plural)).await?;
+            let is_own = |object: &Value| was_made_by(run, object) && !is_made_of_another(object);
+            workloads.extend(made.into_iter().filter(is_own).map(|object| {
+                let key = ObjectKey {
+                    group: group.to_owned(),
+                    version: path.rsplit('/').next().unwrap_or_default().to_owned(),
+                    kind: kind.to_owned(),
+                    namespace: Some(namespace.to_owned()),
+                    name: json::text(&object, &["metadata", "name"]).to_owned(),
+                };
+                (key, object)
+            }));
         }
         let mut place =
             Self { workloads, pods: Vec::new(), pending_claims: BTreeSet::new(), namespace: namespace.to_owned() };

@@ -46,9 +46,16 @@ pub(super) fn is_ready(pod: &Value) -> bool {
     says(pod, "Ready", "True") || json::text(pod, &["status", "phase"]) == "Succeeded"
 }
 
-/// Whether a pod runs, or has run to its end.
+/// Whether a pod has run to its end, or runs and has not failed so far: one that is started again and again is said to run as well.
 pub(super) fn has_started(pod: &Value) -> bool {
-    matches!(json::text(pod, &["status", "phase"]), "Running" | "Succeeded")
+    let code = |status: &Value| json::at(status, &["lastState", "terminated", "exitCode"])?.as_i64();
+    let has_failed =
+        || json::list(pod, &["status", "containerStatuses"]).iter().any(|s| code(s).is_some_and(|c| c != 0));
+    match json::text(pod, &["status", "phase"]) {
+        "Succeeded" => true,
+        "Running" => !has_failed(),
+        _ => false,
+    }
 }
 
 /// Whether no node has been chosen for a pod.

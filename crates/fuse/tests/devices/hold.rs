@@ -61,6 +61,7 @@ impl Busy {
             let earlier = host(&socket);
             earlier.attach(name, device.clone()).unwrap();
             earlier.hand_over().unwrap();
+            drop(earlier);
         }
         let later = Later::new(device.clone(), 2);
         let gate = later.gate();
@@ -126,6 +127,7 @@ fn what_was_not_handed_over_in_time_is_held_until_it_is_done() {
     let (_keeper, socket) = keeper(folder.path());
     let (busy, host) = Busy::start(&name, socket, true);
     let late = host.hand_over();
+    drop(host);
     assert!(
         matches!(&late, Err(DetachError::System { source, .. }) if source.kind() == std::io::ErrorKind::TimedOut),
         "{late:?}"

@@ -74,17 +74,17 @@ fn a_secret_and_a_data_key_are_not_in_memory_once_they_are_dropped() {
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     let mut wanted = vec![Masked::new("secret", bytes.iter().copied())];
     let secret = Secret::new(bytes).unwrap();
-    let key = DataKey::random().unwrap();
-    wanted.push(Masked::new("first half", key.halves().0.iter().copied()));
-    wanted.push(Masked::new("second half", key.halves().1.iter().copied()));
-    // In another thread: what its stack held goes with it.
-    let (secret, device) = std::thread::spawn(move || {
+    // In another thread: what its stack held goes with it, also of what masks the keys.
+    let (secret, device, wanted) = std::thread::spawn(move || {
+        let key = DataKey::random().unwrap();
+        wanted.push(Masked::new("first half", key.halves().0.iter().copied()));
+        wanted.push(Masked::new("second half", key.halves().1.iter().copied()));
         let wrapped = key.wrap(&secret).unwrap();
         let mut memory = Memory::writable(&vec![0; 1 << 16]);
         memory.blocks = BlockSizes { minimum: 4096, preferred: 4096, maximum: 1 << 16 };
         let device = Encrypted::new(Arc::new(memory), &wrapped.unwrap(&secret).unwrap()).unwrap();
         testing::write(&device, 0, &[7; 4096], false).unwrap();
-        (secret, device)
+        (secret, device, wanted)
     })
     .join()
     .unwrap();

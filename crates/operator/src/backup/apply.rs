@@ -298,9 +298,27 @@ async fn start(
         location: opened.location.clone(),
         node: itself.as_ref().and_then(Placement::node).map(ToOwned::to_owned),
     };
-    if let Err(why) = context.turns.ask((&volume.namespace, &name), room, &run, gathered.now) {
+    // Who holds an application does not wait behind others: it would be held for nothing. `movers_at_once` bounds it all the same.
+    let holds = gathered.hooks().iter().any(rules::is_open);
+    if !holds && let Err(why) = context.turns.ask((&volume.namespace, &name), room, &run, gathered.now) {
         return Ok(Done::Waits { why });
     }
+    let started = start_mover(context, gathered, (index, attempt), opened, itself, (&run, &job)).await;
+    if !matches!(started, Ok(Done::Started { .. })) {
+        context.turns.give_back(&volume.namespace, &name);
+    }
+    started
+}
+
+async fn start_mover(
+    context: &Context,
+    gathered: &Gathered,
+    (index, attempt): (usize, u32),
+    opened: &Opened,
+    itself: Option<Placement>,
+    (run, job): (&str, &[u8]),
+) -> Result<Done, Error> {
+    let volume = &gathered.volumes()[index];
     let source = match itself {
         Some(placement) => Ok(Source { claim: volume.claim.clone(), placement }),
         None => source_of_snapshot(context, gathered, index).await,
@@ -314,7 +332,7 @@ async fn start(
     };
     let mover = Mover {
         run_uid: &gathered.uid,
-        run: &run,
+        run,
         location: &opened.location,
         direction: Direction::Backup,
         volume: index,
@@ -325,7 +343,7 @@ async fn start(
         image: &context.config.image,
         pull_secrets: &context.config.pull_secrets,
         deadline: context.limits().mover_deadline,
-        job: &job,
+        job,
     };
     match mover.start(&context.client).await {
         Ok(()) => Ok(Done::Started { attempt }),

@@ -390,7 +390,11 @@ async fn claims_that_wait(
     free: usize,
 ) -> Result<HashMap<usize, ClaimState>, Error> {
     let (mut claims, mut others) = (HashMap::new(), 0);
-    for (index, volume) in gathered.volumes().iter().enumerate() {
+    // From another one on at each look, so that volumes of which the node is full keep none of the others from asking.
+    let volumes = gathered.volumes();
+    let first = usize::try_from(gathered.now.as_second()).unwrap_or_default() % volumes.len().max(1);
+    let in_turn = volumes.iter().enumerate().skip(first).chain(volumes.iter().enumerate().take(first));
+    for (index, volume) in in_turn {
         let Some(name) = mover_name(&gathered.uid, index, volume) else { continue };
         if states.contains_key(&(volume.namespace.clone(), name)) || volume.stage == api::VolumeStage::Moving {
             continue;

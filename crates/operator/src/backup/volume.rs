@@ -239,7 +239,8 @@ pub(super) fn advance(volume: &mut VolumeBackup, done: Done, now: Timestamp, rea
             (volume.cut_at, volume.started_at, volume.reason) = (Some(Time(at)), None, None);
         }
         Done::Started { attempt } => moving(volume, attempt, now),
-        Done::Waits { why } => volume.reason = short(why),
+        // Refusals before it are another matter: their time does not run while it waits.
+        Done::Waits { why } => (volume.reason, volume.started_at) = (short(why), None),
         Done::Refused { reason } => {
             volume.started_at.get_or_insert(Time(now));
             volume.reason = short(format!("{REFUSED}: {reason}"));

@@ -33,7 +33,7 @@ pub const RUN_ANNOTATION: &str = "orlop.io/run-of";
 /// On a mover: namespace and name of the location that it uses.
 pub const LOCATION_ANNOTATION: &str = "orlop.io/location";
 /// Selects movers, of all runs.
-pub const SELECTOR: &str = "app.kubernetes.io/name=orlop-mover";
+pub const SELECTOR: &str = "app.kubernetes.io/name=orlop-mover,orlop.io/run";
 /// Where the volume is in a mover pod.
 pub const VOLUME_PATH: &str = "/volume";
 /// Where the job is in a mover pod.

@@ -119,6 +119,15 @@ async fn look_ahead(restores: &Restores, gathered: &Gathered) -> Result<Applied,
             Ok(Applied::Foreseen(Box::new(plan), None))
         }
         Err(Error::Repository { source, .. }) => Ok(make::unread(restores, gathered, *source)),
+        // As when objects are made: what the API server cannot say now it may say soon, and is asked no longer than that.
+        Err(error @ Error::Application { .. }) => {
+            let patience = restores.context.limits().object_patience;
+            Ok(if make::is_patient(restores, gathered, patience) {
+                Applied::Waited(error.to_string())
+            } else {
+                Applied::Failed(Refusal::new("NotForeseen", error.to_string()))
+            })
+        }
         Err(error) => Err(error),
     }
 }
@@ -233,7 +242,13 @@ async fn take_step(run: &Run<'_>, seen: &Seen, point: Option<&Arc<Point>>, mut p
     let acted = match fill.map(|(wanted, _)| &wanted.source) {
         // Nothing is made for a volume that there is no data for.
         Some(Err(why)) if matches!(planned.step, Step::MakeFilling) => Acted::Refused(why.clone()),
-        _ => run.act(&planned.step, seen, fill).await?,
+        _ => {
+            let acted = run.act(&planned.step, seen, fill).await;
+            if let (Step::StartMover { attempt }, false) = (&planned.step, matches!(acted, Ok(Acted::Done))) {
+                run.give_turn_back(*attempt, seen);
+            }
+            acted?
+        }
     };
     let filled = match &planned.step {
         Step::NoteFilled(filled) => Some(*filled),

@@ -108,7 +108,8 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     } else {
         let spec = validate::spec(&restore);
         let time = rule_time(status.stage);
-        let needs_point = spec == Verdict::Go && time.is_none();
+        // What was made is known by the mark that it bears.
+        let needs_point = spec == Verdict::Go && time.is_none() && status.stage != RestoreStage::Ready;
         let point = if needs_point { Some(restores.point(&restore, &uid).await?) } else { None };
         let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
         seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
@@ -116,8 +117,8 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
             Some(time) => Some(rule(context, &restore, &uid, time).await?),
             None => None,
         };
-        let workloads = match &point {
-            Some(Ok(point)) if status.stage == RestoreStage::Ready => workloads(context, point, &uid).await?,
+        let workloads = match status.stage {
+            RestoreStage::Ready => workloads(context, &status.namespaces, &uid).await?,
             _ => Vec::new(),
         };
         Scene::Begun(Begun { spec, point, seen, rule, workloads })
@@ -160,15 +161,9 @@ pub(super) fn acting<'a>(context: &'a Context, uid: &'a str) -> Acting<'a> {
     Acting { containers: &*context.config.containers, limits: context.limits(), uid }
 }
 
-/// Looks at the workloads of a recovery point that the run made, under their names at the target.
-async fn workloads(context: &Context, point: &Point, uid: &str) -> Result<Vec<(ObjectKey, Readiness)>, Error> {
-    let at_target = |key: &ObjectKey| {
-        let namespace = key.namespace.as_deref().map(|namespace| point.mapping.namespace(namespace).to_owned());
-        ObjectKey { namespace, ..key.clone() }
-    };
-    let keys: Vec<ObjectKey> =
-        point.facts.inventory.keys().filter(|key| readiness::is_waited_for(key)).map(at_target).collect();
-    let looked = readiness::look(context.client.clone(), Patience::default(), &keys, uid).await;
+/// Looks at the workloads that the run made.
+async fn workloads(context: &Context, namespaces: &[String], uid: &str) -> Result<Vec<(ObjectKey, Readiness)>, Error> {
+    let looked = readiness::look(context.client.clone(), Patience::default(), namespaces, uid).await;
     looked.map_err(|failure| Error::Application { doing: "look at the workloads".into(), source: failure.into() })
 }
 
@@ -195,9 +190,17 @@ async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> 
     let Ok(point) = &source else {
         return Ok(Fresh { spec, source: Some(source), target: TargetFacts::default(), _admission: None });
     };
-    let admission = restores.admission.clone().lock_owned().await;
+    // A plan keeps nobody from beginning. And nobody waits here, in a place that others need to go on with what they have begun.
+    let admission = match (restore.spec.plan_only, restores.admission.clone().try_lock_owned()) {
+        (true, _) => None,
+        (false, Ok(admission)) => Some(admission),
+        (false, Err(_)) => {
+            let spec = Verdict::Wait("another restore is beginning just now".into());
+            return Ok(Fresh { spec, source: None, target: TargetFacts::default(), _admission: None });
+        }
+    };
     let target = look_at_target(&restores.context, restore, &point.facts).await?;
-    Ok(Fresh { spec, source: Some(source), target, _admission: Some(admission) })
+    Ok(Fresh { spec, source: Some(source), target, _admission: admission })
 }
 
 impl Restores {

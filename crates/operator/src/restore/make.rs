@@ -21,7 +21,7 @@ use crate::objects;
 use crate::repositories::LocationProblem;
 
 /// Why objects are not made when volumes were missed.
-const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
+pub(super) const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
 
 /// Makes the objects of a part.
 pub(super) async fn make(
@@ -53,7 +53,7 @@ pub(super) async fn make(
     Ok(Applied::Made { part, outcomes: maker.outcomes })
 }
 
-fn is_patient(restores: &Restores, gathered: &Gathered, patience: Duration) -> bool {
+pub(super) fn is_patient(restores: &Restores, gathered: &Gathered, patience: Duration) -> bool {
     restores.troubled_for(&gathered.uid, Trouble::Objects, gathered.now) < patience
 }
 

@@ -112,12 +112,15 @@ fn go_on(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Plan {
     if let Some(facts) = &begun.rule {
         return rule(gathered, begun, facts, limits);
     }
+    let status = gathered.status();
+    if status.stage == RestoreStage::Ready && begun.spec == Verdict::Go {
+        return wait_until_ready(gathered, &status, &begun.workloads, limits);
+    }
     let refusal = match trouble(gathered, begun, limits) {
         Verdict::Go => None,
         Verdict::Wait(why) => return Plan::Wait(why),
         Verdict::Refuse(refusal) => Some(refusal),
     };
-    let status = gathered.status();
     match (status.stage, refusal) {
         (RestoreStage::Volumes, refusal) => {
             let wanted = begun.point.as_ref().and_then(|point| point.as_ref().ok()).map(|point| &point.volumes[..]);
@@ -125,7 +128,6 @@ fn go_on(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Plan {
         }
         (_, Some(refusal)) => Plan::Fail(refusal),
         (RestoreStage::Foundations, None) => Plan::Make { part: Part::Foundations, held_back: false },
-        (RestoreStage::Ready, None) => wait_until_ready(gathered, &status, &begun.workloads, limits),
         (_, None) => Plan::Make { part: Part::Resources, held_back: any_missed(&status) },
     }
 }

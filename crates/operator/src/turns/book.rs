@@ -122,6 +122,11 @@ impl Book {
         Ok(())
     }
 
+    /// Somebody who was let in does not work after all.
+    pub(crate) fn give_back(&mut self, id: &Id) {
+        self.let_in.remove(id);
+    }
+
     /// The runs that wait and are next, the one with the best right first: as many as could start now, and one more.
     pub(crate) fn next(&self, movers: &Movers, bounds: &Bounds) -> Vec<String> {
         let taken = self.taken(movers);

@@ -64,6 +64,11 @@ impl Turns {
         self.book().ask(&self.seen(), ask, bounds, now).map_err(|wait| wait.to_string())
     }
 
+    /// A mover that had its turn was not started.
+    pub(crate) fn give_back(&self, namespace: &str, name: &str) {
+        self.book().give_back(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// The runs of a kind that wait and are next: to be looked at when a mover has changed.
     pub(crate) fn next<K: Resource<DynamicType = ()>>(&self) -> Vec<ObjectRef<K>> {
         let runs = self.book().next(&self.seen(), &self.bounds);

@@ -63,8 +63,11 @@ async fn movers_are_bounded_and_an_application_that_is_stuck_delays_no_other() {
         let status = world.finished(&name(number)).await.status.unwrap();
         assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
     }
-    let stuck = runs.get(&name(0)).await.unwrap().status.unwrap();
-    assert!(stuck.volumes.iter().all(|volume| volume.stage == VolumeStage::Moving), "{stuck:#?}");
+    until("both movers of the one that is stuck", || async {
+        let stuck = runs.get(&name(0)).await.unwrap().status.unwrap();
+        stuck.volumes.iter().all(|volume| volume.stage == VolumeStage::Moving).then_some(())
+    })
+    .await;
 
     world.kubelet.script(|_| Behaviour::Run);
     let pods: Api<Pod> = world.api(&name(0));

@@ -33,6 +33,7 @@ const KEPT: &str = "kept\n";
 /// A control plane with controllers, in which there is nothing of other tests. It is given back when this is dropped.
 pub struct Borrowed {
     kubeconfig: Kubeconfig,
+    path: PathBuf,
     client: Client,
     from: From,
 }
@@ -49,8 +50,8 @@ impl Borrowed {
             Some(socket) => Self::from_lender(Path::new(&socket)).await,
             None => {
                 let plane = Box::new(ControlPlane::builder().with_controller_manager().start().await?);
-                let (kubeconfig, client) = (plane.kubeconfig().clone(), plane.client());
-                Ok(Self { kubeconfig, client, from: From::Started { _plane: plane } })
+                let (kubeconfig, path, client) = (plane.kubeconfig().clone(), plane.kubeconfig_path(), plane.client());
+                Ok(Self { kubeconfig, path, client, from: From::Started { _plane: plane } })
             }
         }
     }
@@ -68,12 +69,17 @@ impl Borrowed {
             .await
             .with_context(|| format!("use {}", path.display()))?;
         let client = Client::try_from(config).context("make a client")?;
-        Ok(Self { kubeconfig, client, from: From::Lent(stream) })
+        Ok(Self { kubeconfig, path, client, from: From::Lent(stream) })
     }
 
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Kubeconfig {
         &self.kubeconfig
+    }
+
+    /// The same as a file, for programs that read `KUBECONFIG`.
+    pub fn kubeconfig_path(&self) -> &Path {
+        &self.path
     }
 
     /// A client with the administrator's rights.

@@ -6,7 +6,7 @@ mod tally;
 
 use std::sync::Arc;
 
-use api::{ApplicationRestore, PlannedAction, RestorePlan, VolumePlan};
+use api::{ApplicationRestore, PlannedAction, RestorePlan, Rule, VolumePlan};
 use application::{Foreseen, Foresight, ObjectKey, Patience};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
@@ -15,12 +15,14 @@ use serde_json::json;
 
 use super::Restores;
 use super::gather::Gathered;
-use super::inventory::Part;
+use super::inventory::{Part, stands_on_volumes};
+use super::make::HELD_BACK;
 use super::point::Point;
 use super::prepared::{self, LIVES_ON, OBJECTS_AT_ONCE, Prepared, Preparer};
 use super::validate::{Refusal, TargetFacts};
 use super::volume::view::WantedVolume;
 use crate::error::{During, Error};
+use crate::objects;
 use tally::Tally;
 
 /// Objects that the API server is asked about at the same time.
@@ -38,7 +40,11 @@ pub(super) async fn plan(
 ) -> Result<RestorePlan, Error> {
     let (context, restore) = (&restores.context, &gathered.restore);
     let limits = context.limits();
-    let mut tally = Tally::new(&limits.plan, limits.reason_chars, &terms(restore, point));
+    let terms = terms(restores, restore, point).await?;
+    let mut tally = Tally::new(&limits.plan, limits.reason_chars, &terms);
+    let volumes: Vec<VolumePlan> = point.volumes.iter().map(|wanted| volume(restore, target, wanted)).collect();
+    // What stands on volumes is not made when one of them cannot be filled.
+    let held_back = volumes.iter().any(|volume| volume.action == PlannedAction::Conflict);
     let preparer = Preparer::new(&context.client, restore, point).await?;
     let foresight = Foresight::new(
         context.client.clone(),
@@ -50,7 +56,11 @@ pub(super) async fn plan(
     );
     tally.left_alone(point.facts.inventory.left_alone);
     for part in [Part::Foundations, Part::Resources] {
-        for (_, keys) in point.facts.inventory.part(part) {
+        for (wave, keys) in point.facts.inventory.part(part) {
+            if held_back && stands_on_volumes(wave) {
+                keys.iter().for_each(|key| tally.left(&at_target(point, key), PlannedAction::Conflict, HELD_BACK));
+                continue;
+            }
             for kind in keys.chunk_by(|a, b| (&a.group, &a.kind) == (&b.group, &b.kind)) {
                 for some in kind.chunks(OBJECTS_AT_ONCE) {
                     let read = preparer.read(some).await?;
@@ -59,23 +69,31 @@ pub(super) async fn plan(
             }
         }
     }
-    for wanted in &point.volumes {
-        tally.volume(volume(restore, target, wanted), &wanted.manifest);
+    for (wanted, volume) in point.volumes.iter().zip(volumes) {
+        tally.volume(volume, &wanted.manifest);
     }
     let mut plan = tally.finish(gathered.now);
     plan.estimated_seconds = estimate(restores, &plan).await?;
     Ok(plan)
 }
 
-/// What decides beside the objects and the volumes what is done.
-fn terms(restore: &ApplicationRestore, point: &Point) -> serde_json::Value {
-    let spec = &restore.spec;
-    json!({
-        "recoveryPoint": point.facts.id,
-        "replacePolicy": spec.replace_policy,
-        "preExecRule": spec.pre_exec_rule,
-        "postExecRule": spec.post_exec_rule,
-    })
+fn at_target(point: &Point, key: &ObjectKey) -> ObjectKey {
+    let namespace = key.namespace.as_deref().map(|namespace| point.mapping.namespace(namespace).to_owned());
+    ObjectKey { namespace, ..key.clone() }
+}
+
+/// What decides beside the objects and the volumes what is done: rules with all that they run.
+async fn terms(restores: &Restores, restore: &ApplicationRestore, point: &Point) -> Result<serde_json::Value, Error> {
+    let (spec, namespace) = (&restore.spec, restore.namespace().unwrap_or_default());
+    let mut rules = Vec::new();
+    for name in [&spec.pre_exec_rule, &spec.post_exec_rule] {
+        let rule = match name {
+            Some(name) => objects::read::<Rule>(&restores.context.client, &namespace, name).await?,
+            None => None,
+        };
+        rules.push(json!({"name": name, "spec": rule.map(|rule| rule.spec)}));
+    }
+    Ok(json!({"recoveryPoint": point.facts.id, "replacePolicy": spec.replace_policy, "rules": rules}))
 }
 
 async fn look_ahead(foresight: &Foresight, objects: Vec<Prepared>, tally: &mut Tally<'_>) -> Result<(), Error> {

@@ -126,6 +126,12 @@ impl Run<'_> {
         self.context.turns.ask((&seen.namespace, &name), room, self.annotation, Timestamp::now())
     }
 
+    /// A mover that had its turn was not started.
+    pub(crate) fn give_turn_back(&self, attempt: u32, seen: &Seen) {
+        let name = mover_pod::name(self.uid, Direction::Restore, seen.index, attempt);
+        self.context.turns.give_back(&seen.namespace, &name);
+    }
+
     async fn start_mover(
         &self,
         attempt: u32,

@@ -94,7 +94,7 @@ async fn what_is_not_ready_in_time_is_named_with_the_words_of_the_cluster() {
     publish(&world, "full", Wanted { objects, ..Wanted::default() }).await;
     let operator = world.operator();
 
-    restore_within(&world, "unscheduled", "p1", "20s").await;
+    restore_within(&world, "unscheduled", "p1", "30s").await;
     let unscheduled = json!({"phase": "Pending", "conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
     }]});
