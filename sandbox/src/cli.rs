@@ -81,6 +81,11 @@ enum Command {
     },
     /// Serve S3 out of a directory
     S3(sandbox::s3::Arguments),
+    /// Lend API servers to tests, one after another; they end with this
+    Lend {
+        /// The socket that tests find in ORLOP_CONTROL_PLANES
+        socket: PathBuf,
+    },
     #[command(hide = true)]
     ProcessOne(ProcessOne),
     #[command(hide = true)]
@@ -170,6 +175,10 @@ async fn run(command: Command, directory: &std::path::Path) -> Result<ExitCode> 
             provisioner.run().await?;
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Lend { socket } => {
+            sandbox::control_plane::lend(&socket).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         _ => {}
     }
     let program = std::env::current_exe().context("find this program's file")?;
@@ -200,6 +209,7 @@ async fn run(command: Command, directory: &std::path::Path) -> Result<ExitCode> 
         Command::Log { target, path } => log(&sandbox, &target, path)?,
         Command::Build { .. }
         | Command::S3(_)
+        | Command::Lend { .. }
         | Command::ProcessOne(_)
         | Command::Forwarder(_)
         | Command::Provisioner(_) => {}

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
-use sandbox::control_plane::ControlPlane;
+use sandbox::control_plane::{Borrowed, ControlPlane, lend};
 use sandbox::require_assets;
 use serde_json::json;
 
@@ -93,9 +94,7 @@ async fn with_controllers_a_deleted_namespace_is_emptied_and_pods_get_their_acco
     let plane = ControlPlane::builder().with_controller_manager().start().await.unwrap();
     eprintln!("the control plane with controllers was ready after {:?}", started.elapsed());
     let namespaces: Api<Namespace> = Api::all(plane.client());
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some("doomed".to_owned());
-    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    namespaces.create(&PostParams::default(), &namespace("doomed")).await.unwrap();
     let pods: Api<Pod> = Api::namespaced(plane.client(), "doomed");
     eventually("a pod is admitted with the account that a controller makes", async || {
         pods.create(&PostParams::default(), &pod("p")).await.is_ok()
@@ -117,6 +116,86 @@ async fn nothing_is_left_when_it_is_dropped() {
     drop(plane);
     assert_eq!(processes_in(&directory), 0);
     assert!(!directory.exists());
+}
+
+fn namespace(name: &str) -> Namespace {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(name.to_owned());
+    namespace
+}
+
+#[tokio::test]
+async fn who_borrows_a_control_plane_finds_what_was_kept_and_nothing_else() {
+    require_assets!();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let lender = tokio::spawn({
+        let socket = socket.clone();
+        async move { lend(&socket).await.unwrap() }
+    });
+    eventually("the lender listens", async || socket.exists()).await;
+    let server = |plane: &Borrowed| plane.kubeconfig().clusters[0].cluster.as_ref().unwrap().server.clone().unwrap();
+
+    let mut first = Borrowed::from_lender(&socket).await.unwrap();
+    let maps: Api<ConfigMap> = default_namespace(&first.client());
+    maps.create(&PostParams::default(), &config_map("kept")).await.unwrap();
+    first.keep().await.unwrap();
+    maps.create(&PostParams::default(), &config_map("left")).await.unwrap();
+    maps.delete("kept", &DeleteParams::default()).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(first.client());
+    namespaces.create(&PostParams::default(), &namespace("left")).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(first.client(), "left");
+    eventually("a pod is admitted", async || pods.create(&PostParams::default(), &pod("p")).await.is_ok()).await;
+    let before = server(&first);
+    drop(first);
+
+    // Another one may be lent first: the first is still being cleaned.
+    let mut others = Vec::new();
+    let again = loop {
+        let next = Borrowed::from_lender(&socket).await.unwrap();
+        if server(&next) == before {
+            break next;
+        }
+        others.push(next);
+        assert!(others.len() < 3, "the first is not lent again");
+    };
+    let client = again.client();
+    let maps: Api<ConfigMap> = default_namespace(&client);
+    assert_eq!(maps.get("kept").await.unwrap().data, config_map("kept").data);
+    assert!(maps.get_opt("left").await.unwrap().is_none());
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    assert!(namespaces.get_opt("left").await.unwrap().is_none());
+    let secrets: Api<Secret> = Api::all(client.clone());
+    let namespaces_of = |list: Vec<Secret>| list.into_iter().filter_map(|s| s.metadata.namespace).collect::<Vec<_>>();
+    assert!(!namespaces_of(secrets.list(&ListParams::default()).await.unwrap().items).contains(&"left".to_owned()));
+    // It works on, for namespaces of the same name too.
+    namespaces.create(&PostParams::default(), &namespace("left")).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "left");
+    eventually("a pod is admitted", async || pods.create(&PostParams::default(), &pod("p")).await.is_ok()).await;
+
+    let crds: Api<CustomResourceDefinition> = Api::all(client);
+    crds.create(&PostParams::default(), &things()).await.unwrap();
+    drop((again, others));
+    let fresh = async {
+        let next = Borrowed::from_lender(&socket).await.unwrap();
+        let crds: Api<CustomResourceDefinition> = Api::all(next.client());
+        crds.list(&ListParams::default()).await.unwrap().items.is_empty()
+    };
+    assert!(fresh.await, "a plane that has a definition more is not lent again");
+    lender.abort();
+}
+
+/// The definition of a resource.
+fn things() -> CustomResourceDefinition {
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    serde_json::from_value(json!({
+        "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    }))
+    .unwrap()
 }
 
 /// Set in the process in which the next test runs a second time, to be killed.

@@ -243,12 +243,15 @@ async fn restore(env: &Environment, stored: &Stored) -> anyhow::Result<(String, 
     let status = restore.status.context("a restore without a status")?;
     let objects = status.objects.unwrap_or_default();
     let files: u64 = status.volumes.iter().filter_map(|v| v.files).sum();
+    let workloads = status.workloads.unwrap_or_default();
     let note = format!(
-        "{} objects created, {} kept, {} failed; {} volume with {files} files",
+        "{} objects created, {} kept, {} failed; {} volume with {files} files; {} of {} workloads ready",
         objects.created,
         objects.kept,
         objects.failed,
-        status.volumes.len()
+        status.volumes.len(),
+        workloads.ready,
+        workloads.wanted
     );
     Ok((note, point.to_owned()))
 }

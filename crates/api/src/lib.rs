@@ -27,8 +27,9 @@ pub use location::{
     BackupLocation, BackupLocationSpec, BackupLocationStatus, LocationPhase, LocationType, S3Config, SecretKeyRef,
 };
 pub use restore::{
-    ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ReplacePolicy, RestoreStage,
-    VolumeRestore,
+    ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ObjectPlan, PlanCounts,
+    PlannedAction, PlannedChange, ReplacePolicy, RestorePlan, RestoreStage, VolumePlan, VolumeRestore, WorkloadState,
+    WorkloadStatus, Workloads,
 };
 pub use rule::{HookState, HookStatus, HookTime, OnNoMatch, PodRule, Rule, RuleAction, RuleSpec};
 pub use schedule::{

@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::VolumeStage;
 use crate::common::{Missed, ObjectFilter, Phase, Timed};
+use crate::rule::HookStatus;
+
+mod plan;
+mod workload;
+
+pub use plan::{ObjectPlan, PlanCounts, PlannedAction, PlannedChange, RestorePlan, VolumePlan};
+pub use workload::{WorkloadState, WorkloadStatus, Workloads};
 
 /// Brings the objects and the data of a recovery point back.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +73,22 @@ pub struct ApplicationRestoreSpec {
     /// Without it the cluster gives new ones. A Service whose address is taken, or out of range, is not made.
     #[serde(default, rename = "preserveClusterIPs")]
     pub preserve_cluster_ips: bool,
+    /// Name of a `Rule` in this namespace that runs before anything is changed, in pods that run in the namespaces that are restored into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_exec_rule: Option<String>,
+    /// Name of a `Rule` in this namespace that runs when everything is there and the workloads are ready, and not otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_exec_rule: Option<String>,
+    /// How long the restored workloads may take to be ready, such as `90s` or `1h`; 10 minutes if it is not given. With `0s` nobody waits for
+    /// them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_timeout: Option<String>,
+    /// Change nothing: `status.plan` says what the restore would do.
+    #[serde(default)]
+    pub plan_only: bool,
+    /// The hash of a plan: do just that, or end before anything is changed when something else would be done now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<String>,
 }
 
 /// What happens to objects that exist already.
@@ -88,12 +111,18 @@ pub enum RestoreStage {
     Pending,
     /// The recovery point is opened, the target is checked.
     Preparing,
+    /// `preExecRule` runs.
+    PreExecRule,
     /// What volumes and workloads stand on: custom resource definitions, namespaces, identities, configuration.
     Foundations,
     /// Movers fill new claims; nobody else can have them yet.
     Volumes,
     /// The filled claims are handed over, everything else is made.
     Resources,
+    /// The workloads that were made are waited for.
+    Ready,
+    /// `postExecRule` runs.
+    PostExecRule,
     /// Nothing more happens.
     Done,
 }
@@ -126,6 +155,15 @@ pub struct ApplicationRestoreStatus {
     /// The volumes, one by one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeRestore>,
+    /// The workloads that were made, and whether they are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<Workloads>,
+    /// What the rules did, action by action and pod by pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookStatus>,
+    /// What the restore would do, with `planOnly`; and what it would do now, when that is not the plan of `planHash`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<RestorePlan>,
     /// What a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -160,6 +198,9 @@ pub struct ObjectOutcomes {
     /// reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Missed>,
+    /// What keeps objects that were made or changed as its own source says, such as `Argo CD application shop`, and may put them back to that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managed_by: Vec<String>,
 }
 
 /// One volume of a restore.

@@ -81,7 +81,7 @@ pub struct RuleAction {
     #[schemars(length(min = 1, max = 16384))]
     pub value: String,
     /// The command goes on until the data is taken. The run goes on when it has come to `${WAIT_CMD}`, or, without that, when it runs; it is then ended.
-    /// Only in a rule that runs before.
+    /// Only in a rule that runs before a backup.
     #[serde(default)]
     pub background: bool,
     /// Only in one of the pods: the first by name.
@@ -97,7 +97,7 @@ pub struct RuleAction {
     pub retries: u32,
 }
 
-/// Before the data is taken, or after.
+/// Before the data is taken, or brought back, or after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HookTime {
     /// `preExecRule`.

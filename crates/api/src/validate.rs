@@ -2,13 +2,12 @@
 //!
 //! Every check names the field, the value and what is allowed; all findings are given at once.
 
-use std::collections::BTreeMap;
-
 use jiff::civil::{Time, Weekday};
 
 use crate::common::ObjectFilter;
-use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, ApplicationRestoreSpec, BackupLocationSpec, SchedulePolicySpec};
+use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, BackupLocationSpec, SchedulePolicySpec};
 
+mod restore;
 mod rule;
 
 /// One thing that is wrong with a spec.
@@ -258,89 +257,12 @@ impl ApplicationBackupSpec {
     }
 }
 
-impl ApplicationRestoreSpec {
-    /// The namespace that what was in `source` goes to.
-    #[must_use]
-    pub fn target<'a>(&'a self, source: &'a str) -> &'a str {
-        self.namespace_mapping.get(source).map_or(source, String::as_str)
-    }
-
-    /// What is wrong with the spec; empty when nothing is.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        match (&self.backup_name, &self.recovery_point) {
-            (Some(name), None) => subdomain(&mut errors, "spec.backupName", name),
-            (None, Some(point)) => label(&mut errors, "spec.recoveryPoint", point),
-            (None, None) => {
-                errors.push(wrong("spec.backupName", "", "either this or spec.recoveryPoint must be given"))
-            }
-            (Some(name), Some(_)) => {
-                errors.push(wrong("spec.backupName", name, "this or spec.recoveryPoint, not both"))
-            }
-        }
-        let mut sources_of = BTreeMap::<&str, &str>::new();
-        for (from, to) in &self.namespace_mapping {
-            label(&mut errors, "spec.namespaceMapping (key)", from);
-            label(&mut errors, format!("spec.namespaceMapping.{from}"), to);
-            if let Some(other) = sources_of.insert(to, from) {
-                errors.push(wrong(
-                    format!("spec.namespaceMapping.{from}"),
-                    to,
-                    &format!("a namespace that {other} does not go to as well"),
-                ));
-            }
-        }
-        for (from, to) in &self.storage_class_mapping {
-            // The empty name is that of claims which say that they have no class.
-            if !from.is_empty() {
-                subdomain(&mut errors, "spec.storageClassMapping (key)", from);
-            }
-            subdomain(&mut errors, format!("spec.storageClassMapping.{from}"), to);
-        }
-        filters(&mut errors, &self.include_resources);
-        subdomain(&mut errors, "spec.backupLocation", &self.backup_location);
-        errors
-    }
-
-    /// What is wrong with where it goes, once the namespaces of the recovery point are known.
-    #[must_use]
-    pub fn validate_targets(&self, own: &str, sources: &[String]) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        for from in self.namespace_mapping.keys().filter(|from| !sources.contains(from)) {
-            errors.push(wrong(
-                "spec.namespaceMapping (key)",
-                from,
-                &format!("a namespace of the recovery point: {}", sources.join(", ")),
-            ));
-        }
-        let mut sources_of = BTreeMap::<&str, &str>::new();
-        for source in sources {
-            let target = self.target(source);
-            if own != ADMIN_NAMESPACE && target != own {
-                let allowed = format!(
-                    "the resource's own namespace, {own}; create it in {ADMIN_NAMESPACE} to restore into others"
-                );
-                errors.push(wrong(format!("spec.namespaceMapping.{source}"), target, &allowed));
-            }
-            if let Some(other) = sources_of.insert(target, source) {
-                errors.push(wrong(
-                    format!("spec.namespaceMapping.{source}"),
-                    target,
-                    &format!("a namespace that {other} does not go to as well"),
-                ));
-            }
-        }
-        errors
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::location::Encryption;
     use crate::schedule::{Daily, Interval, Monthly, Policy, Weekly};
-    use crate::{LocationType, SecretKeyRef};
+    use crate::{ApplicationRestoreSpec, LocationType, SecretKeyRef};
 
     fn fields(errors: &[FieldError]) -> Vec<&str> {
         errors.iter().map(|e| e.field.as_str()).collect()

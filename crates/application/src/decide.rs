@@ -73,6 +73,11 @@ impl Action {
     }
 }
 
+/// Whether a run has made an object, or changed it.
+pub(crate) fn was_made_by(run: &str, object: &Value) -> bool {
+    Action::of(run, object).is_some()
+}
+
 /// Whether an object that a run has made was created plainly, and not by server-side apply.
 pub(crate) fn was_made_plainly(object: &Value) -> bool {
     json::text(object, &["metadata", "annotations", RESTORED_BY]).ends_with(PLAINLY)

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Decisions are pure functions over JSON ([`rules`], [`clean`], [`order`], [`Mapping`], what an [`Applier`] does about an
-//! object that exists); only [`discover()`], [`Capture`] and [`Applier`] talk to a cluster. Nothing here knows of repositories,
+//! object that exists); only [`discover()`], [`Capture`], [`Applier`], [`Foresight`] and [`readiness::look`] talk to a cluster. Nothing here knows of repositories,
 //! volumes or custom resources of Orlop.
 
 mod absent;
@@ -20,6 +20,8 @@ pub mod clean;
 mod decide;
 mod discover;
 mod failure;
+mod foresight;
+pub mod gitops;
 mod json;
 mod key;
 mod ledger;
@@ -29,6 +31,7 @@ mod needs;
 pub mod order;
 mod owners;
 mod pods;
+pub mod readiness;
 mod retry;
 mod roles;
 pub mod rules;
@@ -43,6 +46,7 @@ pub use clean::RestoreOptions;
 pub use decide::ReplacePolicy;
 pub use discover::discover;
 pub use failure::Failure;
+pub use foresight::{Change, Foreseen, Foresight, Will};
 pub use key::{BadKey, Nameless, ObjectKey};
 pub use ledger::{BadEntry, LedgerEntry, LedgerSummary, Outcome};
 pub use mapping::{Loss, Mapping, MappingError};

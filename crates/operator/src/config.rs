@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 
 use crate::repositories::Stores;
 use crate::rules::Containers;
+use crate::turns::Bounds;
 
 /// Everything that an operator is told; nothing is read from the environment below this.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct Limits {
     pub probe_timeout: Duration,
     /// Mover pods of one run at a time: each reads a volume at full speed, and the application goes on beside it.
     pub movers_at_once: usize,
+    /// Mover pods of all runs at a time.
+    pub movers: Bounds,
     /// Movers that are started for one volume before it is given up.
     pub mover_attempts: u32,
     /// How long a mover pod may wait for its node, its volume and its image.
@@ -72,6 +75,10 @@ pub struct Limits {
     pub step_pause: Duration,
     /// What concerns the rules of applications.
     pub hooks: HookLimits,
+    /// How much of a plan is listed in a status.
+    pub plan: PlanLimits,
+    /// Workloads listed in a status; all are counted, and waited for.
+    pub workloads: usize,
     /// Missed items named in a status; all are in the ledger of the recovery point. Keeps the resource far below etcd's 1.5 MiB.
     pub missed_items: usize,
     /// Characters of one reason in a status, for the same cause.
@@ -98,6 +105,7 @@ impl Default for Limits {
             probe_retry: Duration::from_secs(30),
             probe_timeout: Duration::from_secs(60),
             movers_at_once: 4,
+            movers: Bounds { cluster: 32, location: 16, node: 4 },
             mover_attempts: 3,
             mover_start_deadline: Duration::from_secs(300),
             mover_deadline: Duration::from_secs(24 * 3600),
@@ -105,6 +113,8 @@ impl Default for Limits {
             object_patience: Duration::from_secs(120),
             step_pause: Duration::from_millis(100),
             hooks: HookLimits::default(),
+            plan: PlanLimits::default(),
+            workloads: 500,
             missed_items: 20,
             reason_chars: 1024,
             sweep_interval: Duration::from_secs(600),
@@ -112,6 +122,26 @@ impl Default for Limits {
             lease_renew_deadline: Duration::from_secs(10),
             lease_retry: Duration::from_secs(2),
         }
+    }
+}
+
+/// How much of the plan of a restore is listed in its status: with these, some 600 KiB at the worst, of the 1.5 MiB that etcd takes. The plan's hash
+/// is over all of it.
+#[derive(Clone, Debug)]
+pub struct PlanLimits {
+    /// Objects.
+    pub objects: usize,
+    /// Changes of fields, over all objects.
+    pub changes: usize,
+    /// Changes of fields of one object.
+    pub changes_of_one: usize,
+    /// Characters of one value.
+    pub value_chars: usize,
+}
+
+impl Default for PlanLimits {
+    fn default() -> Self {
+        Self { objects: 500, changes: 1000, changes_of_one: 50, value_chars: 120 }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::repositories::Repositories;
+use crate::turns::Turns;
 
 /// The namespace whose uid tells one cluster from another: every cluster has it, for as long as it lives.
 const CLUSTER_NAMESPACE: &str = "kube-system";
@@ -32,6 +33,8 @@ pub struct Context {
     pub events: Events,
     /// What is remembered of backups, to save work.
     pub(crate) backups: Memory,
+    /// Whose mover is next.
+    pub(crate) turns: Turns,
     /// Tells this cluster from every other one.
     pub cluster_id: String,
 }
@@ -42,7 +45,8 @@ impl Context {
     pub fn new(client: Client, config: OperatorConfig, metrics: Arc<Metrics>, cluster_id: String) -> Self {
         let events = Events::new(client.clone(), &config.identity);
         let repositories = Repositories::new(config.stores.clone());
-        Self { client, config, repositories, metrics, events, backups: Memory::default(), cluster_id }
+        let turns = Turns::new(config.limits.movers, config.limits.poll);
+        Self { client, config, repositories, metrics, events, backups: Memory::default(), turns, cluster_id }
     }
 
     /// All times and counts.

@@ -22,6 +22,7 @@ mod restore;
 pub mod rules;
 mod schedule;
 mod snapshots;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,7 @@ pub use config::{Companion, HookLimits, Limits, OperatorConfig};
 pub use context::Context;
 pub use error::Error;
 pub use repositories::{AsLocated, Stores};
+pub use turns::Bounds;
 
 /// Runs the operator until `shutdown`: serves health and metrics, waits for the lease, then runs the controllers for as long as it has it.
 ///
@@ -74,6 +76,7 @@ async fn controllers(context: Arc<Context>) {
         restore::controller(context.clone()),
         schedule::controller(context.clone()),
         context::sweep(context.clone()),
+        context.turns.watch(context.client.clone()),
         futures::future::join_all(context.config.companions.iter().map(|begin| begin())),
     );
 }

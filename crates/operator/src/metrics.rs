@@ -46,6 +46,23 @@ struct LocationLabels {
     name: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct ScheduleLabels {
+    namespace: String,
+    name: String,
+}
+
+/// What is known of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScheduleState {
+    /// The time that its last complete run was for; when it was made, if none is complete.
+    pub last_complete: Timestamp,
+    /// The first time that a run was, or will be, due for after the last complete one of its kind; none while it is suspended.
+    pub due: Option<Timestamp>,
+    /// What its last run that has ended missed.
+    pub missed: u64,
+}
+
 /// Everything the operator counts.
 pub struct Metrics {
     registry: Registry,
@@ -58,6 +75,11 @@ pub struct Metrics {
     reconcile_errors: Family<ErrorLabels, Counter>,
     location_ready: Family<LocationLabels, Gauge>,
     leader: Gauge,
+    schedule_age: Family<ScheduleLabels, Gauge>,
+    schedule_overdue: Family<ScheduleLabels, Gauge>,
+    schedule_missed: Family<ScheduleLabels, Gauge>,
+    /// How schedules are; ages are worked out when they are asked for.
+    schedules: Mutex<BTreeMap<ScheduleLabels, ScheduleState>>,
     /// When the last good recovery point of a namespace was made; its age is worked out when it is asked for.
     last_good: Mutex<BTreeMap<String, Timestamp>>,
 }
@@ -81,6 +103,10 @@ impl Default for Metrics {
             reconcile_errors: Family::default(),
             location_ready: Family::default(),
             leader: Gauge::default(),
+            schedule_age: Family::default(),
+            schedule_overdue: Family::default(),
+            schedule_missed: Family::default(),
+            schedules: Mutex::default(),
             last_good: Mutex::default(),
         };
         new.register();
@@ -117,6 +143,25 @@ impl Metrics {
             self.reconcile_errors.clone(),
         );
         r.register("location_ready", "1 where the last probe got through, else 0", self.location_ready.clone());
+        let age = self.schedule_age.clone();
+        r.register_with_unit(
+            "schedule_last_complete_age",
+            "Age of what the last complete run of a schedule was for; of the schedule, if none is complete",
+            Unit::Seconds,
+            age,
+        );
+        let overdue = self.schedule_overdue.clone();
+        r.register_with_unit(
+            "schedule_overdue",
+            "For how long a run of a schedule has been due that did not end complete; 0 if none is, or the schedule is suspended",
+            Unit::Seconds,
+            overdue,
+        );
+        r.register(
+            "schedule_last_run_missed_items",
+            "Objects and volumes that the last run of a schedule wanted and missed",
+            self.schedule_missed.clone(),
+        );
         r.register("leader", "1 in the operator that reconciles, else 0", self.leader.clone());
     }
 
@@ -127,6 +172,10 @@ impl Metrics {
             self.location_ready.clear();
             self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.last_good_age.clear();
+            self.schedules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.schedule_age.clear();
+            self.schedule_overdue.clear();
+            self.schedule_missed.clear();
         }
     }
 
@@ -181,15 +230,41 @@ impl Metrics {
         self.location_ready.remove(&LocationLabels { namespace: namespace.into(), name: name.into() });
     }
 
+    /// A schedule was looked at.
+    pub fn scheduled(&self, namespace: &str, name: &str, state: ScheduleState) {
+        let labels = ScheduleLabels { namespace: namespace.into(), name: name.into() };
+        self.schedules.lock().unwrap_or_else(PoisonError::into_inner).insert(labels, state);
+    }
+
+    /// A schedule is gone.
+    pub fn forget_schedule(&self, namespace: &str, name: &str) {
+        let labels = ScheduleLabels { namespace: namespace.into(), name: name.into() };
+        self.schedules.lock().unwrap_or_else(PoisonError::into_inner).remove(&labels);
+        self.schedule_age.remove(&labels);
+        self.schedule_overdue.remove(&labels);
+        self.schedule_missed.remove(&labels);
+    }
+
+    /// Writes ages as of now.
+    fn tell_time(&self, now: Timestamp) {
+        let since = |then: Timestamp| now.duration_since(then).as_secs().max(0);
+        for (namespace, created) in self.last_good.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = NamespaceLabels { namespace: namespace.clone() };
+            self.last_good_age.get_or_create(&labels).set(since(*created));
+        }
+        for (labels, state) in self.schedules.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.schedule_age.get_or_create(labels).set(since(state.last_complete));
+            self.schedule_overdue.get_or_create(labels).set(state.due.map_or(0, since));
+            self.schedule_missed.get_or_create(labels).set(i64::try_from(state.missed).unwrap_or(i64::MAX));
+        }
+    }
+
     /// All of it, as a scraper wants it.
     ///
     /// # Errors
     /// Only if a label cannot be written as text, which none of ours does.
     pub fn encode(&self, now: Timestamp) -> Result<String, fmt::Error> {
-        for (namespace, created) in self.last_good.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let labels = NamespaceLabels { namespace: namespace.clone() };
-            self.last_good_age.get_or_create(&labels).set(now.duration_since(*created).as_secs().max(0));
-        }
+        self.tell_time(now);
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
@@ -225,6 +300,30 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_schedule_is_overdue_from_the_time_that_has_no_complete_run() {
+        let metrics = Metrics::default();
+        let state = |due| ScheduleState { last_complete: at(100), due, missed: 3 };
+        metrics.scheduled("shop", "late", state(Some(at(150))));
+        metrics.scheduled("shop", "early", state(Some(at(170))));
+        metrics.scheduled("shop", "asleep", state(None));
+        metrics.scheduled("shop", "gone", state(None));
+        metrics.forget_schedule("shop", "gone");
+        let text = metrics.encode(at(160)).expect("our labels are text");
+        for line in [
+            r#"orlop_schedule_last_complete_age_seconds{namespace="shop",name="late"} 60"#,
+            r#"orlop_schedule_overdue_seconds{namespace="shop",name="late"} 10"#,
+            r#"orlop_schedule_overdue_seconds{namespace="shop",name="early"} 0"#,
+            r#"orlop_schedule_overdue_seconds{namespace="shop",name="asleep"} 0"#,
+            r#"orlop_schedule_last_run_missed_items{namespace="shop",name="late"} 3"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("gone"), "{text}");
+        metrics.set_leader(false);
+        assert!(!metrics.encode(at(170)).expect("our labels are text").contains("late"));
     }
 
     #[test]

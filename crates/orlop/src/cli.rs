@@ -181,6 +181,11 @@ mod tests {
         &["--preserve-node-ports"],
         &["--preserve-cluster-ips"],
         &["--accept-incomplete"],
+        &["--pre-exec-rule", "r"],
+        &["--post-exec-rule", "r"],
+        &["--ready-timeout", "5m"],
+        &["--plan-only"],
+        &["--plan-hash", "h"],
         &["--wait"],
         &["--wait", "--timeout", "5s"],
         &["--dry-run"],
@@ -192,7 +197,7 @@ mod tests {
             let matches = Cli::command().try_get_matches_from(words).expect("clap takes it");
             refuse_ignored(&matches).err().map(|e| (e.exit_code(), e.to_string()))
         };
-        let verbs: [&[&str]; 4] = [&["delete", "x"], &["list"], &["show", "x"], &["create", "x"]];
+        let verbs: [&[&str]; 5] = [&["delete", "x"], &["list"], &["show", "x"], &["create", "x"], &["plan", "x"]];
         for verb in verbs {
             for early in OF_A_NEW_RESTORE {
                 let words = [&["orlop", "restore"], *early, verb].concat();

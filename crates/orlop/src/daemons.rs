@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use operator::rules::OfCluster;
-use operator::{AsLocated, Companion, Limits, OperatorConfig};
+use operator::{AsLocated, Bounds, Companion, Limits, OperatorConfig};
 use records::Patience;
 use records::kubernetes::KubernetesRecords;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +40,15 @@ pub(crate) struct OperatorArgs {
     /// The name of this process among the operators
     #[arg(long, env = "POD_NAME", hide_env_values = true, value_name = "NAME")]
     identity: Option<String>,
+    /// Movers that work at once in the cluster
+    #[arg(long, env = "ORLOP_MOVERS", hide_env_values = true, value_name = "COUNT", default_value_t = Limits::default().movers.cluster, value_parser = at_least_one)]
+    movers: usize,
+    /// Movers that use one location at once
+    #[arg(long, env = "ORLOP_MOVERS_PER_LOCATION", hide_env_values = true, value_name = "COUNT", default_value_t = Limits::default().movers.location, value_parser = at_least_one)]
+    movers_per_location: usize,
+    /// Movers that work at once on one node
+    #[arg(long, env = "ORLOP_MOVERS_PER_NODE", hide_env_values = true, value_name = "COUNT", default_value_t = Limits::default().movers.node, value_parser = at_least_one)]
+    movers_per_node: usize,
     /// Work without holding the lease; only where there can be no second operator
     #[arg(long)]
     no_leader_election: bool,
@@ -59,11 +68,21 @@ pub(crate) struct MoverArgs {
     message: PathBuf,
 }
 
+/// With none, nothing would ever be moved.
+fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least one is needed".into()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Runs the operator until it is told to stop.
 pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
     let cluster = Cluster::connect_to(&args.cluster, Some(args.home.clone())).await?;
     let identity = args.identity.unwrap_or_else(|| format!("orlop-{}", std::process::id()));
-    let limits = Limits::default();
+    let movers = Bounds { cluster: args.movers, location: args.movers_per_location, node: args.movers_per_node };
+    let limits = Limits { movers, ..Limits::default() };
     let containers = Arc::new(OfCluster::new(cluster.client(), limits.hooks.exec_timeout));
     let config = OperatorConfig {
         namespace: args.home,

@@ -33,6 +33,8 @@ pub(crate) struct RestoreArgs {
 enum Verb {
     /// Restore a recovery point, once; the same as without this word
     Create(Box<CreateArgs>),
+    /// Say what a restore would do, object by object and volume by volume, and change nothing
+    Plan(Box<CreateArgs>),
     /// List the restores of a namespace
     List(ListArgs),
     /// Show one restore: stages, volumes, what failed
@@ -79,6 +81,21 @@ struct CreateArgs {
     /// Take a recovery point that is known to lack something
     #[arg(long)]
     accept_incomplete: bool,
+    /// The rule that runs before anything is changed
+    #[arg(long, value_name = "RULE")]
+    pre_exec_rule: Option<String>,
+    /// The rule that runs when everything is there and the workloads are ready
+    #[arg(long, value_name = "RULE")]
+    post_exec_rule: Option<String>,
+    /// How long the restored workloads may take to be ready; 0s does not wait for them
+    #[arg(long, value_name = "TIME")]
+    ready_timeout: Option<String>,
+    /// Only make the plan of the restore; `orlop restore plan` does, and shows it
+    #[arg(long, conflicts_with_all = ["plan_hash", "dry_run"])]
+    plan_only: bool,
+    /// Do just the plan that has this hash, or nothing if something else would be done now
+    #[arg(long, value_name = "HASH")]
+    plan_hash: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
     /// Only say what would happen: the server checks the restore and changes nothing
@@ -155,7 +172,22 @@ impl CreateArgs {
             accept_incomplete: self.accept_incomplete,
             preserve_node_ports: self.preserve_node_ports,
             preserve_cluster_ips: self.preserve_cluster_ips,
+            pre_exec_rule: self.pre_exec_rule.clone(),
+            post_exec_rule: self.post_exec_rule.clone(),
+            ready_timeout: self.ready_timeout.clone(),
+            plan_only: self.plan_only,
+            plan_hash: self.plan_hash.clone(),
         })
+    }
+
+    /// Makes a plan, and waits for it: it is what was asked for.
+    fn planning(mut self) -> Result<Self> {
+        if self.plan_hash.is_some() || self.dry_run {
+            let option = if self.dry_run { "--dry-run" } else { "--plan-hash" };
+            return Err(Error::usage(format!("restore plan: {option} has no effect on a plan, which changes nothing")));
+        }
+        (self.plan_only, self.wait.wait) = (true, true);
+        Ok(self)
     }
 
     /// The resource. Without a name the server makes one up, so that each restore of a backup is a resource of its own.
@@ -197,6 +229,7 @@ pub(crate) async fn run(args: RestoreArgs) -> Result<Exit> {
     let create = match args.verb {
         None => args.create,
         Some(Verb::Create(create)) => *create,
+        Some(Verb::Plan(plan)) => plan.planning()?,
         Some(Verb::List(list)) => {
             verbs::list::<ApplicationRestore>(&Cluster::connect(&args.cluster).await?, list, format).await?;
             return Ok(Exit::Succeeded);
@@ -232,8 +265,9 @@ async fn make(cluster: &Cluster, args: &CreateArgs, format: Format) -> Result<Ex
     if args.wait.wait {
         return see_through::<ApplicationRestore>(cluster, &made.name_any(), args.wait.timeout, format).await;
     }
+    let does = if made.spec.plan_only { "plans to restore" } else { "restores" };
     let table =
-        || format!("{} created: restores {}{}\n", output::resource_name(&made), plan(&made.spec), dry(args.dry_run));
+        || format!("{} created: {does} {}{}\n", output::resource_name(&made), plan(&made.spec), dry(args.dry_run));
     output::print(&output::resource(format, &made, table)?)?;
     Ok(Exit::Succeeded)
 }

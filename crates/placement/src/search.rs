@@ -54,7 +54,8 @@ impl<'a> Field<'a> {
         let (mut open, mut verdicts) = (Vec::new(), Vec::new());
         for node in sorted {
             let mut reasons: Vec<_> = refusal::of_node(node, request).into_iter().collect();
-            for pool in node.pools.iter().filter(|_| reasons.is_empty()).collect::<Vec<_>>() {
+            let pools = if reasons.is_empty() { node.pools.as_slice() } else { &[] };
+            for pool in pools {
                 match refusal::of_pool(pool, request.size) {
                     Some(reason) => reasons.push(reason),
                     None => {
@@ -144,7 +145,7 @@ impl<'a> Field<'a> {
         for rule in &self.required {
             let most = rule.reachable(&present, &self.open, more, &self.spots);
             if most < rule.needed {
-                rules.push(format!("{} is kept by {most} replicas at most, and {} have to", rule.name, rule.needed));
+                rules.push(format!("{} can be kept by {most} of the {} replicas that have to", rule.name, rule.needed));
             }
         }
         if rules.is_empty() && found >= more {

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod flags;
+mod lending;
 mod ports;
 mod process;
 
@@ -24,6 +25,7 @@ use crate::assets::{Assets, is_executable};
 use certificates::Certificates;
 pub use certificates::install_crypto_provider;
 use flags::Version;
+pub use lending::{Borrowed, SOCKET_VARIABLE, lend};
 use ports::{Ports, is_port_clash};
 use process::Process;
 

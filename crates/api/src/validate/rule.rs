@@ -28,13 +28,13 @@ impl RuleAction {
         parsed.ok_or_else(|| wrong("timeout", text, "a length of time up to 24 hours, such as 90s, 15m or 1h30m"))
     }
 
-    fn validate(&self, errors: &mut Vec<FieldError>, field: &str, before: bool) {
+    fn validate(&self, errors: &mut Vec<FieldError>, field: &str, may_hold: bool) {
         if self.value.trim().is_empty() || self.value.len() > LONGEST_VALUE {
             let allowed = format!("a command of at most {LONGEST_VALUE} bytes");
             errors.push(wrong(format!("{field}.value"), self.value.chars().take(40).collect::<String>(), &allowed));
         }
-        if self.background && !before {
-            let allowed = "false in a rule that runs afterwards: there is nothing that it could wait for";
+        if self.background && !may_hold {
+            let allowed = "false here: only what runs before a backup has something to wait for";
             errors.push(wrong(format!("{field}.background"), "true", allowed));
         }
         if !self.background && self.value.contains(WAIT_COMMAND) {
@@ -51,9 +51,9 @@ impl RuleAction {
 }
 
 impl RuleSpec {
-    /// What is wrong with the spec, of a rule that is to run before the data is taken or afterwards; empty when nothing is.
+    /// What is wrong with the spec; empty when nothing is. Only a rule that runs before the data is taken may hold something until it is.
     #[must_use]
-    pub fn validate(&self, before: bool) -> Vec<FieldError> {
+    pub fn validate(&self, may_hold: bool) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.rules.is_empty() {
             errors.push(wrong("spec.rules", "[]", "at least one"));
@@ -70,7 +70,7 @@ impl RuleSpec {
                 errors.push(wrong(format!("{field}.actions"), "[]", "at least one"));
             }
             for (k, action) in actions.iter().enumerate() {
-                action.validate(&mut errors, &format!("{field}.actions[{k}]"), before);
+                action.validate(&mut errors, &format!("{field}.actions[{k}]"), may_hold);
             }
         }
         errors

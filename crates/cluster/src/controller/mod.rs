@@ -244,6 +244,12 @@ fn wanted(volume: &Volume, record: Option<&Record>) -> Wanted {
         minimum: volume.spec.minimum_in_sync,
         preferred: volume.spec.preferred_node.as_deref().map(NodeId::from),
         is_deleted: placed::is_deleted(volume),
+        holders: volume
+            .status
+            .iter()
+            .flat_map(|status| status.holders.keys())
+            .map(|node| NodeId::from(node.as_str()))
+            .collect(),
         lost: members.filter(|id| lost.contains(replica_name(**id).as_str())).copied().collect(),
     }
 }

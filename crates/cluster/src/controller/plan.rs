@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! no record ──► place all ─────────────────────────────► a record with all in sync, of which nothing was ever written
+//!     nodes hold replicas all the same ────────────────► nothing: the record was lost, and empty replicas must not take the place of theirs
 //! a member is to go (dead for long, lost, drained, one too many)
 //!     others that stay are too few ──► another is added, which the attachment builds
 //!     others that stay are in sync ──► the member is forgotten, if it is stale; else it retires, and the attachment lets it go
@@ -28,6 +29,8 @@ pub struct Wanted {
     pub preferred: Option<NodeId>,
     /// It was deleted.
     pub is_deleted: bool,
+    /// Nodes that have made replicas of it, or were about to.
+    pub holders: BTreeSet<NodeId>,
     /// Replicas that are not in their nodes' pools any more.
     pub lost: BTreeSet<ReplicaId>,
 }
@@ -75,6 +78,15 @@ pub fn plan(
 ) -> Plan {
     match record {
         None if wanted.is_deleted => nothing(None),
+        // Others would be made empty, and whoever used the volume would find nothing in it.
+        None if !wanted.holders.is_empty() => {
+            let holders: Vec<NodeId> = wanted.holders.iter().cloned().collect();
+            nothing(Some(format!(
+                "its VolumeRecord is gone, and {} hold replicas of it, which are kept: write the record again from a backup of the cluster, or delete the Volume and restore \
+                 its data from a recovery point",
+                names(&holders)
+            )))
+        }
         None => first(wanted, nodes, fresh),
         Some(record) if wanted.is_deleted => deleted(record, nodes),
         Some(record) => keep(wanted, record, nodes, rebuild_after, &mut fresh),

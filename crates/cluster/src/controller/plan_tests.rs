@@ -8,7 +8,8 @@ use replication::units::{AttachmentId, Epoch};
 const REBUILD: Duration = Duration::from_secs(600);
 
 fn wanted(replicas: usize) -> Wanted {
-    Wanted { blocks: 256, replicas, minimum: 1, preferred: None, is_deleted: false, lost: BTreeSet::new() }
+    let (holders, lost) = (BTreeSet::new(), BTreeSet::new());
+    Wanted { blocks: 256, replicas, minimum: 1, preferred: None, is_deleted: false, holders, lost }
 }
 
 fn nodes(names: &[&str]) -> Vec<NodeView> {
@@ -54,6 +55,14 @@ fn a_new_volume_gets_its_replicas_or_is_told_why_not() {
     assert!(first.members.values().any(|member| member.node == "c".into()));
     let first = Wanted { is_deleted: true, ..wanted(2) };
     assert_eq!(decide(&first, None, &nodes(&["a", "b"])).step, Step::Nothing);
+}
+
+#[test]
+fn a_volume_that_has_lost_its_record_is_not_made_anew_and_empty() {
+    let held = Wanted { holders: ["a".into(), "b".into()].into(), ..wanted(2) };
+    waits(&decide(&held, None, &nodes(&["a", "b", "c"])), "its VolumeRecord is gone, and a, b hold replicas");
+    let deleted = Wanted { is_deleted: true, ..held };
+    assert_eq!(decide(&deleted, None, &nodes(&["a", "b", "c"])), Plan { step: Step::Nothing, message: None });
 }
 
 #[test]

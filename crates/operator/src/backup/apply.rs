@@ -23,6 +23,7 @@ use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
 use crate::rules;
 use crate::snapshots;
+use crate::turns::Room;
 
 /// What was done.
 pub(super) enum Applied {
@@ -241,13 +242,9 @@ struct Source {
     placement: Placement,
 }
 
-/// The volume itself, where it is mounted; or, for one of which there is a snapshot, a volume made from that, within reach of the first one.
-async fn source(context: &Context, gathered: &Gathered, index: usize) -> Result<Source, Error> {
+/// For a volume of which there is a snapshot: a volume made from that, within reach of the first one.
+async fn source_of_snapshot(context: &Context, gathered: &Gathered, index: usize) -> Result<Source, Error> {
     let (client, volume) = (&context.client, &gathered.volumes()[index]);
-    if volume.cut_at.is_none() {
-        let placement = placement(client, &volume.namespace, &volume.claim).await?;
-        return Ok(Source { claim: volume.claim.clone(), placement });
-    }
     let name = snapshot_name(&gathered.uid, index);
     let anywhere = Source { claim: name.clone(), placement: Placement::anywhere() };
     if objects::read::<PersistentVolumeClaim>(client, &volume.namespace, &name).await?.is_none() {
@@ -290,7 +287,25 @@ async fn start(
         direction: JobDirection::Backup { point, parents, content },
     };
     let job = serde_json::to_vec(&job).during(|| "write the job of a mover".into())?;
-    let source = match source(context, gathered, index).await {
+    let itself = match volume.cut_at {
+        Some(_) => None,
+        None => Some(placement(&context.client, &volume.namespace, &volume.claim).await?),
+    };
+    let run = mover_pod::run_annotation(&gathered.run);
+    let name = mover_pod::name(&gathered.uid, Direction::Backup, index, attempt);
+    let room = Room {
+        namespace: volume.namespace.clone(),
+        location: opened.location.clone(),
+        node: itself.as_ref().and_then(Placement::node).map(ToOwned::to_owned),
+    };
+    if let Err(why) = context.turns.ask((&volume.namespace, &name), room, &run, gathered.now) {
+        return Ok(Done::Waits { why });
+    }
+    let source = match itself {
+        Some(placement) => Ok(Source { claim: volume.claim.clone(), placement }),
+        None => source_of_snapshot(context, gathered, index).await,
+    };
+    let source = match source {
         Ok(source) => source,
         Err(error) => match error.creation_refusal() {
             Some(reason) => return Ok(Done::Refused { reason }),
@@ -299,7 +314,8 @@ async fn start(
     };
     let mover = Mover {
         run_uid: &gathered.uid,
-        run: &mover_pod::run_annotation(&gathered.run),
+        run: &run,
+        location: &opened.location,
         direction: Direction::Backup,
         volume: index,
         attempt,

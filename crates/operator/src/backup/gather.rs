@@ -24,7 +24,7 @@ use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, MoverState, SoFar};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
-use crate::rules::{self, Acting, Seen, Wanted};
+use crate::rules::{self, Acting, Named, RuleFacts, Seen};
 use crate::snapshots::{self, Class, Snapshot};
 
 /// Everything that the next step depends on.
@@ -95,14 +95,6 @@ pub(super) struct ClaimFacts {
     pub driver: Option<String>,
     /// Its volume, by name.
     pub volume: Option<String>,
-}
-
-/// A rule, and what was seen of its commands.
-pub(super) struct RuleFacts {
-    /// The rule that runs at this stage, if there is one; what is wrong with it if it cannot.
-    pub rule: Option<Result<Wanted, Failure>>,
-    /// What was seen of commands that may be there, by their index.
-    pub seen: BTreeMap<usize, Seen>,
 }
 
 /// The volumes and their movers.
@@ -251,32 +243,25 @@ async fn with_drivers(client: &Client, mut claims: Vec<ClaimFacts>) -> Result<Ve
 }
 
 /// The rule of a run that is to run then.
-fn rule_name(run: &ApplicationBackup, time: HookTime) -> Option<&str> {
+fn named<'a>(run: &'a ApplicationBackup, namespace: &'a str, time: HookTime) -> Option<Named<'a>> {
     let name = match time {
         HookTime::Pre => &run.spec.pre_exec_rule,
         HookTime::Post => &run.spec.post_exec_rule,
     };
-    name.as_deref()
+    Some(Named { namespace, name: name.as_deref()?, time, may_hold: time == HookTime::Pre })
 }
 
 /// Finds out before anything is begun whether the rules can run.
 async fn rules_are_fit(context: &Context, run: &ApplicationBackup) -> Result<Result<(), Failure>, Error> {
-    for time in [HookTime::Pre, HookTime::Post] {
-        let Some(name) = rule_name(run, time) else { continue };
-        if let Err(failure) = rules::find(&context.client, &run.namespace().unwrap_or_default(), name, time).await? {
-            return Ok(Err(failure));
-        }
-    }
-    Ok(Ok(()))
+    let namespace = run.namespace().unwrap_or_default();
+    let all = [HookTime::Pre, HookTime::Post].into_iter().filter_map(|time| named(run, &namespace, time));
+    rules::are_fit(&context.client, all).await
 }
 
 async fn rule(context: &Context, gathered: &Gathered, time: HookTime) -> Result<RuleFacts, Error> {
-    let run = &gathered.run;
-    let rule = match rule_name(run, time) {
-        Some(name) => Some(rules::find(&context.client, &run.namespace().unwrap_or_default(), name, time).await?),
-        None => None,
-    };
-    Ok(RuleFacts { rule, seen: rules::look(&gathered.acting(context), gathered.hooks()).await })
+    let namespace = gathered.run.namespace().unwrap_or_default();
+    let rule = named(&gathered.run, &namespace, time);
+    rules::gather(&context.client, rule, &gathered.acting(context), gathered.hooks()).await
 }
 
 /// Looks after what is held, now and then.
@@ -366,7 +351,8 @@ async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Erro
             so_far.insert(key(pod), progress);
         }
     }
-    let claims = claims_that_wait(client, gathered, &states).await?;
+    let free = context.limits().movers_at_once.saturating_sub(states.len());
+    let claims = claims_that_wait(client, gathered, &states, free).await?;
     let judged = states.values().any(|s| matches!(s, MoverState::Succeeded { .. } | MoverState::Failed { .. }));
     let snapshots = snapshots_of(client, gathered).await?;
     let held = held(context, gathered).await;
@@ -396,18 +382,24 @@ pub(super) fn snapshot_name(uid: &str, index: usize) -> String {
     format!("orlop-{}-s{index}", mover_pod::short(uid))
 }
 
-/// Looks at the claims of volumes that have no mover yet.
+/// Looks at the claims of volumes that have no mover yet: of all that are to be cut, and of as many others as could have one now.
 async fn claims_that_wait(
     client: &Client,
     gathered: &Gathered,
     states: &HashMap<(String, String), MoverState>,
+    free: usize,
 ) -> Result<HashMap<usize, ClaimState>, Error> {
-    let mut claims = HashMap::new();
+    let (mut claims, mut others) = (HashMap::new(), 0);
     for (index, volume) in gathered.volumes().iter().enumerate() {
         let Some(name) = mover_name(&gathered.uid, index, volume) else { continue };
         if states.contains_key(&(volume.namespace.clone(), name)) || volume.stage == api::VolumeStage::Moving {
             continue;
         }
+        let is_to_be_cut = volume.snapshot_class.is_some() && volume.cut_at.is_none();
+        if !is_to_be_cut && others == free {
+            continue;
+        }
+        others += usize::from(!is_to_be_cut);
         let claim: Option<PersistentVolumeClaim> = objects::read(client, &volume.namespace, &volume.claim).await?;
         let there = claim.is_some_and(|c| c.metadata.deletion_timestamp.is_none());
         claims.insert(index, if there { ClaimState::Present } else { ClaimState::Gone });

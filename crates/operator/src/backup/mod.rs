@@ -30,12 +30,12 @@ mod volume;
 use std::future::ready;
 use std::sync::Arc;
 
-use api::{ApplicationBackup, RUN_LABEL};
+use api::{ApplicationBackup, Phase, RUN_LABEL};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
+use kube::{Api, ResourceExt};
 
 use crate::context::{Context, try_again};
 use crate::error::Error;
@@ -45,9 +45,12 @@ use crate::mover_pod;
 pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let movers = watcher::Config::default().labels(RUN_LABEL);
+    let woken = context.clone();
     Controller::new(Api::<ApplicationBackup>::all(client.clone()), watcher::Config::default())
         .with_config(context.controller_config())
-        .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationBackup>(&pod))
+        .watches(Api::<Pod>::all(client), movers, move |pod| {
+            mover_pod::run_of::<ApplicationBackup>(&pod).into_iter().chain(woken.turns.next())
+        })
         .run(reconcile, try_again, context)
         .for_each(|_| ready(()))
         .await;
@@ -57,7 +60,17 @@ async fn reconcile(cached: Arc<ApplicationBackup>, context: Arc<Context>) -> Res
     let Some(gathered) = gather::gather(&context, &cached).await? else {
         return Ok(Action::await_change());
     };
+    note_good_point(&context, &gathered.run);
     let plan = plan::plan(&gathered, context.limits());
     let applied = apply::apply(&context, &gathered, plan).await?;
     status::write(&context, gathered, applied).await
+}
+
+/// Tells the metrics of a complete recovery point, also of one that an operator before this one has made.
+fn note_good_point(context: &Context, run: &ApplicationBackup) {
+    let Some(status) = run.status.as_ref().filter(|status| status.phase == Phase::Succeeded) else { return };
+    let Some(ended) = status.stages.last().and_then(|stage| stage.finished_at.as_ref()) else { return };
+    for namespace in run.spec.namespaces_or(&run.namespace().unwrap_or_default()) {
+        context.metrics.good_point(&namespace, ended.0);
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::consistency::is_cut;
 use super::deletion;
-use super::gather::{ClaimFacts, Facts, Gathered, Preparing, RuleFacts, Storing, Volumes, mover_name};
+use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
 use super::store::Draft;
 use super::validate::{validate, was_changed};
 use super::volume::{self, ClaimState, Seen, Step, is_final};
@@ -16,7 +16,7 @@ use crate::conditions::{BLOCKED, yes_since};
 use crate::config::Limits;
 use crate::mover_pod::MoverState;
 use crate::repositories::{LocationProblem, Opened};
-use crate::rules::{self, Next, Wanted};
+use crate::rules::{self, Next, RuleFacts, Wanted};
 use crate::snapshots;
 
 /// The rule by which a claim without a volume is left out.
@@ -178,8 +178,8 @@ fn prepare(gathered: &Gathered, facts: &Preparing, limits: &Limits) -> Plan {
 
 /// `preExecRule` runs.
 fn before(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Plan {
-    match rule_step(gathered, facts, limits) {
-        Next::List { item } => wanted(facts).map_or(Plan::Enter(BackupStage::Volumes), |rule| Plan::Match(rule, item)),
+    match facts.next(gathered.hooks(), gathered.now, limits) {
+        Next::List { item } => facts.wanted().map_or(Plan::Enter(BackupStage::Volumes), |rule| Plan::Match(rule, item)),
         Next::Steps(steps) => Plan::Command(steps),
         Next::Done => Plan::Enter(BackupStage::Volumes),
         Next::Fail(failure) => Plan::Fail(failure.into()),
@@ -194,9 +194,9 @@ fn after(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Plan {
         return Plan::Command(held.into_iter().filter(|(index, _)| !is_of_the_rule(index)).collect());
     }
     let failure = gathered.failure().cloned().or_else(|| rules::failed(gathered.hooks(), HookTime::Pre));
-    match rule_step(gathered, facts, limits) {
-        Next::List { item } if wanted(facts).is_some() => {
-            wanted(facts).map_or(Plan::Rest, |rule| Plan::Match(rule, item))
+    match facts.next(gathered.hooks(), gathered.now, limits) {
+        Next::List { item } if facts.wanted().is_some() => {
+            facts.wanted().map_or(Plan::Rest, |rule| Plan::Match(rule, item))
         }
         Next::Steps(steps) => Plan::Command(steps),
         Next::Fail(of_rule) if !held.is_empty() => {
@@ -214,18 +214,6 @@ fn after(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Plan {
 /// The stage that follows when the data of all volumes is fixed.
 fn after_cut(gathered: &Gathered) -> BackupStage {
     if gathered.volumes().iter().all(is_final) { BackupStage::Resources } else { BackupStage::Volumes }
-}
-
-fn rule_step(gathered: &Gathered, facts: &RuleFacts, limits: &Limits) -> Next {
-    match &facts.rule {
-        None => Next::Done,
-        Some(Err(failure)) => Next::Fail(failure.clone()),
-        Some(Ok(rule)) => rules::run(rule, gathered.hooks(), &facts.seen, gathered.now, limits),
-    }
-}
-
-fn wanted(facts: &RuleFacts) -> Option<Wanted> {
-    facts.rule.as_ref()?.as_ref().ok().cloned()
 }
 
 /// What the policies say of a claim; nothing if none matches it.

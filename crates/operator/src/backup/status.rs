@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use api::{
-    ApplicationBackup, ApplicationBackupStatus, BackupStage, HookState, HookStatus, Phase, VolumeBackup, VolumeStage,
-};
+use api::{ApplicationBackup, ApplicationBackupStatus, BackupStage, Phase, VolumeBackup, VolumeStage};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 
@@ -14,7 +12,7 @@ use super::deletion;
 use super::gather::Gathered;
 use super::plan::Reason;
 use super::store::Report;
-use super::volume::advance;
+use super::volume::{Done, Step, advance};
 use crate::conditions::{
     Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, said, set, set_once, shorten, yes_since,
 };
@@ -73,6 +71,15 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
     }
 }
 
+/// A run of which all movers wait for their turn is looked at more seldom: it is woken when it is next.
+const LOOKS_LEFT_OUT: u32 = 4;
+
+fn only_waits(done: &[(usize, Done)]) -> bool {
+    let waits = |done: &Done| matches!(done, Done::Waits { .. });
+    done.iter().any(|(_, done)| waits(done))
+        && done.iter().all(|(_, done)| waits(done) || *done == Done::Seen(Step::Keep))
+}
+
 /// The status after what was done.
 fn advanced(
     run: &ApplicationBackup,
@@ -127,7 +134,7 @@ fn advanced(
                 Some(reason) => block(&mut new, reason, now, limits),
                 None => {
                     unblock(&mut new, now);
-                    Next::Later(limits.poll)
+                    Next::Later(if only_waits(done) { limits.poll * LOOKS_LEFT_OUT } else { limits.poll })
                 }
             }
         }
@@ -276,9 +283,7 @@ async fn tell(
         );
         context.events.warning(run, "BackUpVolume", "VolumeMissed", &note).await;
     }
-    for hook in newly_failed(old, new) {
-        let note =
-            format!("{}/{}: {}", hook.namespace, hook.pod, hook.message.as_deref().unwrap_or("no reason was kept"));
+    for note in rules::newly_failed(&old.hooks, &new.hooks) {
         context.events.warning(run, "RunRule", "RuleFailed", &note).await;
     }
     if old.stage == new.stage {
@@ -303,16 +308,6 @@ fn newly_missed<'a>(
     new.volumes.iter().enumerate().filter_map(|(i, volume)| {
         let was = old.volumes.get(i).is_some_and(|v| v.stage == VolumeStage::Missed);
         (volume.stage == VolumeStage::Missed && !was).then_some(volume)
-    })
-}
-
-fn newly_failed<'a>(
-    old: &'a ApplicationBackupStatus,
-    new: &'a ApplicationBackupStatus,
-) -> impl Iterator<Item = &'a HookStatus> {
-    new.hooks.iter().enumerate().filter_map(|(i, hook)| {
-        let was = old.hooks.get(i).is_some_and(|hook| hook.state == HookState::Failed);
-        (hook.state == HookState::Failed && !was).then_some(hook)
     })
 }
 

@@ -215,6 +215,11 @@ pub(super) enum Done {
         /// Which.
         attempt: u32,
     },
+    /// It is not its turn.
+    Waits {
+        /// For what.
+        why: String,
+    },
     /// The API server refused the mover.
     Refused {
         /// In its words.
@@ -234,6 +239,7 @@ pub(super) fn advance(volume: &mut VolumeBackup, done: Done, now: Timestamp, rea
             (volume.cut_at, volume.started_at, volume.reason) = (Some(Time(at)), None, None);
         }
         Done::Started { attempt } => moving(volume, attempt, now),
+        Done::Waits { why } => volume.reason = short(why),
         Done::Refused { reason } => {
             volume.started_at.get_or_insert(Time(now));
             volume.reason = short(format!("{REFUSED}: {reason}"));

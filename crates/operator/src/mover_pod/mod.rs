@@ -26,10 +26,14 @@ use crate::error::Error;
 use crate::objects;
 
 pub use placement::Placement;
-pub use state::{MoverState, SoFar, is_overdue, so_far, state};
+pub use state::{MoverState, SoFar, has_ended, is_overdue, so_far, state};
 
 /// On a mover: kind, namespace and name of its run, so that a change of the mover wakes the run.
 pub const RUN_ANNOTATION: &str = "orlop.io/run-of";
+/// On a mover: namespace and name of the location that it uses.
+pub const LOCATION_ANNOTATION: &str = "orlop.io/location";
+/// Selects movers, of all runs.
+pub const SELECTOR: &str = "app.kubernetes.io/name=orlop-mover";
 /// Where the volume is in a mover pod.
 pub const VOLUME_PATH: &str = "/volume";
 /// Where the job is in a mover pod.
@@ -94,6 +98,8 @@ pub struct Mover<'a> {
     pub run: &'a str,
     /// Which way.
     pub direction: Direction,
+    /// Namespace and name of the location.
+    pub location: &'a str,
     /// Index of the volume in the run's status.
     pub volume: usize,
     /// From 1.
@@ -121,7 +127,13 @@ pub fn run_annotation<K: Resource<DynamicType = ()>>(run: &K) -> String {
 
 /// The run of that kind that a mover belongs to.
 pub fn run_of<K: Resource<DynamicType = ()>>(pod: &Pod) -> Option<ObjectRef<K>> {
-    let mut parts = pod.annotations().get(RUN_ANNOTATION)?.splitn(3, '/');
+    parse_run(pod.annotations().get(RUN_ANNOTATION)?)
+}
+
+/// The run of that kind that a value of [`RUN_ANNOTATION`] names.
+#[must_use]
+pub fn parse_run<K: Resource<DynamicType = ()>>(run: &str) -> Option<ObjectRef<K>> {
+    let mut parts = run.splitn(3, '/');
     let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
     (kind == K::kind(&())).then(|| ObjectRef::new(name).within(namespace))
 }
@@ -155,7 +167,10 @@ impl Mover<'_> {
             name: Some(self.name()),
             namespace: Some(self.namespace.to_owned()),
             labels: Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
-            annotations: Some(BTreeMap::from([(RUN_ANNOTATION.to_owned(), self.run.to_owned())])),
+            annotations: Some(BTreeMap::from(
+                [(RUN_ANNOTATION, self.run), (LOCATION_ANNOTATION, self.location)]
+                    .map(|(k, v)| (k.to_owned(), v.to_owned())),
+            )),
             ..ObjectMeta::default()
         }
     }
@@ -335,6 +350,7 @@ mod tests {
             run_uid: "0A1b2c3d-4e5f-0000-1111-222233334444",
             run: "ApplicationBackup/shop/nightly",
             direction,
+            location: "shop/main",
             volume: 3,
             attempt: 2,
             namespace: "shop",

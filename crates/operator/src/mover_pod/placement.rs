@@ -53,6 +53,17 @@ impl Placement {
         self
     }
 
+    /// The node that it must run on, if that is one.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        let required = self.affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+        let [term] = &required.node_selector_terms[..] else { return None };
+        let names = |field: &NodeSelectorRequirement| field.key == "metadata.name" && field.operator == "In";
+        let field = term.match_fields.iter().flatten().find(|field| names(field))?;
+        let [node] = &field.values.as_ref()?[..] else { return None };
+        Some(node)
+    }
+
     /// Only on nodes that are selected by this too, such as those that can mount a certain volume.
     #[must_use]
     pub fn within(mut self, nodes: &NodeSelector) -> Self {
@@ -141,6 +152,18 @@ mod tests {
             let lost = tolerations.iter().filter(|t| t["tolerationSeconds"] == LOST_NODE_SECONDS).count();
             assert_eq!((lost, tolerations.len() - lost), (2, others), "{tolerations:?}");
         }
+    }
+
+    #[test]
+    fn the_one_node_of_a_mover_is_told() {
+        let zones: NodeSelector =
+            serde_json::from_value(json!({"nodeSelectorTerms": [{"matchExpressions": [zone("a")]}]}))
+                .expect("the test's selector is one");
+        assert_eq!(Placement::anywhere().on("east1").node(), Some("east1"));
+        assert_eq!(Placement::anywhere().on("east1").within(&zones).node(), Some("east1"));
+        assert_eq!(Placement::anywhere().rather_on("east1").node(), None);
+        assert_eq!(Placement::anywhere().within(&zones).node(), None);
+        assert_eq!(Placement::anywhere().node(), None);
     }
 
     #[test]

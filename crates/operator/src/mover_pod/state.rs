@@ -79,6 +79,13 @@ pub fn state(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState 
     }
 }
 
+/// Whether the mover in a pod works no more; its pod may go on, for what others have put into it.
+#[must_use]
+pub fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed")) || container(pod).is_some_and(|state| state.terminated.is_some())
+}
+
 /// The state of the container of the mover; others may be in the pod.
 fn container(pod: &Pod) -> Option<&ContainerState> {
     let containers = pod.status.as_ref()?.container_statuses.as_deref()?;

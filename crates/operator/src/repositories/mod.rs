@@ -70,6 +70,8 @@ pub struct Opened {
     pub store: StoreConfig,
     /// What opens it, for movers.
     pub passphrase: Passphrase,
+    /// Namespace and name of the location.
+    pub location: String,
 }
 
 impl fmt::Debug for Opened {
@@ -85,6 +87,8 @@ pub struct Access {
     pub store: StoreConfig,
     /// What opens the repository.
     pub passphrase: Passphrase,
+    /// Namespace and name of the location.
+    location: String,
     key: CacheKey,
 }
 
@@ -145,7 +149,8 @@ impl Repositories {
             asked: location.annotations().get(api::CHECK_REQUESTED).cloned(),
         };
         let store = self.stores.locate(location, &secrets);
-        Ok(Ok(Access { store, passphrase: secrets.passphrase, key }))
+        let title = format!("{}/{}", location.namespace().unwrap_or_default(), location.name_any());
+        Ok(Ok(Access { store, passphrase: secrets.passphrase, location: title, key }))
     }
 
     /// The store of a location. With brief retries: who waits for a probe wants an answer.
@@ -179,7 +184,8 @@ impl Repositories {
         } else {
             Repository::open(store, &access.passphrase).await?
         };
-        let opened = Opened { repository, store: access.store.clone(), passphrase: access.passphrase.clone() };
+        let Access { store, passphrase, location, .. } = access.clone();
+        let opened = Opened { repository, store, passphrase, location };
         let mut kept = self.lock();
         kept.retain(|key, _| key.uid != access.key.uid);
         if kept.len() >= KEPT {

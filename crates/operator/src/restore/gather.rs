@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApplicationRestore, ApplicationRestoreStatus, ReplacePolicy, RestoreStage};
-use application::{Patience, discover};
+use api::{ApplicationRestore, ApplicationRestoreStatus, HookTime, ReplacePolicy, RestoreStage};
+use application::readiness::{self, Readiness};
+use application::{ObjectKey, Patience, discover};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -21,6 +22,7 @@ use super::{Restores, Trouble};
 use crate::context::Context;
 use crate::error::{During, Error};
 use crate::objects;
+use crate::rules::{self, Acting, Named, RuleFacts};
 
 /// What is known of a restore.
 pub(super) struct Gathered {
@@ -34,6 +36,7 @@ pub(super) struct Gathered {
 }
 
 /// What is known beside the restore itself; which, depends on where it is.
+#[allow(clippy::large_enum_variant, reason = "there is one of them in a reconcile")]
 pub(super) enum Scene {
     /// It is over.
     Over,
@@ -47,7 +50,7 @@ pub(super) enum Scene {
 
 /// What is known of a restore that has not begun.
 pub(super) struct Fresh {
-    /// The verdict on its spec alone; if that is bad, nothing more was looked at.
+    /// The verdict on its spec alone, and on the rules that it names; if that is bad, nothing more was looked at.
     pub(super) spec: Verdict,
     pub(super) source: Option<Result<Arc<Point>, Source>>,
     pub(super) target: TargetFacts,
@@ -58,9 +61,13 @@ pub(super) struct Fresh {
 /// What is known of a restore that has begun.
 pub(super) struct Begun {
     pub(super) spec: Verdict,
-    /// Not looked for when the spec is not the one that the run began with.
+    /// Not looked for when the spec is not the one that the run began with, nor where a rule runs.
     pub(super) point: Option<Result<Arc<Point>, Source>>,
     pub(super) seen: Vec<Seen>,
+    /// The rule that runs at this stage.
+    pub(super) rule: Option<RuleFacts>,
+    /// How the workloads are that were made, where they are waited for.
+    pub(super) workloads: Vec<(ObjectKey, Readiness)>,
 }
 
 impl Scene {
@@ -96,14 +103,24 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
         Scene::Over
     } else if restore.metadata.deletion_timestamp.is_some() {
         Scene::Ending(look().await?)
-    } else if status.stage < RestoreStage::Foundations {
+    } else if status.stage <= RestoreStage::Preparing {
         Scene::Fresh(Box::new(fresh(restores, &restore, &uid).await?))
     } else {
         let spec = validate::spec(&restore);
-        let point = if spec == Verdict::Go { Some(restores.point(&restore, &uid).await?) } else { None };
+        let time = rule_time(status.stage);
+        let needs_point = spec == Verdict::Go && time.is_none();
+        let point = if needs_point { Some(restores.point(&restore, &uid).await?) } else { None };
         let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
         seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
-        Scene::Begun(Begun { spec, point, seen })
+        let rule = match time {
+            Some(time) => Some(rule(context, &restore, &uid, time).await?),
+            None => None,
+        };
+        let workloads = match &point {
+            Some(Ok(point)) if status.stage == RestoreStage::Ready => workloads(context, point, &uid).await?,
+            _ => Vec::new(),
+        };
+        Scene::Begun(Begun { spec, point, seen, rule, workloads })
     };
     let without_point = if scene.lacks_point() {
         restores.troubled_for(&uid, Trouble::Point, now)
@@ -114,8 +131,63 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     Ok(Some(Gathered { restore, uid, scene, now, without_point }))
 }
 
-async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> Result<Fresh, Error> {
+/// Which rule a stage is for.
+fn rule_time(stage: RestoreStage) -> Option<HookTime> {
+    match stage {
+        RestoreStage::PreExecRule => Some(HookTime::Pre),
+        RestoreStage::PostExecRule => Some(HookTime::Post),
+        _ => None,
+    }
+}
+
+/// The rule of a restore that is to run then. There is nothing that it could hold until: volumes are filled before anybody has them.
+fn named<'a>(restore: &'a ApplicationRestore, namespace: &'a str, time: HookTime) -> Option<Named<'a>> {
+    let name = match time {
+        HookTime::Pre => &restore.spec.pre_exec_rule,
+        HookTime::Post => &restore.spec.post_exec_rule,
+    };
+    Some(Named { namespace, name: name.as_deref()?, time, may_hold: false })
+}
+
+async fn rule(context: &Context, restore: &ApplicationRestore, uid: &str, time: HookTime) -> Result<RuleFacts, Error> {
+    let namespace = restore.namespace().unwrap_or_default();
+    let hooks = restore.status.as_ref().map(|status| status.hooks.as_slice()).unwrap_or_default();
+    rules::gather(&context.client, named(restore, &namespace, time), &acting(context, uid), hooks).await
+}
+
+/// On whose behalf commands of rules run.
+pub(super) fn acting<'a>(context: &'a Context, uid: &'a str) -> Acting<'a> {
+    Acting { containers: &*context.config.containers, limits: context.limits(), uid }
+}
+
+/// Looks at the workloads of a recovery point that the run made, under their names at the target.
+async fn workloads(context: &Context, point: &Point, uid: &str) -> Result<Vec<(ObjectKey, Readiness)>, Error> {
+    let at_target = |key: &ObjectKey| {
+        let namespace = key.namespace.as_deref().map(|namespace| point.mapping.namespace(namespace).to_owned());
+        ObjectKey { namespace, ..key.clone() }
+    };
+    let keys: Vec<ObjectKey> =
+        point.facts.inventory.keys().filter(|key| readiness::is_waited_for(key)).map(at_target).collect();
+    let looked = readiness::look(context.client.clone(), Patience::default(), &keys, uid).await;
+    looked.map_err(|failure| Error::Application { doing: "look at the workloads".into(), source: failure.into() })
+}
+
+/// What is wrong with a restore by itself, and with the rules that it names.
+async fn spec_and_rules(context: &Context, restore: &ApplicationRestore) -> Result<Verdict, Error> {
     let spec = validate::spec(restore);
+    if spec != Verdict::Go {
+        return Ok(spec);
+    }
+    let namespace = restore.namespace().unwrap_or_default();
+    let all = [HookTime::Pre, HookTime::Post].into_iter().filter_map(|time| named(restore, &namespace, time));
+    Ok(match rules::are_fit(&context.client, all).await? {
+        Ok(()) => Verdict::Go,
+        Err(failure) => Verdict::Refuse(failure.into()),
+    })
+}
+
+async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> Result<Fresh, Error> {
+    let spec = spec_and_rules(&restores.context, restore).await?;
     if spec != Verdict::Go {
         return Ok(Fresh { spec, source: None, target: TargetFacts::default(), _admission: None });
     }
@@ -176,9 +248,8 @@ async fn look_at_target(
     target.classes = classes.during(|| "list the storage classes".into())?.iter().map(ResourceExt::name_any).collect();
     if restore.spec.replace_policy == ReplacePolicy::Delete {
         target.users = users(client, target.namespaces.keys()).await?;
-    } else {
-        target.claims = claims(client, target.namespaces.keys()).await?;
     }
+    target.claims = claims(client, target.namespaces.keys()).await?;
     Ok(target)
 }
 

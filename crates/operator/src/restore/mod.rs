@@ -1,20 +1,26 @@
 //! Restores: a recovery point is brought back, here or in another cluster.
 //!
 //! ```text
-//!   Preparing ──► Foundations ──► Volumes ──► Resources ──► Done
-//!   everything      what the        filled in     everything
-//!   is checked,     rest stands     claims that   else, if all
-//!   nothing made    on is made      nobody has    volumes came
+//!   Preparing ──► Foundations ──► Volumes ──► Resources ──► Ready ──► Done
+//!   everything      what the        filled in     everything    what runs
+//!   is checked,     rest stands     claims that   else, if all  is waited
+//!   nothing made    on is made      nobody has    volumes came  for
 //! ```
+//! `preExecRule` runs before Foundations, `postExecRule` after Ready, each in a stage of its own that is left out where no rule is named. A run with `planOnly`
+//! ends in Preparing: its status says what would be done, by the same code that decides what is.
 //!
 //! Invariants: nothing is made before everything that can be known was checked; a claim has its wanted name only when its volume was
 //! filled and compared; no workload is made when a volume is missing; nothing with the label of the run is left when it is over.
 
 mod apply;
+mod foresee;
 mod gather;
 mod inventory;
+mod make;
 mod plan;
 mod point;
+mod prepared;
+mod ready;
 mod status;
 mod validate;
 mod volume;
@@ -120,11 +126,14 @@ pub(crate) async fn controller(context: Arc<Context>) {
     let client = context.client.clone();
     let movers = watcher::Config::default().labels(RUN_LABEL);
     let config = context.controller_config();
+    let woken = context.clone();
     let restores =
         Arc::new(Restores { context, points: Kept::default(), troubled: Mutex::default(), admission: Arc::default() });
     Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
         .with_config(config)
-        .watches(Api::<Pod>::all(client), movers, |pod| mover_pod::run_of::<ApplicationRestore>(&pod))
+        .watches(Api::<Pod>::all(client), movers, move |pod| {
+            mover_pod::run_of::<ApplicationRestore>(&pod).into_iter().chain(woken.turns.next())
+        })
         .run(
             reconcile,
             |restore, error, restores: Arc<Restores>| try_again(restore, error, restores.context.clone()),

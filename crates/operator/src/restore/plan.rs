@@ -1,14 +1,20 @@
 //! What is to be done next: a pure function of what was gathered.
 
-use api::{ApplicationRestoreStatus, ReplacePolicy, RestoreStage, VolumeRestore, VolumeStage};
+use std::time::Duration;
+
+use api::{ApplicationRestoreStatus, Failure, ReplacePolicy, RestoreStage, VolumeRestore, VolumeStage, Workloads};
+use application::ObjectKey;
+use application::readiness::Readiness;
 
 use super::gather::{Begun, Fresh, Gathered, Scene};
 use super::inventory::Part;
+use super::ready::{self, Then};
 use super::validate::{self, Refusal, Source, Verdict};
 use super::volume::observe::Seen;
 use super::volume::step::{Step, discard, miss, next};
 use super::volume::view::{MoverState, Terms, WantedVolume};
 use crate::config::Limits;
+use crate::rules::{self, Next, RuleFacts, Wanted};
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -19,8 +25,20 @@ pub(super) enum Plan {
     Wait(String),
     /// End the run without its having begun, or after what it had was taken from it.
     Fail(Refusal),
-    /// Begin: note where it goes and which volumes it has.
+    /// Say what would be done, and do nothing.
+    Foresee,
+    /// Begin: note where it goes and which volumes it has. Not if another plan was to be done than the one that would be.
     Begin,
+    /// Find the pods for an item of a rule.
+    Match(Wanted, usize),
+    /// Do these steps for commands of rules, by their index.
+    Command(Vec<(usize, rules::Step)>),
+    /// The rule that runs first is done: go on.
+    RuleDone,
+    /// Note how the workloads are.
+    Note(Workloads, Then),
+    /// Everything is done, as far as it could be; a rule afterwards may have failed.
+    Finish(Option<Failure>),
     /// Make the objects of one part.
     Make {
         part: Part,
@@ -70,6 +88,7 @@ fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
         (bad, _) => bad.clone(),
     };
     match verdict {
+        Verdict::Go if restore.spec.plan_only => Plan::Foresee,
         Verdict::Go => Plan::Begin,
         Verdict::Wait(why) => Plan::Wait(why),
         Verdict::Refuse(refusal) => Plan::Fail(refusal),
@@ -90,6 +109,9 @@ fn trouble(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Verdict {
 }
 
 fn go_on(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Plan {
+    if let Some(facts) = &begun.rule {
+        return rule(gathered, begun, facts, limits);
+    }
     let refusal = match trouble(gathered, begun, limits) {
         Verdict::Go => None,
         Verdict::Wait(why) => return Plan::Wait(why),
@@ -103,8 +125,47 @@ fn go_on(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Plan {
         }
         (_, Some(refusal)) => Plan::Fail(refusal),
         (RestoreStage::Foundations, None) => Plan::Make { part: Part::Foundations, held_back: false },
+        (RestoreStage::Ready, None) => wait_until_ready(gathered, &status, &begun.workloads, limits),
         (_, None) => Plan::Make { part: Part::Resources, held_back: any_missed(&status) },
     }
+}
+
+/// What is done next for the rule of this stage. Whatever keeps it from its end, what it began ends first.
+fn rule(gathered: &Gathered, begun: &Begun, facts: &RuleFacts, limits: &Limits) -> Plan {
+    let status = gathered.status();
+    let open = rules::let_go(&status.hooks);
+    let next = match &begun.spec {
+        Verdict::Refuse(refusal) if open.is_empty() => return Plan::Fail(refusal.clone()),
+        Verdict::Refuse(_) => return Plan::Command(open),
+        _ => facts.next(&status.hooks, gathered.now, limits),
+    };
+    let is_first = status.stage == RestoreStage::PreExecRule;
+    match next {
+        Next::List { item } => facts.wanted().map_or(Plan::RuleDone, |rule| Plan::Match(rule, item)),
+        Next::Steps(steps) => Plan::Command(steps),
+        Next::Fail(_) if !open.is_empty() => Plan::Command(open),
+        Next::Fail(failure) if is_first => Plan::Fail(failure.into()),
+        Next::Fail(failure) => Plan::Finish(Some(failure)),
+        Next::Done if is_first => Plan::RuleDone,
+        Next::Done => Plan::Finish(None),
+    }
+}
+
+fn wait_until_ready(
+    gathered: &Gathered,
+    status: &ApplicationRestoreStatus,
+    looked: &[(ObjectKey, Readiness)],
+    limits: &Limits,
+) -> Plan {
+    let workloads = ready::summary(status.workloads.as_ref(), looked, limits.workloads, limits.reason_chars);
+    let since = status.stages.last().map_or(gathered.now, |stage| stage.started_at.0);
+    let waited = Duration::try_from(gathered.now.duration_since(since)).unwrap_or_default();
+    // What is no length of time was refused before anything began.
+    let within = gathered.restore.spec.ready_within().ok().flatten().unwrap_or_default();
+    let is_whole = !any_missed(status) && status.objects.as_ref().is_none_or(|objects| objects.failed == 0);
+    let runs_a_rule = is_whole && gathered.restore.spec.post_exec_rule.is_some();
+    let then = ready::then(&workloads, waited, within, runs_a_rule);
+    Plan::Note(workloads, then)
 }
 
 /// Whether a volume that was wanted is not there.

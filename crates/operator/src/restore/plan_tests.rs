@@ -120,7 +120,7 @@ fn what_was_decided_is_only_tidied_up() {
 #[test]
 fn a_run_that_cannot_go_on_misses_its_volumes_and_tidies_up_before_it_ends() {
     use VolumeStage::{Done, Missed, Pending};
-    let refusal = || Some(Refusal { reason: "Unreachable", message: "no route".into() });
+    let refusal = || Some(Refusal::new("Unreachable", "no route"));
     let volumes = vec![(Pending, running()), (Done, nothing())];
     assert_eq!(steps(plan_of(volumes, refusal(), &limits(4))), [(0, Step::Miss("no route".into()))]);
     let volumes = vec![(Missed, filling()), (Done, nothing())];

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use api::{
-    ApplicationRestore, ApplicationRestoreStatus, ObjectOutcomes, Phase, ReplacePolicy, RestoreStage, VolumeRestore,
-    VolumeStage,
+    ApplicationRestore, ApplicationRestoreStatus, Failure, ObjectOutcomes, Phase, PlanCounts, ReplacePolicy,
+    RestorePlan, RestoreStage, VolumeRestore, VolumeStage,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,6 +15,7 @@ use super::apply::{Applied, Moved};
 use super::gather::{Begun, Gathered, Scene};
 use super::inventory::Part;
 use super::point::Point;
+use super::ready::{Then, first_unready};
 use super::validate::{self, Refusal};
 use super::volume::act::Acted;
 use super::volume::step::Step;
@@ -23,6 +24,7 @@ use crate::config::Limits;
 use crate::context::Context;
 use crate::error::Error;
 use crate::objects;
+use crate::rules;
 
 /// Name of the rule by which a volume is left alone because its claim exists.
 const CLAIM_EXISTS: &str = "claim-exists";
@@ -72,15 +74,27 @@ pub(super) async fn write(restores: &Restores, gathered: Gathered, applied: Appl
 fn again(applied: &Applied, limits: &Limits) -> Action {
     match applied {
         Applied::Rested | Applied::Undone => Action::await_change(),
-        Applied::Waited(_) => Action::requeue(limits.poll),
+        Applied::Waited(_) | Applied::Looked(_, Then::LookAgain) => Action::requeue(limits.poll),
+        // What was begun is looked at in a while; what is about to be begun is begun at once.
+        Applied::Commanded(done) if done.iter().all(|(_, done)| done.seen != rules::Seen::Intended) => {
+            Action::requeue(limits.poll)
+        }
         Applied::MadeInPart(_) => Action::requeue(limits.retry),
         Applied::Moved { moved, .. } if moved.iter().all(|m| matches!(m.planned.step, Step::Wait(_))) => {
             Action::requeue(limits.poll)
         }
         Applied::Moved { moved, .. } if moved.iter().any(Moved::is_to_be_tried_again) => Action::requeue(limits.retry),
-        Applied::Moved { .. } | Applied::Failed(_) | Applied::Begun | Applied::Made { .. } | Applied::Left => {
-            Action::requeue(limits.step_pause)
-        }
+        Applied::Moved { .. }
+        | Applied::Failed(_)
+        | Applied::Foreseen(..)
+        | Applied::Begun
+        | Applied::Matched(_)
+        | Applied::Commanded(_)
+        | Applied::RuleDone
+        | Applied::Made { .. }
+        | Applied::Left
+        | Applied::Looked(..)
+        | Applied::Finished(_) => Action::requeue(limits.step_pause),
     }
 }
 
@@ -105,7 +119,17 @@ fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) ->
         Applied::Rested | Applied::Undone => {}
         Applied::Waited(why) | Applied::MadeInPart(why) => wait(&mut new, why, facts),
         Applied::Failed(refusal) => fail(&mut new, refusal, facts),
+        Applied::Foreseen(plan, refusal) => foreseen(&mut new, plan, refusal.as_ref(), facts),
         Applied::Begun => begin(&mut new, facts),
+        Applied::Matched(commands) => new.hooks.extend(commands.iter().cloned()),
+        Applied::Commanded(done) => {
+            for (index, done) in done {
+                if let Some(hook) = new.hooks.get_mut(*index) {
+                    rules::advance(hook, done, facts.now, facts.limits);
+                }
+            }
+        }
+        Applied::RuleDone => enter(&mut new, RestoreStage::Foundations, facts),
         Applied::Made { part: Part::Foundations, outcomes } => {
             new.objects = Some(outcomes.clone());
             enter(&mut new, RestoreStage::Volumes, facts);
@@ -113,7 +137,11 @@ fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) ->
         Applied::Made { part: Part::Resources, outcomes } => {
             let foundations = new.objects.take().unwrap_or_default();
             new.objects = Some(add(foundations, outcomes, facts.limits.missed_items));
-            finish(&mut new, facts);
+            // What is no length of time was refused before anything began.
+            match facts.restore.spec.ready_within() {
+                Ok(Some(_)) => enter(&mut new, RestoreStage::Ready, facts),
+                _ => finish(&mut new, None, facts),
+            }
         }
         Applied::Moved { moved, .. } => {
             new.message = None;
@@ -124,8 +152,38 @@ fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) ->
             }
         }
         Applied::Left => enter(&mut new, RestoreStage::Resources, facts),
+        Applied::Looked(workloads, then) => {
+            new.message = first_unready(workloads).map(|why| {
+                let all = format!("{} of {} workloads are ready; {why}", workloads.ready, workloads.wanted);
+                shorten(&all, facts.limits.reason_chars)
+            });
+            new.workloads = Some(workloads.clone());
+            match then {
+                Then::LookAgain => {}
+                Then::PostExecRule => enter(&mut new, RestoreStage::PostExecRule, facts),
+                Then::Finish => finish(&mut new, None, facts),
+            }
+        }
+        Applied::Finished(failure) => finish(&mut new, failure.as_ref(), facts),
     }
     new
+}
+
+/// Ends a run that only says what would be done; or that is to do another plan.
+fn foreseen(new: &mut ApplicationRestoreStatus, plan: &RestorePlan, refusal: Option<&Refusal>, facts: &Facts<'_>) {
+    new.plan = Some(plan.clone());
+    if let Some(refusal) = refusal {
+        return fail(new, refusal, facts);
+    }
+    let PlanCounts { create, update, replace, keep, skip, conflict } = plan.objects;
+    let message = format!(
+        "of the objects {create} would be made, {update} changed, {replace} replaced, {keep} kept, {skip} left out, {conflict} not taken by the cluster; \
+         {} of {} volumes would be filled; nothing was changed",
+        plan.filled_volumes(),
+        plan.volumes.len()
+    );
+    new.phase = Phase::Succeeded;
+    end(new, Answer::Yes, "Planned", message, facts);
 }
 
 fn wait(new: &mut ApplicationRestoreStatus, why: &str, facts: &Facts<'_>) {
@@ -147,7 +205,8 @@ fn begin(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
     if new.stages.is_empty() {
         enter(new, RestoreStage::Preparing, facts);
     }
-    enter(new, RestoreStage::Foundations, facts);
+    let has_rule = facts.restore.spec.pre_exec_rule.is_some();
+    enter(new, if has_rule { RestoreStage::PreExecRule } else { RestoreStage::Foundations }, facts);
     let volumes = facts.point.map(|p| p.volumes.as_slice()).unwrap_or_default();
     new.volumes = volumes.iter().map(|wanted| listed(&wanted.namespace, &wanted.claim, facts)).collect();
     let message = "under way".to_owned();
@@ -219,48 +278,74 @@ fn add(mut sum: ObjectOutcomes, more: &ObjectOutcomes, most_items: usize) -> Obj
     sum.failed_items.truncate(most_items);
     sum.notes.extend(more.notes.iter().cloned());
     sum.notes.truncate(most_items);
+    let is_new: Vec<String> = more.managed_by.iter().filter(|m| !sum.managed_by.contains(m)).cloned().collect();
+    sum.managed_by.extend(is_new);
+    sum.managed_by.truncate(most_items);
     sum
 }
 
-/// Ends a run that did all it could.
-fn finish(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
+/// Ends a run that did all it could; the rule that runs afterwards may have failed.
+fn finish(new: &mut ApplicationRestoreStatus, failure: Option<&Failure>, facts: &Facts<'_>) {
     let objects = new.objects.clone().unwrap_or_default();
     let count = |stage| new.volumes.iter().filter(|v| v.stage == stage).count();
-    let (done, skipped, missed) = (count(VolumeStage::Done), count(VolumeStage::Skipped), count(VolumeStage::Missed));
+    let (done, missed) = (count(VolumeStage::Done), count(VolumeStage::Missed));
     let there = objects.created + objects.updated + objects.kept + objects.replaced;
-    let holes = objects.failed > 0 || missed > 0;
-    let nothing = there == 0 && done == 0;
-    new.phase = match (holes, nothing) {
-        (false, _) => Phase::Succeeded,
-        (true, false) => Phase::Incomplete,
-        (true, true) => Phase::Failed,
+    let is_ready = new.workloads.as_ref().is_none_or(|workloads| workloads.ready == workloads.wanted);
+    let (answer, reason) = match (missed > 0, objects.failed > 0, is_ready, failure) {
+        (true, ..) => (Answer::No, "VolumesMissed"),
+        (_, true, ..) => (Answer::No, "ObjectsFailed"),
+        (_, _, false, _) => (Answer::No, "NotReady"),
+        (.., Some(failure)) => (Answer::No, failure.reason.as_str()),
+        (.., None) => (Answer::Yes, "Restored"),
     };
+    let nothing = there == 0 && done == 0;
+    new.phase = match (answer, nothing) {
+        (Answer::Yes, _) => Phase::Succeeded,
+        (_, false) => Phase::Incomplete,
+        (_, true) => Phase::Failed,
+    };
+    let message = ending(new, &objects, failure, facts);
+    end(new, answer, reason, message, facts);
+}
+
+/// What is said of a run that did all it could.
+fn ending(
+    new: &ApplicationRestoreStatus,
+    objects: &ObjectOutcomes,
+    failure: Option<&Failure>,
+    facts: &Facts<'_>,
+) -> String {
+    let count = |stage| new.volumes.iter().filter(|v| v.stage == stage).count();
     let mut message = format!(
-        "{there} of {} objects are there ({} were before), {} of {} volumes",
+        "{} of {} objects are there ({} were before), {} of {} volumes",
+        objects.created + objects.updated + objects.kept + objects.replaced,
         objects.wanted,
         objects.kept + objects.updated,
-        done,
+        count(VolumeStage::Done),
         new.volumes.len()
     );
+    let skipped = count(VolumeStage::Skipped);
     if skipped > 0 {
         message.push_str(&format!(", {skipped} left as they were because their claims existed"));
     }
     if objects.skipped > 0 {
         message.push_str(&format!(", {} are left out by a rule", objects.skipped));
     }
-    if let Some(first) = objects.notes.first() {
-        message.push_str(&format!("; {}: {}", first.item, first.reason));
+    if let Some(workloads) = new.workloads.as_ref().filter(|workloads| workloads.wanted > 0) {
+        message.push_str(&format!(", {} of {} workloads are ready", workloads.ready, workloads.wanted));
     }
-    if let Some(first) = first_hole(new) {
+    let notes = objects.notes.first().map(|first| format!("{}: {}", first.item, first.reason));
+    let managed = (!objects.managed_by.is_empty())
+        .then(|| format!("{} may put objects back to what its own source says", objects.managed_by.join(", ")));
+    let unready = new.workloads.as_ref().and_then(first_unready);
+    let failed = failure.map(|failure| format!("postExecRule: {}", failure.message));
+    let not_run = facts.restore.spec.post_exec_rule.as_ref().filter(|_| new.stage != RestoreStage::PostExecRule);
+    let not_run = not_run.map(|rule| format!("the rule {rule} was not run, since not everything is there and ready"));
+    for part in [first_hole(new), unready, failed, not_run, notes, managed].into_iter().flatten() {
         message.push_str("; ");
-        message.push_str(&first);
+        message.push_str(&part);
     }
-    let (answer, reason) = match (objects.failed > 0, missed > 0) {
-        (_, true) => (Answer::No, "VolumesMissed"),
-        (true, false) => (Answer::No, "ObjectsFailed"),
-        (false, false) => (Answer::Yes, "Restored"),
-    };
-    end(new, answer, reason, message, facts);
+    message
 }
 
 fn first_hole(new: &ApplicationRestoreStatus) -> Option<String> {
@@ -275,10 +360,13 @@ fn first_hole(new: &ApplicationRestoreStatus) -> Option<String> {
 
 /// Ends a run that could not begin, or could not go on.
 fn fail(new: &mut ApplicationRestoreStatus, refusal: &Refusal, facts: &Facts<'_>) {
-    let begun = new.phase == Phase::Running;
+    let changed = match (new.phase, new.stage) {
+        (Phase::Running, RestoreStage::PreExecRule) => "; nothing was restored",
+        (Phase::Running, _) => "; what it had made stays",
+        _ => "; nothing was changed",
+    };
     new.phase = Phase::Failed;
-    let changed = if begun { "; what it had made stays" } else { "; nothing was changed" };
-    end(new, Answer::No, refusal.reason, format!("{}{changed}", refusal.message), facts);
+    end(new, Answer::No, &refusal.reason, format!("{}{changed}", refusal.message), facts);
 }
 
 fn end(new: &mut ApplicationRestoreStatus, answer: Answer, reason: &str, message: String, facts: &Facts<'_>) {
@@ -310,9 +398,15 @@ async fn tell(
             context.events.warning(restore, "FillVolume", "VolumeMissed", &note).await;
         }
     }
+    for note in rules::newly_failed(&old.hooks, &new.hooks) {
+        context.events.warning(restore, "RunRule", "RuleFailed", &note).await;
+    }
     let message = new.message.as_deref().unwrap_or_default();
     if new.phase.is_final() && !old.phase.is_final() {
-        count(context, new);
+        // A plan moves nothing.
+        if !restore.spec.plan_only {
+            count(context, new);
+        }
         let reason = format!("{:?}", new.phase);
         match new.phase {
             Phase::Succeeded => context.events.normal(restore, "Restore", &reason, message).await,

@@ -15,12 +15,22 @@ fn after(applied: &[Applied]) -> ApplicationRestoreStatus {
     from(ApplicationRestoreStatus::default(), applied)
 }
 
-fn from(mut status: ApplicationRestoreStatus, applied: &[Applied]) -> ApplicationRestoreStatus {
+fn from(status: ApplicationRestoreStatus, applied: &[Applied]) -> ApplicationRestoreStatus {
     let mut restore = ApplicationRestore::new("r", ApplicationRestoreSpec::default());
     restore.metadata.generation = Some(1);
+    restore.spec.ready_timeout = Some("0s".into());
+    through(&restore, status, applied)
+}
+
+/// The status of that restore, after all of that was done.
+fn through(
+    restore: &ApplicationRestore,
+    mut status: ApplicationRestoreStatus,
+    applied: &[Applied],
+) -> ApplicationRestoreStatus {
     for (second, applied) in (1..).zip(applied) {
         let (limits, claims) = (Limits::default(), BTreeSet::new());
-        let facts = Facts { restore: &restore, point: None, claims: &claims, limits: &limits, now: at(second) };
+        let facts = Facts { restore, point: None, claims: &claims, limits: &limits, now: at(second) };
         status = next(&status, applied, &facts);
     }
     status
@@ -108,7 +118,7 @@ fn only_a_claim_that_is_there_when_the_run_begins_is_skipped_and_it_does_not_cou
 
 #[test]
 fn a_refusal_says_whether_anything_was_changed() {
-    let refusal = || Applied::Failed(Refusal { reason: "KindMissing", message: "no such kind".into() });
+    let refusal = || Applied::Failed(Refusal::new("KindMissing", "no such kind"));
     let message = |applied: &[Applied]| {
         let status = after(applied);
         assert_eq!((status.phase, status.stage), (Phase::Failed, RestoreStage::Done));
@@ -146,4 +156,72 @@ fn what_a_volume_was_filled_with_is_kept_when_its_temporary_claim_is_gone() {
     let volume = from(with_volume(VolumeStage::Moving), &[held, done]).volumes.remove(0);
     assert_eq!((volume.stage, volume.files, volume.bytes, volume.attempts), (VolumeStage::Done, Some(3), Some(9), 2));
     assert_eq!(volume.finished_at.map(|t| t.0), Some(at(2)));
+}
+
+fn workloads(ready: u64, wanted: u64) -> api::Workloads {
+    let item = |n| api::WorkloadStatus {
+        kind: "Deployment".into(),
+        namespace: "shop".into(),
+        name: format!("web-{n}"),
+        state: if n < wanted - ready { api::WorkloadState::Waiting } else { api::WorkloadState::Ready },
+        progress: None,
+        reason: (n < wanted - ready).then(|| "0/3 nodes are available".into()),
+    };
+    api::Workloads { wanted, ready, items: (0..wanted).map(item).collect() }
+}
+
+/// A restore with rules on both sides, that waits for workloads.
+fn with_rules() -> ApplicationRestore {
+    let mut restore = ApplicationRestore::new("r", ApplicationRestoreSpec::default());
+    restore.spec.pre_exec_rule = Some("quiesce".into());
+    restore.spec.post_exec_rule = Some("migrate".into());
+    restore
+}
+
+fn to_the_workloads() -> Vec<Applied> {
+    vec![Applied::Begun, Applied::RuleDone, made(Part::Foundations, 1, 0), Applied::Left, made(Part::Resources, 1, 0)]
+}
+
+#[test]
+fn rules_and_workloads_have_stages_of_their_own() {
+    let mut applied = to_the_workloads();
+    applied.extend([
+        Applied::Looked(workloads(0, 1), Then::LookAgain),
+        Applied::Looked(workloads(1, 1), Then::PostExecRule),
+        Applied::Finished(None),
+    ]);
+    let status = through(&with_rules(), ApplicationRestoreStatus::default(), &applied);
+    let stages: Vec<&str> = status.stages.iter().map(|s| s.stage.as_str()).collect();
+    let expected = ["Preparing", "PreExecRule", "Foundations", "Volumes", "Resources", "Ready", "PostExecRule"];
+    assert_eq!((stages, status.phase), (expected.to_vec(), Phase::Succeeded));
+    assert!(status.message.unwrap_or_default().contains("1 of 1 workloads are ready"));
+}
+
+#[test]
+fn what_is_not_ready_or_a_rule_that_fails_makes_no_success() {
+    let end = |last: Vec<Applied>| {
+        let applied: Vec<Applied> = to_the_workloads().into_iter().chain(last).collect();
+        let status = through(&with_rules(), ApplicationRestoreStatus::default(), &applied);
+        assert_eq!(status.phase, Phase::Incomplete);
+        (status.conditions[0].reason.clone(), status.message.unwrap_or_default())
+    };
+    let (reason, message) = end(vec![Applied::Looked(workloads(1, 2), Then::Finish)]);
+    assert_eq!(reason, "NotReady");
+    for part in ["Deployment shop/web-0 is not ready: 0/3 nodes", "the rule migrate was not run"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    let failure = Failure { reason: "RuleFailed".into(), message: "ended with code 3".into() };
+    let ready = Applied::Looked(workloads(1, 1), Then::PostExecRule);
+    let (reason, message) = end(vec![ready, Applied::Finished(Some(failure))]);
+    assert_eq!(reason, "RuleFailed");
+    assert!(message.contains("postExecRule: ended with code 3") && !message.contains("not run"), "{message}");
+}
+
+#[test]
+fn a_rule_that_fails_first_leaves_everything_as_it_was() {
+    let refusal = Refusal::new("RuleFailed", "ended with code 7");
+    let status =
+        through(&with_rules(), ApplicationRestoreStatus::default(), &[Applied::Begun, Applied::Failed(refusal)]);
+    assert_eq!((status.phase, status.conditions[0].reason.as_str()), (Phase::Failed, "RuleFailed"));
+    assert_eq!(status.message.as_deref(), Some("ended with code 7; nothing was restored"));
 }

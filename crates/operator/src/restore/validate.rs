@@ -3,10 +3,13 @@
 //! Invariant: what is refused here has changed nothing in the cluster. That is why kinds, storage classes and claims in use are looked
 //! at now, and not when their turn comes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{ApplicationRestore, ApplicationRestoreSpec, FieldError, Missed, Phase, ReplacePolicy, RestoreStage};
+use api::{
+    ApplicationRestore, ApplicationRestoreSpec, Failure, FieldError, Missed, Phase, ReplacePolicy, RestoreStage,
+};
 use application::{ApiCatalog, ObjectKey};
 use jiff::Timestamp;
 
@@ -27,14 +30,26 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// One word for conditions.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
     /// Sentences for people.
     pub(crate) message: String,
 }
 
+impl Refusal {
+    pub(crate) fn new(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into() }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.reason, failure.message)
+    }
+}
+
 /// Makes the verdict that ends a restore.
 pub(crate) fn refuse(reason: &'static str, message: impl Into<String>) -> Verdict {
-    Verdict::Refuse(Refusal { reason, message: message.into() })
+    Verdict::Refuse(Refusal::new(reason, message))
 }
 
 /// Groups and kinds, with versions.
@@ -105,7 +120,7 @@ pub(crate) struct TargetFacts {
     pub(crate) classes: BTreeSet<String>,
     /// Pods that are not over, by the claims they use.
     pub(crate) users: BTreeMap<(String, String), Vec<String>>,
-    /// Claims that are there to stay, unless they are to be replaced.
+    /// Claims that are there, and not being deleted.
     pub(crate) claims: BTreeSet<(String, String)>,
     pub(crate) others: Vec<Other>,
 }
@@ -217,7 +232,7 @@ fn stray_claim(restore: &ApplicationRestoreSpec, point: &PointFacts) -> Option<R
     let goes: Vec<&str> = goes.iter().map(String::as_str).collect();
     let message =
         format!("the claim {claim} would be made in {namespace}, and the restore goes to {}", goes.join(", "));
-    Some(Refusal { reason: "InvalidSpec", message })
+    Some(Refusal::new("InvalidSpec", message))
 }
 
 /// Namespaces that a restore goes to.
@@ -252,7 +267,7 @@ fn missing_namespaces(restore: &ApplicationRestoreSpec, point: &PointFacts, targ
     let absent = |n: &&&str| target.namespaces.get(**n).is_none_or(|s| *s == NamespaceState::Absent);
     let missing: Vec<&str> = needed.difference(&made).filter(absent).copied().collect();
     let message = format!("the recovery point does not have the namespace {}; create it", missing.join(", "));
-    (!missing.is_empty()).then_some(Refusal { reason: "NamespaceMissing", message })
+    (!missing.is_empty()).then_some(Refusal::new("NamespaceMissing", message))
 }
 
 /// Filters that pick nothing: a restore that does nothing must not look like one that did what was wanted.
@@ -273,14 +288,14 @@ fn nothing_picked(restore: &ApplicationRestoreSpec, point: &PointFacts) -> Optio
             api::ADMIN_NAMESPACE
         ),
     };
-    Some(Refusal { reason: "NothingPicked", message })
+    Some(Refusal::new("NothingPicked", message))
 }
 
 fn missing_kinds(point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {
     let kinds: BTreeMap<(&str, &str, &str), &ObjectKey> =
         point.inventory.keys().map(|key| ((&*key.group, &*key.kind, &*key.version), key)).collect();
     let missing: Vec<String> = kinds.values().filter_map(|key| lacks(key, point, &target.catalog)).collect();
-    (!missing.is_empty()).then(|| Refusal { reason: "KindMissing", message: missing.join("; ") })
+    (!missing.is_empty()).then(|| Refusal::new("KindMissing", missing.join("; ")))
 }
 
 /// What the cluster lacks to take an object of that kind at that version, or rewritten to another; nothing if it takes it. A definition that
@@ -323,7 +338,7 @@ fn missing_classes(restore: &ApplicationRestoreSpec, point: &PointFacts, target:
         missing.join(", "),
         known.join(", ")
     );
-    (!missing.is_empty()).then_some(Refusal { reason: "StorageClassMissing", message })
+    (!missing.is_empty()).then_some(Refusal::new("StorageClassMissing", message))
 }
 
 fn claims_in_use(restore: &ApplicationRestoreSpec, point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {
@@ -333,7 +348,7 @@ fn claims_in_use(restore: &ApplicationRestoreSpec, point: &PointFacts, target: &
     let used = point.claims.iter().filter_map(|claim| target.users.get(claim).map(|pods| (claim, pods)));
     let used: Vec<String> = used.map(|((ns, name), pods)| format!("{ns}/{name} by {}", pods.join(", "))).collect();
     let message = format!("claims that are to be replaced are in use: {}; end these pods first", used.join("; "));
-    (!used.is_empty()).then_some(Refusal { reason: "ClaimInUse", message })
+    (!used.is_empty()).then_some(Refusal::new("ClaimInUse", message))
 }
 
 fn join(errors: &[FieldError]) -> String {
@@ -352,7 +367,7 @@ pub(crate) fn other(restore: &ApplicationRestore) -> Option<Other> {
             metadata.name.as_deref().unwrap_or_default()
         ),
         age: age(restore),
-        begun: status.stage >= RestoreStage::Foundations && status.phase == Phase::Running,
+        begun: status.stage > RestoreStage::Preparing && status.phase == Phase::Running,
         namespaces: status.namespaces.into_iter().collect(),
     })
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use api::{Failure, HookState, HookStatus, HookTime, OnNoMatch, PodRule, RUN_LABEL, Rule, RuleAction};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::containers::{Containers, Target, ask_all};
 use super::is_open;
-use super::plan::{Done, Seen, Step, Wanted};
+use super::plan::{Done, Next, Seen, Step, Wanted, run};
 use super::script::{self, Task};
 use crate::config::Limits;
 use crate::error::{During, Error};
@@ -29,21 +30,84 @@ pub(crate) struct Acting<'a> {
     pub uid: &'a str,
 }
 
-/// Reads a rule; what is wrong with it if it cannot run.
+/// A rule of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named<'a> {
+    /// Its namespace, which is the run's.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// When it is to run.
+    pub time: HookTime,
+    /// Whether what it does in the background has something to wait for.
+    pub may_hold: bool,
+}
+
+/// A rule, and what was seen of its commands.
+pub(crate) struct RuleFacts {
+    /// The rule that runs now, if there is one; what is wrong with it if it cannot.
+    pub rule: Option<Result<Wanted, Failure>>,
+    /// What was seen of commands that may be there, by their index.
+    pub seen: BTreeMap<usize, Seen>,
+}
+
+impl RuleFacts {
+    /// The rule, if it can run.
+    pub(crate) fn wanted(&self) -> Option<Wanted> {
+        self.rule.as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// What is done next for it.
+    pub(crate) fn next(&self, hooks: &[HookStatus], now: Timestamp, limits: &Limits) -> Next {
+        match &self.rule {
+            None => Next::Done,
+            Some(Err(failure)) => Next::Fail(failure.clone()),
+            Some(Ok(rule)) => run(rule, hooks, &self.seen, now, limits),
+        }
+    }
+}
+
+/// Reads the rule that runs now, and looks at its commands.
 ///
 /// # Errors
 /// The API server did not answer, or refused.
-pub(crate) async fn find(
+pub(crate) async fn gather(
     client: &Client,
-    namespace: &str,
-    name: &str,
-    time: HookTime,
-) -> Result<Result<Wanted, Failure>, Error> {
+    named: Option<Named<'_>>,
+    acting: &Acting<'_>,
+    hooks: &[HookStatus],
+) -> Result<RuleFacts, Error> {
+    let rule = match named {
+        Some(named) => Some(find(client, named).await?),
+        None => None,
+    };
+    Ok(RuleFacts { rule, seen: look(acting, hooks).await })
+}
+
+/// Finds out before anything is begun whether rules can run.
+///
+/// # Errors
+/// The API server did not answer, or refused.
+pub(crate) async fn are_fit(
+    client: &Client,
+    all: impl IntoIterator<Item = Named<'_>>,
+) -> Result<Result<(), Failure>, Error> {
+    for named in all {
+        if let Err(failure) = find(client, named).await? {
+            return Ok(Err(failure));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Reads a rule; what is wrong with it if it cannot run.
+async fn find(client: &Client, named: Named<'_>) -> Result<Result<Wanted, Failure>, Error> {
+    let Named { namespace, name, time, may_hold } = named;
     let Some(rule) = objects::read::<Rule>(client, namespace, name).await? else {
         let message = format!("there is no rule {namespace}/{name}; create it, or name another");
         return Ok(Err(Failure { reason: "RuleNotFound".into(), message }));
     };
-    let wrong = rule.spec.validate(time == HookTime::Pre);
+    let wrong = rule.spec.validate(may_hold);
     if !wrong.is_empty() {
         let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         let message = format!("the rule {namespace}/{name} cannot run: {}", wrong.join("; "));

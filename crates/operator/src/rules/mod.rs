@@ -13,5 +13,7 @@ mod script;
 
 pub use containers::{Containers, OfCluster, Ran, Target};
 
-pub(crate) use act::{Acting, find, forget, list, look, take};
-pub(crate) use plan::{Done, Next, Seen, Step, Wanted, advance, failed, has_begun, hold, is_open, let_go, run};
+pub(crate) use act::{Acting, Named, RuleFacts, are_fit, forget, gather, list, look, take};
+pub(crate) use plan::{
+    Done, Next, Seen, Step, Wanted, advance, failed, has_begun, hold, is_open, let_go, newly_failed,
+};

@@ -124,6 +124,19 @@ pub(crate) fn failed(hooks: &[HookStatus], time: HookTime) -> Option<Failure> {
     Some(Failure { reason: "RuleFailed".into(), message: format!("{} {what}", name(hook)) })
 }
 
+/// Commands that have failed for good since a status was written, each in words.
+pub(crate) fn newly_failed(old: &[HookStatus], new: &[HookStatus]) -> Vec<String> {
+    let is_new = |(i, hook): &(usize, &HookStatus)| {
+        let was = old.get(*i).is_some_and(|hook| hook.state == HookState::Failed);
+        hook.state == HookState::Failed && !was
+    };
+    let said = |(_, hook): (usize, &HookStatus)| {
+        let what = hook.message.as_deref().unwrap_or("no reason was kept");
+        format!("{}/{}: {what}", hook.namespace, hook.pod)
+    };
+    new.iter().enumerate().filter(is_new).map(said).collect()
+}
+
 /// A command, for people.
 fn name(hook: &HookStatus) -> String {
     let HookStatus { rule, item, action, namespace, pod, container, .. } = hook;

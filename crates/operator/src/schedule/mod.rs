@@ -14,7 +14,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use api::schedule::SCHEDULE_LABEL;
-use api::{ApplicationBackup, ApplicationBackupSchedule, NamespacedSchedulePolicy, SchedulePolicy};
+use api::{ApplicationBackup, ApplicationBackupSchedule, NamespacedSchedulePolicy, Phase, SchedulePolicy};
 use futures::StreamExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -23,6 +23,9 @@ use kube::{Api, ResourceExt};
 
 use crate::context::{Context, try_again};
 use crate::error::Error;
+use crate::metrics::ScheduleState;
+use gather::Gathered;
+use plan::Plan;
 
 /// Runs for ever.
 pub(crate) async fn controller(context: Arc<Context>) {
@@ -63,9 +66,26 @@ fn naming(
 
 async fn reconcile(cached: Arc<ApplicationBackupSchedule>, context: Arc<Context>) -> Result<Action, Error> {
     let Some(gathered) = gather::gather(&context, &cached).await? else {
+        context.metrics.forget_schedule(&cached.namespace().unwrap_or_default(), &cached.name_any());
         return Ok(Action::await_change());
     };
     let plan = plan::plan(&gathered);
+    count(&context, &gathered, &plan);
     let applied = apply::apply(&context, &gathered, plan).await?;
     status::write(&context, gathered, applied).await
+}
+
+/// Tells the metrics how a schedule is.
+fn count(context: &Context, gathered: &Gathered, plan: &Plan) {
+    let (schedule, runs) = (&gathered.schedule, &gathered.runs);
+    let complete = runs.iter().filter(|run| run.phase() == Phase::Succeeded).map(|run| run.slot).max();
+    let made = schedule.metadata.creation_timestamp.as_ref().map_or(gathered.now, |time| time.0);
+    let ended = runs.iter().rev().find(|run| run.phase().is_final());
+    let ledger = ended.and_then(|run| run.backup.status.as_ref()?.ledger.as_ref());
+    let state = ScheduleState {
+        last_complete: complete.unwrap_or(made),
+        due: if let Plan::Work(work) = plan { work.incomplete_from } else { None },
+        missed: ledger.map_or(0, |ledger| ledger.missed),
+    };
+    context.metrics.scheduled(&schedule.namespace().unwrap_or_default(), &schedule.name_any(), state);
 }

@@ -1,7 +1,7 @@
 //! What a schedule does next. Pure.
 
 use api::schedule::TRIGGER_REQUESTED;
-use api::{ApplicationBackup, ConcurrencyPolicy, ReclaimPolicy, RunKind};
+use api::{ApplicationBackup, ConcurrencyPolicy, Phase, ReclaimPolicy, RunKind};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use recovery::schedule::Due;
@@ -46,6 +46,8 @@ pub(super) struct Work {
     pub next: Option<Timestamp>,
     /// A run is due, and waits for this one to end.
     pub waits_for: Option<String>,
+    /// The first time after that of the last complete run, of each kind, that a run was or will be due; none while the schedule is suspended.
+    pub incomplete_from: Option<Timestamp>,
 }
 
 /// A run that begins.
@@ -99,7 +101,7 @@ fn leave(gathered: &Gathered) -> Plan {
 fn work(gathered: &Gathered, courses: &Courses) -> Work {
     let spec = &gathered.schedule.spec;
     let surplus = surplus(&gathered.runs, courses, gathered.now);
-    let mut work = Work { begin: asked_for(gathered), surplus, next: None, waits_for: None };
+    let mut work = Work { begin: asked_for(gathered), surplus, next: None, waits_for: None, incomplete_from: None };
     if !spec.suspend {
         let dues = courses.courses.iter().filter_map(|course| {
             let due = course.calendar.due(last(gathered, course.kind), gathered.now)?;
@@ -110,6 +112,7 @@ fn work(gathered: &Gathered, courses: &Courses) -> Work {
             work.begin.or(first.map(|(Due { slot, missed }, kind)| Begin { kind, slot, missed, request: None }));
         let next = courses.courses.iter().filter_map(|course| course.calendar.next(Some(gathered.now)));
         work.next = next.min();
+        work.incomplete_from = incomplete_from(gathered, courses);
     }
     let mut under_way = gathered.runs.iter().filter(|run| !run.phase().is_final() && !run.is_leaving());
     if spec.concurrency_policy == ConcurrencyPolicy::Forbid
@@ -119,6 +122,15 @@ fn work(gathered: &Gathered, courses: &Courses) -> Work {
         work.waits_for = Some(earlier.backup.name_any());
     }
     work
+}
+
+/// From when on there is no complete run for what was due.
+fn incomplete_from(gathered: &Gathered, courses: &Courses) -> Option<Timestamp> {
+    let first = courses.courses.iter().filter_map(|course| {
+        let complete = gathered.runs.iter().filter(|run| run.kind == course.kind && run.phase() == Phase::Succeeded);
+        course.calendar.next(complete.map(|run| run.slot).max())
+    });
+    first.min()
 }
 
 /// When the last run of a kind was due: its runs may be gone, and what was written down may be older than they are.

@@ -220,3 +220,18 @@ fn runs_go_with_a_schedule_that_takes_them_along() {
     world.runs.clear();
     assert_eq!(left(&world), (0, true));
 }
+
+#[test]
+fn what_was_due_after_the_last_complete_run_is_overdue() {
+    use Phase::{Failed, Incomplete, Running, Succeeded};
+    let from = |runs: &[Phase], suspend: bool| {
+        let mut gathered = Gathered { runs: hours(runs), ..new(hourly(9)) };
+        gathered.schedule.spec.suspend = suspend;
+        works(&gathered).incomplete_from
+    };
+    assert_eq!(from(&[], false), Some(at("01T00:00:00")), "none was complete yet");
+    assert_eq!(from(&[Succeeded], false), Some(at("01T01:00:00")));
+    assert_eq!(from(&[Succeeded, Failed, Incomplete, Running], false), Some(at("01T01:00:00")));
+    assert_eq!(from(&[Failed, Succeeded], false), Some(at("01T02:00:00")));
+    assert_eq!(from(&[Succeeded, Failed], true), None);
+}

@@ -42,17 +42,7 @@ async fn a_backup_survives_the_death_of_its_operator_at_every_write() {
         world.finished(name).await;
         world.let_go(name).await;
     };
-    let writes = crashes.calm(begin("calm"), end("calm")).await;
-    check(&world, "calm", "without a fault").await;
-    assert!(writes.len() > 10, "a backup takes more writes than {writes:#?}");
-    let chosen = crashes.chosen(&writes);
-    assert!(chosen.len() >= 5, "each of the five stages has a write: {chosen:?} of {writes:#?}");
-    for n in chosen {
-        for fault in [Fault::LoseAnswer, Fault::Reset] {
-            let name = crashes.kill_at(n, &fault, begin, end).await;
-            check(&world, &name, &format!("write {n} of {}, {fault}", writes.len())).await;
-        }
-    }
+    crashes.everywhere(5, begin, end, async |name, how| check(&world, name, how).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

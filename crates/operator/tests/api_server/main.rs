@@ -9,6 +9,8 @@ mod http;
 mod leader;
 mod location;
 mod manifests;
+mod many;
+mod monitoring;
 mod restore;
 mod rules;
 mod schedule;

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::support::crash::Crashes;
-use crate::support::kubelet::Behaviour;
-use crate::support::{ADMIN, SHOP, World, until};
+use crate::support::kubelet::{Behaviour, gone};
+use crate::support::{ADMIN, Operator, SHOP, World, until};
 use api::{ApplicationBackup, ApplicationBackupStatus, ConsistencyLevel, HookState, HookTime, Phase, Rule};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 async fn ready() -> World {
@@ -20,40 +20,40 @@ async fn ready() -> World {
 }
 
 /// What commands write down, in the order that they do.
-struct Diary(PathBuf);
+pub struct Diary(PathBuf);
 
 impl Diary {
-    fn new(world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
         let path = world.directory.path().join("diary");
         std::fs::write(&path, "").unwrap();
         Self(path)
     }
 
-    fn note(&self, what: &str) -> String {
+    pub fn note(&self, what: &str) -> String {
         format!("echo {what} $POD >> {}", self.0.display())
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         std::fs::read_to_string(&self.0).unwrap().lines().map(Into::into).collect()
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
-async fn rule(world: &World, name: &str, rules: Value) {
+pub async fn rule(world: &World, name: &str, rules: Value) {
     let manifest = json!({
         "apiVersion": "orlop.io/v1alpha1", "kind": "Rule", "metadata": {"name": name}, "spec": {"rules": rules},
     });
     world.create::<Rule>(ADMIN, manifest).await;
 }
 
-fn item(app: &str, actions: &[Value]) -> Value {
+pub fn item(app: &str, actions: &[Value]) -> Value {
     json!({"podSelector": {"app": app}, "actions": actions})
 }
 
-fn command(value: &str) -> Value {
+pub fn command(value: &str) -> Value {
     json!({"type": "command", "value": value})
 }
 
@@ -81,6 +81,19 @@ async fn holding(world: &World, name: &str) {
         hooks.iter().any(|hook| hook.state == HookState::Holding).then_some(())
     })
     .await;
+}
+
+/// A backup `b` whose rule holds the application, while its mover does nothing.
+async fn held_up() -> (World, Diary, Operator) {
+    let world = ready().await;
+    let diary = Diary::new(&world);
+    world.running_pod(SHOP, "db-0", "db").await;
+    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), &diary.note("free"))])])).await;
+    world.kubelet.script(|_| Behaviour::Hang);
+    let operator = world.operator();
+    backup(&world, "b", Some("quiesce"), None).await;
+    holding(&world, "b").await;
+    (world, diary, operator)
 }
 
 fn message(status: &ApplicationBackupStatus) -> &str {
@@ -230,14 +243,7 @@ async fn what_is_held_is_let_go_when_the_run_fails_and_what_comes_after_is_done(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_dies_while_it_holds_something_fails_the_run() {
     sandbox::require_assets!();
-    let world = ready().await;
-    let diary = Diary::new(&world);
-    world.running_pod(SHOP, "db-0", "db").await;
-    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), "true")])])).await;
-    world.kubelet.script(|_| Behaviour::Hang);
-    let operator = world.operator();
-    backup(&world, "b", Some("quiesce"), None).await;
-    holding(&world, "b").await;
+    let (world, _, operator) = held_up().await;
     let pods: Api<Pod> = world.api(SHOP);
     pods.delete("db-0", &DeleteParams::default().grace_period(0)).await.unwrap();
     let status = world.finished("b").await.status.unwrap();
@@ -250,14 +256,7 @@ async fn a_pod_that_dies_while_it_holds_something_fails_the_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_is_let_go_when_the_operator_is_gone() {
     sandbox::require_assets!();
-    let world = ready().await;
-    let diary = Diary::new(&world);
-    world.running_pod(SHOP, "db-0", "db").await;
-    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), &diary.note("free"))])])).await;
-    world.kubelet.script(|_| Behaviour::Hang);
-    let operator = world.operator();
-    backup(&world, "b", Some("quiesce"), None).await;
-    holding(&world, "b").await;
+    let (world, diary, operator) = held_up().await;
     operator.kill().await;
     until("the lock to be let go", || async { (diary.lines() == ["lock db-0", "free db-0"]).then_some(()) }).await;
     let operator = world.operator();
@@ -270,14 +269,7 @@ async fn what_is_held_is_let_go_when_the_operator_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_outlasts_an_operator_that_is_replaced_and_a_way_that_is_cut_for_a_moment() {
     sandbox::require_assets!();
-    let world = ready().await;
-    let diary = Diary::new(&world);
-    world.running_pod(SHOP, "db-0", "db").await;
-    rule(&world, "quiesce", json!([item("db", &[hold(&diary.note("lock"), &diary.note("free"))])])).await;
-    world.kubelet.script(|_| Behaviour::Hang);
-    let operator = world.operator();
-    backup(&world, "b", Some("quiesce"), None).await;
-    holding(&world, "b").await;
+    let (world, diary, operator) = held_up().await;
     operator.kill().await;
     world.shells.is_cut.store(true, Ordering::Relaxed);
     let operator = world.operator();
@@ -287,9 +279,9 @@ async fn a_hold_outlasts_an_operator_that_is_replaced_and_a_way_that_is_cut_for_
     .await;
     world.shells.is_cut.store(false, Ordering::Relaxed);
     world.kubelet.script(|_| Behaviour::Run);
+    let movers: Api<Pod> = world.api(SHOP);
     for pod in world.kubelet.started() {
-        let movers: Api<Pod> = world.api(SHOP);
-        let _ = movers.delete(pod.metadata.name.as_deref().unwrap(), &DeleteParams::default().grace_period(0)).await;
+        gone(movers.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await).unwrap();
     }
     let status = world.finished("b").await.status.unwrap();
     assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
@@ -308,7 +300,11 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
     rule(&world, "quiesce", json!([item("db", &actions)])).await;
     rule(&world, "thaw", json!([item("db", &[command(&diary.note("after"))])])).await;
     let crashes = Crashes::new(&world).await;
-    let begin = async |name: &str| backup(&world, name, Some("quiesce"), Some("thaw")).await;
+    // A run that ends before it is killed is followed by another one.
+    let begin = async |name: &str| {
+        std::fs::write(diary.path(), "").unwrap();
+        backup(&world, name, Some("quiesce"), Some("thaw")).await;
+    };
     let end = async |name: &str| {
         world.finished(name).await;
         world.let_go(name).await;
@@ -319,14 +315,6 @@ async fn a_run_with_rules_survives_the_death_of_its_operator_at_every_write() {
         assert!(status.hooks.iter().all(|hook| hook.state == HookState::Succeeded), "{how}: {status:#?}");
         let lines = diary.lines();
         assert_eq!(lines, ["lock db-0", "sync db-0", "free db-0", "after db-0"], "{how}: each command runs once");
-        std::fs::write(diary.path(), "").unwrap();
     };
-    let writes = crashes.calm(begin("calm"), end("calm")).await;
-    check("calm", "without a fault").await;
-    for n in crashes.chosen(&writes) {
-        for fault in [sandbox::fault_proxy::Fault::LoseAnswer, sandbox::fault_proxy::Fault::Reset] {
-            let name = crashes.kill_at(n, &fault, begin, end).await;
-            check(&name, &format!("write {n} of {}, {fault}", writes.len())).await;
-        }
-    }
+    crashes.everywhere(7, begin, end, check).await;
 }

@@ -167,12 +167,5 @@ async fn a_backup_of_a_snapshot_survives_the_death_of_its_operator_at_every_writ
         })
         .await;
     };
-    let writes = crashes.calm(begin("calm"), end("calm")).await;
-    check("calm", "without a fault").await;
-    for n in crashes.chosen(&writes) {
-        for fault in [sandbox::fault_proxy::Fault::LoseAnswer, sandbox::fault_proxy::Fault::Reset] {
-            let name = crashes.kill_at(n, &fault, begin, end).await;
-            check(&name, &format!("write {n} of {}, {fault}", writes.len())).await;
-        }
-    }
+    crashes.everywhere(5, begin, end, check).await;
 }

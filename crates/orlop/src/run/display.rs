@@ -18,13 +18,13 @@ pub(crate) enum Display {
     /// A terminal.
     Bars(Bars),
     /// A file or a pipe.
-    Lines(RunView),
+    Lines(Box<RunView>),
 }
 
 impl Display {
     /// Bars when standard error is a terminal.
     pub(crate) fn new() -> Self {
-        if std::io::stderr().is_terminal() { Self::Bars(Bars::new()) } else { Self::Lines(RunView::default()) }
+        if std::io::stderr().is_terminal() { Self::Bars(Bars::new()) } else { Self::Lines(Box::default()) }
     }
 
     /// Shows the run as it is now.
@@ -35,7 +35,7 @@ impl Display {
                 for line in news(last, view) {
                     eprintln!("{line}");
                 }
-                *last = view.clone();
+                **last = view.clone();
             }
         }
     }

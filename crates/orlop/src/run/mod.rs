@@ -2,6 +2,7 @@
 
 mod display;
 mod follow;
+mod plan;
 mod view;
 
 pub(crate) use follow::{WaitArgs, see_through, watch_until};

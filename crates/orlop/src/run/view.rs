@@ -2,11 +2,12 @@
 
 use api::{
     ApplicationBackup, ApplicationRestore, Consistency, HookState, HookStatus, LedgerSummary, Missed, ObjectOutcomes,
-    Phase, Timed, VolumeBackup, VolumeRestore, VolumeStage,
+    Phase, RestorePlan, Timed, VolumeBackup, VolumeRestore, VolumeStage, WorkloadStatus,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::plan;
 use crate::error::Exit;
 use crate::{human, output};
 
@@ -27,6 +28,9 @@ pub(crate) struct RunView {
     pub(crate) recovery_point: Option<String>,
     pub(crate) volumes: Vec<VolumeView>,
     pub(crate) commands: Vec<CommandView>,
+    pub(crate) workloads: Vec<WorkloadStatus>,
+    /// What the run would do, or would do now.
+    pub(crate) plan: Option<RestorePlan>,
     /// One line on how the data of the volumes hangs together.
     pub(crate) consistency: Option<String>,
     /// One line on the objects, such as `12 wanted, 10 stored, 2 skipped, 0 missed`.
@@ -94,6 +98,17 @@ impl RunView {
             text.push('\n');
             text.push_str(&output::table(["RULE", "POD", "STATE", "NOTE"], self.commands.iter().map(CommandView::row)));
         }
+        if !self.workloads.is_empty() {
+            text.push('\n');
+            text.push_str(&output::table(
+                ["WORKLOAD", "STATE", "RUNS", "NOTE"],
+                self.workloads.iter().map(workload_row),
+            ));
+        }
+        if let Some(plan) = &self.plan {
+            text.push('\n');
+            text.push_str(&plan::text(plan));
+        }
         if !self.missed.is_empty() {
             text.push('\n');
             let rows = self.missed.iter().map(|m| [m.item.clone(), m.reason.clone()]);
@@ -149,6 +164,12 @@ impl CommandView {
     }
 }
 
+fn workload_row(workload: &WorkloadStatus) -> [String; 4] {
+    let WorkloadStatus { kind, namespace, name, state, progress, reason } = workload;
+    let note = reason.clone().unwrap_or_default();
+    [format!("{kind} {namespace}/{name}"), format!("{state:?}"), human::maybe(progress.as_ref()), note]
+}
+
 fn command(hook: &HookStatus) -> CommandView {
     CommandView {
         rule: format!("{} {}.{}", hook.rule, hook.item, hook.action),
@@ -175,6 +196,8 @@ impl Run for ApplicationBackup {
             recovery_point: status.recovery_point,
             volumes: status.volumes.iter().map(backup_volume).collect(),
             commands: status.hooks.iter().map(command).collect(),
+            workloads: Vec::new(),
+            plan: None,
             consistency: status.consistency.as_ref().map(consistency),
             objects: (ledger != LedgerSummary::default()).then(|| ledger_line(&ledger)),
             missed_total: ledger.missed,
@@ -195,7 +218,9 @@ impl Run for ApplicationRestore {
             stages: stages(&status.stages),
             recovery_point: status.recovery_point,
             volumes: status.volumes.iter().map(restore_volume).collect(),
-            commands: Vec::new(),
+            commands: status.hooks.iter().map(command).collect(),
+            workloads: status.workloads.map(|workloads| workloads.items).unwrap_or_default(),
+            plan: status.plan,
             consistency: None,
             objects: (objects != ObjectOutcomes::default()).then(|| outcome_line(&objects)),
             missed_total: objects.failed,

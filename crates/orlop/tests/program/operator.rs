@@ -125,6 +125,8 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let copy = settings(&client, "copy").get("settings").await.expect("the settings are back");
     assert_eq!(copy.data, map.data);
 
+    let planned = plan(&run, &secret, &settings(&client, "shop"), map).await;
+
     schedule(&client).await;
     let begun = at_home(&["schedule", "run", "often"]).await.good();
     assert!(begun.starts_with("applicationbackup.orlop.io/often-manual-"), "{begun}");
@@ -139,7 +141,31 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
     let checked = at_home_repo(&run, &secret, &["check", "--read-data", "-o", "json"]).await.json();
     assert_eq!(checked["clean"], true, "{checked}");
     // Shown when the test fails, or when somebody asks for it.
-    println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}");
+    println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}\n{planned}");
+}
+
+/// What has changed since the backup is in a plan, and is changed back when just that is done. What was printed.
+async fn plan<F: Future<Output = Ran>>(
+    run: &impl Fn(&[&str], &str) -> F,
+    secret: &str,
+    settings: &Api<ConfigMap>,
+    mut map: ConfigMap,
+) -> String {
+    let at_home = |words: &[&str]| run(&[words, &["-n", api::ADMIN_NAMESPACE]].concat(), secret);
+    map.data = Some([("greeting".to_owned(), "good bye".to_owned())].into());
+    settings.replace("settings", &PostParams::default(), &map).await.expect("change the settings");
+    let planned = at_home(&["restore", "plan", "first", "--name", "look", "--replace-policy", "update"]).await.good();
+    assert!(planned.contains("/data/greeting") && planned.contains("\"good bye\""), "{planned}");
+    let look = at_home(&["restore", "show", "look", "-o", "json"]).await.json();
+    let hash = look["status"]["plan"]["hash"].as_str().expect("a plan has a hash").to_owned();
+    let words = ["restore", "first", "--replace-policy", "update", "--wait", "--plan-hash", &hash, "--name"];
+    let done = at_home(&[&words[..], &["exact"]].concat()).await.good();
+    let back = settings.get("settings").await.expect("the settings are there");
+    assert_eq!(back.data.and_then(|data| data.get("greeting").cloned()).as_deref(), Some("hello"));
+    let refused = at_home(&[&words[..], &["once-more"]].concat()).await.ended(1).stdout;
+    assert!(refused.contains("something else would be done now than by the plan"), "{refused}");
+    assert!(refused.contains("ConfigMap shop/settings (Keep, it was Update)"), "{refused}");
+    format!("{planned}\n{done}\n{refused}")
 }
 
 /// A schedule that is suspended, so that it begins what it is asked for alone.

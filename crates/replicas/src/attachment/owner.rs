@@ -267,11 +267,8 @@ impl Owner {
         if events.is_empty() {
             return todo;
         }
-        let now = clock::now();
-        for event in events {
-            let actions = self.machine.apply(now, event);
-            self.heed(actions, shared, &mut todo);
-        }
+        let actions = self.machine.apply_all(clock::now(), events);
+        self.heed(actions, shared, &mut todo);
         if may_change_members {
             self.forget_members();
         }

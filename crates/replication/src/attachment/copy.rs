@@ -151,8 +151,8 @@ impl Attachment {
         for slot in [Slot::Copy, Slot::Repair] {
             let Some(piece) = self.pieces.get(&slot) else { continue };
             let blocks = piece.blocks;
-            let is_busy =
-                |other: &super::Operation| other.is_sent && other.changes().is_some_and(|c| c.overlap(blocks));
+            let overlaps = |other: &super::Operation| other.changes().is_some_and(|changed| changed.overlap(blocks));
+            let is_busy = |other: &super::Operation| other.is_under_way() && overlaps(other);
             if matches!(piece.step, Step::Locking) && !self.operations.values().any(is_busy) {
                 self.compare(slot, now);
             }

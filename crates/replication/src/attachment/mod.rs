@@ -359,8 +359,20 @@ impl Attachment {
 
     /// Takes what happened, and when; gives what is to be done, in this order. Times only grow.
     pub fn apply(&mut self, now: Time, event: Event) -> Vec<Action> {
+        self.apply_all(now, [event])
+    }
+
+    /// The same with several events, in their order, that were all there by then. What follows from them is thought through once and not after each: that goes
+    /// through all that is under way, so one by one a busy volume would do little else.
+    pub fn apply_all(&mut self, now: Time, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
         self.now = self.now.max(now);
         let now = self.now;
+        events.into_iter().for_each(|event| self.take(now, event));
+        self.settle(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    fn take(&mut self, now: Time, event: Event) {
         match event {
             Event::Submit { tag, io } => self.submit(tag, io),
             Event::Answered { from, answer } => self.answered(from, answer, now),
@@ -370,8 +382,6 @@ impl Attachment {
             Event::Detach => self.detaching = self.detaching.or(Some(Detaching::Draining)),
             Event::Tick => {}
         }
-        self.settle(now);
-        std::mem::take(&mut self.actions)
     }
 
     /// When [`Event::Tick`] is due next.

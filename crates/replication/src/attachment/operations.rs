@@ -43,6 +43,12 @@ impl Operation {
         }
     }
 
+    /// Whether a replica may still be doing it. One that all have may wait for its answer for long: it must not keep those waiting who make the answer
+    /// possible, such as the replica that the minimum lacks.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.is_sent && !self.missing.is_empty()
+    }
+
     fn touches(&self) -> Option<Blocks> {
         match &self.io {
             Io::Write { blocks, .. } | Io::Discard { blocks } | Io::Read { blocks } => Some(*blocks),

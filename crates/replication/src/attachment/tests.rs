@@ -186,6 +186,26 @@ fn below_the_minimum_io_waits_and_goes_on() {
 }
 
 #[test]
+fn a_minimum_that_is_raised_meanwhile_is_met_by_a_replica_that_comes_back() {
+    let mut cluster = Cluster::new();
+    let mut attachment = cluster.attach(7, false);
+    cluster.silent = vec![ReplicaId(3)];
+    assert_eq!(cluster.io(&mut attachment, 1, write(0, &[1])), None);
+    cluster.pass(&mut attachment, 40);
+    assert_eq!((cluster.answers.get(&Tag(1)), cluster.record().in_sync().count()), (Some(&Ok(Done::Done)), 2));
+    cluster.silent.push(ReplicaId(2));
+    assert_eq!(cluster.io(&mut attachment, 2, write(0, &[2])), None);
+    // It is under way, and will be on both, which are not enough any more; the third one has to get the same block.
+    let found = cluster.records.look(VOLUME).unwrap();
+    cluster.records.put(VOLUME, Some(&found.version), found.record.with_minimum(3).unwrap()).unwrap();
+    cluster.tell(&mut attachment, Event::RecordChanged);
+    cluster.silent.clear();
+    cluster.pass(&mut attachment, 100);
+    assert_eq!(cluster.record().in_sync().count(), 3);
+    assert_eq!(cluster.answers.get(&Tag(2)), Some(&Ok(Done::Done)));
+}
+
+#[test]
 fn a_volume_that_is_attached_is_taken_over_by_force_alone_and_after_the_lease() {
     let mut cluster = Cluster::new();
     let mut first = cluster.attach(7, false);

@@ -113,10 +113,12 @@ impl World {
                 if begun <= state.cut_at || self.habits.is_wild && !self.is_calm {
                     return Ok(());
                 }
+                let is_unaware = state.clients[client].aware_since.is_none_or(|since| since <= state.cut_at);
                 for (i, bytes) in data.chunks_exact(BLOCK_BYTES).enumerate() {
                     let value = u64::from_le_bytes(bytes.try_into().unwrap());
                     let history = &mut state.histories[block(blocks, i)];
-                    history.read(value, begun, now).map_err(|what| format!("block {}: {what}", block(blocks, i)))?;
+                    let read = if is_unaware { history.read_unaware(value) } else { history.read(value, begun, now) };
+                    read.map_err(|what| format!("block {}: {what}", block(blocks, i)))?;
                 }
             }
             (asked, done) => return Err(format!("{asked:?} is answered by {done:?}")),
@@ -155,7 +157,8 @@ impl World {
         self.next_id += 1;
         let id = AttachmentId(u128::from(self.next_id));
         let attached = self.record(volume).attached;
-        let is_gone = |client: &super::world::Client| !client.lives && client.node == node && client.has_served;
+        let is_gone =
+            |client: &super::world::Client| !client.lives && client.node == node && client.aware_since.is_some();
         let mut clients = self.volumes[volume].clients.iter();
         // Only on its own node it is known that a process has ended; and that it had waited for those before it, if it has served.
         let ended = attached.and_then(|attached| clients.find(|client| client.id == attached.id && is_gone(client)));

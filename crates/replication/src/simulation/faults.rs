@@ -33,10 +33,12 @@ pub(super) struct Habits {
     /// Of a hundred copies, how many are written wrongly.
     pub(super) spoils: u64,
     pub(super) rots: bool,
+    /// Of a hundred events of an attachment, how many wait for the next one, so that it is told several at once.
+    pub(super) batches: u64,
 }
 
 impl Habits {
-    pub(super) fn draw(random: &mut Random) -> Self {
+    pub(super) fn draw(seed: u64, random: &mut Random) -> Self {
         let rots = random.chance(25);
         let is_rough = random.chance(50);
         // Some have one attachment for long, and some hardly ever flush.
@@ -61,6 +63,8 @@ impl Habits {
             is_wild: random.chance(8),
             spoils: if random.chance(30) { random.below(30) } else { 0 },
             rots,
+            // By itself, so that the other worlds are those that they were before there were batches.
+            batches: if seed.is_multiple_of(3) { 10 + Random::new(!seed).below(50) } else { 0 },
         }
     }
 }

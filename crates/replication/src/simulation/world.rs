@@ -81,10 +81,13 @@ pub(super) struct Client {
     pub(super) id: AttachmentId,
     pub(super) machine: Attachment,
     pub(super) lives: bool,
-    pub(super) has_served: bool,
+    /// When it began to serve, or when it knew last of all that was lost meanwhile.
+    pub(super) aware_since: Option<Step>,
     pub(super) asked: BTreeMap<Tag, Asked>,
     pub(super) next_tag: u64,
     tick_at: Option<Instant>,
+    /// What it is told with the next event.
+    held: Vec<attachment::Event>,
 }
 
 impl Client {
@@ -164,7 +167,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let habits = Habits::draw(&mut random);
+        let habits = Habits::draw(seed, &mut random);
         let count = 3 + random.index(5);
         let nodes = (0..count).map(|_| Node {
             has_power: true,
@@ -292,6 +295,7 @@ impl World {
             }
             Happening::RecordChanged { volume, client } => {
                 self.tell(volume, client, attachment::Event::RecordChanged)?;
+                return Ok(Some(volume));
             }
             Happening::Tick { volume, client, at } => {
                 let client_state = &mut self.volumes[volume].clients[client];
@@ -301,8 +305,15 @@ impl World {
                     return Ok(Some(volume));
                 }
             }
-            Happening::Ask { volume } => self.ask(volume)?,
-            Happening::Control { volume } => self.control(volume)?,
+            Happening::Ask { volume } => {
+                // What it was told before may come with it.
+                self.ask(volume)?;
+                return Ok(Some(volume));
+            }
+            Happening::Control { volume } => {
+                self.control(volume)?;
+                return Ok(Some(volume));
+            }
             Happening::Fault => self.fault()?,
             Happening::Heal(heal) => self.heal(heal),
         }
@@ -405,9 +416,15 @@ impl World {
                 return Ok(());
             }
         }
+        let may_wait = !matches!(event, attachment::Event::Submit { .. } | attachment::Event::Tick);
+        if may_wait && self.habits.batches > 0 && self.random.chance(self.habits.batches) {
+            self.hold(volume, client, event);
+            return Ok(());
+        }
         let state = &mut self.volumes[volume].clients[client];
         let local = self.nodes[state.node].local(self.now);
-        let actions = state.machine.apply(local, event);
+        let events = std::mem::take(&mut state.held);
+        let actions = state.machine.apply_all(local, events.into_iter().chain([event]));
         let node = state.node;
         for action in actions {
             if let (Some(log), false) = (&mut self.log, matches!(action, attachment::Action::Send { .. })) {
@@ -432,6 +449,18 @@ impl World {
         Ok(())
     }
 
+    /// An attachment is told this with what comes next, or soon.
+    fn hold(&mut self, volume: usize, client: usize, event: attachment::Event) {
+        let wait = 1 + self.random.below(2 * MILLI);
+        let at = self.now + wait;
+        let state = &mut self.volumes[volume].clients[client];
+        state.held.push(event);
+        if state.tick_at.is_none_or(|tick| at < tick) {
+            state.tick_at = Some(at);
+            self.later(wait, Happening::Tick { volume, client, at });
+        }
+    }
+
     fn schedule_tick(&mut self, volume: usize, client: usize) {
         let state = &self.volumes[volume].clients[client];
         let node = &self.nodes[state.node];
@@ -454,10 +483,11 @@ impl World {
             id,
             machine,
             lives: true,
-            has_served: false,
+            aware_since: None,
             asked: BTreeMap::new(),
             next_tag: 0,
             tick_at: None,
+            held: Vec::new(),
         };
         self.volumes[volume].clients.push(client);
         let client = self.volumes[volume].clients.len() - 1;

@@ -103,6 +103,15 @@ impl History {
         Ok(())
     }
 
+    /// A read by one that has served since before the cut and has not noticed it: it may see what was there, and settles nothing, since it has to end yet.
+    ///
+    /// # Errors
+    /// It cannot have been there.
+    pub fn read_unaware(&self, value: u64) -> Result<(), String> {
+        let was_there = self.candidates.contains(&value) || self.writes.contains_key(&value);
+        if was_there { Ok(()) } else { Err(format!("value {value} is read, and cannot have been there")) }
+    }
+
     /// Whether a replica that holds all that is acknowledged may have this value now.
     pub fn may_hold(&self, value: u64) -> bool {
         let is_new = self.writes.get(&value).is_some_and(|write| write.end() >= self.latest_begin);

@@ -180,7 +180,7 @@ impl<W: World<Tag = u64, Memory = Buffer>> Run<W> {
                 }
                 None => Ok(()),
             },
-            _ if self.random.chance(30) => self.grow_pool(),
+            _ if self.random.chance(12) => self.grow_pool(),
             _ => match volumes.first().map(|name| self.model.volumes[name].id.unwrap()) {
                 // No state of the past may be hurt by births that go on without a snapshot.
                 Some(id) if self.next_tag.is_multiple_of(2) => {

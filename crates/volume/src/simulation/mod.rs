@@ -85,14 +85,13 @@ fn no_crash_loses_what_was_flushed() {
         total.snapshots,
         total.clones,
         total.deleted,
+        total.held,
         total.reopened_twice,
         total.killed,
         total.grown,
         total.hurried,
     ];
     assert!(worlds < 100 || happened.iter().all(|count| *count > worlds / 4), "too little happened: {total:?}");
-    // Pools grow now and then, so that fewer of them get full.
-    assert!(worlds < 100 || total.held > worlds / 5, "too few pools were full: {total:?}");
     assert!(worlds < 100 || total.compared > 100 * worlds, "too little was compared: {total:?}");
 }
 

@@ -2,6 +2,7 @@
 
 use api::RUN_LABEL;
 use application::{Mapping, Nameless, ObjectKey, RestoreOptions, clean};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -17,6 +18,7 @@ use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, Mover, Placement, RUN_ANNOTATION, VOLUME_PATH};
 use crate::objects;
 use crate::repositories::Opened;
+use crate::turns::Room;
 
 /// Fields of a claim that tie it to where its data came from. The data comes from a mover.
 const SOURCES: [&str; 3] = ["volumeName", "dataSource", "dataSourceRef"];
@@ -117,6 +119,13 @@ impl Run<'_> {
         objects::create(&self.context.client, &claim).await
     }
 
+    /// Whether a mover may start; else, for what it waits. Where it will run is not known.
+    pub(crate) fn ask_for_turn(&self, attempt: u32, seen: &Seen, opened: &Opened) -> Result<(), String> {
+        let name = mover_pod::name(self.uid, Direction::Restore, seen.index, attempt);
+        let room = Room { namespace: seen.namespace.clone(), location: opened.location.clone(), node: None };
+        self.context.turns.ask((&seen.namespace, &name), room, self.annotation, Timestamp::now())
+    }
+
     async fn start_mover(
         &self,
         attempt: u32,
@@ -140,6 +149,7 @@ impl Run<'_> {
         let mover = Mover {
             run_uid: self.uid,
             run: self.annotation,
+            location: &opened.location,
             direction: Direction::Restore,
             volume: seen.index,
             attempt,

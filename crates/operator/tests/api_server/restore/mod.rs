@@ -2,8 +2,11 @@
 
 mod crash;
 mod faults;
+mod plan;
 mod point;
 mod preflight;
+mod ready;
+mod rules;
 mod volumes;
 mod webhook;
 mod whole;
@@ -30,13 +33,17 @@ async fn restore(world: &World, name: &str, point: &str, target: &str) -> Applic
     .await
 }
 
-/// Creates a restore in the admin namespace.
+/// Creates a restore in the admin namespace. Unless it is changed, it does not wait for workloads: nobody runs their pods.
 async fn restore_with(
     world: &World,
     name: &str,
     change: impl FnOnce(&mut ApplicationRestoreSpec),
 ) -> ApplicationRestore {
-    let mut spec = ApplicationRestoreSpec { backup_location: "main".into(), ..ApplicationRestoreSpec::default() };
+    let mut spec = ApplicationRestoreSpec {
+        backup_location: "main".into(),
+        ready_timeout: Some("0s".into()),
+        ..ApplicationRestoreSpec::default()
+    };
     change(&mut spec);
     let api: Api<ApplicationRestore> = world.api(ADMIN);
     api.create(&PostParams::default(), &ApplicationRestore::new(name, spec)).await.unwrap()

@@ -99,6 +99,7 @@ async fn a_restore_in_an_ordinary_namespace_leaves_the_cluster_alone() {
     let spec = api::ApplicationRestoreSpec {
         backup_location: "main".into(),
         recovery_point: Some("p1".into()),
+        ready_timeout: Some("0s".into()),
         ..Default::default()
     };
     let api: Api<api::ApplicationRestore> = world.api(SHOP);

@@ -85,6 +85,28 @@ impl<'a> Crashes<'a> {
         stages.enumerate().map(one).collect()
     }
 
+    /// Kills the operator of a run at the writes that are chosen of those of a calm run, of which each stage has one: before each is done, and after. Each time
+    /// another operator brings the run to its end; what must be so then is checked with the name of the run and how it came about.
+    pub async fn everywhere(
+        &self,
+        stages: usize,
+        begin: impl AsyncFn(&str) -> () + Copy,
+        end: impl AsyncFn(&str) -> () + Copy,
+        check: impl AsyncFn(&str, &str) -> (),
+    ) {
+        let writes = self.calm(begin("calm"), end("calm")).await;
+        check("calm", "without a fault").await;
+        assert!(writes.len() > 2 * stages, "{stages} stages take more writes than {writes:#?}");
+        let chosen = self.chosen(&writes);
+        assert!(chosen.len() >= stages, "each of {stages} stages has a write: {chosen:?} of {writes:#?}");
+        for n in chosen {
+            for fault in [Fault::LoseAnswer, Fault::Reset] {
+                let name = self.kill_at(n, &fault, begin, end).await;
+                check(&name, &format!("write {n} of {}, {fault}", writes.len())).await;
+            }
+        }
+    }
+
     /// Lets a run begin, kills the operator at its n-th write, and lets another one bring the run to its end. Runs are given their names;
     /// the name of this one. One that ends before its n-th write is followed by another that is killed a little earlier.
     pub async fn kill_at(

@@ -263,9 +263,7 @@ impl Shared {
     }
 
     async fn report(&self, pod: &Pod, status: Value) -> anyhow::Result<()> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
-        gone(api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await)
+        set_status(&self.client, pod, status).await
     }
 
     async fn start(self: &Arc<Self>, pod: Pod, behaviour: Behaviour) -> anyhow::Result<()> {
@@ -320,6 +318,47 @@ impl Shared {
         let terminated = json!({"exitCode": code, "reason": reason, "message": outcome.to_message()});
         self.report(pod, ended(phase, terminated)).await
     }
+}
+
+/// Plays the node for the pods of applications, from now on: a pod that is made runs, and is ready. It ends when it is dropped.
+pub struct Runs(JoinHandle<()>);
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Runs {
+    /// For all pods that are no movers, and for those that are made later.
+    pub fn start(client: Client) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                if let Err(error) = run_all(&client).await {
+                    eprintln!("kubelet: {error:#}");
+                }
+                tokio::time::sleep(TICK).await;
+            }
+        }))
+    }
+}
+
+async fn run_all(client: &Client) -> anyhow::Result<()> {
+    let others = ListParams::default().labels(&format!("!{RUN_LABEL}"));
+    for pod in Api::<Pod>::all(client.clone()).list(&others).await?.items {
+        if phase(&pod) == "Pending" && pod.metadata.deletion_timestamp.is_none() {
+            let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+            set_status(client, &pod, status).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Says of a pod what a node, or the scheduler, would say.
+pub async fn set_status(client: &Client, pod: &Pod, status: Value) -> anyhow::Result<()> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+    gone(api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await)
 }
 
 /// That a pod is gone meanwhile is no error of a node.

@@ -21,7 +21,7 @@ use operator::objects::Object;
 use operator::repositories::LocationSecrets;
 use operator::{HookLimits, Limits, OperatorConfig, Stores};
 use repository::{Passphrase, Repository, RetryPolicy, StoreConfig};
-use sandbox::control_plane::ControlPlane;
+use sandbox::control_plane::Borrowed;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -56,7 +56,7 @@ pub struct World {
     pub kubelet: Kubelet,
     pub shells: Arc<shells::Shells>,
     pub directory: TempDir,
-    pub plane: ControlPlane,
+    pub plane: Borrowed,
 }
 
 /// An operator in this process.
@@ -115,10 +115,12 @@ pub fn parse<T: DeserializeOwned>(value: Value) -> T {
 impl World {
     /// A control plane with the CRDs, the namespaces `shop` and `orlop-system`, and somebody who plays the node.
     pub async fn new() -> Self {
-        let plane = ControlPlane::builder().with_controller_manager().start().await.unwrap();
+        let mut plane = Borrowed::new().await.unwrap();
         let client = plane.client();
         let directory = tempfile::tempdir().unwrap();
-        install_crds(&client).await;
+        if install_crds(&client).await {
+            plane.keep().await.unwrap();
+        }
         let kubelet = Kubelet::start(client.clone(), &directory.path().join("volumes")).await.unwrap();
         let shells = Arc::new(shells::Shells::new(client.clone()));
         let world = Self { client, kubelet, shells, directory, plane };
@@ -308,14 +310,20 @@ async fn names<K: Object>(client: &Client) -> Vec<String> {
     list.iter().map(|thing| format!("{} {}", K::kind(&()), thing.name_any())).collect()
 }
 
-async fn install_crds(client: &Client) {
+/// Whether there were none yet.
+async fn install_crds(client: &Client) -> bool {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in api::crds::all() {
+    let all = api::crds::all();
+    if api.get_opt(&all[0].name_any()).await.unwrap().is_some() {
+        return false;
+    }
+    for crd in all {
         api.create(&PostParams::default(), &crd).await.unwrap();
         let name = crd.name_any();
         let established = await_condition(api.clone(), &name, is_crd_established());
         tokio::time::timeout(PATIENCE, established).await.unwrap().unwrap();
     }
+    true
 }
 
 pub fn location_manifest(name: &str) -> Value {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use operator::rules::{Containers, Ran, Target};
 use serde_json::json;
 
-use super::World;
+use super::{World, until};
 
 /// Shells of this machine in the place of containers.
 pub struct Shells {
@@ -57,9 +57,10 @@ impl World {
             "metadata": {"name": name, "labels": {"app": app}},
             "spec": {"nodeName": super::kubelet::NODE, "containers": [{"name": "db", "image": "db:1"}, {"name": "side", "image": "s:1"}]},
         });
-        self.create::<Pod>(namespace, pod).await;
+        let (pods, pod): (Api<Pod>, Pod) = (self.api(namespace), super::parse(pod));
+        // In a namespace that was made a moment ago, older servers wait for a token of its account.
+        until("the pod to be taken", || async { pods.create(&PostParams::default(), &pod).await.ok() }).await;
         let status = json!({"status": {"phase": "Running"}});
-        let pods: Api<Pod> = self.api(namespace);
         pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
     }
 }

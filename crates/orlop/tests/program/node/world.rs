@@ -23,9 +23,9 @@ pub(crate) fn good(program: &str, words: &[&str]) -> String {
     said
 }
 
-/// Has Python talk to an export as `h`: with Debian's Python, which has the module.
-pub(crate) fn nbdsh(uri: &str, script: &str) {
-    good("env", &["PATH=/usr/bin:/bin", "nbdsh", "-u", uri, "-c", script]);
+/// Has Python talk to an export as `h`, and gives what it prints: with Debian's Python, which has the module.
+pub(crate) fn nbdsh(uri: &str, script: &str) -> String {
+    good("env", &["PATH=/usr/bin:/bin", "nbdsh", "-u", uri, "-c", script])
 }
 
 /// A pool, and perhaps a node that has it open.

@@ -1,0 +1,224 @@
+//! Making the objects of a recovery point.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ApplicationRestore, Missed, ObjectOutcomes};
+use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, Wave, discover, gitops};
+use futures::{StreamExt, stream};
+use kube::ResourceExt;
+
+use super::apply::Applied;
+use super::gather::{Begun, Gathered, Scene};
+use super::inventory::{Part, stands_on_volumes};
+use super::point::Point;
+use super::prepared::{self, LIVES_ON, OBJECTS_AT_ONCE, Prepared, Preparer};
+use super::validate::Refusal;
+use super::{Restores, Trouble};
+use crate::conditions::shorten;
+use crate::error::Error;
+use crate::objects;
+use crate::repositories::LocationProblem;
+
+/// Why objects are not made when volumes were missed.
+const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
+
+/// Makes the objects of a part.
+pub(super) async fn make(
+    restores: &Restores,
+    gathered: &Gathered,
+    part: Part,
+    held_back: bool,
+) -> Result<Applied, Error> {
+    let Scene::Begun(Begun { point: Some(Ok(point)), .. }) = &gathered.scene else {
+        return Ok(Applied::Waited("looks for the recovery point".into()));
+    };
+    let mut maker = Maker::new(restores, gathered, point).await?;
+    match maker.make_part(part, held_back).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(Applied::Waited("is being deleted".into())),
+        Err(Error::Repository { source, .. }) => return Ok(unread(restores, gathered, *source)),
+        Err(error) => return Err(error),
+    }
+    if let Some(why) = maker.passing.take()
+        && is_patient(restores, gathered, restores.context.limits().object_patience)
+    {
+        return Ok(Applied::MadeInPart(why));
+    }
+    restores.recovered(&gathered.uid, Trouble::Objects);
+    if part == Part::Foundations {
+        maker.outcomes.wanted += point.facts.inventory.left_alone;
+        maker.outcomes.kept += point.facts.inventory.left_alone;
+    }
+    Ok(Applied::Made { part, outcomes: maker.outcomes })
+}
+
+fn is_patient(restores: &Restores, gathered: &Gathered, patience: Duration) -> bool {
+    restores.troubled_for(&gathered.uid, Trouble::Objects, gathered.now) < patience
+}
+
+/// The objects could not be read from the repository: waited for, or the end.
+pub(super) fn unread(restores: &Restores, gathered: &Gathered, error: repository::Error) -> Applied {
+    restores.drop_point(&gathered.uid);
+    let problem = LocationProblem::from(error);
+    if problem.may_pass() && is_patient(restores, gathered, restores.context.limits().location_patience) {
+        return Applied::Waited(problem.to_string());
+    }
+    Applied::Failed(Refusal::new(problem.reason(), problem.to_string()))
+}
+
+/// Makes objects, and counts.
+struct Maker<'a> {
+    restores: &'a Restores,
+    restore: &'a ApplicationRestore,
+    point: &'a Point,
+    preparer: Preparer<'a>,
+    applier: Applier,
+    outcomes: ObjectOutcomes,
+    /// A failure that may pass.
+    passing: Option<String>,
+}
+
+impl<'a> Maker<'a> {
+    async fn new(restores: &'a Restores, gathered: &'a Gathered, point: &'a Point) -> Result<Self, Error> {
+        let client = restores.context.client.clone();
+        let patience = Patience::default();
+        let catalog = discover(&client, &patience).await.map_err(|failure| Error::Application {
+            doing: "ask what kinds the cluster has".into(),
+            source: failure.into(),
+        })?;
+        let policy = prepared::policy(&gathered.restore.spec);
+        Ok(Self {
+            restores,
+            restore: &gathered.restore,
+            point,
+            preparer: Preparer::new(&client, &gathered.restore, point).await?,
+            applier: Applier::new(client, Arc::new(catalog), gathered.uid.clone(), policy, patience),
+            outcomes: ObjectOutcomes::default(),
+            passing: None,
+        })
+    }
+
+    /// Makes a part, wave by wave. Says whether the restore is still wanted.
+    async fn make_part(&mut self, part: Part, held_back: bool) -> Result<bool, Error> {
+        for (wave, keys) in self.point.facts.inventory.part(part) {
+            if held_back && stands_on_volumes(wave) {
+                self.hold_back(&keys);
+            } else if !self.make_wave(wave, &keys).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn hold_back(&mut self, keys: &[ObjectKey]) {
+        for key in keys {
+            self.count(key, Outcome::Failed { reason: HELD_BACK.into(), retryable: false }, None);
+        }
+    }
+
+    /// Makes one wave, kind by kind, as the table of objects has them side by side. Says whether the restore is still wanted.
+    async fn make_wave(&mut self, wave: Wave, keys: &[ObjectKey]) -> Result<bool, Error> {
+        tracing::debug!(?wave, objects = keys.len(), restore = self.restore.name_any(), "making objects");
+        for kind in keys.chunk_by(|a, b| (&a.group, &a.kind) == (&b.group, &b.kind)) {
+            if self.is_deleted().await? {
+                return Ok(false);
+            }
+            self.make_kind(kind).await?;
+        }
+        Ok(true)
+    }
+
+    async fn is_deleted(&self) -> Result<bool, Error> {
+        let namespace = self.restore.namespace().unwrap_or_default();
+        let client = &self.restores.context.client;
+        let now: Option<ApplicationRestore> = objects::read(client, &namespace, &self.restore.name_any()).await?;
+        Ok(now.is_none_or(|r| r.uid() != self.restore.uid() || r.metadata.deletion_timestamp.is_some()))
+    }
+
+    /// Makes objects of one kind; their keys are in ascending order.
+    async fn make_kind(&mut self, keys: &[ObjectKey]) -> Result<(), Error> {
+        for some in keys.chunks(OBJECTS_AT_ONCE) {
+            let (lived_on, objects): (Vec<_>, Vec<_>) =
+                self.preparer.read(some).await?.into_iter().partition(|one| one.is_lived_on);
+            for one in lived_on {
+                self.count(&one.key, Outcome::Kept { why: LIVES_ON.into() }, None);
+            }
+            let (left, made): (Vec<_>, Vec<_>) =
+                objects.into_iter().partition(|one| one.loss.is_some_and(|loss| loss.is_whole));
+            left.into_iter().for_each(|one| self.leave_out(&one));
+            let managers: Vec<Option<String>> = made.iter().map(|one| gitops::manager(&one.object)).collect();
+            let losses: Vec<Option<Loss>> = made.iter().map(|one| one.loss).collect();
+            let made = stream::iter(made.into_iter().map(|one| (one.key, one.object)));
+            let outcomes: Vec<_> = self.applier.apply_each(made).collect().await;
+            for (((key, outcome), loss), manager) in outcomes.into_iter().zip(losses).zip(managers) {
+                if !matches!(outcome, Outcome::Kept { .. } | Outcome::Failed { .. }) {
+                    self.note_manager(manager);
+                }
+                self.count(&key, outcome, loss);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_manager(&mut self, manager: Option<String>) {
+        let known = &mut self.outcomes.managed_by;
+        if let Some(manager) = manager.filter(|manager| !known.contains(manager))
+            && known.len() < self.restores.context.limits().missed_items
+        {
+            known.push(manager);
+            known.sort();
+        }
+    }
+
+    fn leave_out(&mut self, left: &Prepared) {
+        self.outcomes.wanted += 1;
+        self.outcomes.skipped += 1;
+        if let Some(loss) = left.loss {
+            self.note(&left.key, &format!("not made ({}): {}", loss.rule.name(), loss.rule.why()));
+        }
+    }
+
+    fn count(&mut self, key: &ObjectKey, outcome: Outcome, loss: Option<Loss>) {
+        self.outcomes.wanted += 1;
+        if let (Outcome::Created | Outcome::Replaced | Outcome::Reduced { .. }, Some(loss)) = (&outcome, loss) {
+            let rule = format!("({}): {}", loss.rule.name(), loss.rule.why());
+            self.note(key, &format!("made without its conversion, and served in its stored version only {rule}"));
+        }
+        match outcome {
+            Outcome::Created => self.outcomes.created += 1,
+            Outcome::Updated => self.outcomes.updated += 1,
+            Outcome::Replaced => self.outcomes.replaced += 1,
+            Outcome::Reduced { replaced, fields } => {
+                let count = if replaced { &mut self.outcomes.replaced } else { &mut self.outcomes.created };
+                *count += 1;
+                self.note(key, &format!("made without fields that this cluster does not know: {}", fields.join(", ")));
+            }
+            Outcome::Kept { why } => {
+                tracing::debug!(object = %key, why, "kept");
+                self.outcomes.kept += 1;
+            }
+            Outcome::Failed { reason, retryable } => self.fail(key, &reason, retryable),
+        }
+    }
+
+    fn note(&mut self, key: &ObjectKey, why: &str) {
+        let limits = self.restores.context.limits();
+        if self.outcomes.notes.len() < limits.missed_items {
+            let reason = shorten(why, limits.reason_chars);
+            self.outcomes.notes.push(Missed { item: key.to_string(), reason });
+        }
+    }
+
+    fn fail(&mut self, key: &ObjectKey, reason: &str, retryable: bool) {
+        let limits = self.restores.context.limits();
+        self.outcomes.failed += 1;
+        if retryable {
+            self.passing.get_or_insert_with(|| format!("{key}: {reason}"));
+        }
+        if self.outcomes.failed_items.len() < limits.missed_items {
+            let reason = shorten(reason, limits.reason_chars);
+            self.outcomes.failed_items.push(Missed { item: key.to_string(), reason });
+        }
+    }
+}
