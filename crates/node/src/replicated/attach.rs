@@ -100,7 +100,7 @@ impl Inner {
     pub(super) fn attach(
         self: &Arc<Self>,
         wanted: &ReplicatedVolume,
-        take_over: bool,
+        take_over: Option<&NodeId>,
         key: Option<DataKey>,
     ) -> Result<Place> {
         let (name, volume) = (&wanted.name, wanted.id);
@@ -169,16 +169,17 @@ impl Inner {
 
     /// Begins to attach a volume, if this node may have it.
     ///
-    /// What is read here may change before the attachment reads it itself, by somebody who attaches it elsewhere in that instant; that one would be displaced.
-    /// It costs him his use of the volume and nobody an acknowledged write, since epochs and not this decide what counts.
+    /// What is read here may change before the attachment reads it itself, by somebody who attaches it elsewhere in that instant; then it ends, since it is told
+    /// what was read here.
     async fn claim(
         &self,
         volume: VolumeId,
-        take_over: bool,
+        take_over: Option<&NodeId>,
         resuming: Resuming,
     ) -> std::result::Result<Running, Refused> {
         let unknown = |e: StoreError| Refused::Unknown(Error::new(Kind::Failed, "read the record").because(e));
         let record = self.records.get(volume).await.map_err(unknown)?.ok_or(Refused::NoRecord)?.record;
+        let expected = Some(record.attached.as_ref().map(|by| by.id));
         let (force, ended) = match (record.attached, resuming) {
             // An attachment leaves the record only when its device is gone, or by a takeover. What its users have in memory may be older than the replicas.
             (None, Resuming::From(_)) => return Err(Refused::Since),
@@ -186,7 +187,7 @@ impl Inner {
             // By an earlier process of this node, which has ended. If it is known to have served, nobody before it lives.
             (Some(by), Resuming::From(served)) if by.node == self.network.node => (by.id != served, Some(served)),
             (Some(by), Resuming::No) if by.node == self.network.node => (true, None),
-            (Some(_), Resuming::No) if take_over => (true, None),
+            (Some(by), Resuming::No) if take_over == Some(&by.node) => (true, None),
             (Some(by), _) => return Err(Refused::Elsewhere(by.node)),
         };
         let (sender, seen) = watch::channel(Seen::Waiting);
@@ -198,8 +199,8 @@ impl Inner {
                 _ => {}
             }
         };
-        let options =
-            Options { force, ended, limits: self.limits.clone(), listener: Arc::new(listener), ..Options::new(volume) };
+        let (limits, listener) = (self.limits.clone(), Arc::new(listener));
+        let options = Options { force, expected, ended, limits, listener, ..Options::new(volume) };
         let (records, offered) = (self.records.clone(), self.holder.offered.clone());
         match Attachment::start(records, offered, self.network.clone(), options).await {
             Ok(attachment) => Ok(Running { attachment, seen }),
@@ -248,7 +249,7 @@ impl Inner {
         if running.is_some() {
             return Ok(());
         }
-        match self.claim(volume, false, Resuming::No).await {
+        match self.claim(volume, None, Resuming::No).await {
             Ok(begun) => *running = Some(begun),
             Err(refused) => {
                 self.forget(volume);
@@ -354,7 +355,7 @@ impl Inner {
         };
         let mut is_told = false;
         let why = loop {
-            match self.claim(volume, false, Resuming::From(served)).await {
+            match self.claim(volume, None, Resuming::From(served)).await {
                 Ok(begun) => match begun.heard().await {
                     Seen::Ended(ending) => break ending.to_string(),
                     Seen::Served | Seen::Waiting => {

@@ -176,7 +176,7 @@ fn has(device: &Path, block: u64, byte: u8) {
 }
 
 fn attach(node: &Node) -> PathBuf {
-    node.attach_replicated(&volume(), false, &[]).unwrap()
+    node.attach_replicated(&volume(), None, &[]).unwrap()
 }
 
 /// On a node without a replica, and then on one with, which has all of it.
@@ -189,7 +189,7 @@ fn a_volume_is_used_on_one_node_after_the_other() {
     assert!(world.node(2).is_blank("data").unwrap(), "read through the network");
     write(&open(&device), 7, 7);
     assert!(!world.node(2).is_blank("data").unwrap());
-    let refused = world.node(0).attach_replicated(&volume(), false, &[]).unwrap_err();
+    let refused = world.node(0).attach_replicated(&volume(), None, &[]).unwrap_err();
     assert!(refused.kind() == Kind::Precondition && refused.story().contains("node-2"), "{}", refused.story());
     world.node(2).detach_replicated("data").unwrap();
     world.node(2).detach_replicated("data").unwrap();
@@ -262,8 +262,11 @@ fn what_is_taken_over_is_lost_where_it_was() {
     let world = World::new(2, 2);
     let file = open(&attach(world.node(0)));
     write(&file, 1, 1);
+    let judged = NodeId::from("another node");
+    let refused = world.node(1).attach_replicated(&volume(), Some(&judged), &[]).unwrap_err();
+    assert!(refused.story().contains("node-0"), "only who was judged is displaced: {}", refused.story());
     let begin = Instant::now();
-    let device = world.node(1).attach_replicated(&volume(), true, &[]).unwrap();
+    let device = world.node(1).attach_replicated(&volume(), Some(&world.machines[0].name), &[]).unwrap();
     assert!(begin.elapsed() >= Duration::from_millis(1000), "the other's lease was waited for");
     has(&device, 1, 1);
     let refused = file.write_all_at(&[9; 4096], 4096).and_then(|()| file.sync_all());
@@ -289,7 +292,7 @@ fn who_used_a_volume_gets_errors_after_another_node_has_had_it_while_the_process
     let file = open(&attach(world.node(0)));
     write(&file, 1, 1);
     world.stop(0);
-    let device = world.node(1).attach_replicated(&volume(), true, &[]).unwrap();
+    let device = world.node(1).attach_replicated(&volume(), Some(&world.machines[0].name), &[]).unwrap();
     write(&open(&device), 1, 2);
     world.node(1).detach_replicated("data").unwrap();
     assert_eq!(world.record().attached, None);
@@ -299,7 +302,7 @@ fn who_used_a_volume_gets_errors_after_another_node_has_had_it_while_the_process
         assert!(refused.is_err(), "who had it must be told");
         world.wait_for("it is shown as lost", |world| world.node(0).replicated_device("data").is_some());
         let again = loop {
-            let again = world.node(0).attach_replicated(&volume(), true, &[]).unwrap_err();
+            let again = world.node(0).attach_replicated(&volume(), Some(&world.machines[1].name), &[]).unwrap_err();
             // Until the device that fails is all there.
             if again.kind() == Kind::Precondition {
                 break again.story();
@@ -331,7 +334,7 @@ fn what_nobody_uses_any_more_is_given_back() {
     let before = world.records.look(VOLUME).unwrap();
     let claimed = before.record.claimed(Attached { node: name, id: AttachmentId(5) });
     world.records.put(VOLUME, Some(&before.version), claimed).unwrap();
-    let other = world.node(1).attach_replicated(&volume(), false, &[]).unwrap_err();
+    let other = world.node(1).attach_replicated(&volume(), None, &[]).unwrap_err();
     assert!(other.story().contains("node-0"), "{}", other.story());
     world.runtime.block_on(world.node(1).give_back(VOLUME)).unwrap();
     assert!(world.record().attached.is_some(), "it is not that node's to give back");
