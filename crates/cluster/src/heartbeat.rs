@@ -31,8 +31,10 @@ pub(crate) async fn beat(client: &Client, node: &str, times: &Times) -> Result<(
     let (api, name) = (leases(client), name(node));
     let what = || format!("renew the Lease {}/{name}", api::STORAGE_NAMESPACE);
     let now = MicroTime(Timestamp::now());
+    // One that is not answered must leave time for the next, before the node is taken for dead.
+    let limit = times.dead_after / 2;
     let renewed = Patch::Merge(json!({"spec": {"renewTime": now}}));
-    match ask(times.request, what, api.patch(&name, &PatchParams::default(), &renewed)).await {
+    match ask(limit, what, api.patch(&name, &PatchParams::default(), &renewed)).await {
         Err(error) if code(&error) == Some(404) => {}
         renewed => return renewed.map(drop),
     }
@@ -49,7 +51,7 @@ pub(crate) async fn beat(client: &Client, node: &str, times: &Times) -> Result<(
             ..LeaseSpec::default()
         }),
     };
-    ask(times.request, what, api.create(&PostParams::default(), &lease)).await.map(drop)
+    ask(limit, what, api.create(&PostParams::default(), &lease)).await.map(drop)
 }
 
 /// When each node was last seen to live, by who has looked all the time.

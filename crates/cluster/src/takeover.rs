@@ -66,12 +66,15 @@ pub async fn life_of(client: &Client, node: &str, times: &Times) -> Result<Life>
             return Ok(Life::GivenUp);
         }
     }
-    let begin = Instant::now();
-    while begin.elapsed() < times.dead_after {
+    let mut silent = Duration::ZERO;
+    while silent < times.dead_after {
+        let asked = Instant::now();
         tokio::time::sleep(LOOK).await;
         if version().await? != first {
             return Ok(Life::Alive);
         }
+        // While the API server is slow, the node cannot renew it either.
+        silent += asked.elapsed().min(2 * LOOK);
     }
     Ok(Life::Silent)
 }

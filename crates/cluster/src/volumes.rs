@@ -14,6 +14,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use node::crypt::{DataKey, Secret as KeySecret, WrappedKey};
 use node::{AnyRecords, Node, ReplicatedVolume};
 use replication::record::store::RecordStore;
+use replication::units::NodeId;
 use serde_json::{Value, json};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -151,9 +152,9 @@ impl InCluster {
         Ok(by.filter(|node| *node != self.me))
     }
 
-    /// Whether a volume may be taken over; refuses one that a node serves that lives.
-    fn may_take(&self, object: &Object) -> Result<bool, Error> {
-        let Some(other) = self.served_elsewhere(object)? else { return Ok(false) };
+    /// From which node a volume may be taken over; refuses one that a node serves that lives.
+    fn may_take(&self, object: &Object) -> Result<Option<NodeId>, Error> {
+        let Some(other) = self.served_elsewhere(object)? else { return Ok(None) };
         let life = self.wait(life_of(&self.client, &other, &self.times))?;
         let id = object.name_any();
         if life == Life::Alive {
@@ -161,7 +162,7 @@ impl InCluster {
             return Err(Error { kind: Kind::Precondition, story });
         }
         tracing::warn!(volume = id, node = other, ?life, "a volume is taken over from a node that does not live");
-        Ok(true)
+        Ok(Some(other.as_str().into()))
     }
 
     fn not_replicated(&self, id: &str, what: &str) -> Result<(), Error> {
@@ -313,7 +314,7 @@ impl Volumes for InCluster {
         let wanted = served(&object)?;
         let take_over = self.may_take(&object)?;
         let secret = secret.map(|secret| secret.as_slice()).unwrap_or_default();
-        self.node.attach_replicated(&wanted, take_over, secret).map_err(|error| of_node(&error))
+        self.node.attach_replicated(&wanted, take_over.as_ref(), secret).map_err(|error| of_node(&error))
     }
 
     fn detach(&self, id: &str) -> Result<(), Error> {

@@ -20,7 +20,7 @@ use crate::times::Times;
 use crate::{heartbeat, placed};
 use ::replicas::Addresses;
 use api::{StorageNode, Volume, VolumeRecord};
-use futures::future::{BoxFuture, join3};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -82,9 +82,21 @@ impl Agent {
     /// Works until it is told to stop. What goes wrong is told in the log and tried again.
     pub fn run(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
         // As objects: the compiler cannot tell of their types that they may go from thread to thread.
-        let (beat, report, follow) =
-            (self.clone().beat().boxed(), self.clone().report().boxed(), self.follow().boxed());
-        async move { stop.run_until_cancelled(join3(beat, report, follow)).await.unwrap_or_default().0 }.boxed()
+        let parts = [self.clone().beat().boxed(), self.clone().report().boxed(), self.follow().boxed()];
+        async move {
+            // Each is a task, so that one that is held up holds up none of the others: a node that does not say that it lives is taken for dead.
+            let mut tasks: JoinSet<()> = parts.into_iter().collect();
+            let ended = async {
+                while let Some(ended) = tasks.join_next().await {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a part of the agent has ended, which is a defect");
+                    }
+                }
+            };
+            stop.run_until_cancelled(ended).await;
+            tasks.shutdown().await;
+        }
+        .boxed()
     }
 
     /// Says that the node lives. By itself, so that nothing else is in its way.

@@ -37,8 +37,8 @@ impl Agent {
                 outcome = outcome.and(self.remove(volumes, volume, replica).await);
             }
         }
+        self.limit(volumes).await?;
         for volume in volumes {
-            self.limit(volume);
             outcome = outcome.and(self.settle(volume).await);
         }
         outcome
@@ -104,13 +104,22 @@ impl Agent {
         if is_named { Ok(()) } else { self.patch(&volume.name_any(), Value::Null).await }
     }
 
-    fn limit(&self, volume: &Volume) {
-        let limits = &volume.spec.limits;
-        let limits = node::qos::Limits {
-            iops: limits.iops.and_then(NonZeroU64::new),
-            bytes_per_second: limits.bytes_per_second.and_then(NonZeroU64::new),
+    /// Waits for devices that are being made or removed, so in a thread that may wait.
+    async fn limit(&self, volumes: &[Arc<Volume>]) -> Result<()> {
+        let limits = |volume: &Arc<Volume>| {
+            let limits = &volume.spec.limits;
+            let limits = node::qos::Limits {
+                iops: limits.iops.and_then(NonZeroU64::new),
+                bytes_per_second: limits.bytes_per_second.and_then(NonZeroU64::new),
+            };
+            (volume.name_any(), limits)
         };
-        self.node.limit_replicated(&volume.name_any(), limits);
+        let (node, all): (_, Vec<_>) = (self.node.clone(), volumes.iter().map(limits).collect());
+        let limited = tokio::task::spawn_blocking(move || {
+            all.into_iter().for_each(|(name, limits)| node.limit_replicated(&name, limits));
+            Ok(())
+        });
+        done(limited.await)
     }
 
     /// The volume as it is now, past every cache.

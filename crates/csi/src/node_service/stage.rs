@@ -127,7 +127,8 @@ impl Driver {
                 }
             },
             There::Nothing => {
-                let (fs, mut bytes) = self.made(volume, &device, *fs)?;
+                // As it is now that nobody else has it: another node may have made the file system while this one waited for the volume.
+                let (fs, mut bytes) = self.made(&self.volume(&volume.id)?, &device, *fs)?;
                 let grows = bytes.saturating_add(GAP) < info.bytes && !usage.is_read_only();
                 if grows && !self.host.grows_mounted(fs) {
                     self.host.grow_unmounted(fs, &device)?;

@@ -44,8 +44,18 @@ enum Seen {
 /// Why no attachment was begun.
 enum Refused {
     Elsewhere(NodeId),
+    /// Nobody has it now, and somebody else has had it since this node served it.
+    Since,
     NoRecord,
     Unknown(Error),
+}
+
+/// Whether an attachment goes on for those who use the device of an earlier one.
+#[derive(Clone, Copy)]
+enum Resuming {
+    No,
+    /// That one has served it.
+    From(AttachmentId),
 }
 
 type Guard = OwnedMutexGuard<Option<Running>>;
@@ -90,20 +100,23 @@ impl Inner {
     pub(super) fn attach(
         self: &Arc<Self>,
         wanted: &ReplicatedVolume,
-        take_over: bool,
+        take_over: Option<&NodeId>,
         key: Option<DataKey>,
     ) -> Result<Place> {
         let (name, volume) = (&wanted.name, wanted.id);
         let mut running = self.hold(volume, name, "attach")?;
         if let Some(ending) = running.as_ref().and_then(Running::ending) {
-            if self.attachments.place(name).is_some() {
-                let what = format!("attach {name}: who uses it here has lost it ({ending}); detach it first");
-                return Err(Error::new(Kind::Precondition, what));
+            if self.is_left(name) {
+                return Err(lost(name, &ending));
             }
             *running = None;
         }
         if running.is_none() {
-            match self.runtime.block_on(self.claim(volume, take_over, None)) {
+            // Its device must not come to life over what others have written meanwhile.
+            if self.is_left(name) {
+                return Err(lost(name, &"another node has had it"));
+            }
+            match self.runtime.block_on(self.claim(volume, take_over, Resuming::No)) {
                 Ok(begun) => *running = Some(begun),
                 Err(refused) => {
                     self.forget(volume);
@@ -115,6 +128,7 @@ impl Inner {
         let heard = self.runtime.block_on(async { tokio::time::timeout(ATTACH_LIMIT, there.heard()).await });
         match heard {
             Ok(Seen::Served) => {}
+            Ok(Seen::Ended(ending)) if self.is_left(name) => return Err(lost(name, &ending)),
             Ok(Seen::Ended(ending)) => {
                 *running = None;
                 self.forget(volume);
@@ -131,6 +145,11 @@ impl Inner {
             }
         }
         self.present((name, volume), wanted.limits, key, there)
+    }
+
+    /// Whether somebody may use its device here, by this process or one before it.
+    fn is_left(&self, name: &str) -> bool {
+        self.attachments.left().iter().any(|entry| entry.name == name)
     }
 
     /// Serves it to whoever uses this machine.
@@ -150,22 +169,26 @@ impl Inner {
 
     /// Begins to attach a volume, if this node may have it.
     ///
-    /// What is read here may change before the attachment reads it itself, by somebody who attaches it elsewhere in that instant; that one would be displaced.
-    /// It costs him his use of the volume and nobody an acknowledged write, since epochs and not this decide what counts.
+    /// What is read here may change before the attachment reads it itself, by somebody who attaches it elsewhere in that instant; then it ends, since it is told
+    /// what was read here.
     async fn claim(
         &self,
         volume: VolumeId,
-        take_over: bool,
-        served: Option<AttachmentId>,
+        take_over: Option<&NodeId>,
+        resuming: Resuming,
     ) -> std::result::Result<Running, Refused> {
         let unknown = |e: StoreError| Refused::Unknown(Error::new(Kind::Failed, "read the record").because(e));
         let record = self.records.get(volume).await.map_err(unknown)?.ok_or(Refused::NoRecord)?.record;
-        let (force, ended) = match record.attached {
-            None => (false, None),
+        let expected = Some(record.attached.as_ref().map(|by| by.id));
+        let (force, ended) = match (record.attached, resuming) {
+            // An attachment leaves the record only when its device is gone, or by a takeover. What its users have in memory may be older than the replicas.
+            (None, Resuming::From(_)) => return Err(Refused::Since),
+            (None, Resuming::No) => (false, None),
             // By an earlier process of this node, which has ended. If it is known to have served, nobody before it lives.
-            Some(by) if by.node == self.network.node => (Some(by.id) != served, served),
-            Some(_) if take_over => (true, None),
-            Some(by) => return Err(Refused::Elsewhere(by.node)),
+            (Some(by), Resuming::From(served)) if by.node == self.network.node => (by.id != served, Some(served)),
+            (Some(by), Resuming::No) if by.node == self.network.node => (true, None),
+            (Some(by), Resuming::No) if take_over == Some(&by.node) => (true, None),
+            (Some(by), _) => return Err(Refused::Elsewhere(by.node)),
         };
         let (sender, seen) = watch::channel(Seen::Waiting);
         let listener = move |notice: &Notice| {
@@ -176,8 +199,8 @@ impl Inner {
                 _ => {}
             }
         };
-        let options =
-            Options { force, ended, limits: self.limits.clone(), listener: Arc::new(listener), ..Options::new(volume) };
+        let (limits, listener) = (self.limits.clone(), Arc::new(listener));
+        let options = Options { force, expected, ended, limits, listener, ..Options::new(volume) };
         let (records, offered) = (self.records.clone(), self.holder.offered.clone());
         match Attachment::start(records, offered, self.network.clone(), options).await {
             Ok(attachment) => Ok(Running { attachment, seen }),
@@ -226,7 +249,7 @@ impl Inner {
         if running.is_some() {
             return Ok(());
         }
-        match self.claim(volume, false, None).await {
+        match self.claim(volume, None, Resuming::No).await {
             Ok(begun) => *running = Some(begun),
             Err(refused) => {
                 self.forget(volume);
@@ -284,6 +307,12 @@ fn busy(verb: &str, name: &str) -> Error {
     Error::new(Kind::Failed, format!("{verb} {name}: it is being attached or detached just now; ask again"))
 }
 
+/// What was shown to who uses it here are errors, and will be.
+fn lost(name: &str, why: &dyn std::fmt::Display) -> Error {
+    let what = format!("attach {name}: who uses it here has lost it ({why}); detach it first");
+    Error::new(Kind::Precondition, what)
+}
+
 impl Refused {
     fn error(self, name: &str) -> Error {
         match self {
@@ -291,6 +320,7 @@ impl Refused {
                 Kind::Precondition,
                 format!("attach {name}: {node} serves it; it has to be detached there first"),
             ),
+            Self::Since => lost(name, &"another node has had it since"),
             Self::NoRecord => Error::new(
                 Kind::NotFound,
                 format!("attach {name}: it has no record; it was deleted, or is not placed yet"),
@@ -319,10 +349,13 @@ pub(super) fn resume(inner: &Arc<Inner>, entry: Entry) {
 
 impl Inner {
     async fn bring_back(self: &Arc<Self>, volume: VolumeId, entry: Entry, mut running: Guard) {
-        let served = entry.replicated.as_ref().and_then(|served| served.by());
+        let Some(served) = entry.replicated.as_ref().and_then(|served| served.by()) else {
+            tracing::warn!(name = entry.name, "it was lost before; who uses it gets errors until it is detached");
+            return self.show_again(volume, entry, running).await;
+        };
         let mut is_told = false;
         let why = loop {
-            match self.claim(volume, false, served).await {
+            match self.claim(volume, None, Resuming::From(served)).await {
                 Ok(begun) => match begun.heard().await {
                     Seen::Ended(ending) => break ending.to_string(),
                     Seen::Served | Seen::Waiting => {
@@ -331,6 +364,7 @@ impl Inner {
                     }
                 },
                 Err(Refused::Elsewhere(node)) => break format!("{node} has taken it over"),
+                Err(Refused::Since) => break "another node has had it since".to_owned(),
                 Err(Refused::NoRecord) => break "it was deleted".to_owned(),
                 Err(Refused::Unknown(error)) => {
                     if !std::mem::replace(&mut is_told, true) {

@@ -108,7 +108,9 @@ impl Holder {
 fn is_blank(store: &Store, state: State) -> Result<bool> {
     const PAGE: usize = 256;
     let blocks = store.pool.volumes().into_iter().find(|volume| State::Volume(volume.id) == state);
-    let blocks = blocks.map_or(0, |volume| volume.blocks);
+    // Not blank: whoever asks formats what is.
+    let absent = || Error::new(Kind::Damaged, "look for data in a replica: its pool does not have its volume");
+    let blocks = blocks.ok_or_else(absent)?.blocks;
     let mut from = 0;
     while from < blocks {
         let (sender, receiver) = std::sync::mpsc::channel();

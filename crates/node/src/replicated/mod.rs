@@ -33,7 +33,7 @@ use crate::store::Store;
 use attach::Running;
 use holder::Holder;
 use replicas::{Network, Server, Status};
-use replication::units::{ReplicaId, VolumeId};
+use replication::units::{NodeId, ReplicaId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -212,11 +212,17 @@ impl Node {
     }
 
     /// Serves a replicated volume as a block device; its path. It returns when the volume is served: when all replicas that count have agreed. One that
-    /// another node serves is refused, unless `take_over`; then it waits until that one's leases have ended. An encrypted volume needs its secret.
+    /// another node serves is refused, unless it is to be taken over from just that one; then it waits until its leases have ended. An encrypted volume needs its
+    /// secret.
     ///
     /// # Errors
     /// It is served elsewhere, or cannot be served yet; then it may be asked for again.
-    pub fn attach_replicated(&self, wanted: &ReplicatedVolume, take_over: bool, secret: &[u8]) -> Result<PathBuf> {
+    pub fn attach_replicated(
+        &self,
+        wanted: &ReplicatedVolume,
+        take_over: Option<&NodeId>,
+        secret: &[u8],
+    ) -> Result<PathBuf> {
         let key = attach::unwrap_key(wanted, secret)?;
         let place = self.replicated()?.inner.attach(wanted, take_over, key)?;
         Ok(place.place.into())

@@ -67,7 +67,7 @@ async fn an_api_server_takes_the_manifests_of_the_driver() {
     // What takes the place of one of them is taken by itself.
     let replicated =
         apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/replicated"))].concat()).await.good();
-    assert_eq!(replicated.lines().count(), 7, "{replicated}");
+    assert_eq!(replicated.lines().count(), 8, "{replicated}");
     let all = documents();
     assert_eq!(taken.lines().count(), all.len(), "{taken}");
     for document in all.iter().filter(|document| document["kind"] != "Namespace") {

@@ -39,6 +39,8 @@ pub struct Options {
     pub volume: VolumeId,
     /// Take it over from another attachment that may live still. Nothing is served before its leases have ended.
     pub force: bool,
+    /// Whose volume it must be still when it is claimed, or nobody's. Without it, that is not looked at.
+    pub expected: Option<Option<AttachmentId>>,
     /// This attachment has served the volume, and its process has ended for certain: its leases are not waited for. Never one that has not served: it may not have waited
     /// for the one before it.
     pub ended: Option<AttachmentId>,
@@ -60,6 +62,7 @@ impl Options {
         Self {
             volume,
             force: false,
+            expected: None,
             ended: None,
             give_up_unflushed: false,
             limits: Limits::default(),

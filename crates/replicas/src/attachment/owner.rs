@@ -219,11 +219,12 @@ impl Shared {
 
 impl Owner {
     pub(super) fn new(me: Attached, local: Option<ReplicaId>, options: &Options) -> Self {
-        let Options { force, ended, give_up_unflushed, ref limits, most_bytes, .. } = *options;
+        let Options { force, expected, ended, give_up_unflushed, ref limits, most_bytes, .. } = *options;
         let machine = attachment::Attachment::new(attachment::Options {
             me: me.clone(),
             local,
             force,
+            expected,
             ended,
             give_up_unflushed,
             limits: limits.clone(),

@@ -58,6 +58,11 @@ impl Attachment {
     /// Rule 1: the swap that makes the volume this attachment's.
     fn claim(&mut self, record: &Record) -> Option<Record> {
         let me = self.options.me.clone();
+        let attached = record.attached.as_ref();
+        if self.options.expected.is_some_and(|expected| expected != attached.map(|by| by.id)) {
+            self.end(attached.map_or(Ending::Displaced, |by| Ending::AttachedElsewhere { node: by.node.clone() }));
+            return None;
+        }
         if let Some(other) = record.attached.as_ref().filter(|other| Some(other.id) != self.options.ended) {
             if !self.options.force {
                 self.end(Ending::AttachedElsewhere { node: other.node.clone() });

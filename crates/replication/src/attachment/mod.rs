@@ -53,6 +53,8 @@ pub struct Options {
     pub local: Option<ReplicaId>,
     /// Take it over from another attachment that may live still. Nothing is served before its leases have ended.
     pub force: bool,
+    /// Whose volume it must be when it is claimed, or nobody's: what was decided on has to be so still. Without it, that is not looked at.
+    pub expected: Option<Option<AttachmentId>>,
     /// This attachment has served the volume, and has ended for certain (its process is gone from this node): its leases are not waited for. One that has
     /// not served may not have waited for the one before it, which may live still.
     pub ended: Option<AttachmentId>,

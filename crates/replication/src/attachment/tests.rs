@@ -38,10 +38,14 @@ impl Cluster {
     }
 
     fn attach(&mut self, id: u128, force: bool) -> Attachment {
+        self.attach_expecting(id, force, None)
+    }
+
+    fn attach_expecting(&mut self, id: u128, force: bool, expected: Option<Option<AttachmentId>>) -> Attachment {
         let me = Attached { node: "node-1".into(), id: AttachmentId(id) };
         let limits = Limits { most_operations: 4, ..Limits::default() };
         let (local, ended, give_up_unflushed) = (Some(ReplicaId(1)), None, false);
-        let mut attachment = Attachment::new(Options { me, local, force, ended, give_up_unflushed, limits });
+        let mut attachment = Attachment::new(Options { me, local, force, expected, ended, give_up_unflushed, limits });
         self.tell(&mut attachment, Event::Tick);
         attachment
     }
@@ -203,6 +207,22 @@ fn a_minimum_that_is_raised_meanwhile_is_met_by_a_replica_that_comes_back() {
     cluster.pass(&mut attachment, 100);
     assert_eq!(cluster.record().in_sync().count(), 3);
     assert_eq!(cluster.answers.get(&Tag(2)), Some(&Ok(Done::Done)));
+}
+
+#[test]
+fn only_who_was_judged_is_displaced() {
+    let mut cluster = Cluster::new();
+    let none = cluster.attach_expecting(6, true, Some(Some(AttachmentId(5))));
+    assert_eq!(none.ending(), Some(&Ending::Displaced));
+    let mut first = cluster.attach_expecting(7, false, Some(None));
+    for judged in [None, Some(AttachmentId(5))] {
+        let other = cluster.attach_expecting(8, true, Some(judged));
+        assert_eq!(other.ending(), Some(&Ending::AttachedElsewhere { node: "node-1".into() }));
+    }
+    assert_eq!(cluster.io(&mut first, 1, write(0, &[1])), Some(Ok(Done::Done)));
+    let mut next = cluster.attach_expecting(9, true, Some(Some(AttachmentId(7))));
+    cluster.pass(&mut next, 56);
+    assert!(next.may_serve(cluster.now));
 }
 
 #[test]
