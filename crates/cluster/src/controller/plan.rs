@@ -132,9 +132,8 @@ fn keep(
     fresh: &mut impl FnMut() -> ReplicaId,
 ) -> Plan {
     // Nothing is in it. It goes first, since its node may be the only one for another.
-    let is_nothing = |(id, member): &(&ReplicaId, &Member)| {
-        wanted.lost.contains(id) && member.standing != Standing::InSync
-    };
+    let is_nothing =
+        |(id, member): &(&ReplicaId, &Member)| wanted.lost.contains(id) && member.standing != Standing::InSync;
     if let Some((id, member)) = record.members.iter().find(is_nothing) {
         return match record.without_stale(*id) {
             Ok(next) => write(next, format!("the replica that {} has lost was given up", member.node)),
