@@ -1,4 +1,4 @@
-//! `VolumeRecord`: what is known of a replicated volume for certain. It is written by the nodes that serve the volume, and by nobody else.
+//! `VolumeRecord`: what is known of a replicated volume for certain. It is changed by who serves the volume, and by the controller, which places replicas and never says that one is in sync.
 
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

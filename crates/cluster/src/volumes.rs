@@ -104,28 +104,34 @@ impl InCluster {
 
     /// Waits until the controller has placed a volume. One that it cannot place is taken back, so that whoever asks again begins anew.
     fn placed(&self, made: Object) -> Result<Volume, Error> {
-        let (begin, id) = (Instant::now(), made.name_any());
-        let mut said = None;
+        let id = made.name_any();
+        match self.await_place(&id)? {
+            Ok(placed) => Ok(placed),
+            Err(why) => {
+                self.delete_object(&made)?;
+                Err(Error { kind: Kind::NoRoom, story: format!("make the volume {id}: {why}") })
+            }
+        }
+    }
+
+    /// Waits until the controller has placed a volume; or tells why it has not.
+    fn await_place(&self, id: &str) -> Result<Result<Volume, String>, Error> {
+        let begin = Instant::now();
         while begin.elapsed() < PLACE_LIMIT {
-            let Some(now) = self.object(&id)? else {
+            let Some(now) = self.object(id)? else {
                 return Err(failed(format!("the Volume {id} was deleted while it was being placed")));
             };
             let status = now.status.clone().unwrap_or_default();
             if !status.replicas.is_empty() {
-                return Ok(self.told(&now));
+                return Ok(Ok(self.told(&now)));
             }
             if let Some(refused) = status.message {
-                said = Some(refused);
-                break;
+                return Ok(Err(refused));
             }
             std::thread::sleep(PLACE_LOOK);
         }
-        self.delete_object(&made)?;
-        let why = said.unwrap_or_else(|| {
-            let limit = PLACE_LIMIT.as_secs();
-            format!("nobody has placed its replicas in {limit} s; see that the operator runs")
-        });
-        Err(Error { kind: Kind::NoRoom, story: format!("make the volume {id}: {why}") })
+        let limit = PLACE_LIMIT.as_secs();
+        Ok(Err(format!("nobody has placed its replicas in {limit} s; see that the operator runs")))
     }
 
     fn delete_object(&self, object: &Object) -> Result<(), Error> {
@@ -220,11 +226,20 @@ impl Volumes for InCluster {
         match self.runtime.block_on(made) {
             Ok(made) => self.placed(made),
             Err(error) if code(&error) == Some(409) => Err(Error {
-                kind: Kind::Failed,
+                kind: Kind::Busy,
                 story: format!("there is a Volume {id} already, which is being made or deleted; ask again"),
             }),
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+
+    /// One that was made before, perhaps by somebody else, is not taken back here.
+    fn ready(&self, volume: Volume) -> Result<Volume, Error> {
+        if volume.replicas <= 1 {
+            return Ok(volume);
+        }
+        let story = |why| format!("make the volume {}: {why}; ask again, or delete it", volume.id);
+        self.await_place(&volume.id)?.map_err(|why| Error { kind: Kind::Busy, story: story(why) })
     }
 
     fn clone_snapshot(&self, snapshot: &str, new: NewVolume) -> Result<Volume, Error> {
@@ -377,6 +392,7 @@ fn of_node(error: &node::Error) -> Error {
         node::Kind::NoRoom => Kind::NoRoom,
         node::Kind::Denied => Kind::Denied,
         node::Kind::Damaged => Kind::Damaged,
+        node::Kind::Busy => Kind::Busy,
         node::Kind::Failed => Kind::Failed,
     };
     Error { kind, story: error.story() }

@@ -16,6 +16,7 @@ impl From<Error> for Status {
             // Not a right is missing, but what opens the volume.
             Kind::Denied => Code::Unauthenticated,
             Kind::Damaged => Code::DataLoss,
+            Kind::Busy => Code::Aborted,
             Kind::Failed => Code::Internal,
         };
         Self::new(code, error.story)

@@ -29,6 +29,15 @@ pub trait Volumes: Send + Sync + 'static {
     /// If another one has the name, or there is no room.
     fn create(&self, new: NewVolume, secret: Option<&Secret>) -> Result<Volume, Error>;
 
+    /// A volume that was found, once it can be used: an earlier call may have ended before that.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be used yet.
+    fn ready(&self, volume: Volume) -> Result<Volume, Error> {
+        Ok(volume)
+    }
+
     /// Makes a volume that begins as a snapshot, of its size; a larger one is grown then.
     ///
     /// # Errors
@@ -234,6 +243,8 @@ pub enum Kind {
     Denied,
     /// The bytes are not those that were written.
     Damaged,
+    /// Something of it is under way; it is to be asked for again.
+    Busy,
     /// It was not done.
     Failed,
 }

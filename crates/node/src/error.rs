@@ -20,6 +20,8 @@ pub enum Kind {
     Denied,
     /// The bytes are not those that were written.
     Damaged,
+    /// Something of it is under way; it is to be asked for again.
+    Busy,
     /// The node or its disks did not do it.
     Failed,
 }

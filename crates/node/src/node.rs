@@ -144,6 +144,9 @@ impl Node {
     /// Ends: devices are left for the next process, and the pools are closed so that it opens them fast.
     pub fn stop(self) {
         drop(self.scrubber);
+        if let Some(replicated) = &self.replicated {
+            replicated.settle();
+        }
         let is_handed_over = self.attachments.as_ref().is_none_or(|attachments| attachments.hand_over());
         if let Some(replicated) = self.replicated {
             replicated.stop(is_handed_over);

@@ -44,6 +44,7 @@ fn status(error: Error) -> Status {
         Kind::NoRoom => Code::ResourceExhausted,
         Kind::Denied => Code::PermissionDenied,
         Kind::Damaged => Code::DataLoss,
+        Kind::Busy => Code::Aborted,
         Kind::Failed => Code::Internal,
     };
     Status::new(code, error.story())

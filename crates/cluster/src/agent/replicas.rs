@@ -26,9 +26,9 @@ impl Agent {
             let mine = record.members.iter().filter(|(_, member)| *member.node.0 == *self.me);
             named.insert(id, mine.map(|(replica, _)| *replica).collect());
         }
-        let held = self.node.held();
+        let (held, usable) = (self.node.held(), self.node.usable());
         let wanted = named.iter().flat_map(|(id, mine)| mine.iter().map(|replica| (*id, *replica)));
-        let missing: Vec<_> = wanted.filter(|wanted| !held.contains(wanted)).collect();
+        let missing: Vec<_> = wanted.filter(|wanted| !usable.contains(wanted)).collect();
         for (volume, replica) in missing {
             outcome = outcome.and(self.make(volumes, volume, replica).await);
         }
@@ -56,9 +56,11 @@ impl Agent {
         let Some(volume) = self.volume(&name, id).await? else { return Ok(()) };
         let noted = volume.status.as_ref().and_then(|status| status.holders.get(&self.me));
         let is_new = noted.is_none_or(|noted| noted.replica != replica_name(replica));
-        if !is_new || !may_be_empty(&record, member.standing) {
+        // One that is here and cannot be used is as good as none.
+        let is_held = self.node.held().contains(&(id, replica));
+        if is_held || !is_new || !may_be_empty(&record, member.standing) {
             if self.is_news(id, replica) {
-                tracing::error!(volume = name, %replica, "a replica is in no pool of this node any more; another one has to take its place");
+                tracing::error!(volume = name, %replica, "a replica is in no pool of this node any more, or cannot be used; another one has to take its place");
             }
             return self.note(&name, replica, true).await;
         }
@@ -73,14 +75,18 @@ impl Agent {
     /// Removes a replica, if it is certain that it is not needed.
     async fn remove(&self, volumes: &[Arc<Volume>], id: VolumeId, replica: ReplicaId) -> Result<()> {
         let is_needed = match self.records.get(id).await? {
-            Some(found) => found.record.members.contains_key(&replica),
+            // A record that is older than the replica is not the one that counts: somebody has brought it back.
+            Some(found) => {
+                let is_older = self.node.sealed_epoch(id, replica).is_some_and(|sealed| sealed > found.record.epoch);
+                is_older || found.record.members.contains_key(&replica)
+            }
             // A volume without a record may be one that was deleted, and may be one whose record somebody has lost.
             None => !self.volume_of(volumes, id).is_some_and(|volume| placed::is_deleted(volume)),
         };
         if is_needed {
             if self.is_news(id, replica) {
                 let volume = records::form::name(id);
-                tracing::warn!(volume, %replica, "a replica is here of which there is no record, and no volume that was deleted; it is kept");
+                tracing::warn!(volume, %replica, "a replica is here, its volume was not deleted, and the record of that is missing, or older than the replica; it is kept");
             }
             return Ok(());
         }
@@ -146,7 +152,8 @@ impl Agent {
 fn may_be_empty(record: &Record, standing: Standing) -> bool {
     match standing {
         Standing::InSync => record.epoch == Epoch(0),
-        Standing::Stale { complete } => complete == Epoch(0),
+        // Nothing is written before the first attachment, whose epoch is 1.
+        Standing::Stale { complete } => complete <= Epoch(1),
     }
 }
 
@@ -166,7 +173,7 @@ fn done(asked: std::result::Result<node::Result<()>, tokio::task::JoinError>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replication::record::Attached;
+    use replication::record::{Attached, Change};
     use replication::units::AttachmentId;
 
     #[test]
@@ -176,8 +183,12 @@ mod tests {
         let served = record.claimed(Attached { node: "a".into(), id: AttachmentId(1) });
         assert!(!may_be_empty(&served, Standing::InSync), "it would count as one that has everything");
         assert!(may_be_empty(&served, Standing::Stale { complete: Epoch(0) }));
+        // The first attachment went on without it, since it was not made yet.
+        let left = Change { leave: [ReplicaId(2)].into(), ..Change::default() };
+        let left = served.changed(&left, Epoch(0)).unwrap();
+        assert!(may_be_empty(&left, left.members[&ReplicaId(2)].standing));
         assert!(
-            !may_be_empty(&served, Standing::Stale { complete: Epoch(3) }),
+            !may_be_empty(&served, Standing::Stale { complete: Epoch(2) }),
             "it would be taken to have what is older"
         );
     }

@@ -82,8 +82,8 @@ pub fn plan(
         None if !wanted.holders.is_empty() => {
             let holders: Vec<NodeId> = wanted.holders.iter().cloned().collect();
             nothing(Some(format!(
-                "its VolumeRecord is gone, and {} hold replicas of it, which are kept: write the record again from a backup of the cluster, or delete the Volume and restore \
-                 its data from a recovery point",
+                "its VolumeRecord is gone, and {} hold replicas of it, which are kept: delete the Volume and restore its data from a recovery \
+                 point; an older record in its place would lose what was written since",
                 names(&holders)
             )))
         }
@@ -131,6 +131,15 @@ fn keep(
     rebuild_after: Duration,
     fresh: &mut impl FnMut() -> ReplicaId,
 ) -> Plan {
+    // Nothing is in it. It goes first, since its node may be the only one for another.
+    let is_nothing =
+        |(id, member): &(&ReplicaId, &Member)| wanted.lost.contains(id) && member.standing != Standing::InSync;
+    if let Some((id, member)) = record.members.iter().find(is_nothing) {
+        return match record.without_stale(*id) {
+            Ok(next) => write(next, format!("the replica that {} has lost was given up", member.node)),
+            Err(error) => nothing(Some(format!("the replica on {} cannot leave: {error}", member.node))),
+        };
+    }
     let going = |id: &ReplicaId, member: &Member| going(wanted, *id, member, nodes, rebuild_after);
     let stays: Vec<_> = record.members.iter().filter(|(id, member)| going(id, member).is_none()).collect();
     if stays.len() < wanted.replicas {

@@ -66,6 +66,19 @@ fn a_volume_that_has_lost_its_record_is_not_made_anew_and_empty() {
 }
 
 #[test]
+fn what_was_never_made_or_lost_while_it_was_not_in_sync_is_made_anew_on_the_same_node() {
+    let nodes = nodes(&["a", "b"]);
+    let left = Change { leave: [ReplicaId(2)].into(), ..Change::default() };
+    let served = record(&["a", "b"]).changed(&left, Epoch(0)).unwrap();
+    let lost = Wanted { lost: [ReplicaId(2)].into(), ..wanted(2) };
+    let next = written(decide(&lost, Some(&served), &nodes));
+    assert_eq!(next.members.keys().collect::<Vec<_>>(), [&ReplicaId(1)]);
+    let next = written(decide(&lost, Some(&next), &nodes));
+    let member = &next.members[&ReplicaId(101)];
+    assert_eq!((member.node.clone(), member.standing), ("b".into(), Standing::Stale { complete: Epoch(0) }));
+}
+
+#[test]
 fn a_dead_node_is_waited_for_and_then_replaced_and_given_up() {
     let mut nodes = nodes(&["a", "b", "c"]);
     let record = record(&["a", "b"]);

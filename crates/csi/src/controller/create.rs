@@ -39,7 +39,7 @@ impl Driver {
         let asked = asked(request)?;
         let _held = self.busy.hold([busy::volume(&asked.id)])?;
         let volume = match self.volumes.find(&asked.id)? {
-            Some(there) => self.complete(&asked, there)?,
+            Some(there) => self.volumes.ready(self.complete(&asked, there)?)?,
             None => {
                 self.reachable(request.accessibility_requirements.as_ref())?;
                 let made = self.make(&asked);

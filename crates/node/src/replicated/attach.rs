@@ -141,7 +141,7 @@ impl Inner {
                     ATTACH_LIMIT.as_secs(),
                     why.unwrap_or_default()
                 );
-                return Err(Error::new(Kind::Failed, what));
+                return Err(Error::new(Kind::Busy, what));
             }
         }
         self.present((name, volume), wanted.limits, key, there)
@@ -222,7 +222,7 @@ impl Inner {
                 let limit = DETACH_LIMIT.as_secs();
                 let what =
                     format!("detach {name}: its replicas have not flushed it in {limit} s; it goes on, so ask again");
-                Err(Error::new(Kind::Failed, what))
+                Err(Error::new(Kind::Busy, what))
             }
         }
     }
@@ -304,7 +304,7 @@ impl Inner {
 }
 
 fn busy(verb: &str, name: &str) -> Error {
-    Error::new(Kind::Failed, format!("{verb} {name}: it is being attached or detached just now; ask again"))
+    Error::new(Kind::Busy, format!("{verb} {name}: it is being attached or detached just now; ask again"))
 }
 
 /// What was shown to who uses it here are errors, and will be.
@@ -342,16 +342,22 @@ pub(super) fn resume(inner: &Arc<Inner>, entry: Entry) {
     // Nobody else can have it yet.
     let Ok(running) = inner.hold(volume, &entry.name, "serve") else { return };
     let me = inner.clone();
-    let stop = inner.stop.clone();
-    let bring = async move { stop.run_until_cancelled(me.bring_back(volume, entry, running)).await };
-    inner.tasks.spawn_on(bring, &inner.runtime);
+    let bring = async move {
+        let mut running = running;
+        // Broken off before anything is shown, and not while it is: then it is handed over like all else.
+        let brought = me.bringing.stop.run_until_cancelled(me.bring_back(volume, &entry, &mut running)).await;
+        if brought.is_some() {
+            me.show_again(volume, entry, running).await;
+        }
+    };
+    inner.bringing.tasks.spawn_on(bring, &inner.runtime);
 }
 
 impl Inner {
-    async fn bring_back(self: &Arc<Self>, volume: VolumeId, entry: Entry, mut running: Guard) {
+    async fn bring_back(&self, volume: VolumeId, entry: &Entry, running: &mut Guard) {
         let Some(served) = entry.replicated.as_ref().and_then(|served| served.by()) else {
             tracing::warn!(name = entry.name, "it was lost before; who uses it gets errors until it is detached");
-            return self.show_again(volume, entry, running).await;
+            return;
         };
         let mut is_told = false;
         let why = loop {
@@ -359,8 +365,8 @@ impl Inner {
                 Ok(begun) => match begun.heard().await {
                     Seen::Ended(ending) => break ending.to_string(),
                     Seen::Served | Seen::Waiting => {
-                        *running = Some(begun);
-                        return self.show_again(volume, entry, running).await;
+                        **running = Some(begun);
+                        return;
                     }
                 },
                 Err(Refused::Elsewhere(node)) => break format!("{node} has taken it over"),
@@ -375,7 +381,6 @@ impl Inner {
             }
         };
         tracing::error!(name = entry.name, why, "a replicated volume was lost; who uses it gets errors");
-        self.show_again(volume, entry, running).await;
     }
 
     /// With nothing running, what is shown is a device that only fails.

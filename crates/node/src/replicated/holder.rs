@@ -10,7 +10,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 use replicas::{PoolStore, Replica, Replicas, StoreError, incarnation, session};
-use replication::units::{Incarnation, ReplicaId, VolumeId};
+use replication::units::{Epoch, Incarnation, ReplicaId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +56,17 @@ impl Holder {
     /// The replicas in the pools, those that cannot be used too.
     pub(super) fn all(&self) -> BTreeSet<(VolumeId, ReplicaId)> {
         self.held().keys().copied().collect()
+    }
+
+    /// Those that can be used: they can be read, and their pools work.
+    pub(super) fn usable(&self) -> BTreeSet<(VolumeId, ReplicaId)> {
+        let works = |place: &Place| place.data.is_some() && !place.store.told.has_failed.load(Ordering::Relaxed);
+        self.held().iter().filter(|(_, place)| works(place)).map(|(id, _)| *id).collect()
+    }
+
+    /// The epoch that a replica has sealed; nothing if it cannot be used.
+    pub(super) fn sealed_epoch(&self, volume: VolumeId, replica: ReplicaId) -> Option<Epoch> {
+        self.offered.find(volume, replica).map(|replica| replica.epoch())
     }
 
     /// Makes an empty replica where the most room is, and offers it.

@@ -33,7 +33,7 @@ use crate::store::Store;
 use attach::Running;
 use holder::Holder;
 use replicas::{Network, Server, Status};
-use replication::units::{NodeId, ReplicaId, VolumeId};
+use replication::units::{Epoch, NodeId, ReplicaId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -100,6 +100,14 @@ struct Inner {
     slots: Mutex<BTreeMap<VolumeId, Slot>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    bringing: Bringing,
+}
+
+/// What brings back what an earlier process has served.
+#[derive(Default)]
+struct Bringing {
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// A volume that is served here, or is about to be.
@@ -124,13 +132,21 @@ impl Replicated {
         tasks.spawn_on(server.serve(stop.clone()), &runtime);
         tracing::info!(%address, node = %network.node, replicas = holder.all().len(), "replicas are served");
         let (records, slots) = (Arc::new(records), Mutex::default());
-        let inner = Inner { runtime, network, records, limits, holder, attachments, slots, stop, tasks };
+        let bringing = Bringing::default();
+        let inner = Inner { runtime, network, records, limits, holder, attachments, slots, stop, tasks, bringing };
         Ok(Self { inner: Arc::new(inner), address })
     }
 
     /// Serves again what an earlier process has served: when its record can be read, and its replicas be reached.
     pub(crate) fn resume(&self, entry: Entry) {
         attach::resume(&self.inner, entry);
+    }
+
+    /// Brings nothing back any more. Before devices are handed over: one that would be shown later would be shown by a process that ends.
+    pub(crate) fn settle(&self) {
+        self.inner.bringing.stop.cancel();
+        self.inner.bringing.tasks.close();
+        self.inner.runtime.block_on(self.inner.bringing.tasks.wait());
     }
 
     /// Ends. What was not handed over is left as it is until the process ends: what would be answered now would be answered with errors.
@@ -192,6 +208,18 @@ impl Node {
     #[must_use]
     pub fn held(&self) -> BTreeSet<(VolumeId, ReplicaId)> {
         self.replicated.as_ref().map(|replicated| replicated.inner.holder.all()).unwrap_or_default()
+    }
+
+    /// The replicas in its pools that can be used.
+    #[must_use]
+    pub fn usable(&self) -> BTreeSet<(VolumeId, ReplicaId)> {
+        self.replicated.as_ref().map(|replicated| replicated.inner.holder.usable()).unwrap_or_default()
+    }
+
+    /// The epoch that a replica has sealed; nothing if it is not here, or cannot be used.
+    #[must_use]
+    pub fn sealed_epoch(&self, volume: VolumeId, replica: ReplicaId) -> Option<Epoch> {
+        self.replicated.as_ref()?.inner.holder.sealed_epoch(volume, replica)
     }
 
     /// Makes an empty replica, and offers it. Only for one that never was: whoever asks must have noted before that he does, so that a replica that is lost with

@@ -166,7 +166,8 @@ impl World {
         let copies = self.volumes[volume].copies.iter();
         let local = copies.filter(|(_, copy)| copy.node == node).map(|(id, _)| *id).next();
         let me = Attached { node: node_name(node), id };
-        let options = Options { me, local, force: true, expected: None, ended, give_up_unflushed: false, limits: limits() };
+        let options =
+            Options { me, local, force: true, expected: None, ended, give_up_unflushed: false, limits: limits() };
         self.attach(volume, options, node)
     }
 }
