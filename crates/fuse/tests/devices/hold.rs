@@ -147,7 +147,11 @@ fn a_device_that_nobody_uses_and_nobody_writes_is_handed_over() {
     let path = before.attach(&name, device.clone()).unwrap();
     for _ in 0..10 {
         let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || sender.send(before.hand_over()));
+        std::thread::spawn(move || {
+            let outcome = before.hand_over();
+            drop(before);
+            sender.send(outcome)
+        });
         receiver.recv_timeout(LONG).expect("it is handed over").unwrap();
         before = host(&socket);
         assert_eq!(before.attach(&name, device.clone()).unwrap(), path);

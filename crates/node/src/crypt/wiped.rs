@@ -74,8 +74,9 @@ fn a_secret_and_a_data_key_are_not_in_memory_once_they_are_dropped() {
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     let mut wanted = vec![Masked::new("secret", bytes.iter().copied())];
     let secret = Secret::new(bytes).unwrap();
-    // In another thread: what its stack held goes with it, also of what masks the keys.
-    let (secret, device, wanted) = std::thread::spawn(move || {
+    // In another thread: what its stack held goes with it, also of what masks the keys. (Smaller stacks are kept for the next thread.)
+    let work = std::thread::Builder::new().stack_size(64 << 20);
+    let worked = work.spawn(move || {
         let key = DataKey::random().unwrap();
         wanted.push(Masked::new("first half", key.halves().0.iter().copied()));
         wanted.push(Masked::new("second half", key.halves().1.iter().copied()));
@@ -85,9 +86,8 @@ fn a_secret_and_a_data_key_are_not_in_memory_once_they_are_dropped() {
         let device = Encrypted::new(Arc::new(memory), &wrapped.unwrap(&secret).unwrap()).unwrap();
         testing::write(&device, 0, &[7; 4096], false).unwrap();
         (secret, device, wanted)
-    })
-    .join()
-    .unwrap();
+    });
+    let (secret, device, wanted) = worked.unwrap().join().unwrap();
     assert_eq!(search(&wanted), ["first half", "second half", "secret"], "what is in use is found");
     drop((secret, device));
     assert_eq!(search(&wanted), Vec::<&str>::new());
