@@ -36,19 +36,22 @@ struct LoopDevice {
     #[serde(rename = "back-maj:min", deserialize_with = "trimmed")]
     device: String,
     /// The path of the file, as it was where the device was attached.
-    #[serde(rename = "back-file")]
+    #[serde(rename = "back-file", deserialize_with = "trimmed")]
     file: String,
 }
 
-/// Releases of losetup differ in whether this is a number or a string.
+/// Releases of losetup differ in whether this is a number or a string. Of a file that cannot be looked at any more, such as one whose server has ended, it is nothing; no file has 0.
 fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(0);
+    }
     let text = value.as_str().map(str::trim).and_then(|text| text.parse().ok());
     value.as_u64().or(text).ok_or_else(|| serde::de::Error::custom("not an inode number"))
 }
 
 fn trimmed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(String::deserialize(deserializer)?.trim().to_owned())
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default().trim().to_owned())
 }
 
 async fn devices() -> Result<Vec<LoopDevice>> {
