@@ -61,7 +61,7 @@ pub(super) struct Fresh {
 /// What is known of a restore that has begun.
 pub(super) struct Begun {
     pub(super) spec: Verdict,
-    /// Not looked for when the spec is not the one that the run began with, nor where a rule runs.
+    /// Not looked for when the spec is not the one that the run began with, nor where a rule runs or workloads are waited for.
     pub(super) point: Option<Result<Arc<Point>, Source>>,
     pub(super) seen: Vec<Seen>,
     /// The rule that runs at this stage.
