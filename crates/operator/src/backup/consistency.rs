@@ -17,8 +17,8 @@ pub(super) fn of(volumes: &[VolumeBackup], hooks: &[HookStatus]) -> Option<Consi
     let from = cuts.iter().map(|cut| cut.0).min()?;
     let to = cuts.iter().map(|cut| cut.1).max()?;
     let changed: u64 = volumes.iter().filter_map(|volume| volume.changed_while_read).sum();
-    // (Kubernetes writes instants to the second, so two that look the same need not be.)
-    let (level, why) = level(hooks, cuts.len() == 1 && from == to);
+    // Kubernetes writes instants to the second, so two that look the same need not be: only one snapshot is one instant.
+    let (level, why) = level(hooks, cuts.len() == 1 && volumes.iter().any(|volume| volume.cut_at.is_some()));
     let reason = match changed {
         0 => why.to_owned(),
         files => format!("{why}; {files} files were written while they were read"),
@@ -97,6 +97,7 @@ mod tests {
         let of_snapshots = |volumes: &[VolumeBackup]| of(volumes, &[]).map(|found| (found.level, found.spread_millis));
         assert_eq!(of_snapshots(&[snapshot(1000)]), Some((CrashConsistent, 0)));
         assert_eq!(of_snapshots(&[snapshot(1000), snapshot(1000)]), Some((NotConsistent, 0)));
+        assert_eq!(of_snapshots(&[volume(1000, 1000, 0)]), Some((NotConsistent, 0)), "read within a second");
         assert_eq!(of_snapshots(&[snapshot(1000), snapshot(2000)]), Some((NotConsistent, 1000)));
         assert_eq!(of_snapshots(&[snapshot(1000), volume(900, 950, 0)]), Some((NotConsistent, 100)));
         assert!(is_cut(&snapshot(1)) && !is_cut(&VolumeBackup::default()) && is_cut(&volume(1, 2, 0)));
