@@ -21,6 +21,8 @@
 //! 6. A returning replica gets what was born since it was complete, and what it has itself from then on; it counts when the copies compare equal.
 //! 7. Who is stale, and since when, is what the record says. The replica is not asked.
 //! 8. Reads are local where possible; replicas are added and retired while the volume is served.
+//! 9. An attachment that goes on for the users of one before it ends if all in-sync replicas have lost their power meanwhile: users learn it who believe what
+//!    was answered and not flushed.
 //!
 //! What survives what is told in [`attachment`]; in which order a replica makes things durable, in [`replica`].
 //!

@@ -31,6 +31,8 @@ pub(crate) enum Rule {
     CompleteFromRecord,
     /// Rule 7: a replica that has lost its power is not in sync any more, whatever it says.
     DistrustReturner,
+    /// Rule 9: an attachment that goes on for the users of one before it ends when no in-sync replica has kept its power since.
+    TellUsers,
     /// What was copied is durable before the replica counts.
     ConfirmCopies,
     /// A swap of which nobody knows whether it was done is taken as if it may have been.

@@ -79,6 +79,11 @@ impl Attachment {
         (link.session, link.incarnation) = (Some(answer.session), Some(answer.incarnation));
         (link.sealed, link.is_whole) = (Some(epoch), is_whole);
         link.lease_until = link.lease_until.max(asked + lease);
+        if is_bound && std::mem::take(&mut self.must_wait) && keeps(Rule::AwaitLease) {
+            // Rule 4: the attachment before needs all replicas that were in sync, this one too, which confirms nothing to it any more. So it stops by itself until
+            // then, however long the others are waited for.
+            self.not_before = self.now + lease + self.limits.clock_bound;
+        }
         // What was open comes again at once.
         for sequence in self.link(from).pending.keys().copied().collect::<Vec<_>>() {
             self.transmit(from, sequence);

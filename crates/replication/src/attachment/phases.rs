@@ -2,7 +2,7 @@
 
 use super::copy::Copier;
 use super::link::Purpose;
-use super::{Attachment, Detaching, Phase};
+use super::{Attachment, Detaching, Ending, Phase};
 use crate::message::Body;
 use crate::rules::{Rule, keeps};
 use crate::units::{ReplicaId, Time};
@@ -50,12 +50,11 @@ impl Attachment {
     }
 
     fn all_sealed(&mut self, now: Time) {
-        if self.must_wait {
-            // Rule 4: the attachment before stops by itself until then. Each replica that has sealed confirms nothing to it any more.
-            self.must_wait = false;
-            if keeps(Rule::AwaitLease) {
-                self.not_before = now + self.limits.lease + self.limits.clock_bound;
-            }
+        // Rule 9: who goes on with what an earlier process has served still believes what was answered and not flushed.
+        let is_whole = |id: &ReplicaId| self.links.get(id).is_some_and(|link| link.is_whole);
+        let goes_on = !self.has_served && self.options.ended.is_some() && keeps(Rule::TellUsers);
+        if goes_on && !self.in_sync().iter().any(is_whole) {
+            return self.end(Ending::PowerLost);
         }
         if self.has_served {
             self.phase = Phase::Serving;

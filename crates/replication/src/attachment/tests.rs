@@ -6,7 +6,9 @@ use crate::message::{Body, Request};
 use crate::record::memory::MemoryRecords;
 use crate::record::{Attached, Record};
 use crate::replica::{self, Replica};
+use crate::rules::Rule;
 use crate::simulation::disk::{BLOCK_BYTES, Disk};
+use crate::simulation::without;
 use crate::units::{AttachmentId, Blocks, Epoch, Incarnation, ReplicaId, Session, Tag, Time, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,6 +20,8 @@ struct Cluster {
     now: Time,
     /// Those that get nothing.
     silent: Vec<ReplicaId>,
+    /// Of these, only writes.
+    unwritten: Vec<ReplicaId>,
     sent: Vec<(ReplicaId, Request)>,
     answers: BTreeMap<Tag, Result<Done, IoError>>,
 }
@@ -29,8 +33,8 @@ impl Cluster {
         records.put(VOLUME, None, Record::new(members, 2, 16).unwrap()).unwrap();
         let replica = || Replica::new(<_>::default(), Session(1), Incarnation(1), 16, BLOCK_BYTES);
         let replicas = (1..=3).map(|i| (ReplicaId(i), (replica(), Disk::new(16)))).collect();
-        let (silent, sent) = (Vec::new(), Vec::new());
-        Self { records, replicas, now: Time(1), silent, sent, answers: BTreeMap::new() }
+        let (silent, unwritten, sent) = (Vec::new(), Vec::new(), Vec::new());
+        Self { records, replicas, now: Time(1), silent, unwritten, sent, answers: BTreeMap::new() }
     }
 
     fn record(&self) -> Record {
@@ -42,12 +46,27 @@ impl Cluster {
     }
 
     fn attach_expecting(&mut self, id: u128, force: bool, expected: Option<Option<AttachmentId>>) -> Attachment {
-        let me = Attached { node: "node-1".into(), id: AttachmentId(id) };
-        let limits = Limits { most_operations: 4, ..Limits::default() };
-        let (local, ended, give_up_unflushed) = (Some(ReplicaId(1)), None, false);
-        let mut attachment = Attachment::new(Options { me, local, force, expected, ended, give_up_unflushed, limits });
+        self.begin(Options { force, expected, ..options(id) })
+    }
+
+    /// For the users of an attachment that has served.
+    fn go_on(&mut self, id: u128, served: AttachmentId) -> Attachment {
+        self.begin(Options { force: true, ended: Some(served), ..options(id) })
+    }
+
+    fn begin(&mut self, options: Options) -> Attachment {
+        let mut attachment = Attachment::new(options);
         self.tell(&mut attachment, Event::Tick);
         attachment
+    }
+
+    /// These machines begin anew.
+    fn cut_power(&mut self, replicas: &[u64], incarnation: u64) {
+        for id in replicas {
+            let (replica, disk) = self.replicas.get_mut(&ReplicaId(*id)).unwrap();
+            let (session, incarnation) = (Session(incarnation), Incarnation(incarnation.into()));
+            *replica = Replica::new(disk.promise, session, incarnation, 16, BLOCK_BYTES);
+        }
     }
 
     /// Tells it something, and does all that follows.
@@ -73,7 +92,8 @@ impl Cluster {
 
     fn ask(&mut self, to: ReplicaId, request: Request) -> Vec<Event> {
         let mut events = Vec::new();
-        if self.silent.contains(&to) {
+        let is_write = matches!(request.body, Body::Write { .. });
+        if self.silent.contains(&to) || (is_write && self.unwritten.contains(&to)) {
             return events;
         }
         let (replica, disk) = self.replicas.get_mut(&to).unwrap();
@@ -101,6 +121,18 @@ impl Cluster {
             self.now = Time(self.now.0 + 100_000_000);
             self.tell(attachment, Event::Tick);
         }
+    }
+}
+
+fn options(id: u128) -> Options {
+    Options {
+        me: Attached { node: "node-1".into(), id: AttachmentId(id) },
+        local: Some(ReplicaId(1)),
+        force: false,
+        expected: None,
+        ended: None,
+        give_up_unflushed: false,
+        limits: Limits { most_operations: 4, ..Limits::default() },
     }
 }
 
@@ -240,4 +272,56 @@ fn a_volume_that_is_attached_is_taken_over_by_force_alone_and_after_the_lease() 
     assert!(!third.may_serve(cluster.now));
     cluster.pass(&mut third, 2);
     assert!(third.may_serve(cluster.now));
+}
+
+#[test]
+fn who_goes_on_after_all_replicas_have_lost_their_power_is_told() {
+    let mut cluster = Cluster::new();
+    let mut first = cluster.attach(7, false);
+    assert_eq!(cluster.io(&mut first, 1, write(0, &[1])), Some(Ok(Done::Done)));
+    // Its process ends, and two of three replicas lose their power: the third has all that was answered.
+    cluster.cut_power(&[1, 2], 2);
+    let mut second = cluster.go_on(8, AttachmentId(7));
+    let read = cluster.io(&mut second, 2, Io::Read { blocks: blocks(0, 1) });
+    assert_eq!(read, Some(Ok(Done::Data(1_u64.to_le_bytes().to_vec().into()))));
+    // All of them do.
+    cluster.cut_power(&[1, 2, 3], 3);
+    let third = cluster.go_on(9, AttachmentId(8));
+    assert_eq!(third.ending(), Some(&Ending::PowerLost));
+    // Nor does the next process go on, though the power is there all the time; who begins anew may.
+    assert_eq!(cluster.go_on(10, AttachmentId(8)).ending(), Some(&Ending::PowerLost));
+    let mut anew = cluster.attach(11, true);
+    cluster.pass(&mut anew, 60);
+    assert!(anew.may_serve(cluster.now));
+}
+
+/// A write is under way when one replica leaves, and is on one of the others alone when that one is left, too. Gives what the last has when all are back.
+fn carried_to_one_that_leaves() -> u64 {
+    let mut cluster = Cluster::new();
+    let found = cluster.records.look(VOLUME).unwrap();
+    cluster.records.put(VOLUME, Some(&found.version), found.record.with_minimum(1).unwrap()).unwrap();
+    let mut attachment = cluster.attach(7, false);
+    cluster.silent = vec![ReplicaId(3)];
+    cluster.pass(&mut attachment, 20);
+    cluster.unwritten = vec![ReplicaId(2)];
+    assert_eq!(cluster.io(&mut attachment, 1, write(0, &[1])), None);
+    let in_sync = |cluster: &Cluster| cluster.record().in_sync().map(|id| id.0).collect::<Vec<_>>();
+    for left in [vec![1, 2], vec![1]] {
+        let mut tenths = 0..100;
+        while in_sync(&cluster) != left {
+            tenths.next().expect("one that is silent leaves");
+            cluster.pass(&mut attachment, 1);
+        }
+    }
+    (cluster.silent, cluster.unwritten) = (Vec::new(), Vec::new());
+    cluster.pass(&mut attachment, 200);
+    assert_eq!(in_sync(&cluster), [1, 2, 3]);
+    assert_eq!(cluster.answers.get(&Tag(1)), Some(&Ok(Done::Done)));
+    cluster.replicas[&ReplicaId(2)].1.value(0)
+}
+
+#[test]
+fn what_is_under_way_at_a_change_of_epoch_is_written_again_so_that_who_leaves_then_gets_it() {
+    assert_eq!(carried_to_one_that_leaves(), 1);
+    assert_eq!(without(Rule::ResendAll, carried_to_one_that_leaves), 0, "else it is lost");
 }

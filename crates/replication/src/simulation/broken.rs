@@ -1,7 +1,11 @@
-//! Each rule broken once: then the simulation fails, within the seeds of the ordinary run.
+//! Each rule broken once: then the simulation fails, most within the seeds of the ordinary run. (That what is under way at a change of epoch is written again
+//! matters in one world of thousands: `attachment::tests` has that one.)
 
-use super::{SEEDS, run, without};
+use super::{run, without};
 use crate::rules::Rule;
+
+/// Seeds that are tried until one shows it; `make sim` runs many more of those that are whole.
+const SEEDS: u64 = 1000;
 
 /// The first seed whose world shows that the rule is missing.
 fn caught(rule: Rule) -> Result<(u64, String), String> {
@@ -44,11 +48,11 @@ broken! {
     copies_not_compared: Compare,
     complete_by_own_count: CompleteFromRecord,
     the_returner_trusted: DistrustReturner,
+    users_not_told: TellUsers,
     copies_not_durable: ConfirmCopies,
     unresolved_swaps_forgotten: HeedUnresolved,
     executed_twice: ExecuteOnce,
     earlier_sessions_heard: RefuseEarlierSession,
     overlapping_at_once: OneAtATime,
     flushed_by_most: FlushAll,
-    not_written_again: ResendAll,
 }

@@ -23,7 +23,7 @@ struct Version {
 pub(crate) struct Disk {
     /// Of each block what it may be after a loss of power, the current one last.
     blocks: Vec<Vec<Version>>,
-    pub(super) promise: Promise,
+    pub(crate) promise: Promise,
     count: u64,
     /// What cannot be read.
     pub(super) rotten: BTreeSet<u64>,

@@ -66,6 +66,7 @@ impl World {
     /// What earlier attachments had under way is there or not, for good; and the replicas are equal.
     fn begins_to_serve(&mut self, volume: usize, client: usize, in_sync: &[ReplicaId]) -> Result<(), String> {
         let now = self.moment();
+        self.check_users(volume, client, in_sync)?;
         let state = &mut self.volumes[volume];
         state.clients[client].aware_since = Some(now);
         for earlier in (0..client)
@@ -96,6 +97,23 @@ impl World {
             }
             if let Some(value) = values.first().filter(|_| is_intact) {
                 state.histories[usize::try_from(block).unwrap()].settle(*value, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Users who were not told of a loss of power find everything that was answered to them, flushed or not.
+    fn check_users(&self, volume: usize, client: usize, in_sync: &[ReplicaId]) -> Result<(), String> {
+        let state = &self.volumes[volume];
+        let before = state.clients[client].goes_on_for;
+        let before = state.clients.iter().find(|other| Some(other.id) == before).and_then(|other| other.aware_since);
+        if before.is_none_or(|since| since > state.cut_at) {
+            return Ok(());
+        }
+        for (block, history) in (0..).zip(&state.uncut) {
+            let values: Vec<u64> = in_sync.iter().map(|id| state.copies[id].disk.value(block)).collect();
+            if !values.iter().any(|value| history.may_hold(*value)) {
+                return Err(format!("users go on, and block {block} is not what was answered to them: {values:?}"));
             }
         }
         Ok(())
@@ -143,6 +161,7 @@ impl World {
         let state = &mut self.volumes[volume];
         state.served.clear();
         state.cut_at = now;
+        state.uncut.clone_from(&state.histories);
         for (block, history) in state.histories.iter_mut().enumerate() {
             let cut = history.cut();
             cut.map_err(|what| format!("volume {volume}, block {block}, when all power was lost: {what}"))

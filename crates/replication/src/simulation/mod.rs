@@ -26,6 +26,7 @@
 //! * Reads are linearizable for each block ([`crate::testing::history`]); across a loss of power of all in-sync replicas, what was flushed is there.
 //! * An attachment that does not know yet that all in-sync replicas have lost their power may read what was there before. Before the end it has ended, or has
 //!   found one that has everything after all: nobody goes on as if nothing had been lost.
+//! * Who goes on after an end of the process that served him, and was not told of a loss of power, finds what was answered, flushed or not.
 //! * When all faults have ended, everything comes to rest: volumes are served, all operations answered, all replicas in sync and equal.
 //!
 //! `ORLOP_SIM_SEED` runs one seed (`ORLOP_SIM_LOG=1` tells what happens in it), `ORLOP_SIM_SEEDS` more of them than usual.
@@ -57,7 +58,7 @@ pub(crate) fn keeps(rule: Rule) -> bool {
 }
 
 /// Does something without a rule.
-fn without<T>(rule: Rule, work: impl FnOnce() -> T) -> T {
+pub(crate) fn without<T>(rule: Rule, work: impl FnOnce() -> T) -> T {
     BROKEN.set(Some(rule));
     let done = work();
     BROKEN.set(None);

@@ -81,6 +81,8 @@ pub(super) struct Client {
     pub(super) id: AttachmentId,
     pub(super) machine: Attachment,
     pub(super) lives: bool,
+    /// For whose users it goes on.
+    pub(super) goes_on_for: Option<AttachmentId>,
     /// When it began to serve, or when it knew last of all that was lost meanwhile.
     pub(super) aware_since: Option<Step>,
     pub(super) asked: BTreeMap<Tag, Asked>,
@@ -103,6 +105,8 @@ pub(super) struct Volume {
     pub(super) copies: BTreeMap<ReplicaId, Copy>,
     pub(super) clients: Vec<Client>,
     pub(super) histories: Vec<History>,
+    /// As they were before all power was lost last.
+    pub(super) uncut: Vec<History>,
     /// In which incarnation replicas were when the volume was served with them last.
     pub(super) served: BTreeMap<ReplicaId, Incarnation>,
     pub(super) cut_at: Step,
@@ -223,6 +227,7 @@ impl World {
             copies: copies.collect(),
             clients: Vec::new(),
             histories: vec![History::new(); usize::try_from(blocks).unwrap()],
+            uncut: Vec::new(),
             served: BTreeMap::new(),
             cut_at: 0,
             next_value: 1,
@@ -476,13 +481,14 @@ impl World {
 
     pub(super) fn attach(&mut self, volume: usize, options: attachment::Options, node: usize) -> Result<(), String> {
         self.counts.attached += 1;
-        let id = options.me.id;
+        let (id, goes_on_for) = (options.me.id, options.ended);
         let machine = Attachment::new(options);
         let client = Client {
             node,
             id,
             machine,
             lives: true,
+            goes_on_for,
             aware_since: None,
             asked: BTreeMap::new(),
             next_tag: 0,
