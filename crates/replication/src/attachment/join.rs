@@ -129,10 +129,15 @@ impl Attachment {
         let link = self.link(replica);
         link.join_after = now + pause;
         if !self.doubtful.contains(&replica) {
-            let link = self.link(replica);
-            *link = Link { next: link.next, join_after: link.join_after, ..Link::default() };
-            self.do_without(replica);
+            self.let_go(replica);
         }
+    }
+
+    /// Nothing waits any more for a replica that is stale; when it is brought back, it is looked at anew.
+    pub(super) fn let_go(&mut self, replica: ReplicaId) {
+        let link = self.link(replica);
+        *link = Link { next: link.next, join_after: link.join_after, ..Link::default() };
+        self.do_without(replica);
     }
 
     /// In a new epoch: it is in sync now, or goes on where it was; what was not confirmed in the old one is in the new one.

@@ -215,7 +215,13 @@ impl Attachment {
     fn learn(&mut self, found: Versioned, now: Time) {
         if self.doubtful_at.as_ref() != Some(&found.version) {
             // The swap that is not settled expects a version that is past.
-            (self.doubtful, self.doubtful_at) = (BTreeSet::new(), None);
+            self.doubtful_at = None;
+            let joiner = self.joiner.as_ref().map(|joiner| joiner.replica);
+            for id in std::mem::take(&mut self.doubtful) {
+                if !found.record.is_in_sync(id) && joiner != Some(id) {
+                    self.let_go(id);
+                }
+            }
         }
         let is_mine = found.record.is_attached_to(self.options.me.id);
         let epoch = self.epoch();

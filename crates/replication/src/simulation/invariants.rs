@@ -193,7 +193,7 @@ impl World {
             return Some(format!("it is not served: {:?}", last.machine));
         }
         if record.in_sync().count() < record.members.len() || record.members.values().any(|member| member.is_retiring) {
-            return Some(format!("not all replicas are in sync: {record:?}"));
+            return Some(format!("not all replicas are in sync: {record:?}, {:?}", last.machine));
         }
         // Without this, what a replica has lost last is found by nobody before the end, and taken for a fault of the protocol.
         if !self.is_aware(volume, index, &record) {
