@@ -116,7 +116,7 @@ impl Daemon {
         let place = self.runtime.block_on(client.attach(request))?.into_inner().place;
         self.attached.borrow_mut().push(name.into());
         let way = if over_nbd { Way::Nbd(place) } else { Way::Path(place) };
-        Ok(Target::new(title, way, Some(self.child.id()), vec![Box::new(self.clone())]))
+        Ok(Target::new(title, way, vec![self.child.id()], vec![Box::new(self.clone())]))
     }
 
     pub(crate) fn snapshot(&self, volume: &str, name: &str) -> Result<()> {

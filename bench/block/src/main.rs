@@ -13,6 +13,7 @@ mod medium;
 mod pause;
 mod peers;
 mod probe;
+mod replicated;
 mod rows;
 mod sharing;
 
@@ -38,6 +39,12 @@ enum Command {
     /// Serves the volumes of a pool, as a process of its own
     #[command(hide = true)]
     Serve(daemon::ServeArgs),
+    /// Holds a replica, as a process of its own
+    #[command(hide = true)]
+    Replica(replicated::ReplicaArgs),
+    /// Holds a replica and serves the volume, as a process of its own
+    #[command(hide = true)]
+    Front(replicated::FrontArgs),
     /// Maps a volume of so many GiB, and tells what memory that takes, as a process of its own
     #[command(hide = true)]
     Map {
@@ -59,6 +66,8 @@ enum Part {
     Snapshots,
     /// What is written for a write, and what maps take
     Engine,
+    /// Volumes with replicas, in memory
+    Replicated,
 }
 
 #[derive(Debug, clap::Args)]
@@ -134,6 +143,9 @@ fn run(arguments: &RunArgs) -> Result<bool> {
         cost::measure(arguments, &mut report).context("measure what is written")?;
         diff::measure(arguments, &mut report).context("measure maps")?;
     }
+    if arguments.wants(Part::Replicated) {
+        replicated::measure(arguments, &mut report).context("measure replicated volumes")?;
+    }
     if let Some(path) = &arguments.report {
         std::fs::write(path, &report.text).with_context(|| format!("write {}", path.display()))?;
     }
@@ -158,6 +170,8 @@ fn main() -> Result<ExitCode> {
         },
         Command::Hold(arguments) => rows::hold(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Serve(arguments) => daemon::serve(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Replica(arguments) => replicated::replica(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Front(arguments) => replicated::front(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Map { pool, gib } => diff::map(&pool, gib).map(|()| ExitCode::SUCCESS),
     }
 }

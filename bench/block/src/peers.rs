@@ -5,6 +5,7 @@ use crate::medium::{Folder, filled};
 use anyhow::{Context, Result, bail};
 use std::any::Any;
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,20 +17,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) way: Way,
-    /// The process that serves it, if one does.
-    server: Option<u32>,
+    /// The processes that serve it, if some do.
+    servers: Vec<u32>,
     /// What serves it. Dropped in this order.
     _held: Vec<Box<dyn Any>>,
 }
 
 impl Target {
-    pub(crate) fn new(name: &'static str, way: Way, server: Option<u32>, held: Vec<Box<dyn Any>>) -> Self {
-        Self { name, way, server, _held: held }
+    pub(crate) fn new(name: &'static str, way: Way, servers: Vec<u32>, held: Vec<Box<dyn Any>>) -> Self {
+        Self { name, way, servers, _held: held }
     }
 
-    /// Seconds of processor time that its server has had.
+    /// Seconds of processor time that its servers have had; none if there are none.
     pub(crate) fn processor(&self) -> Option<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server?)).ok()?;
+        let times = self.servers.iter().map(|server| Self::processor_of(*server));
+        if self.servers.is_empty() { None } else { times.sum() }
+    }
+
+    fn processor_of(server: u32) -> Option<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{server}/stat")).ok()?;
         // Behind the name, which may have anything in it: the 12th and 13th are hundredths in the program and in the kernel for it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let hundredths = |at: usize| fields.get(at)?.parse::<f64>().ok();
@@ -115,7 +121,7 @@ pub(crate) fn nbdkit(folder: &Folder, file: &Path) -> Result<Target> {
     let mut command = Command::new("nbdkit");
     command.args(["-f", "-U"]).arg(&socket).arg("file").arg(file);
     let server = Server::on_socket(command, &socket)?;
-    Ok(Target::new("nbdkit file", nbd(&socket), Some(server.0.id()), vec![Box::new(server)]))
+    Ok(Target::new("nbdkit file", nbd(&socket), vec![server.0.id()], vec![Box::new(server)]))
 }
 
 pub(crate) fn qemu_nbd(folder: &Folder, name: &'static str, format: &str, file: &Path) -> Result<Target> {
@@ -124,7 +130,7 @@ pub(crate) fn qemu_nbd(folder: &Folder, name: &'static str, format: &str, file: 
     command.args(["-t", "-e", "8", "--cache=none", "--aio=threads", "--discard=unmap", "-f", format, "-k"]);
     command.arg(&socket).arg(file);
     let server = Server::on_socket(command, &socket)?;
-    Ok(Target::new(name, nbd(&socket), Some(server.0.id()), vec![Box::new(server)]))
+    Ok(Target::new(name, nbd(&socket), vec![server.0.id()], vec![Box::new(server)]))
 }
 
 /// A file in qcow2's format, with the usual clusters of 64 KiB.
@@ -159,18 +165,18 @@ pub(crate) fn qemu_fuse(folder: &Folder, file: &Path) -> Result<Target> {
     let mount = Mount(over.clone());
     let device = Loop::new(&over)?;
     let way = Way::Path(device.0.display().to_string());
-    let pid = Some(server.0.id());
+    let pids = vec![server.0.id()];
     Ok(Target::new(
         "qemu-storage-daemon, FUSE + loop",
         way,
-        pid,
+        pids,
         vec![Box::new(device), Box::new(mount), Box::new(server)],
     ))
 }
 
 pub(crate) fn plain_loop(file: &Path) -> Result<Target> {
     let device = Loop::new(file)?;
-    Ok(Target::new("loop", Way::Path(device.0.display().to_string()), None, vec![Box::new(device)]))
+    Ok(Target::new("loop", Way::Path(device.0.display().to_string()), Vec::new(), vec![Box::new(device)]))
 }
 
 /// A file in a file system on a loop device.
@@ -185,5 +191,64 @@ pub(crate) fn file_system(folder: &Folder, name: &'static str, kind: &str, bytes
     tool("mount", &[OsStr::new("-t"), OsStr::new(kind), device.0.as_os_str(), point.as_os_str()])?;
     let mount = Mount(point.clone());
     let way = Way::Path(point.join("file").display().to_string());
-    Ok(Target::new(name, way, None, vec![Box::new(mount), Box::new(device)]))
+    Ok(Target::new(name, way, Vec::new(), vec![Box::new(mount), Box::new(device)]))
+}
+
+/// A port that nobody listens on.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A server that listens on a port, which the command does not know yet.
+fn on_port(mut command: Command) -> Result<(Server, u16)> {
+    let port = free_port()?;
+    command.arg("-p").arg(port.to_string());
+    let server = Server::start(command, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
+    Ok((server, port))
+}
+
+/// QEMU's daemon, which writes to all files and reads from the first; the others are served over the network.
+pub(crate) fn quorum(folder: &Folder, name: &'static str, files: &[PathBuf; 3]) -> Result<Target> {
+    let socket = folder.join("quorum.sock");
+    let [here, others @ ..] = files;
+    let mut blocks = vec![format!("driver=file,node-name=c0,filename={},cache.direct=on,aio=threads", here.display())];
+    let mut servers = Vec::new();
+    for (at, file) in (1..).zip(others) {
+        let mut command = Command::new("qemu-nbd");
+        command.args(["-t", "-e", "8", "-b", "127.0.0.1", "--cache=none", "--aio=threads", "-f", "raw"]).arg(file);
+        let (server, port) = on_port(command)?;
+        let place = format!("server.type=inet,server.host=127.0.0.1,server.port={port}");
+        blocks.push(format!("driver=nbd,node-name=c{at},{place}"));
+        servers.push(server);
+    }
+    let children = "children.0=c0,children.1=c1,children.2=c2";
+    blocks.push(format!("driver=quorum,node-name=q,vote-threshold=3,read-pattern=fifo,{children}"));
+    let mut command = Command::new("qemu-storage-daemon");
+    command.args(blocks.iter().flat_map(|block| ["--blockdev", block]));
+    command.arg("--nbd-server").arg(format!("addr.type=unix,addr.path={}", socket.display()));
+    command.args(["--export", "type=nbd,id=e,node-name=q,name=q,writable=on"]);
+    let front = Server::on_socket(command, &socket)?;
+    let pids = std::iter::once(&front).chain(&servers).map(|server| server.0.id()).collect();
+    let way = Way::Nbd(format!("nbd+unix:///q?socket={}", socket.display()));
+    Ok(Target::new(name, way, pids, vec![Box::new(front), Box::new(servers)]))
+}
+
+/// Copies a full file over the network to another, with nothing else to do; gives bytes per second.
+pub(crate) fn copy(folder: &Folder, bytes: u64) -> Result<f64> {
+    let [from, to] = ["copy-from", "copy-to"].map(|name| folder.join(name));
+    filled(&from, bytes)?;
+    std::fs::File::create(&to)?.set_len(bytes)?;
+    let serve = |file: &Path| {
+        let mut command = Command::new("nbdkit");
+        command.args(["-f", "-i", "127.0.0.1", "file"]).arg(file);
+        on_port(command)
+    };
+    let ((_from, source), (_to, target)) = (serve(&from)?, serve(&to)?);
+    let place = |port| format!("nbd://127.0.0.1:{port}");
+    let begun = Instant::now();
+    tool("nbdcopy", &[OsStr::new("--flush"), OsStr::new(&place(source)), OsStr::new(&place(target))])?;
+    let took = begun.elapsed();
+    std::fs::remove_file(&from)?;
+    std::fs::remove_file(&to)?;
+    Ok(bytes as f64 / took.as_secs_f64())
 }

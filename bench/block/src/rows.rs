@@ -66,7 +66,7 @@ fn middle(figures: &[Figure]) -> Figure {
     }
 }
 
-fn table(columns: &[Column]) -> String {
+pub(crate) fn table(columns: &[Column]) -> String {
     let mut text =
         "| | requests/s | p50 µs | p99 µs | processor time of the server for one, µs |\n|---|---|---|---|---|\n"
             .to_owned();
@@ -91,7 +91,7 @@ fn targets(kind: Kind, folder: &Folder, bytes: u64, daemon: &std::rc::Rc<Daemon>
     let targets = vec![
         daemon.volume(NBD, "nbd", bytes, true)?,
         daemon.volume(FUSE, "device", bytes, false)?,
-        Target::new(RAW, way, None, Vec::new()),
+        Target::new(RAW, way, Vec::new(), Vec::new()),
         peers::nbdkit(folder, &shared)?,
         peers::qemu_nbd(folder, QEMU_RAW, "raw", &raw)?,
         peers::qemu_nbd(folder, QEMU_QCOW2, "qcow2", &peers::qcow2(folder, bytes)?)?,
