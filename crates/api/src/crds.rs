@@ -4,8 +4,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 use crate::{
-    ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy, Rule,
-    SchedulePolicy, StorageNode, Volume, VolumeRecord,
+    ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy,
+    PlacementStrategy, Rule, SchedulePolicy, StorageNode, Volume, VolumeRecord,
 };
 
 /// All CRDs, in the order of their names.
@@ -17,6 +17,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         ApplicationRestore::crd(),
         BackupLocation::crd(),
         NamespacedSchedulePolicy::crd(),
+        PlacementStrategy::crd(),
         Rule::crd(),
         SchedulePolicy::crd(),
         StorageNode::crd(),

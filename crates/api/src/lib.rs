@@ -10,6 +10,7 @@ pub mod backup;
 pub mod common;
 pub mod crds;
 pub mod location;
+pub mod placement_strategy;
 pub mod restore;
 pub mod rule;
 pub mod schedule;
@@ -25,6 +26,10 @@ pub use backup::{
 pub use common::{LedgerSummary, Missed, ObjectFilter, Phase, Timed};
 pub use location::{
     BackupLocation, BackupLocationSpec, BackupLocationStatus, LocationPhase, LocationType, S3Config, SecretKeyRef,
+};
+pub use placement_strategy::{
+    LabelExpression, LabelOperator, PlacementEnforcement, PlacementStrategy, PlacementStrategySpec,
+    ReplicaPlacementRule, VolumePlacementRule,
 };
 pub use restore::{
     ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ObjectPlan, PlanCounts,

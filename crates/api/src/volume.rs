@@ -40,6 +40,9 @@ pub struct VolumeSpec {
     /// The node that the first replica is put on, if there is room: where the volume is going to be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_node: Option<String>,
+    /// The PlacementStrategy whose rules its replicas keep. As long as there is none of this name, or it is wrong, no replica is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement_strategy: Option<String>,
     /// How much may be asked of it in a second.
     #[serde(default)]
     pub limits: VolumeLimits,

@@ -214,6 +214,7 @@ impl Volumes for InCluster {
                 // More than half of three, and one of two: the other must be able to go on alone.
                 minimum_in_sync: new.replicas.div_ceil(2),
                 preferred_node: Some(self.me.clone()),
+                placement_strategy: new.placement,
                 limits: VolumeLimits { iops: new.limits.iops, bytes_per_second: new.limits.bytes_per_second },
                 wrapped_key: secret.map(|secret| wrapped(&new.id, secret)).transpose()?,
                 labels: new.labels,

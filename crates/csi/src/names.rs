@@ -47,6 +47,8 @@ pub(crate) mod labels {
     pub(crate) const LIMITS: &str = "volumes.orlop.io/limits";
     /// The entry of the Secret that it is encrypted with.
     pub(crate) const SECRET: &str = "volumes.orlop.io/secret-entry";
+    /// The rules about where its replicas are, by their name.
+    pub(crate) const PLACEMENT: &str = "volumes.orlop.io/placement-strategy";
     /// A file system is being made on it; nobody has mounted it yet.
     pub(crate) const FORMATTING: &str = "volumes.orlop.io/formatting";
     /// Of a snapshot: the group that it was taken with.

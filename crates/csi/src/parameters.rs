@@ -23,14 +23,8 @@ const ADDED: [&str; 6] = [
     "csi.storage.k8s.io/volumesnapshotcontent/name",
 ];
 /// What others can be asked for, and this driver cannot yet.
-const NOT_YET: [&str; 6] = [
-    "aggregation_level",
-    "io_profile",
-    "placement_strategy",
-    "preferLocalNodeOnly",
-    "snap_schedule",
-    "csi.storage.k8s.io/fstype",
-];
+const NOT_YET: [&str; 5] =
+    ["aggregation_level", "io_profile", "preferLocalNodeOnly", "snap_schedule", "csi.storage.k8s.io/fstype"];
 
 /// What a class says of its volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +32,8 @@ pub(crate) struct Parameters {
     pub(crate) fs: Option<FileSystem>,
     /// How many copies a volume has, each on another node.
     pub(crate) replicas: u32,
+    /// The rules about where they are, by their name.
+    pub(crate) placement: Option<String>,
     pub(crate) limits: Limits,
     /// The entry of the Secret; volumes are encrypted if there is one.
     pub(crate) secret: Option<String>,
@@ -47,7 +43,8 @@ pub(crate) struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { fs: None, replicas: 1, limits: Limits::default(), secret: None, claim: Vec::new() }
+        let (limits, claim) = (Limits::default(), Vec::new());
+        Self { fs: None, replicas: 1, placement: None, limits, secret: None, claim }
     }
 }
 
@@ -69,6 +66,7 @@ impl Parameters {
                         return Err(Status::invalid_argument(what));
                     }
                 },
+                "placement_strategy" if !value.is_empty() => read.placement = Some(value.clone()),
                 "secure" => is_secure = Some(truth(key, value)?),
                 "encryptionSecret" if !value.is_empty() => read.secret = Some(value.clone()),
                 "iops" | "bandwidth" => limit(&mut read.limits, key, value)?,
@@ -83,6 +81,11 @@ impl Parameters {
                 return Err(Status::invalid_argument(what));
             }
             _ => {}
+        }
+        if read.placement.is_some() && read.replicas == 1 {
+            let what =
+                "placement_strategy is about volumes with replicas on several nodes; say repl: \"2\" or \"3\" with it";
+            return Err(Status::invalid_argument(what));
         }
         read.limits = change(read.limits, changeable)?;
         read.claim.sort();
@@ -137,7 +140,7 @@ fn unknown(key: &str) -> Status {
         return Status::invalid_argument(format!("the parameter {key} is not built yet; leave it out"));
     }
     Status::invalid_argument(format!(
-        "there is no parameter {key:.60?}; there are fs, repl, secure, encryptionSecret, iops and bandwidth"
+        "there is no parameter {key:.60?}; there are fs, repl, placement_strategy, secure, encryptionSecret, iops and bandwidth"
     ))
 }
 
@@ -201,7 +204,9 @@ mod tests {
         let read = Parameters::new(&map(&[("encryptionSecret", "key")]), &HashMap::new()).unwrap();
         assert_eq!(read.replicas, 1, "one is what a class means that does not say it");
         let several = Parameters::new(&map(&[("repl", "3")]), &HashMap::new()).unwrap();
-        assert_eq!(several.replicas, 3);
+        assert_eq!((several.replicas, several.placement), (3, None));
+        let placed = Parameters::new(&map(&[("repl", "2"), ("placement_strategy", "fast")]), &HashMap::new()).unwrap();
+        assert_eq!(placed.placement.as_deref(), Some("fast"));
         assert_eq!(&**read.passphrase(&map(&[("key", "k")])).unwrap().unwrap(), b"k");
         assert!(read.passphrase(&map(&[("passphrase", "k")])).unwrap_err().message().contains("node-stage-secret"));
     }
@@ -214,6 +219,8 @@ mod tests {
             ("repl", "two", "\"1\" to \"3\""),
             ("io_profile", "db", "not built yet"),
             ("aggregation_level", "2", "not built yet"),
+            ("placement_strategy", "fast", "on several nodes"),
+            ("placement_strategy", "", "there is no parameter"),
             ("replicas", "1", "there is no parameter"),
             ("secure", "yes", "true"),
             ("iops", "many", "64Mi"),

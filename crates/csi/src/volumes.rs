@@ -146,6 +146,8 @@ pub struct NewVolume {
     pub bytes: u64,
     /// How many copies there are to be, each on another node. One lies on this node, and is used here alone.
     pub replicas: u32,
+    /// The rules about where they are, by their name; only with several.
+    pub placement: Option<String>,
     /// How much may be asked of it.
     pub limits: Limits,
     /// What is noted of it.

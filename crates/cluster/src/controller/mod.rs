@@ -6,25 +6,28 @@
 pub mod place;
 pub mod plan;
 mod status;
+mod strategy;
 
 use crate::agent::{Failing, replica_name, watched};
 use crate::error::{Error, Result, ask, code};
 use crate::heartbeat::{self, Pulse};
 use crate::placed;
 use crate::times::Times;
-use api::{StorageNode, VOLUME_FINALIZER, Volume, VolumeRecord};
+use api::{PlacementStrategy, StorageNode, VOLUME_FINALIZER, Volume, VolumeRecord};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
-use place::NodeView;
+use place::{NodeView, Surroundings};
+use placement::{PlacedVolume, Strategy};
 use plan::{Plan, Step, Wanted, plan};
 use replication::record::Record;
 use replication::record::store::{RecordStore, SwapError, Versioned};
 use replication::units::{NodeId, ReplicaId, VolumeId};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -34,6 +37,10 @@ struct Seen {
     volumes: Store<Volume>,
     nodes: Store<StorageNode>,
     leases: Store<Lease>,
+    strategies: Store<PlacementStrategy>,
+    /// Of these the labels count.
+    machines: Store<Node>,
+    records: Store<VolumeRecord>,
 }
 
 struct Controller<R> {
@@ -41,6 +48,8 @@ struct Controller<R> {
     records: R,
     times: Times,
     pulse: Pulse,
+    /// The nodes of replicas, by the records as they were last read; a cache may not have yet what was just placed.
+    places: BTreeMap<VolumeId, Vec<NodeId>>,
 }
 
 /// Works for as long as it is polled. What goes wrong is told in the log and tried again.
@@ -49,7 +58,9 @@ pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
     let (volumes, volume_events) = watched::<Volume>(Api::all(client.clone()), changed.clone());
     let (nodes, node_events) = watched::<StorageNode>(Api::all(client.clone()), changed.clone());
     let (leases, lease_events) = watched::<Lease>(heartbeat::leases(&client), Arc::new(Notify::new()));
-    // Their content is read past the cache; this only tells that it has changed.
+    let (strategies, strategy_events) = watched::<PlacementStrategy>(Api::all(client.clone()), changed.clone());
+    let (machines, machine_events) = watched::<Node>(Api::all(client.clone()), Arc::new(Notify::new()));
+    // What is decided of a volume is decided by its record as it is read past the cache; where other volumes are is taken from here.
     let (kept, record_events) = watched::<VolumeRecord>(Api::all(client.clone()), changed.clone());
     let look = async {
         let ready = async {
@@ -57,14 +68,16 @@ pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
                 volumes.wait_until_ready(),
                 nodes.wait_until_ready(),
                 leases.wait_until_ready(),
+                strategies.wait_until_ready(),
+                machines.wait_until_ready(),
                 kept.wait_until_ready()
             )
         };
         if ready.await.is_err() {
             return;
         }
-        let seen = Seen { volumes, nodes, leases };
-        let mut controller = Controller { client, records, times, pulse: Pulse::default() };
+        let seen = Seen { volumes, nodes, leases, strategies, machines, records: kept };
+        let mut controller = Controller { client, records, times, pulse: Pulse::default(), places: BTreeMap::new() };
         let (mut failing, mut has_authority) = (Failing::default(), false);
         loop {
             if !has_authority && controller.is_installed().await {
@@ -82,6 +95,8 @@ pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
         () = volume_events => {}
         () = node_events => {}
         () = lease_events => {}
+        () = strategy_events => {}
+        () = machine_events => {}
         () = record_events => {}
     }
 }
@@ -98,17 +113,47 @@ impl<R: RecordStore> Controller<R> {
     async fn look(&mut self, seen: &Seen) -> Result<()> {
         let now = Instant::now();
         self.pulse.look(&seen.leases.state(), now);
-        let nodes: Vec<_> = seen.nodes.state().iter().map(|node| self.view(node, now)).collect();
+        let nodes = seen.nodes.state().iter().map(|node| self.view(node, seen, now)).collect();
+        let mut among = Surroundings { nodes, volumes: Vec::new() };
+        let volumes: Vec<_> =
+            seen.volumes.state().into_iter().filter_map(|volume| Some((placed::id(&volume)?, volume))).collect();
+        let ids: BTreeSet<VolumeId> = volumes.iter().map(|(id, _)| *id).collect();
+        self.places.retain(|id, _| ids.contains(id));
         let mut outcome = Ok(());
-        for volume in seen.volumes.state() {
-            outcome = outcome.and(self.follow(&volume, &nodes).await);
+        for (id, volume) in &volumes {
+            let strategy = strategy::of(volume.spec.placement_strategy.as_deref(), &seen.strategies);
+            let is_about_volumes = strategy.as_ref().is_ok_and(strategy::is_about_volumes);
+            among.volumes = if is_about_volumes { self.others(*id, &volumes, seen) } else { Vec::new() };
+            match self.follow(*id, volume, strategy, &among).await {
+                Ok(record) => {
+                    let nodes = record.iter().flat_map(|record| record.members.values());
+                    self.places.insert(*id, nodes.map(|member| member.node.clone()).collect());
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
         outcome
     }
 
-    fn view(&mut self, node: &StorageNode, now: Instant) -> NodeView {
+    /// Where all volumes are but one.
+    fn others(&self, but: VolumeId, volumes: &[(VolumeId, Arc<Volume>)], seen: &Seen) -> Vec<PlacedVolume> {
+        let others = volumes.iter().filter(|(id, _)| *id != but).map(|(id, volume)| {
+            let nodes = match self.places.get(id) {
+                Some(nodes) => nodes.iter().map(|node| node.0.to_string()).collect(),
+                None => {
+                    let record = seen.records.get(&ObjectRef::new(&format!("{:032x}", id.0)));
+                    record.iter().flat_map(|record| &record.spec.members).map(|member| member.node.clone()).collect()
+                }
+            };
+            PlacedVolume { labels: volume.spec.labels.clone(), nodes }
+        });
+        others.collect()
+    }
+
+    fn view(&mut self, node: &StorageNode, seen: &Seen, now: Instant) -> NodeView {
         let name = node.name_any();
         let status = node.status.clone().unwrap_or_default();
+        let machine = seen.machines.get(&ObjectRef::new(&name));
         NodeView {
             silent_for: self.pulse.silent_for(&name, now),
             dead_after: self.times.dead_after,
@@ -116,34 +161,42 @@ impl<R: RecordStore> Controller<R> {
             pools: status.pools,
             region: status.region,
             zone: status.zone,
+            labels: machine.map(|machine| machine.labels().clone()).unwrap_or_default(),
             name: NodeId::from(name.as_str()),
         }
     }
 
-    /// One step for one volume, and its status.
-    async fn follow(&self, volume: &Volume, nodes: &[NodeView]) -> Result<()> {
-        let Some(id) = placed::id(volume) else { return Ok(()) };
+    /// One step for one volume, and its status; gives its record after that.
+    async fn follow(
+        &self,
+        id: VolumeId,
+        volume: &Volume,
+        strategy: std::result::Result<Strategy, String>,
+        among: &Surroundings,
+    ) -> Result<Option<Record>> {
         let has_finalizer = volume.finalizers().iter().any(|one| one == VOLUME_FINALIZER);
         if !has_finalizer {
             // Without it, nothing would hold the volume until its replicas are gone.
-            return if placed::is_deleted(volume) { Ok(()) } else { self.hold(volume).await };
+            return if placed::is_deleted(volume) { Ok(None) } else { self.hold(volume).await.map(|()| None) };
         }
         let found = self.records.get(id).await?;
         let record = found.as_ref().map(|found| &found.record);
-        let wanted = wanted(volume, record);
+        let wanted = wanted(volume, record, strategy);
         let Plan { step, message } =
-            plan(&wanted, record, nodes, self.times.rebuild_after, || ReplicaId(rand::random()));
+            plan(&wanted, record, among, self.times.rebuild_after, || ReplicaId(rand::random()));
         let now = match step {
             Step::Nothing => found.map(|found| found.record),
             step => self.apply(id, volume, found, step).await?,
         };
         if now.is_some() || !placed::is_deleted(volume) {
-            return self.tell(volume, now.as_ref(), message).await;
+            self.tell(volume, now.as_ref(), message).await?;
+        } else {
+            match still_held(volume, &among.nodes) {
+                None => self.release(volume).await?,
+                held => self.tell(volume, None, held).await?,
+            }
         }
-        match still_held(volume, nodes) {
-            None => self.release(volume).await,
-            held => self.tell(volume, None, held).await,
-        }
+        Ok(now)
     }
 
     /// The record after the step. One that somebody else has changed meanwhile is looked at again.
@@ -233,7 +286,7 @@ fn gone_is_fine<T>(done: Result<T>) -> Result<()> {
     }
 }
 
-fn wanted(volume: &Volume, record: Option<&Record>) -> Wanted {
+fn wanted(volume: &Volume, record: Option<&Record>, strategy: std::result::Result<Strategy, String>) -> Wanted {
     let holders = volume.status.iter().flat_map(|status| &status.holders);
     let lost = holders.filter(|(_, held)| held.lost).map(|(_, held)| held.replica.as_str());
     let lost: BTreeSet<&str> = lost.collect();
@@ -243,6 +296,8 @@ fn wanted(volume: &Volume, record: Option<&Record>) -> Wanted {
         replicas: usize::try_from(volume.spec.replicas).unwrap_or(usize::MAX),
         minimum: volume.spec.minimum_in_sync,
         preferred: volume.spec.preferred_node.as_deref().map(NodeId::from),
+        strategy,
+        labels: volume.spec.labels.clone(),
         is_deleted: placed::is_deleted(volume),
         holders: volume
             .status

@@ -1,7 +1,7 @@
 //! Nodes as this controller sees them, and as `placement` wants them.
 
 use api::StoragePool;
-use placement::{Cluster, Domains, Labels, Node, Place, Pool, Request};
+use placement::{Cluster, Domains, Labels, Node, Place, PlacedVolume, Pool, Request, Strategy};
 use replication::units::NodeId;
 use std::time::Duration;
 
@@ -22,6 +22,36 @@ pub struct NodeView {
     pub region: Option<String>,
     /// The zone that it is in.
     pub zone: Option<String>,
+    /// What its Node in Kubernetes has.
+    pub labels: Labels,
+}
+
+/// Everything that replicas are placed among.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The nodes that hold replicas.
+    pub nodes: Vec<NodeView>,
+    /// Other volumes, for rules about them; needed for a strategy that has some.
+    pub volumes: Vec<PlacedVolume>,
+}
+
+/// What is asked of the places of replicas.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Bytes of a replica.
+    pub bytes: u64,
+    /// How many more.
+    pub count: usize,
+    /// The node that comes first, if it can be had.
+    pub preferred: Option<&'a NodeId>,
+    /// Nodes that have replicas which count for the spread.
+    pub stay: &'a [NodeId],
+    /// Nodes that have replicas which are to go.
+    pub leave: &'a [NodeId],
+    /// The volume's labels.
+    pub labels: &'a Labels,
+    /// The rules.
+    pub strategy: &'a Strategy,
 }
 
 impl NodeView {
@@ -53,8 +83,12 @@ impl NodeView {
         };
         Node {
             name: self.name.0.to_string(),
-            domains: Domains { region: self.region.clone(), zone: self.zone.clone(), rack: None },
-            labels: Labels::new(),
+            domains: Domains {
+                region: self.region.clone(),
+                zone: self.zone.clone(),
+                rack: Domains::of(&self.labels).rack,
+            },
+            labels: self.labels.clone(),
             closed: self.closed(),
             pools: self.pools.iter().filter(|pool| !pool.failed).map(pool).collect(),
         }
@@ -67,50 +101,47 @@ impl NodeView {
     }
 }
 
-/// The nodes for `count` more replicas, of which `preferred` comes first, if it can be had. `stay` have replicas that count for the spread, `leave` have some
-/// that are to go.
+/// The nodes for more replicas of a volume.
 ///
 /// # Errors
 /// There are not enough. What is told has each node that is not taken.
-pub fn place(
-    bytes: u64,
-    count: usize,
-    preferred: Option<&NodeId>,
-    (stay, leave): (&[NodeId], &[NodeId]),
-    nodes: &[NodeView],
-) -> Result<Vec<NodeId>, String> {
+pub fn place(asked: Asked, among: &Surroundings) -> Result<Vec<NodeId>, String> {
+    let nodes = &among.nodes;
     if nodes.is_empty() {
         return Err("there are no nodes with storage; start `orlop node` with --cluster on some".into());
     }
-    let cluster = Cluster { nodes: nodes.iter().map(NodeView::node).collect(), volumes: Vec::new() };
+    let cluster = Cluster { nodes: nodes.iter().map(NodeView::node).collect(), volumes: among.volumes.clone() };
     let of = |names: &[NodeId]| -> Vec<Place> {
         nodes.iter().filter(|node| names.contains(&node.name)).map(NodeView::place).collect()
     };
-    let mut request = Request {
-        size: bytes,
-        replicas: count,
-        present: of(stay),
-        leaving: leave.iter().map(|node| node.0.to_string()).collect(),
-        ..Request::default()
+    let request = Request {
+        size: asked.bytes,
+        replicas: asked.count,
+        labels: asked.labels.clone(),
+        present: of(asked.stay),
+        leaving: asked.leave.iter().map(|node| node.0.to_string()).collect(),
+        strategy: asked.strategy.clone(),
     };
-    let mut chosen = Vec::new();
-    if let Some(preferred) = preferred {
+    let names = |places: Vec<Place>| places.into_iter().map(|place| NodeId::from(place.node.as_str()));
+    if let Some(preferred) = asked.preferred {
         let mut alone = cluster.clone();
         alone.nodes.retain(|node| node.name == *preferred.0);
         if placement::place(&alone, &Request { replicas: 1, ..request.clone() }).is_ok() {
-            request.present.extend(of(std::slice::from_ref(preferred)));
-            request.replicas -= 1;
-            chosen.push(preferred.clone());
+            let mut rest = Request { replicas: asked.count.saturating_sub(1), ..request.clone() };
+            rest.present.extend(of(std::slice::from_ref(preferred)));
+            // With it, required rules may have no choice left.
+            if let Ok(places) = placement::place(&cluster, &rest) {
+                return Ok(std::iter::once(preferred.clone()).chain(names(places)).collect());
+            }
         }
     }
-    let places = placement::place(&cluster, &request).map_err(|refused| refused.to_string())?;
-    chosen.extend(places.iter().map(|place| NodeId::from(place.node.as_str())));
-    Ok(chosen)
+    placement::place(&cluster, &request).map(|places| names(places).collect()).map_err(|refused| refused.to_string())
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use placement::{Enforcement, Expression, Operator, ReplicaRule, Scope, VolumeRule};
 
     pub(in crate::controller) fn node(name: &str, zone: &str, free_bytes: u64) -> NodeView {
         NodeView {
@@ -121,6 +152,7 @@ pub(super) mod tests {
             pools: vec![StoragePool { name: "pool".into(), bytes: 1 << 30, free_bytes, failed: false }],
             region: None,
             zone: (!zone.is_empty()).then(|| zone.to_owned()),
+            labels: Labels::new(),
         }
     }
 
@@ -132,8 +164,55 @@ pub(super) mod tests {
     ) -> Result<Vec<String>, String> {
         let taken: Vec<NodeId> = taken.iter().map(|name| NodeId::from(*name)).collect();
         let preferred = preferred.map(NodeId::from);
-        let found = place(1 << 20, count, preferred.as_ref(), (&taken, &[]), nodes)?;
-        Ok(found.iter().map(|node| node.0.to_string()).collect())
+        let among = Surroundings { nodes: nodes.to_vec(), volumes: Vec::new() };
+        kept(&Strategy::default(), count, preferred.as_ref(), &taken, &among)
+    }
+
+    fn kept(
+        strategy: &Strategy,
+        count: usize,
+        preferred: Option<&NodeId>,
+        stay: &[NodeId],
+        among: &Surroundings,
+    ) -> Result<Vec<String>, String> {
+        let labels = Labels::from([("app".to_owned(), "db".to_owned())]);
+        let asked = Asked { bytes: 1 << 20, count, preferred, stay, leave: &[], labels: &labels, strategy };
+        Ok(place(asked, among)?.iter().map(|node| node.0.to_string()).collect())
+    }
+
+    fn with(key: &str, value: &str) -> Vec<Expression> {
+        vec![Expression { key: key.into(), operator: Operator::In(vec![value.into()]) }]
+    }
+
+    #[test]
+    fn the_rules_of_a_strategy_count_more_than_the_preferred_node() {
+        let mut among =
+            Surroundings { nodes: ["a", "b", "c"].map(|name| node(name, "", 9 << 20)).to_vec(), volumes: vec![] };
+        for (at, media) in [(0, "disk"), (1, "ssd"), (2, "ssd")] {
+            among.nodes[at].labels.insert("media".into(), media.into());
+        }
+        let required = Enforcement::Required;
+        let rule = ReplicaRule { enforcement: required, affected: None, scope: Scope::Match(with("media", "ssd")) };
+        let fast = Strategy { replica_affinity: vec![rule], ..Strategy::default() };
+        let preferred = NodeId::from("a");
+        let mut found = kept(&fast, 2, Some(&preferred), &[], &among).unwrap();
+        found.sort();
+        assert_eq!(found, ["b", "c"]);
+        let refused = kept(&fast, 3, None, &[], &among).unwrap_err();
+        assert!(refused.contains("media In (ssd)") && refused.contains('a'), "{refused}");
+        // With the preferred node first there would be none with the same media for the second.
+        let rule = ReplicaRule { enforcement: required, affected: None, scope: Scope::Topology("media".into()) };
+        let alike = Strategy { replica_affinity: vec![rule], ..Strategy::default() };
+        let mut found = kept(&alike, 2, Some(&preferred), &[], &among).unwrap();
+        found.sort();
+        assert_eq!(found, ["b", "c"]);
+        // Away from another volume.
+        among.volumes = vec![PlacedVolume { labels: [("app".into(), "db".into())].into(), nodes: vec!["b".into()] }];
+        let rule = VolumeRule { enforcement: required, affected: None, volumes: with("app", "db"), topology_key: None };
+        let apart = Strategy { volume_anti_affinity: vec![rule], ..Strategy::default() };
+        let mut found = kept(&apart, 2, None, &[], &among).unwrap();
+        found.sort();
+        assert_eq!(found, ["a", "c"]);
     }
 
     #[test]

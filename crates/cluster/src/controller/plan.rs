@@ -10,7 +10,8 @@
 //! ```
 //! A step changes one thing, so that the next is decided from what it has led to.
 
-use super::place::{NodeView, place};
+use super::place::{Asked, NodeView, Surroundings, place};
+use placement::{Labels, Strategy};
 use replication::record::{Member, Record, Standing};
 use replication::units::{NodeId, ReplicaId};
 use std::collections::BTreeSet;
@@ -27,6 +28,10 @@ pub struct Wanted {
     pub minimum: u32,
     /// Where the first replica is put if it can be.
     pub preferred: Option<NodeId>,
+    /// The rules about where its replicas are, or why there are none that could be kept.
+    pub strategy: Result<Strategy, String>,
+    /// Its labels.
+    pub labels: Labels,
     /// It was deleted.
     pub is_deleted: bool,
     /// Nodes that have made replicas of it, or were about to.
@@ -72,7 +77,7 @@ enum Going {
 pub fn plan(
     wanted: &Wanted,
     record: Option<&Record>,
-    nodes: &[NodeView],
+    among: &Surroundings,
     rebuild_after: Duration,
     mut fresh: impl FnMut() -> ReplicaId,
 ) -> Plan {
@@ -87,9 +92,9 @@ pub fn plan(
                 names(&holders)
             )))
         }
-        None => first(wanted, nodes, fresh),
-        Some(record) if wanted.is_deleted => deleted(record, nodes),
-        Some(record) => keep(wanted, record, nodes, rebuild_after, &mut fresh),
+        None => first(wanted, among, fresh),
+        Some(record) if wanted.is_deleted => deleted(record, &among.nodes),
+        Some(record) => keep(wanted, record, among, rebuild_after, &mut fresh),
     }
 }
 
@@ -101,9 +106,21 @@ fn write(record: Record, message: String) -> Plan {
     Plan { step: Step::Write(record), message: Some(message) }
 }
 
-fn first(wanted: &Wanted, nodes: &[NodeView], mut fresh: impl FnMut() -> ReplicaId) -> Plan {
-    let bytes = wanted.blocks.saturating_mul(4096);
-    let places = match place(bytes, wanted.replicas, wanted.preferred.as_ref(), (&[], &[]), nodes) {
+/// Places for more replicas, by the volume's rules.
+fn placed(
+    wanted: &Wanted,
+    (blocks, count): (u64, usize),
+    preferred: Option<&NodeId>,
+    (stay, leave): (&[NodeId], &[NodeId]),
+    among: &Surroundings,
+) -> Result<Vec<NodeId>, String> {
+    let (strategy, labels) = (wanted.strategy.as_ref().map_err(Clone::clone)?, &wanted.labels);
+    place(Asked { bytes: blocks.saturating_mul(4096), count, preferred, stay, leave, labels, strategy }, among)
+}
+
+fn first(wanted: &Wanted, among: &Surroundings, mut fresh: impl FnMut() -> ReplicaId) -> Plan {
+    let count = (wanted.blocks, wanted.replicas);
+    let places = match placed(wanted, count, wanted.preferred.as_ref(), (&[], &[]), among) {
         Ok(places) => places,
         Err(refused) => return nothing(Some(refused)),
     };
@@ -127,7 +144,7 @@ fn deleted(record: &Record, nodes: &[NodeView]) -> Plan {
 fn keep(
     wanted: &Wanted,
     record: &Record,
-    nodes: &[NodeView],
+    among: &Surroundings,
     rebuild_after: Duration,
     fresh: &mut impl FnMut() -> ReplicaId,
 ) -> Plan {
@@ -140,14 +157,13 @@ fn keep(
             Err(error) => nothing(Some(format!("the replica on {} cannot leave: {error}", member.node))),
         };
     }
-    let going = |id: &ReplicaId, member: &Member| going(wanted, *id, member, nodes, rebuild_after);
+    let going = |id: &ReplicaId, member: &Member| going(wanted, *id, member, &among.nodes, rebuild_after);
     let stays: Vec<_> = record.members.iter().filter(|(id, member)| going(id, member).is_none()).collect();
     if stays.len() < wanted.replicas {
         let stay: Vec<NodeId> = stays.iter().map(|(_, member)| member.node.clone()).collect();
         let all = record.members.values().map(|member| member.node.clone());
         let leave: Vec<NodeId> = all.filter(|node| !stay.contains(node)).collect();
-        let bytes = record.blocks.saturating_mul(4096);
-        return match place(bytes, 1, None, (&stay, &leave), nodes) {
+        return match placed(wanted, (record.blocks, 1), None, (&stay, &leave), among) {
             Ok(places) => match places.first().map(|node| record.with_replica(fresh(), node.clone())) {
                 Some(Ok(next)) => {
                     write(next, format!("a replica is built on {}{}", names(&places), only_served(record)))

@@ -8,8 +8,17 @@ use replication::units::{AttachmentId, Epoch};
 const REBUILD: Duration = Duration::from_secs(600);
 
 fn wanted(replicas: usize) -> Wanted {
-    let (holders, lost) = (BTreeSet::new(), BTreeSet::new());
-    Wanted { blocks: 256, replicas, minimum: 1, preferred: None, is_deleted: false, holders, lost }
+    Wanted {
+        blocks: 256,
+        replicas,
+        minimum: 1,
+        preferred: None,
+        strategy: Ok(Strategy::default()),
+        labels: Labels::new(),
+        is_deleted: false,
+        holders: BTreeSet::new(),
+        lost: BTreeSet::new(),
+    }
 }
 
 fn nodes(names: &[&str]) -> Vec<NodeView> {
@@ -18,7 +27,8 @@ fn nodes(names: &[&str]) -> Vec<NodeView> {
 
 fn decide(wanted: &Wanted, record: Option<&Record>, nodes: &[NodeView]) -> Plan {
     let mut next = 100;
-    plan(wanted, record, nodes, REBUILD, || {
+    let among = Surroundings { nodes: nodes.to_vec(), volumes: Vec::new() };
+    plan(wanted, record, &among, REBUILD, || {
         next += 1;
         ReplicaId(next)
     })
@@ -53,6 +63,8 @@ fn a_new_volume_gets_its_replicas_or_is_told_why_not() {
     let preferring = Wanted { preferred: Some("c".into()), ..wanted(2) };
     let first = written(decide(&preferring, None, &nodes(&["a", "b", "c"])));
     assert!(first.members.values().any(|member| member.node == "c".into()));
+    let odd = Wanted { strategy: Err("there is no PlacementStrategy fast".into()), ..wanted(2) };
+    waits(&decide(&odd, None, &nodes(&["a", "b"])), "no PlacementStrategy fast");
     let first = Wanted { is_deleted: true, ..wanted(2) };
     assert_eq!(decide(&first, None, &nodes(&["a", "b"])).step, Step::Nothing);
 }

@@ -1,10 +1,11 @@
 //! The life of replicated volumes.
 
 use crate::world::{World, attach, detach, make, new_volume, read, times, until, write};
-use api::{StorageNode, VolumePhase};
+use api::{PlacementStrategy, StorageNode, VolumePhase};
 use csi::{Kind, Volumes};
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::time::Instant;
 
@@ -121,5 +122,45 @@ async fn a_dead_node_is_replaced_and_a_drained_one_is_left() {
     let device = attach(&world, other, "pvc-1").await.unwrap();
     assert_eq!((read(&device, 7).await, read(&device, 8).await), (7, 8));
     detach(&world, other, "pvc-1").await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_are_where_the_strategy_of_their_volume_says() {
+    sandbox::require_assets!("etcd", "kube-apiserver");
+    let world = World::new(3).await;
+    let placed = |id: &str, strategy: &str| csi::NewVolume { placement: Some(strategy.into()), ..new_volume(id, 2) };
+    let first = placed("pvc-1", "fast");
+    let refused = world.ask(0, move |volumes| volumes.create(first, None)).await.unwrap_err();
+    assert!(refused.story.contains("there is no PlacementStrategy fast"), "{refused}");
+    until("what was refused to be gone", async || world.volume("pvc-1").await.is_none()).await;
+    let (machines, strategies) =
+        (Api::<Node>::all(world.client.clone()), Api::<PlacementStrategy>::all(world.client.clone()));
+    for (name, media) in [("node-0", "disk"), ("node-1", "ssd"), ("node-2", "ssd")] {
+        let node = json!({"metadata": {"name": name, "labels": {"media": media}}});
+        machines.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+    }
+    let make = async |name: &str, spec: serde_json::Value| {
+        let strategy = PlacementStrategy::new(name, serde_json::from_value(spec).unwrap());
+        strategies.create(&PostParams::default(), &strategy).await.unwrap();
+    };
+    let ssd = json!([{"key": "media", "operator": "In", "values": ["ssd"]}]);
+    make("fast", json!({"replicaAffinity": [{"matchExpressions": ssd}]})).await;
+    make("odd", json!({"replicaAffinity": [{"matchExpressions": ssd, "topologyKey": "media"}]})).await;
+    // The controller hears of it all in its own time; and the node that asks would be the first choice without rules.
+    until("a volume on the fast nodes", async || {
+        let fast = placed("pvc-2", "fast");
+        world.ask(0, move |volumes| volumes.create(fast, None)).await.is_ok()
+    })
+    .await;
+    let mut members = world.members().await;
+    members.sort();
+    assert_eq!(members, [("node-1".into(), true), ("node-2".into(), true)]);
+    let odd = placed("pvc-3", "odd");
+    let refused = world.ask(0, move |volumes| volumes.create(odd, None)).await.unwrap_err();
+    assert!(refused.story.contains("PlacementStrategy odd is wrong: spec.replicaAffinity[0]"), "{refused}");
+    let many = csi::NewVolume { placement: Some("fast".into()), ..new_volume("pvc-4", 3) };
+    let refused = world.ask(0, move |volumes| volumes.create(many, None)).await.unwrap_err();
+    assert!(refused.story.contains("node-0") && refused.story.contains("media In (ssd)"), "{refused}");
     world.end().await;
 }

@@ -215,7 +215,8 @@ impl World {
 }
 
 pub(crate) fn new_volume(id: &str, replicas: u32) -> NewVolume {
-    NewVolume { id: id.into(), bytes: 16 << 20, replicas, limits: Limits::default(), labels: csi::Labels::new() }
+    let (limits, labels) = (Limits::default(), csi::Labels::new());
+    NewVolume { id: id.into(), bytes: 16 << 20, replicas, placement: None, limits, labels }
 }
 
 pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {

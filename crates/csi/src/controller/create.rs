@@ -117,6 +117,7 @@ impl Driver {
             id: asked.id.clone(),
             bytes,
             replicas: asked.parameters.replicas,
+            placement: asked.parameters.placement.clone(),
             limits: asked.parameters.limits,
             labels: noted(asked, bytes),
         }
@@ -146,7 +147,7 @@ impl Driver {
         let planned: u64 = label(labels::BYTES).parse().unwrap_or(0);
         let bytes = there.bytes.max(planned);
         let expected = noted(asked, planned);
-        for key in [labels::NAME, labels::FS, labels::SOURCE, labels::LIMITS, labels::SECRET] {
+        for key in [labels::NAME, labels::FS, labels::SOURCE, labels::LIMITS, labels::SECRET, labels::PLACEMENT] {
             let wanted = expected.get(key).cloned().unwrap_or_default();
             if label(key) != wanted {
                 return differs(format!("of {key} it has {:?}, and {wanted:?} is asked for", label(key)));
@@ -236,6 +237,7 @@ fn noted(asked: &Asked, bytes: u64) -> Labels {
         (labels::SOURCE, source),
         (labels::LIMITS, Some(parameters::told(asked.parameters.limits))),
         (labels::SECRET, asked.parameters.secret.clone()),
+        (labels::PLACEMENT, asked.parameters.placement.clone()),
     ];
     let noted = all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     noted.chain(asked.parameters.claim.iter().cloned()).collect()

@@ -63,6 +63,10 @@ fn differs(request: &proto::ValidateVolumeCapabilitiesRequest, volume: &Volume) 
     if request.parameters.contains_key("repl") && wanted.replicas != volume.replicas {
         return Some(format!("it has {} replicas, and not {}", volume.replicas, wanted.replicas));
     }
+    if let Some(wanted) = wanted.placement.as_deref().filter(|wanted| label(labels::PLACEMENT) != Some(wanted)) {
+        let has = label(labels::PLACEMENT).unwrap_or("none");
+        return Some(format!("its placement_strategy is {has}, and not {wanted}"));
+    }
     let says_limits = request.parameters.keys().chain(request.mutable_parameters.keys());
     let says_limits = says_limits.into_iter().any(|key| key == "iops" || key == "bandwidth");
     if says_limits && wanted.limits != volume.limits {

@@ -47,6 +47,7 @@ async fn a_volume_is_made_once_and_another_of_its_name_is_refused() {
         id: "by-hand".into(),
         bytes: 64 << 20,
         replicas: 1,
+        placement: None,
         limits: csi::Limits::default(),
         labels: csi::Labels::new(),
     };
