@@ -17,7 +17,7 @@
 //! 3. The record store is not in the steady path. Where it is needed and away, or too few replicas are in sync, I/O waits; it does not fail.
 //! 4. Leases come from the replicas: nothing is served unless every in-sync replica has confirmed the epoch within the lease time. Who attaches by force
 //!    waits until the leases of the one before have ended.
-//! 5. After an unclean end, replicas are made equal from one that has lost nothing, before anything is served.
+//! 5. After an unclean end, replicas are made equal from one that has lost nothing, before anything is served. In what they are called equal already, that is durable.
 //! 6. A returning replica gets what was born since it was complete, and what it has itself from then on; it counts when the copies compare equal.
 //! 7. Who is stale, and since when, is what the record says. The replica is not asked.
 //! 8. Reads are local where possible; replicas are added and retired while the volume is served.

@@ -21,6 +21,8 @@ pub(crate) enum Rule {
     AwaitLease,
     /// Rule 5: after an unclean detach, replicas are made equal before anything is served.
     MakeEqual,
+    /// Rule 5: what replicas are called equal in is durable on all of them.
+    SettleDurably,
     /// Rule 5: the source is one that has lost nothing since.
     WholeSource,
     /// Rule 6: what the returning replica wrote itself is copied too.

@@ -42,6 +42,7 @@ impl Attachment {
         link.lease_until = link.lease_until.max(first_sent + self.limits.lease);
         match purpose {
             Purpose::Seal | Purpose::Renew => {}
+            Purpose::Settle => link.is_settled = true,
             Purpose::Confirm => (link.is_confirmed, link.is_whole) = (true, true),
             Purpose::Operation(ticket) => self.operation_answered(from, ticket, answer.body, now),
             Purpose::List => self.listed(from, answer.body, now),

@@ -15,6 +15,8 @@ pub(super) enum Purpose {
     Operation(Ticket),
     List,
     Piece(Slot),
+    /// That what is older than the epoch is durable.
+    Settle,
 }
 
 /// A request without an answer.
@@ -39,6 +41,8 @@ pub(super) struct Link {
     /// It has lost nothing since it was told that it holds everything.
     pub(super) is_whole: bool,
     pub(super) is_confirmed: bool,
+    /// It has flushed in this epoch, when nothing older was under way any more.
+    pub(super) is_settled: bool,
     /// Rule 4: its epoch is confirmed until then.
     pub(super) lease_until: Time,
     /// It was in sync, and its store has lost what was not flushed.
@@ -55,7 +59,7 @@ impl Link {
     /// The epoch is another one: what was under way is refused, if it comes at all.
     pub(super) fn begin_epoch(&mut self) {
         self.sealed = None;
-        self.is_confirmed = false;
+        (self.is_confirmed, self.is_settled) = (false, false);
         self.lease_until = Time(0);
         self.pending.clear();
     }

@@ -431,9 +431,7 @@ impl Attachment {
             self.copy(now);
             self.send_operations(now);
             self.answer_operations(now);
-            if self.carried.is_empty() && self.phase == Phase::Serving {
-                self.base = self.epoch();
-            }
+            self.settle_epoch(now);
             if before == self.shape() {
                 break;
             }

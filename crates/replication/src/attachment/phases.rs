@@ -89,6 +89,25 @@ impl Attachment {
         }
     }
 
+    /// When nothing older than this epoch is under way any more, all in-sync replicas are equal in it. That counts when it is durable on them, too: a loss of
+    /// their power must not take back what those that have left before are not asked for (rule 5).
+    pub(super) fn settle_epoch(&mut self, now: Time) {
+        if self.base == self.epoch() || !self.carried.is_empty() || self.phase != Phase::Serving {
+            return;
+        }
+        let mut is_durable = true;
+        for id in self.in_sync().into_iter().filter(|_| keeps(Rule::SettleDurably)) {
+            let link = self.link(id);
+            is_durable &= link.is_settled;
+            if !link.is_settled && !link.has(Purpose::Settle) {
+                self.send(id, Purpose::Settle, Body::Flush, now);
+            }
+        }
+        if is_durable {
+            self.base = self.epoch();
+        }
+    }
+
     /// On the way to a detach: what is under way ends, then all is flushed, then the record says so.
     fn drain(&mut self, now: Time) {
         if self.detaching == Some(Detaching::Draining) {

@@ -20,8 +20,8 @@ struct Cluster {
     now: Time,
     /// Those that get nothing.
     silent: Vec<ReplicaId>,
-    /// Of these, only writes.
-    unwritten: Vec<ReplicaId>,
+    /// These get some of it.
+    dropped: Vec<(ReplicaId, fn(&Body) -> bool)>,
     sent: Vec<(ReplicaId, Request)>,
     answers: BTreeMap<Tag, Result<Done, IoError>>,
 }
@@ -33,8 +33,8 @@ impl Cluster {
         records.put(VOLUME, None, Record::new(members, 2, 16).unwrap()).unwrap();
         let replica = || Replica::new(<_>::default(), Session(1), Incarnation(1), 16, BLOCK_BYTES);
         let replicas = (1..=3).map(|i| (ReplicaId(i), (replica(), Disk::new(16)))).collect();
-        let (silent, unwritten, sent) = (Vec::new(), Vec::new(), Vec::new());
-        Self { records, replicas, now: Time(1), silent, unwritten, sent, answers: BTreeMap::new() }
+        let (silent, dropped, sent) = (Vec::new(), Vec::new(), Vec::new());
+        Self { records, replicas, now: Time(1), silent, dropped, sent, answers: BTreeMap::new() }
     }
 
     fn record(&self) -> Record {
@@ -60,10 +60,30 @@ impl Cluster {
         attachment
     }
 
-    /// These machines begin anew.
+    /// One replica is enough.
+    fn lower_minimum(&mut self) {
+        let found = self.records.look(VOLUME).unwrap();
+        self.records.put(VOLUME, Some(&found.version), found.record.with_minimum(1).unwrap()).unwrap();
+    }
+
+    fn in_sync(&self) -> Vec<u64> {
+        self.record().in_sync().map(|id| id.0).collect()
+    }
+
+    /// Time passes until these are in sync.
+    fn pass_until(&mut self, attachment: &mut Attachment, in_sync: &[u64]) {
+        let mut tenths = 0..100;
+        while self.in_sync() != in_sync {
+            assert!(tenths.next().is_some(), "{:?} are in sync", self.in_sync());
+            self.pass(attachment, 1);
+        }
+    }
+
+    /// These machines begin anew, without what was not flushed.
     fn cut_power(&mut self, replicas: &[u64], incarnation: u64) {
         for id in replicas {
             let (replica, disk) = self.replicas.get_mut(&ReplicaId(*id)).unwrap();
+            disk.lose_all();
             let (session, incarnation) = (Session(incarnation), Incarnation(incarnation.into()));
             *replica = Replica::new(disk.promise, session, incarnation, 16, BLOCK_BYTES);
         }
@@ -92,8 +112,7 @@ impl Cluster {
 
     fn ask(&mut self, to: ReplicaId, request: Request) -> Vec<Event> {
         let mut events = Vec::new();
-        let is_write = matches!(request.body, Body::Write { .. });
-        if self.silent.contains(&to) || (is_write && self.unwritten.contains(&to)) {
+        if self.silent.contains(&to) || self.dropped.iter().any(|(id, of)| *id == to && of(&request.body)) {
             return events;
         }
         let (replica, disk) = self.replicas.get_mut(&to).unwrap();
@@ -122,6 +141,14 @@ impl Cluster {
             self.tell(attachment, Event::Tick);
         }
     }
+}
+
+fn is_write(body: &Body) -> bool {
+    matches!(body, Body::Write { .. })
+}
+
+fn is_seal(body: &Body) -> bool {
+    matches!(body, Body::Seal)
 }
 
 fn options(id: u128) -> Options {
@@ -298,24 +325,17 @@ fn who_goes_on_after_all_replicas_have_lost_their_power_is_told() {
 /// A write is under way when one replica leaves, and is on one of the others alone when that one is left, too. Gives what the last has when all are back.
 fn carried_to_one_that_leaves() -> u64 {
     let mut cluster = Cluster::new();
-    let found = cluster.records.look(VOLUME).unwrap();
-    cluster.records.put(VOLUME, Some(&found.version), found.record.with_minimum(1).unwrap()).unwrap();
+    cluster.lower_minimum();
     let mut attachment = cluster.attach(7, false);
     cluster.silent = vec![ReplicaId(3)];
     cluster.pass(&mut attachment, 20);
-    cluster.unwritten = vec![ReplicaId(2)];
+    cluster.dropped = vec![(ReplicaId(2), is_write)];
     assert_eq!(cluster.io(&mut attachment, 1, write(0, &[1])), None);
-    let in_sync = |cluster: &Cluster| cluster.record().in_sync().map(|id| id.0).collect::<Vec<_>>();
-    for left in [vec![1, 2], vec![1]] {
-        let mut tenths = 0..100;
-        while in_sync(&cluster) != left {
-            tenths.next().expect("one that is silent leaves");
-            cluster.pass(&mut attachment, 1);
-        }
-    }
-    (cluster.silent, cluster.unwritten) = (Vec::new(), Vec::new());
+    cluster.pass_until(&mut attachment, &[1, 2]);
+    cluster.pass_until(&mut attachment, &[1]);
+    (cluster.silent, cluster.dropped) = (Vec::new(), Vec::new());
     cluster.pass(&mut attachment, 200);
-    assert_eq!(in_sync(&cluster), [1, 2, 3]);
+    assert_eq!(cluster.in_sync(), [1, 2, 3]);
     assert_eq!(cluster.answers.get(&Tag(1)), Some(&Ok(Done::Done)));
     cluster.replicas[&ReplicaId(2)].1.value(0)
 }
@@ -324,4 +344,35 @@ fn carried_to_one_that_leaves() -> u64 {
 fn what_is_under_way_at_a_change_of_epoch_is_written_again_so_that_who_leaves_then_gets_it() {
     assert_eq!(carried_to_one_that_leaves(), 1);
     assert_eq!(without(Rule::ResendAll, carried_to_one_that_leaves), 0, "else it is lost");
+}
+
+/// A write is written again in a new epoch, by two of three; then the first that had it leaves, and both lose their power before the other one hears of that. Gives what
+/// both have when they are in sync again.
+fn written_again_when_power_is_lost() -> [u64; 2] {
+    let mut cluster = Cluster::new();
+    cluster.lower_minimum();
+    let mut first = cluster.attach(7, false);
+    cluster.silent = vec![ReplicaId(3)];
+    cluster.pass(&mut first, 20);
+    cluster.dropped = vec![(ReplicaId(2), is_write)];
+    assert_eq!(cluster.io(&mut first, 1, write(0, &[1])), None, "the first has it, with the birth of this epoch");
+    cluster.pass_until(&mut first, &[1, 2]);
+    cluster.dropped.clear();
+    cluster.pass(&mut first, 10);
+    assert_eq!(cluster.answers.get(&Tag(1)), Some(&Ok(Done::Done)), "both have it, with that of the next");
+    cluster.silent = vec![ReplicaId(1), ReplicaId(3)];
+    cluster.dropped = vec![(ReplicaId(2), is_seal)];
+    cluster.pass_until(&mut first, &[2]);
+    cluster.cut_power(&[1, 2], 2);
+    (cluster.silent, cluster.dropped) = (Vec::new(), Vec::new());
+    let mut second = cluster.attach(8, true);
+    cluster.pass(&mut second, 200);
+    assert_eq!(cluster.in_sync(), [1, 2, 3]);
+    [1, 2].map(|id| cluster.replicas[&ReplicaId(id)].1.value(0))
+}
+
+#[test]
+fn what_replicas_are_equal_in_is_durable_so_that_a_loss_of_power_does_not_make_them_differ() {
+    assert_eq!(written_again_when_power_is_lost(), [1, 1]);
+    assert_eq!(without(Rule::SettleDurably, written_again_when_power_is_lost), [1, 0], "both are in sync");
 }

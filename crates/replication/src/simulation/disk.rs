@@ -131,6 +131,11 @@ impl Disk {
         changed
     }
 
+    /// The power goes, and takes everything that is not durable.
+    pub(crate) fn lose_all(&mut self) {
+        self.blocks.iter_mut().for_each(|versions| versions.truncate(1));
+    }
+
     /// The power goes: of each block that is kept which was durable, or anything that it became afterwards.
     pub(super) fn lose_power(&mut self, random: &mut Random) {
         let keeps_most = random.chance(30);
