@@ -22,7 +22,9 @@ pub(crate) fn name(node: &str) -> String {
     format!("storage-node-{node}")
 }
 
-pub(crate) fn leases(client: &Client) -> Api<Lease> {
+/// The leases of all nodes.
+#[must_use]
+pub fn leases(client: &Client) -> Api<Lease> {
     Api::namespaced(client.clone(), api::STORAGE_NAMESPACE)
 }
 
@@ -56,11 +58,11 @@ pub(crate) async fn beat(client: &Client, node: &str, times: &Times) -> Result<(
 
 /// When each node was last seen to live, by who has looked all the time.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse(BTreeMap<String, (Option<String>, Instant)>);
+pub struct Pulse(BTreeMap<String, (Option<String>, Instant)>);
 
 impl Pulse {
     /// Looks at the leases that there are.
-    pub(crate) fn look(&mut self, leases: &[Arc<Lease>], now: Instant) {
+    pub fn look(&mut self, leases: &[Arc<Lease>], now: Instant) {
         for lease in leases {
             let Some(node) = lease.meta().labels.as_ref().and_then(|labels| labels.get(LABEL)) else { continue };
             let version = lease.meta().resource_version.clone();
@@ -72,7 +74,7 @@ impl Pulse {
     }
 
     /// For how long a node has been silent. One that was never seen has been since it was first asked for.
-    pub(crate) fn silent_for(&mut self, node: &str, now: Instant) -> Duration {
+    pub fn silent_for(&mut self, node: &str, now: Instant) -> Duration {
         let (_, since) = self.0.entry(node.to_owned()).or_insert((None, now));
         now.saturating_duration_since(*since)
     }

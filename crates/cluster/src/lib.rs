@@ -26,14 +26,15 @@ mod agent;
 pub mod certificates;
 pub mod controller;
 mod error;
-mod heartbeat;
+pub mod heartbeat;
 mod placed;
 pub mod takeover;
 mod times;
 mod volumes;
 
 pub use address_book::AddressBook;
-pub use agent::{Agent, Config as AgentConfig};
+pub use agent::{Agent, Config as AgentConfig, watched};
 pub use error::Error;
+pub use placed::id as volume_id;
 pub use times::Times;
 pub use volumes::InCluster;

@@ -5,7 +5,8 @@ use kube::Resource;
 use replication::units::VolumeId;
 
 /// The id of a volume: its uid, which no other object ever has.
-pub(crate) fn id(volume: &Volume) -> Option<VolumeId> {
+#[must_use]
+pub fn id(volume: &Volume) -> Option<VolumeId> {
     let uid = volume.meta().uid.as_deref()?;
     let digits: String = uid.chars().filter(|c| *c != '-').collect();
     let is_id = digits.len() == 32;

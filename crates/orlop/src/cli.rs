@@ -10,7 +10,7 @@ use crate::daemons::{MoverArgs, OperatorArgs};
 use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
-use crate::{backup, complete, daemons, location, node, repo, restore, schedule, store, version, volume};
+use crate::{backup, complete, daemons, location, node, repo, restore, schedule, scheduler, store, version, volume};
 
 /// What ends the help of the program.
 const AFTER_HELP: &str = "\
@@ -47,6 +47,7 @@ enum Command {
     Keeper(node::KeeperArgs),
     Operator(OperatorArgs),
     Mover(MoverArgs),
+    Scheduler(scheduler::SchedulerArgs),
     /// Print the custom resource definitions
     Crds(OutputArgs),
     Completion(CompletionArgs),
@@ -94,8 +95,10 @@ pub(crate) fn run(words: &[OsString]) -> Result<Exit> {
     let matches = called_as.command().get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     refuse_ignored(&matches)?;
-    let is_daemon =
-        matches!(cli.command, Command::Operator(_) | Command::Mover(_) | Command::Node(_) | Command::Keeper(_));
+    let is_daemon = matches!(
+        cli.command,
+        Command::Operator(_) | Command::Mover(_) | Command::Node(_) | Command::Keeper(_) | Command::Scheduler(_)
+    );
     logs::start(&cli.logs, is_daemon)?;
     if matches!(cli.command, Command::Node(_)) {
         node::harden();
@@ -125,6 +128,7 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Keeper(args) => node::keep(args).await,
         Command::Operator(args) => daemons::operator(args).await,
         Command::Mover(args) => daemons::mover(args).await,
+        Command::Scheduler(args) => scheduler::scheduler(args).await,
         Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),
         Command::Completion(args) => complete::script(args, Cli::command()).map(|()| Exit::Succeeded),
         Command::Version(args) => version::version(args.output).map(|()| Exit::Succeeded),

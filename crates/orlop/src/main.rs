@@ -27,6 +27,7 @@ mod repo;
 mod restore;
 mod run;
 mod schedule;
+mod scheduler;
 mod select;
 mod store;
 mod verbs;

@@ -185,7 +185,7 @@ impl Debug for Agent {
 }
 
 /// What is there of a kind, kept up to date by the future, which never ends.
-pub(crate) fn watched<K>(api: Api<K>, changed: Arc<Notify>) -> (Store<K>, impl Future<Output = ()> + Send)
+pub fn watched<K>(api: Api<K>, changed: Arc<Notify>) -> (Store<K>, impl Future<Output = ()> + Send)
 where
     K: Resource + Clone + Debug + Send + Sync + serde::de::DeserializeOwned + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,

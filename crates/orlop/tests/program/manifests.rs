@@ -68,6 +68,10 @@ async fn an_api_server_takes_the_manifests_of_the_driver() {
     let replicated =
         apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/replicated"))].concat()).await.good();
     assert_eq!(replicated.lines().count(), 8, "{replicated}");
+    apply(file(root().join("deploy/operator/00-namespace.yaml"))).await.good();
+    let scheduler =
+        apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/scheduler"))].concat()).await.good();
+    assert_eq!(scheduler.lines().count(), 7, "{scheduler}");
     let all = documents();
     assert_eq!(taken.lines().count(), all.len(), "{taken}");
     for document in all.iter().filter(|document| document["kind"] != "Namespace") {

@@ -1,0 +1,58 @@
+//! The extender with a real kube-scheduler and a real API server. Nodes are objects alone: no kubelet is needed to see where a pod is put.
+
+mod world;
+
+use std::time::Duration;
+use world::{World, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_are_put_on_replicas_and_off_nodes_whose_storage_is_gone() {
+    sandbox::require_assets!("etcd", "kube-apiserver", "kube-scheduler");
+    let mut world = World::new(3).await;
+    // Each is put where its replica is, whichever node that is.
+    for i in 0..6 {
+        let at = format!("node-{}", i % 3);
+        world.volume(&format!("near-{i}"), &[&at]).await;
+        world.pod(&format!("near-{i}"), false).await;
+        assert_eq!(world.placed(&format!("near-{i}")).await, at);
+    }
+    world.volume("pair", &["node-1", "node-2"]).await;
+    world.pod("pair", true).await;
+    assert_ne!(world.placed("pair").await, "node-0");
+    // A daemon falls silent: nothing more is put there, and what has its only replica there waits, with the reason.
+    world.silence("node-2");
+    world.volume("lost", &["node-2"]).await;
+    until("the silence to be noticed", async || world.refused("node-2").await).await;
+    world.pod("lost", false).await;
+    let told = world.waiting("lost").await;
+    assert!(told.contains("no replica of the volume of lost is on a node that works"), "{told}");
+    world.volume("other", &["node-2", "node-0"]).await;
+    world.pod("other", false).await;
+    assert_eq!(world.placed("other").await, "node-0");
+    // Without volumes of ours a pod may be anywhere, there too.
+    world.fill("node-0").await;
+    world.fill("node-1").await;
+    world.plain("plain").await;
+    assert_eq!(world.placed("plain").await, "node-2");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_start_all_the_same_when_nothing_is_known_or_nobody_answers() {
+    sandbox::require_assets!("etcd", "kube-apiserver", "kube-scheduler");
+    let mut world = World::new(2).await;
+    world.volume("data", &["node-1"]).await;
+    // No node is heard of: that is no news of nodes, but of the way to them.
+    world.silence("node-0");
+    world.silence("node-1");
+    until("nothing to be known", async || !world.is_ready().await).await;
+    world.pod("data", false).await;
+    world.placed("data").await;
+    until("an event that says so", async || world.events("data").await.contains("StorageUnknown")).await;
+    assert!(world.metrics().await.contains("orlop_scheduler_failed_open_total"));
+    world.stop_extender().await;
+    world.volume("more", &["node-0"]).await;
+    world.pod("more", false).await;
+    assert!(tokio::time::timeout(Duration::from_secs(60), world.placed("more")).await.is_ok());
+    world.end().await;
+}
