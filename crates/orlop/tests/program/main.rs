@@ -4,6 +4,7 @@
 
 mod architecture;
 mod arguments;
+mod chart;
 mod cluster;
 mod documents;
 mod full_disks;
