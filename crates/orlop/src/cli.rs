@@ -10,7 +10,9 @@ use crate::daemons::{MoverArgs, OperatorArgs};
 use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
-use crate::{backup, complete, daemons, location, node, repo, restore, schedule, store, version, volume};
+use crate::{
+    backup, check, complete, daemons, location, node, repo, restore, schedule, store, version, volume,
+};
 
 /// What ends the help of the program.
 const AFTER_HELP: &str = "\
@@ -47,6 +49,7 @@ enum Command {
     Keeper(node::KeeperArgs),
     Operator(OperatorArgs),
     Mover(MoverArgs),
+    Check(check::CheckArgs),
     /// Print the custom resource definitions
     Crds(OutputArgs),
     Completion(CompletionArgs),
@@ -125,6 +128,7 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Keeper(args) => node::keep(args).await,
         Command::Operator(args) => daemons::operator(args).await,
         Command::Mover(args) => daemons::mover(args).await,
+        Command::Check(args) => check::run(args).await,
         Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),
         Command::Completion(args) => complete::script(args, Cli::command()).map(|()| Exit::Succeeded),
         Command::Version(args) => version::version(args.output).map(|()| Exit::Succeeded),

@@ -4,6 +4,7 @@
 //! has results, standard error has progress, notes and errors.
 
 mod backup;
+mod check;
 mod cli;
 mod cluster;
 mod complete;
@@ -18,6 +19,7 @@ mod interrupt;
 mod location;
 mod location_add;
 mod logs;
+mod machine;
 mod member;
 mod memory;
 mod node;

@@ -42,6 +42,7 @@ fn help_is_as_it_was_last_looked_at() {
         &["node"],
         &["operator"],
         &["mover"],
+        &["check"],
     ];
     for words in helps {
         let help = run(&[words, &["--help"][..]].concat()).good();

@@ -5,6 +5,7 @@
 mod architecture;
 mod arguments;
 mod chart;
+mod check;
 mod cluster;
 mod documents;
 mod full_disks;
