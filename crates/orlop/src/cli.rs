@@ -11,7 +11,7 @@ use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
 use crate::{
-    backup, check, complete, daemons, location, node, repo, restore, schedule, store, version, volume,
+    backup, check, complete, daemons, install, location, node, repo, restore, schedule, store, version, volume,
 };
 
 /// What ends the help of the program.
@@ -49,6 +49,9 @@ enum Command {
     Keeper(node::KeeperArgs),
     Operator(OperatorArgs),
     Mover(MoverArgs),
+    Install(install::InstallArgs),
+    Upgrade(install::UpgradeArgs),
+    Uninstall(install::UninstallArgs),
     Check(check::CheckArgs),
     /// Print the custom resource definitions
     Crds(OutputArgs),
@@ -128,6 +131,9 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Keeper(args) => node::keep(args).await,
         Command::Operator(args) => daemons::operator(args).await,
         Command::Mover(args) => daemons::mover(args).await,
+        Command::Install(args) => install::install(args).await.map(|()| Exit::Succeeded),
+        Command::Upgrade(args) => install::upgrade(args).await.map(|()| Exit::Succeeded),
+        Command::Uninstall(args) => install::uninstall(args).await.map(|()| Exit::Succeeded),
         Command::Check(args) => check::run(args).await,
         Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),
         Command::Completion(args) => complete::script(args, Cli::command()).map(|()| Exit::Succeeded),

@@ -15,6 +15,7 @@ mod error;
 #[path = "../tests/program/support/golden.rs"]
 mod golden;
 mod human;
+mod install;
 mod interrupt;
 mod location;
 mod location_add;

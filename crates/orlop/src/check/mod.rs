@@ -22,7 +22,10 @@ use crate::error::{Error, Exit, Result};
 use crate::human::{self, parse_duration};
 use crate::output::{self, OutputArgs};
 use facts::Facts;
+
+pub(crate) use control_plane::is_ready;
 use finding::{Finding, Verdict, few};
+pub(crate) use nodes::devices_outlive_daemons;
 
 /// Look at a cluster: whether it has what Orlop needs, and what it would not survive
 ///

@@ -65,6 +65,11 @@ fn release(kernel: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
+/// Whether the block devices of a node go on while the daemon that serves them is replaced. Of a kernel that is not known they may not.
+pub(crate) fn devices_outlive_daemons(node: &Node) -> bool {
+    info(node).and_then(|info| release(&info.kernel_version)).is_some_and(|release| release >= OUTLIVES)
+}
+
 fn kernel(node: &Node) -> Finding {
     let kernel = info(node).map(|info| info.kernel_version.as_str()).unwrap_or_default();
     match release(kernel) {

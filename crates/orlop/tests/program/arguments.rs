@@ -42,6 +42,9 @@ fn help_is_as_it_was_last_looked_at() {
         &["node"],
         &["operator"],
         &["mover"],
+        &["install"],
+        &["upgrade"],
+        &["uninstall"],
         &["check"],
     ];
     for words in helps {

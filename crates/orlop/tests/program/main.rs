@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod documents;
 mod full_disks;
+mod install;
 mod keys;
 mod kills;
 mod manifests;

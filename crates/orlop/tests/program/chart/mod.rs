@@ -8,13 +8,13 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::Ran;
+use crate::support::{Ran, run};
 
 /// What a render is of: files below `templates/`, with all documents of each.
 type Rendered = BTreeMap<String, String>;
 
-/// What only the chart has: files that it takes whole from `deploy/monitoring`.
-const NOT_PLAIN: [&str; 1] = ["monitoring/embedded.yaml"];
+/// What only the chart has: files that it takes whole from `deploy/monitoring`, and what Helm is to do before it takes anything away.
+const NOT_PLAIN: [&str; 2] = ["monitoring/embedded.yaml", "hooks/uninstall.yaml"];
 /// The folders that are rendered, and nothing else in them.
 const FOLDERS: [&str; 4] = ["csi", "disruption", "operator", "replicated"];
 
@@ -278,4 +278,17 @@ fn every_value_is_in_the_file_of_values_and_every_group_is_explained() {
         let at = lines.iter().position(|line| line.starts_with(&format!("{group}:"))).unwrap();
         assert!(lines[at - 1].starts_with("# "), "{group} is not explained");
     }
+}
+
+/// What Helm runs before it takes anything away is a command that there is, and that changes nothing.
+#[test]
+fn helm_asks_before_it_takes_anything_away() {
+    let helm = require_helm!();
+    let job = &documents(&Rendered::from([(String::new(), rendered(&helm, &[])["hooks/uninstall.yaml"].clone())]))[0];
+    assert_eq!(job["metadata"]["annotations"]["helm.sh/hook"], "pre-delete");
+    let words = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    let mut words: Vec<_> = words.iter().map(|word| word.as_str().unwrap()).collect();
+    assert_eq!(words, ["uninstall", "--dry-run"]);
+    words.push("--help");
+    run(&words).good();
 }
