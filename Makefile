@@ -84,9 +84,9 @@ sandbox: setup
 sandbox-down:
 	target/release/sandbox down --wipe
 
-## The CRDs in deploy/, anew from the types.
+## The CRDs in deploy/, anew from the types, and the plain manifests, anew from the chart.
 crds: setup
-	UPDATE_FILES=1 cargo nextest run --workspace -E 'package(api)'
+	UPDATE_FILES=1 cargo nextest run --workspace -E 'package(api) or (package(orlop) and test(the_plain_manifests_are_what_the_chart_renders))'
 
 setup:
 	@tools/setup
