@@ -2,7 +2,7 @@
 # KUBECONFIG_EAST and KUBECONFIG_WEST, or KUBECONFIG: clusters to use instead of the sandbox's; see scenarios/README.md.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: demo demo-down test soak sim lint fuzz bench bench-repository bench-block sandbox sandbox-down install setup crds
+.PHONY: demo demo-down test soak sim lint fuzz bench bench-repository bench-block sandbox sandbox-down install image setup crds
 
 PREFIX ?= /usr/local
 
@@ -67,6 +67,11 @@ install: setup
 	cargo build --release --workspace --bin orlop
 	tools/install target/release/orlop $(PREFIX)
 
+## The image as an archive, target/orlop-image.tar, without a container engine. NAME=registry.example.com/orlop:0.1.0 gives it another name than the manifests have.
+image: setup
+	cargo build --release --workspace --bin orlop --bin sandbox
+	deploy/image/build target/release/orlop target/orlop-image.tar $(NAME)
+
 ## A cluster of three nodes to try things on, and a kubectl with the plug-in; what it prints last is for your shell.
 sandbox: setup
 	cargo build --release --workspace --bin orlop --bin sandbox
@@ -79,9 +84,9 @@ sandbox: setup
 sandbox-down:
 	target/release/sandbox down --wipe
 
-## The CRDs in deploy/, anew from the types.
+## The CRDs in deploy/, anew from the types, and the plain manifests, anew from the chart.
 crds: setup
-	UPDATE_FILES=1 cargo nextest run --workspace -E 'package(api)'
+	UPDATE_FILES=1 cargo nextest run --workspace -E 'package(api) or (package(orlop) and test(the_plain_manifests_are_what_the_chart_renders))'
 
 setup:
 	@tools/setup

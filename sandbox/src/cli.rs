@@ -125,6 +125,9 @@ struct ImageArguments {
     name: Option<String>,
     #[arg(required_unless_present = "load")]
     directory: Option<PathBuf>,
+    /// Write the image to this archive, of the OCI's form, and give it to no node
+    #[arg(long, value_name = "FILE", conflicts_with = "load")]
+    to: Option<PathBuf>,
     /// The program and its first arguments, separated by blanks
     #[arg(long, value_name = "'PROGRAM ARGUMENT…'", default_value = "")]
     entrypoint: String,
@@ -165,6 +168,12 @@ impl Cli {
 }
 
 async fn run(command: Command, directory: &std::path::Path) -> Result<ExitCode> {
+    if let Command::Image(image) = &command
+        && let (Some(name), Some(content), Some(file)) = (&image.name, &image.directory, &image.to)
+    {
+        sandbox::image_archive(file, name, content, &image.config()).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match command {
         Command::Build { force } => return build(directory, force).await,
         Command::S3(arguments) => {
@@ -332,6 +341,19 @@ async fn forward(sandbox: &Sandbox, command: ForwardCommand) -> Result<()> {
     Ok(())
 }
 
+impl ImageArguments {
+    fn config(&self) -> ImageConfig {
+        let words = |text: &str| text.split_whitespace().map(String::from).collect();
+        ImageConfig {
+            entrypoint: words(&self.entrypoint),
+            command: words(&self.cmd),
+            environment: self.env.clone(),
+            user: self.user.clone(),
+            working_directory: self.workdir.clone(),
+        }
+    }
+}
+
 async fn image(sandbox: &Sandbox, arguments: &ImageArguments) -> Result<()> {
     for archive in &arguments.load {
         sandbox.load_image(archive).await?;
@@ -339,15 +361,7 @@ async fn image(sandbox: &Sandbox, arguments: &ImageArguments) -> Result<()> {
     let (Some(name), Some(directory)) = (&arguments.name, &arguments.directory) else {
         return Ok(());
     };
-    let words = |text: &str| text.split_whitespace().map(String::from).collect();
-    let config = ImageConfig {
-        entrypoint: words(&arguments.entrypoint),
-        command: words(&arguments.cmd),
-        environment: arguments.env.clone(),
-        user: arguments.user.clone(),
-        working_directory: arguments.workdir.clone(),
-    };
-    Ok(sandbox.image_from_directory(name, directory, &config).await?)
+    Ok(sandbox.image_from_directory(name, directory, &arguments.config()).await?)
 }
 
 async fn exec(sandbox: &Sandbox, node: &str, command: &[String]) -> Result<ExitCode> {

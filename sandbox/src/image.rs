@@ -81,6 +81,20 @@ pub(crate) async fn from_directory(images: &Path, name: &str, root: &Path, confi
     Ok(target)
 }
 
+/// Writes the archive of an image of all that is in a directory, for whoever takes it.
+///
+/// # Errors
+/// The directory cannot be read, or the file not written.
+pub async fn to_archive(file: &Path, name: &str, root: &Path, config: &ImageConfig) -> Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let work = tempfile::Builder::new()
+        .prefix(".making-")
+        .tempdir_in(folder)
+        .map_err(Error::file("make a directory in", folder))?;
+    let made = from_directory(work.path(), name, root, config).await?;
+    fs::rename(&made, file).map_err(Error::file("move", &made))
+}
+
 /// Takes an archive that another tool has made, of the OCI's or Docker's form.
 pub(crate) fn take_archive(images: &Path, archive: &Path) -> Result<PathBuf> {
     let stem = archive.file_stem().unwrap_or_default().to_string_lossy();

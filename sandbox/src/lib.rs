@@ -41,7 +41,7 @@ pub use daemon::Daemon;
 pub use distribution::Distribution;
 pub use error::{Error, Result};
 pub use forward::{Direction, Forward, Forwarder};
-pub use image::{BUSYBOX, ImageConfig};
+pub use image::{BUSYBOX, ImageConfig, to_archive as image_archive};
 pub use network::Cuts;
 pub use node::{Halt, Node};
 pub use process::ProcessId;

@@ -63,49 +63,10 @@ impl Images {
     }
 }
 
-/// Where programs look for the authorities that sign certificates.
-const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
-
-/// What `orlop node` runs for volumes with file systems.
-const OF_NODES: [&str; 15] = [
-    "blkid",
-    "blockdev",
-    "chgrp",
-    "chmod",
-    "dd",
-    "e2fsck",
-    "find",
-    "mkfs.ext4",
-    "mkfs.xfs",
-    "mount",
-    "resize2fs",
-    "umount",
-    "xfs_growfs",
-    "xfs_io",
-    "xfs_repair",
-];
-/// What these read.
-const SETTINGS: &str = "etc/mke2fs.conf";
-
-/// The program, those that it runs, the libraries that they load, and the authorities that it trusts.
+/// What is in the image that the project ships: the program, those that it runs, the libraries that they load, and the authorities that it trusts.
 async fn orlop_image(root: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(root.join("tmp"))?;
-    program_into(root, &orlop::beside_this("orlop")?).await?;
-    for name in OF_NODES {
-        // A machine that lacks one has no use for volumes with file systems.
-        if let Some(program) = on_path(name) {
-            program_into(root, &program).await?;
-        }
-    }
-    for file in [AUTHORITIES, SETTINGS].into_iter().filter(|file| Path::new("/").join(file).exists()) {
-        copy_into(root, file)?;
-    }
-    Ok(())
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    let script = install::deploy_dir().join("image/root");
+    run(Command::new(script).arg(orlop::beside_this("orlop")?).arg(root)).await.map(drop)
 }
 
 /// Puts a program into `/usr/bin` of an image, and its libraries where it looks for them.

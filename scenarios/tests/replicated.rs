@@ -1,7 +1,7 @@
 //! Replicated volumes in a real cluster of three nodes, of which two lose their power, one after the other, while a pod writes. What was acknowledged to somebody outside of the cluster
 //! is there afterwards.
 //!
-//! As in `csi.rs`, only the images of the standard sidecars are others.
+//! As in `csi.rs`, only the images of the standard sidecars are others. Orlop is installed, looked at and taken away by its own program.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use api::{RecordStanding, StorageNode, Volume, VolumePhase, VolumeRecord};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::api::{Api, AttachParams, DeleteParams, ListParams};
+use kube::api::{Api, AttachParams, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use sandbox::{Cluster, Error, Sandbox};
 use scenarios::images::{self, Images};
-use scenarios::install;
 use scenarios::pods::{self, wait_for};
-use serde_json::json;
+use scenarios::{install, orlop};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -63,35 +64,43 @@ async fn open(folder: &Path) -> sandbox::Result<Sandbox> {
 
 async fn scenario(sandbox: &Sandbox) -> Result<()> {
     let mut timer = Timer(Instant::now());
-    // The daemons of nodes that hold replicas take the place of those that do not.
-    let is_replaced = |manifest: &String| manifest.contains("kind: DaemonSet\nmetadata:\n  name: orlop-node\n");
-    let mut manifests = install::manifests("csi")?;
-    manifests.retain(|manifest| !is_replaced(manifest) && !manifest.contains("kind: VolumeSnapshotClass"));
-    manifests.extend(install::manifests("replicated")?);
+    let manifests = [install::manifests("csi")?, install::manifests("replicated")?].concat();
     Images::build_orlop(sandbox).await?;
     images::stand_ins(sandbox, &manifests).await?;
     timer.step("images are made");
     let cluster = Cluster::up(sandbox, "east", Some(3)).await?;
     timer.step("a cluster of three nodes is up");
     let world = World { client: cluster.client().await?, cluster };
-    install::orlop(&world.client, install::IMAGE_IN_MANIFESTS).await?;
-    for manifest in &manifests {
-        install::apply(&world.client, manifest).await?;
-    }
+    let kubeconfig = world.cluster.kubeconfig_path();
+    let orlop_says = async |words: &[&str]| orlop::run(Some(&kubeconfig), words, &[]).await;
+    let installed = orlop_says(&["install", "--storage", "replicated", "--timeout", "3m"]).await?;
+    ensure!(installed.code == 0, "orlop install: {}", installed.stderr);
+    timer.step("orlop install has made everything ready");
     world.nodes_are_known().await?;
     timer.step("every node has a driver, and tells of its pool");
+    is_well(&orlop_says(&["check", "-o", "json", "--clocks", "1m"]).await?)?;
+    timer.step("orlop check finds every node well");
     install::create(&world.client, CLAIM).await?;
     world.pod("first", None).await?;
     let first = world.ready("first").await?;
     let members = world.members().await?;
     ensure!(members.len() == 2 && members.contains(&first), "it is used on {first}, with replicas on {members:?}");
     timer.step("a claim has a volume with two replicas, one of them on the node of its pod");
+    let refused = orlop_says(&["uninstall"]).await?;
+    ensure!(refused.code == 1 && refused.stderr.contains("volumes of it are in use"), "orlop uninstall: {refused:?}");
     let other = members.iter().find(|node| **node != first).context("a second replica")?.clone();
     let third = world.cluster.nodes().map(|node| node.name().to_owned()).find(|node| !members.contains(node));
     let third = third.context("a node without a replica")?;
 
     let mut lines = world.write("first").await?;
-    let told = lines.after(50).await?;
+    lines.after(50).await?;
+    world.daemons_are_of_yesterday().await?;
+    let upgraded = orlop_says(&["upgrade", "--nodes", "--timeout", "5m"]).await?;
+    ensure!(upgraded.code == 0, "orlop upgrade: {}", upgraded.stderr);
+    world.every_daemon_is_new().await?;
+    let before = lines.latest();
+    let told = lines.after(before + 50).await?;
+    timer.step("the daemons of all nodes were replaced, one after the other, and the pod has written on");
     let cut = Instant::now();
     world.node(&first)?.kill().await?;
     let told = told.max(lines.rest().await);
@@ -130,6 +139,25 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     drop(lines);
     world.all_goes_with_the_claim().await?;
     timer.step("with the claim, the volume, its record and its replicas are gone");
+    let gone = orlop_says(&["uninstall", "--delete-crds"]).await?;
+    ensure!(gone.code == 0, "orlop uninstall: {}", gone.stderr);
+    world.no_pod_is_left().await?;
+    timer.step("orlop uninstall has taken everything away");
+    Ok(())
+}
+
+/// What is said of every node, once its daemon works.
+fn is_well(checked: &orlop::Finished) -> Result<()> {
+    let report: Value = serde_json::from_str(&checked.stdout).with_context(|| format!("understand {checked:?}"))?;
+    let findings = report["findings"].as_array().context("findings")?;
+    for check in ["ready", "kernel", "front ends", "file systems", "daemon", "daemon version", "pools", "clock"] {
+        let of_nodes = findings.iter().filter(|one| one["check"] == check && one["node"].is_string());
+        let verdicts: Vec<_> = of_nodes.map(|one| &one["verdict"]).collect();
+        ensure!(verdicts.len() == 3, "{check} is known of {} nodes: {report:#}", verdicts.len());
+        // Which kernel and which programs this machine has is its own affair.
+        let is_ours = !["kernel", "file systems"].contains(&check);
+        ensure!(!is_ours || verdicts.iter().all(|verdict| *verdict == "good"), "{check}: {report:#}");
+    }
     Ok(())
 }
 
@@ -189,6 +217,36 @@ impl World {
 
     fn node(&self, name: &str) -> Result<sandbox::Node<'_>> {
         self.cluster.nodes().find(|node| node.name() == name).with_context(|| format!("there is no {name}"))
+    }
+
+    /// As if a new version had been installed: the DaemonSet is another one, and replaces no pod by itself.
+    async fn daemons_are_of_yesterday(&self) -> Result<()> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), api::STORAGE_NAMESPACE);
+        let template = json!({"metadata": {"annotations": {"version": "new"}}});
+        let patch = Patch::Merge(json!({"spec": {"template": template}}));
+        sets.patch("orlop-node", &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    async fn every_daemon_is_new(&self) -> Result<()> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), api::STORAGE_NAMESPACE);
+        wait_for("all daemons to be new", LIMIT, || async {
+            let status = sets.get("orlop-node").await?.status.unwrap_or_default();
+            Ok((status.updated_number_scheduled == Some(3) && status.number_ready == 3).then_some(()))
+        })
+        .await
+    }
+
+    /// Nothing of Orlop runs any more.
+    async fn no_pod_is_left(&self) -> Result<()> {
+        for namespace in [api::ADMIN_NAMESPACE, api::STORAGE_NAMESPACE] {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            wait_for(&format!("the pods in {namespace} to end"), LIMIT, || async {
+                Ok(pods.list(&ListParams::default()).await?.items.is_empty().then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn nodes_are_known(&self) -> Result<()> {

@@ -42,7 +42,7 @@ pub use schedule::{
     ConcurrencyPolicy, NamespacedSchedulePolicy, NamespacedSchedulePolicySpec, RunKind, SchedulePolicy,
     SchedulePolicySpec, ScheduledBackupSpec, ScheduledRun,
 };
-pub use storage_node::{StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool};
+pub use storage_node::{StorageMachine, StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool};
 pub use validate::FieldError;
 pub use volume::{HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSpec, VolumeStatus};
 pub use volume_record::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecord, VolumeRecordSpec};

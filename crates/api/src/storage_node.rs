@@ -51,6 +51,22 @@ pub struct StorageNodeStatus {
     /// The version of its program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// What the machine has that volumes need, as the node saw when it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<StorageMachine>,
+}
+
+/// What a machine has that volumes need.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageMachine {
+    /// FUSE can be used.
+    pub fuse: bool,
+    /// Loop devices can be made.
+    pub loop_devices: bool,
+    /// The file systems that volumes can be made with.
+    #[serde(default)]
+    pub file_systems: Vec<String>,
 }
 
 /// A pool of a node.

@@ -10,7 +10,9 @@ use crate::daemons::{MoverArgs, OperatorArgs};
 use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
-use crate::{backup, complete, daemons, location, node, repo, restore, schedule, scheduler, store, version, volume};
+use crate::{
+    backup, check, complete, daemons, install, location, node, repo, restore, schedule, scheduler, store, version, volume,
+};
 
 /// What ends the help of the program.
 const AFTER_HELP: &str = "\
@@ -48,6 +50,10 @@ enum Command {
     Operator(OperatorArgs),
     Mover(MoverArgs),
     Scheduler(scheduler::SchedulerArgs),
+    Install(install::InstallArgs),
+    Upgrade(install::UpgradeArgs),
+    Uninstall(install::UninstallArgs),
+    Check(check::CheckArgs),
     /// Print the custom resource definitions
     Crds(OutputArgs),
     Completion(CompletionArgs),
@@ -129,6 +135,10 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Operator(args) => daemons::operator(args).await,
         Command::Mover(args) => daemons::mover(args).await,
         Command::Scheduler(args) => scheduler::scheduler(args).await,
+        Command::Install(args) => install::install(args).await.map(|()| Exit::Succeeded),
+        Command::Upgrade(args) => install::upgrade(args).await.map(|()| Exit::Succeeded),
+        Command::Uninstall(args) => install::uninstall(args).await.map(|()| Exit::Succeeded),
+        Command::Check(args) => check::run(args).await,
         Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),
         Command::Completion(args) => complete::script(args, Cli::command()).map(|()| Exit::Succeeded),
         Command::Version(args) => version::version(args.output).map(|()| Exit::Succeeded),

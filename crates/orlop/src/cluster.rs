@@ -14,7 +14,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is said when the custom resources are not known.
 const NOT_INSTALLED: &str = "Orlop is not installed in this cluster: it does not know the custom resources of orlop.io";
-const INSTALL: &str = "kubectl apply -f deploy/crds -f deploy/operator";
+const INSTALL: &str = "orlop install";
 
 /// Which cluster.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -4,6 +4,7 @@
 //! has results, standard error has progress, notes and errors.
 
 mod backup;
+mod check;
 mod cli;
 mod cluster;
 mod complete;
@@ -14,10 +15,12 @@ mod error;
 #[path = "../tests/program/support/golden.rs"]
 mod golden;
 mod human;
+mod install;
 mod interrupt;
 mod location;
 mod location_add;
 mod logs;
+mod machine;
 mod member;
 mod memory;
 mod node;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ConnectionArgs, configuration};
 use crate::error::{Error, Result};
+use crate::machine;
 
 #[derive(Debug, Args)]
 pub(crate) struct MemberArgs {
@@ -97,6 +98,7 @@ impl Member {
             book: self.book.clone(),
             address: SocketAddr::new(self.address, port),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: machine::look(),
         });
         tokio::spawn(agent.run(stop))
     }

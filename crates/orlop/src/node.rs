@@ -78,7 +78,7 @@ pub(crate) struct KeeperArgs {
     runtime_dir: PathBuf,
 }
 
-fn parse_pool(text: &str) -> Result<PoolSpec, String> {
+pub(crate) fn parse_pool(text: &str) -> Result<PoolSpec, String> {
     let (path, options) = text.split_once(',').map_or((text, None), |(path, options)| (path, Some(options)));
     if path.is_empty() {
         return Err("a pool has a path".to_owned());

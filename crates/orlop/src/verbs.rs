@@ -73,12 +73,17 @@ impl DeleteArgs {
 /// Resources in a page of a list; keeps one answer small in clusters with very many runs.
 const PAGE: u32 = 500;
 
-/// All resources of a kind, page by page, in the order of namespaces and names.
+/// All resources of a kind, in the order of namespaces and names.
 pub(crate) async fn all<K: Kind>(cluster: &Cluster, api: &Api<K>) -> Result<Vec<K>> {
+    pages(api).await.map_err(|e| cluster.explain(format!("list {}s", K::NOUN), e))
+}
+
+/// The same of any kind, page by page.
+pub(crate) async fn pages<K: Clone + Debug + DeserializeOwned>(api: &Api<K>) -> kube::Result<Vec<K>> {
     let mut found = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = api.list(&params).await.map_err(|e| cluster.explain(format!("list {}s", K::NOUN), e))?;
+        let page = api.list(&params).await?;
         found.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

@@ -47,6 +47,7 @@ pub struct Agent {
     book: Arc<AddressBook>,
     address: SocketAddr,
     version: String,
+    machine: api::StorageMachine,
     /// Replicas of which something odd was told: once is enough.
     told: Mutex<BTreeSet<(VolumeId, ReplicaId)>>,
 }
@@ -69,14 +70,16 @@ pub struct Config {
     pub address: SocketAddr,
     /// The version of the program.
     pub version: String,
+    /// What the machine has.
+    pub machine: api::StorageMachine,
 }
 
 impl Agent {
     /// Of this node.
     #[must_use]
     pub fn new(config: Config) -> Arc<Self> {
-        let Config { client, node, me, records, times, book, address, version } = config;
-        Arc::new(Self { client, node, me, records, times, book, address, version, told: Mutex::default() })
+        let Config { client, node, me, records, times, book, address, version, machine } = config;
+        Arc::new(Self { client, node, me, records, times, book, address, version, machine, told: Mutex::default() })
     }
 
     /// Works until it is told to stop. What goes wrong is told in the log and tried again.

@@ -41,6 +41,7 @@ impl Agent {
             region: labels.get(REGION).cloned(),
             zone: labels.get(ZONE).cloned(),
             version: Some(self.version.clone()),
+            machine: Some(self.machine.clone()),
         };
         let api: Api<StorageNode> = Api::all(self.client.clone());
         let what = || format!("write the StorageNode {}", self.me);

@@ -52,8 +52,14 @@ struct Controller<R> {
     places: BTreeMap<VolumeId, Vec<NodeId>>,
 }
 
-/// Works for as long as it is polled. What goes wrong is told in the log and tried again.
+/// Works for as long as it is polled, from when storage is installed. What goes wrong is told in the log and tried again.
 pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
+    let (pulse, places) = (Pulse::default(), BTreeMap::new());
+    let mut controller = Controller { client: client.clone(), records, times, pulse, places };
+    // The right to watch the leases of nodes comes with the namespace that they are in.
+    while !controller.is_installed().await {
+        tokio::time::sleep(controller.times.look).await;
+    }
     let changed = Arc::new(Notify::new());
     let (volumes, volume_events) = watched::<Volume>(Api::all(client.clone()), changed.clone());
     let (nodes, node_events) = watched::<StorageNode>(Api::all(client.clone()), changed.clone());
@@ -77,10 +83,9 @@ pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
             return;
         }
         let seen = Seen { volumes, nodes, leases, strategies, machines, records: kept };
-        let mut controller = Controller { client, records, times, pulse: Pulse::default(), places: BTreeMap::new() };
         let (mut failing, mut has_authority) = (Failing::default(), false);
         loop {
-            if !has_authority && controller.is_installed().await {
+            if !has_authority {
                 let made = crate::certificates::ensure_authority(&controller.client, &controller.times).await;
                 has_authority = made.is_ok();
                 failing.heed("make the authority of the nodes' certificates", made);

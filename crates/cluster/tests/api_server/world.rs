@@ -147,6 +147,7 @@ impl World {
             book,
             address: node.replicas_address().unwrap(),
             version: "test".into(),
+            machine: api::StorageMachine::default(),
         });
         machine.agent = Some(tokio::spawn(agent.run(machine.stop.clone())));
         machine.volumes = Some(Arc::new(InCluster::new(node.clone(), client, records, name, times())));

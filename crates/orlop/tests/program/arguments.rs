@@ -43,6 +43,10 @@ fn help_is_as_it_was_last_looked_at() {
         &["operator"],
         &["mover"],
         &["scheduler"],
+        &["install"],
+        &["upgrade"],
+        &["uninstall"],
+        &["check"],
     ];
     for words in helps {
         let help = run(&[words, &["--help"][..]].concat()).good();

@@ -123,7 +123,7 @@ async fn a_cluster_without_orlop_says_how_to_install_it() {
         [&["backup", "list"][..], &["backup", "create", "b", "--backup-location", "main"], &["restore", "show", "r"]]
     {
         let ran = cluster.run(words).await.ended(1);
-        ran.says("Orlop is not installed in this cluster").says("next: kubectl apply -f deploy/crds");
+        ran.says("Orlop is not installed in this cluster").says("next: orlop install");
     }
 }
 

@@ -4,9 +4,12 @@
 
 mod architecture;
 mod arguments;
+mod chart;
+mod check;
 mod cluster;
 mod documents;
 mod full_disks;
+mod install;
 mod keys;
 mod kills;
 mod manifests;

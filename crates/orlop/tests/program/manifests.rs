@@ -17,10 +17,6 @@ fn root() -> PathBuf {
 }
 
 /// The files, in the order in which they are applied.
-fn files() -> Vec<PathBuf> {
-    files_in("deploy/csi")
-}
-
 fn files_in(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -28,7 +24,11 @@ fn files_in(folder: &str) -> Vec<PathBuf> {
 }
 
 fn documents() -> Vec<Value> {
-    let texts: Vec<_> = files().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    documents_in("deploy/csi")
+}
+
+fn documents_in(folder: &str) -> Vec<Value> {
+    let texts: Vec<_> = files_in(folder).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     texts.iter().flat_map(|text| text.split("\n---\n")).map(|text| serde_saphyr::from_str(text).unwrap()).collect()
 }
 
@@ -39,39 +39,56 @@ fn containers() -> Vec<Value> {
     documents().iter().flat_map(of).collect()
 }
 
+/// `kubectl` at an API server.
+pub(crate) struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    pub(crate) fn of(plane: &ControlPlane) -> Self {
+        let program = sandbox::assets::Assets::from_environment().find("kubectl").unwrap();
+        Self { program, kubeconfig: plane.kubeconfig_path() }
+    }
+
+    pub(crate) async fn run(&self, words: &[&str], input: &str) -> Ran {
+        let mut command = assert_cmd::Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(words).write_stdin(input);
+        let run = move || Ran::from(command.output().expect("run kubectl"));
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+
+    async fn apply(&self, path: &str, more: &[&str]) -> Ran {
+        let path = root().join(path).into_os_string().into_string().unwrap();
+        self.run(&[&["apply", "-f", &path], more].concat(), "").await
+    }
+
+    /// Defines the kinds of snapshots, and waits until they are served.
+    pub(crate) async fn has_snapshots(&self) {
+        self.apply("sandbox/sidecars/snapshots.yaml", &[]).await.good();
+        let end = Instant::now() + PATIENCE;
+        while self.run(&["get", "volumesnapshotclasses"], "").await.code != 0 {
+            assert!(Instant::now() < end, "the kinds of snapshots are not served");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_takes_the_manifests_of_the_driver() {
     sandbox::require_assets!("etcd", "kube-apiserver", "kubectl");
     let control_plane = ControlPlane::start().await.unwrap();
-    let kubectl = sandbox::assets::Assets::from_environment().find("kubectl").unwrap();
-    let kubeconfig = control_plane.kubeconfig_path();
-    let apply = move |words: Vec<String>| {
-        let mut command = assert_cmd::Command::new(&kubectl);
-        command.arg("--kubeconfig").arg(&kubeconfig).arg("apply").args(words);
-        let run = move || Ran::from(command.output().expect("run kubectl"));
-        async { tokio::task::spawn_blocking(run).await.unwrap() }
-    };
-    let file = |path: PathBuf| vec!["-f".to_owned(), path.to_str().unwrap().to_owned()];
+    let kubectl = Kubectl::of(&control_plane);
     // What a dry run does not make is not there for what comes after it.
-    apply(file(root().join("sandbox/sidecars/snapshots.yaml"))).await.good();
-    apply(file(root().join("deploy/csi/00-namespace.yaml"))).await.good();
-    let end = Instant::now() + PATIENCE;
-    let taken = loop {
-        let ran = apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/csi"))].concat()).await;
-        // The kinds of snapshots are served a moment after they are defined.
-        if ran.code == 0 || Instant::now() > end || !ran.stderr.contains("VolumeSnapshotClass") {
-            break ran.good();
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    };
+    kubectl.has_snapshots().await;
+    kubectl.apply("deploy/csi/00-namespace.yaml", &[]).await.good();
+    let taken = kubectl.apply("deploy/csi", &["--dry-run=server"]).await.good();
     // What takes the place of one of them is taken by itself.
-    let replicated =
-        apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/replicated"))].concat()).await.good();
-    assert_eq!(replicated.lines().count(), 8, "{replicated}");
-    apply(file(root().join("deploy/operator/00-namespace.yaml"))).await.good();
-    let scheduler =
-        apply([vec!["--dry-run=server".to_owned()], file(root().join("deploy/scheduler"))].concat()).await.good();
-    assert_eq!(scheduler.lines().count(), 7, "{scheduler}");
+    let replicated = kubectl.apply("deploy/replicated", &["--dry-run=server"]).await.good();
+    assert_eq!(replicated.lines().count(), documents_in("deploy/replicated").len(), "{replicated}");
+    kubectl.apply("deploy/operator/00-namespace.yaml", &[]).await.good();
+    let scheduler = kubectl.apply("deploy/scheduler", &["--dry-run=server"]).await.good();
+    assert_eq!(scheduler.lines().count(), documents_in("deploy/scheduler").len(), "{scheduler}");
     let all = documents();
     assert_eq!(taken.lines().count(), all.len(), "{taken}");
     for document in all.iter().filter(|document| document["kind"] != "Namespace") {
@@ -79,6 +96,33 @@ async fn an_api_server_takes_the_manifests_of_the_driver() {
         let line = taken.lines().find(|line| line.contains(&format!("/{name} created (server dry run)")));
         assert!(line.is_some(), "{} {name} is not taken: {taken}", document["kind"]);
     }
+}
+
+/// What the operator may do for volumes with replicas, it may do where the nodes' daemons are, and not elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_may_watch_leases_and_read_its_authority_where_storage_is() {
+    sandbox::require_assets!("etcd", "kube-apiserver", "kubectl");
+    let control_plane = ControlPlane::start().await.unwrap();
+    let kubectl = Kubectl::of(&control_plane);
+    for path in ["operator/00-namespace.yaml", "operator/10-rights.yaml", "csi/00-namespace.yaml", "csi/20-rights.yaml"]
+    {
+        kubectl.apply(&format!("deploy/{path}"), &[]).await.good();
+    }
+    let may = async |verb: &str, what: &str, namespace: &str| {
+        let account = "--as=system:serviceaccount:orlop-system:orlop-operator";
+        kubectl.run(&["auth", "can-i", verb, what, "-n", namespace, account], "").await.stdout.trim() == "yes"
+    };
+    // Rights take effect a moment after they are given.
+    let end = Instant::now() + PATIENCE;
+    while !may("watch", "leases.coordination.k8s.io", "orlop-storage").await {
+        assert!(Instant::now() < end, "the right to watch leases is not given");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(may("get", "secrets/orlop-replicas", "orlop-storage").await);
+    assert!(may("create", "secrets", "orlop-storage").await);
+    assert!(!may("watch", "leases.coordination.k8s.io", "default").await);
+    assert!(!may("update", "leases.coordination.k8s.io", "orlop-storage").await);
+    assert!(!may("update", "secrets/orlop-replicas", "orlop-storage").await);
 }
 
 #[test]
@@ -122,39 +166,13 @@ fn sidecars_are_pinned_and_have_no_privileges() {
     }
 }
 
-/// The daemon that holds replicas is the one that does not, but for what that needs: whoever changes the one changes the other.
 #[test]
-fn the_daemon_with_replicas_is_the_one_without_and_more() {
-    let read = |folder: &str| -> Value {
-        let text = fs::read_to_string(root().join(folder).join("40-node.yaml")).unwrap();
-        serde_saphyr::from_str(&text).unwrap()
-    };
-    let (mut plain, replicated) = (read("deploy/csi"), read("deploy/replicated"));
-    let pods = &mut plain["spec"]["template"]["spec"];
-    let removed = pods.as_object_mut().unwrap().remove("automountServiceAccountToken");
-    assert_eq!(removed, Some(Value::Bool(false)));
-    pods["serviceAccountName"] = "orlop-node".into();
-    let more = |list: &mut Value, one: Value| list.as_array_mut().unwrap().push(one);
-    more(
-        &mut pods["volumes"],
-        serde_json::json!({"name": "replicas-tls", "secret": {"secretName": "orlop-replicas", "defaultMode": 256}}),
-    );
-    let daemon = &mut pods["containers"][0];
-    for word in ["--cluster", "--replicas-tls=/etc/orlop/replicas", "--replicas-listen=0.0.0.0:7788"] {
-        more(&mut daemon["args"], word.into());
-    }
-    let field = serde_json::json!({"fieldRef": {"fieldPath": "status.podIP"}});
-    more(&mut daemon["env"], serde_json::json!({"name": "POD_IP", "valueFrom": field}));
-    daemon["ports"].as_array_mut().unwrap().insert(0, serde_json::json!({"name": "replicas", "containerPort": 7788}));
-    let mount = serde_json::json!({"name": "replicas-tls", "mountPath": "/etc/orlop/replicas", "readOnly": true});
-    more(&mut daemon["volumeMounts"], mount);
-    assert_eq!(plain, replicated);
-    let mut words: Vec<&str> = replicated["spec"]["template"]["spec"]["containers"][0]["args"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|word| word.as_str().unwrap())
-        .collect();
+fn the_daemon_with_replicas_asks_of_the_program_what_it_can() {
+    let text = fs::read_to_string(root().join("deploy/replicated/40-node.yaml")).unwrap();
+    let daemon: Value = serde_saphyr::from_str(&text).unwrap();
+    let words = daemon["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    let mut words: Vec<&str> = words.iter().map(|word| word.as_str().unwrap()).collect();
+    assert!(words.contains(&"--cluster"), "{words:?}");
     words.extend(["--replicas-address=10.0.0.1", "--help"]);
     assert!(run(&words).good().contains("Usage: orlop"));
     run(&["node", "--pool=/x", "--cluster"]).ended(2).says("--replicas-tls");

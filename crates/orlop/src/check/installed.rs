@@ -1,0 +1,237 @@
+//! What the cluster has for Orlop, and what of Orlop it has: versions, custom resources, the operator, snapshots, the scheduler, classes.
+
+use std::collections::BTreeSet;
+
+use csi::DRIVER;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::ResourceExt;
+
+use super::facts::{Facts, Known};
+use super::finding::Finding;
+use super::snapshots;
+
+/// The first minor version of Kubernetes 1 that Orlop works with.
+const OLDEST: u32 = 20;
+
+pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![version(&facts.version), crds(facts), operator(facts)];
+    findings.extend(snapshots::judge(facts));
+    findings.push(capacity(facts));
+    findings.push(scheduler(facts));
+    findings.extend(classes(&facts.classes));
+    findings
+}
+
+/// The minor version in `v1.20.2`, or in what providers make of it.
+pub(crate) fn minor(version: &str) -> Option<u32> {
+    let minor = version.trim_start_matches('v').strip_prefix("1.")?;
+    minor.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn version(known: &Known<String>) -> Finding {
+    let version = match known {
+        Ok(version) => version,
+        Err(why) => return Finding::unknown("kubernetes", format!("the server does not tell its version: {why}")),
+    };
+    match minor(version) {
+        Some(minor) if minor >= OLDEST => Finding::good("kubernetes", version.clone()),
+        Some(_) => {
+            let says = format!("{version} is older than what Orlop works with, which is 1.{OLDEST} and later");
+            Finding::problem("kubernetes", says)
+        }
+        None => Finding::unknown("kubernetes", format!("{version} is no version that this program understands")),
+    }
+}
+
+fn crds(facts: &Facts) -> Finding {
+    let found = match &facts.crds {
+        Ok(found) => found,
+        Err(why) => return Finding::unknown("custom resources", format!("they cannot be listed: {why}")),
+    };
+    let (mut missing, mut other) = (Vec::new(), Vec::new());
+    for wanted in api::crds::all() {
+        match found.iter().find(|one| one.name_any() == wanted.name_any()) {
+            None => missing.push(wanted.name_any()),
+            Some(one) if !has_schema_of(one, &wanted) => other.push(wanted.name_any()),
+            Some(_) => {}
+        }
+    }
+    let install = "orlop crds | kubectl apply --server-side -f -";
+    if missing.len() == api::crds::all().len() {
+        return Finding::warning("custom resources", "Orlop is not installed").next(install);
+    }
+    if !missing.is_empty() {
+        return Finding::problem("custom resources", "some are not there").names(missing).next(install);
+    }
+    if !other.is_empty() {
+        return Finding::problem("custom resources", "some lack fields that this version knows")
+            .names(other)
+            .next(install);
+    }
+    Finding::good("custom resources", format!("all are those of version {}", env!("CARGO_PKG_VERSION")))
+}
+
+type Crd = k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// Whether all fields that this version knows are in the schema that the cluster has.
+fn has_schema_of(found: &Crd, wanted: &Crd) -> bool {
+    let fields = |crd: &Crd| {
+        let mut fields = BTreeSet::new();
+        for version in &crd.spec.versions {
+            let schema = serde_json::to_value(&version.schema).unwrap_or_default();
+            gather(&schema["openAPIV3Schema"], &version.name, &mut fields);
+        }
+        fields
+    };
+    fields(wanted).is_subset(&fields(found))
+}
+
+fn gather(schema: &serde_json::Value, path: &str, fields: &mut BTreeSet<String>) {
+    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        gather(inner, &path, fields);
+        gather(&inner["items"], &path, fields);
+        gather(&inner["additionalProperties"], &path, fields);
+        fields.insert(path);
+    }
+}
+
+/// The words of all containers of a pod.
+pub(super) fn words(spec: &PodSpec) -> impl Iterator<Item = &str> {
+    let words = spec.containers.iter().flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()));
+    words.map(String::as_str)
+}
+
+fn operator(facts: &Facts) -> Finding {
+    let deployments = match &facts.deployments {
+        Ok(deployments) => deployments,
+        Err(why) => return Finding::unknown("operator", format!("deployments cannot be listed: {why}")),
+    };
+    let is_it = |one: &&Deployment| {
+        one.name_any() == "orlop-operator" && one.namespace().as_deref() == Some(api::ADMIN_NAMESPACE)
+    };
+    let Some(deployment) = deployments.iter().find(is_it) else {
+        return Finding::warning("operator", "it is not installed").next("orlop install");
+    };
+    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    let says = format!("{ready} of {wanted} are ready");
+    let look = format!("kubectl -n {} describe pods", api::ADMIN_NAMESPACE);
+    match ready {
+        0 => Finding::problem("operator", says).next(look),
+        ready if ready < wanted => Finding::warning("operator", says).next(look),
+        1 => Finding::warning("operator", format!("{says}: none stands by, should its node end"))
+            .next(format!("kubectl -n {} scale deployment orlop-operator --replicas 2", api::ADMIN_NAMESPACE)),
+        _ => Finding::good("operator", says),
+    }
+}
+
+fn capacity(facts: &Facts) -> Finding {
+    match &facts.knows_capacity {
+        Ok(true) => Finding::good("capacity", "the scheduler sees how much room nodes have for volumes"),
+        Ok(false) => {
+            let says =
+                "the scheduler does not see how much room nodes have: a pod may wait on a node whose pool is full";
+            Finding::warning("capacity", says).next("it does from Kubernetes 1.24 on")
+        }
+        Err(why) => Finding::unknown("capacity", format!("what the server knows of storage cannot be listed: {why}")),
+    }
+}
+
+fn scheduler(facts: &Facts) -> Finding {
+    let pods = match &facts.pods {
+        Ok(pods) => pods,
+        Err(why) => return Finding::unknown("scheduler", format!("pods cannot be listed: {why}")),
+    };
+    let of_schedulers = pods.iter().filter(|pod| super::control_plane::is_of(pod, "kube-scheduler"));
+    let specs: Vec<_> = of_schedulers.filter_map(|pod| pod.spec.as_ref()).collect();
+    if specs.is_empty() {
+        return Finding::unknown("scheduler", "it runs in no pod that is seen here, so its configuration is not known");
+    }
+    let has_own = |spec: &&PodSpec| words(spec).any(|word| word == "--config" || word.starts_with("--config="));
+    if specs.iter().any(|spec| has_own(&spec)) {
+        let says =
+            "it has a configuration of its own, which is a file on its node: VolumeBinding must be enabled there";
+        return Finding::unknown("scheduler", says);
+    }
+    Finding::good("scheduler", "it has its own defaults, by which pods go where their volumes can be")
+}
+
+/// Where a class of ours does not wait for the first pod, no node takes its claims.
+fn classes(known: &Known<Vec<StorageClass>>) -> Option<Finding> {
+    let classes = match known {
+        Ok(classes) => classes,
+        Err(why) => return Some(Finding::unknown("classes", format!("storage classes cannot be listed: {why}"))),
+    };
+    let ours = || classes.iter().filter(|class| class.provisioner == DRIVER);
+    let waits = |class: &&StorageClass| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+    let hasty: Vec<_> = ours().filter(|class| !waits(class)).map(ResourceExt::name_any).collect();
+    if !hasty.is_empty() {
+        let says = "classes that do not wait for the first pod, so that claims of them get no volume";
+        let next = "make them again with volumeBindingMode: WaitForFirstConsumer";
+        return Some(Finding::problem("classes", says).names(hasty).next(next));
+    }
+    let names: Vec<_> = ours().map(ResourceExt::name_any).collect();
+    (!names.is_empty()).then(|| Finding::good("classes", "classes of Orlop's volumes").names(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::super::tests::facts;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn versions_are_understood_as_providers_write_them() {
+        for (text, expected) in [
+            ("v1.20.2", Some(20)),
+            ("v1.31.4-eks-a1b2c3", Some(31)),
+            ("v1.30+", Some(30)),
+            ("v2.0.0", None),
+            ("", None),
+        ] {
+            assert_eq!(minor(text), expected, "{text}");
+        }
+        let verdict = |text: &str| version(&Ok(text.to_owned())).verdict;
+        assert_eq!(
+            [verdict("v1.19.9"), verdict("v1.20.0"), verdict("next")],
+            [Verdict::Problem, Verdict::Good, Verdict::Unknown]
+        );
+    }
+
+    #[test]
+    fn custom_resources_of_an_older_version_are_named() {
+        let mut facts = facts();
+        facts.crds = Ok(api::crds::all());
+        assert_eq!(crds(&facts).verdict, Verdict::Good);
+        let mut all = api::crds::all();
+        let mut older = serde_json::to_value(&all[0]).expect("plain data");
+        let properties = older.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties");
+        properties.and_then(|p| p.as_object_mut()).expect("fields").remove("backupLocation").expect("a field");
+        all[0] = serde_json::from_value(older).expect("a CRD");
+        facts.crds = Ok(all.clone());
+        let finding = crds(&facts);
+        assert_eq!((finding.verdict, finding.names.len()), (Verdict::Problem, 1), "{finding:?}");
+        facts.crds = Ok(all.split_off(1));
+        assert!(crds(&facts).says.contains("some are not there: applicationbackups.orlop.io"));
+        facts.crds = Ok(Vec::new());
+        assert_eq!(crds(&facts).verdict, Verdict::Warning);
+        facts.crds = Err("it is forbidden".into());
+        assert_eq!(crds(&facts).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn classes_of_ours_wait_for_the_first_pod() {
+        let class = |driver: &str, mode: &str| {
+            let class = json!({"metadata": {"name": mode}, "provisioner": driver, "volumeBindingMode": mode});
+            serde_json::from_value(class).expect("a class")
+        };
+        let verdict = |all| classes(&Ok(all)).map(|finding| finding.verdict);
+        assert_eq!(verdict(vec![class("other", "Immediate")]), None);
+        assert_eq!(verdict(vec![class(DRIVER, "WaitForFirstConsumer")]), Some(Verdict::Good));
+        assert_eq!(verdict(vec![class(DRIVER, "Immediate")]), Some(Verdict::Problem));
+    }
+}

@@ -1,0 +1,253 @@
+//! `orlop install`, `orlop upgrade` and `orlop uninstall`: the manifests that are built into the program, by server-side apply.
+//!
+//! A cluster is told nothing that it does not have already: which storage it has, which image, which pools is read from what was installed. What somebody has changed in it by
+//! hand stands in the way, and is named, before anything is changed.
+
+mod apply;
+mod manifests;
+mod nodes;
+mod present;
+mod ready;
+mod uninstall;
+
+use std::time::Duration;
+
+use clap::Args;
+use kube::core::DynamicObject;
+
+use crate::cluster::{Cluster, ConnectionArgs};
+use crate::error::{Error, Result};
+use crate::human::parse_duration;
+use crate::verbs::dry;
+use crate::{node, output};
+use apply::{Objects, name};
+use manifests::{Choice, IMAGE, Server, Storage};
+use present::Present;
+use ready::Deadline;
+
+pub(crate) use uninstall::{UninstallArgs, run as uninstall};
+
+/// Install Orlop into a cluster
+///
+/// The custom resources, the operator, and volumes if they are wanted, from manifests that are built into this program; those who want to choose more take the
+/// chart. Done again, it makes the cluster so again.
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// Volumes for the cluster, in pools of its nodes: none; csi, of one copy; or replicated, these and those with replicas on several nodes
+    #[arg(long, value_enum, value_name = "VOLUMES", default_value = "none")]
+    storage: Storage,
+    /// The image of this program
+    #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
+    image: String,
+    /// A pool of each node: a file below /var/lib/orlop with its size, or a raw device [default: /var/lib/orlop/pool,size=100GiB]
+    #[arg(long, value_name = "PATH[,size=BYTES]", value_parser = parse_pool)]
+    pool: Vec<String>,
+    /// Monitors and alerts for the operator of Prometheus, too
+    #[arg(long)]
+    monitoring: bool,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    cluster: ConnectionArgs,
+}
+
+/// Bring Orlop in a cluster to the version of this program
+///
+/// The custom resources come first. Volumes, pools and monitors stay as they were chosen. Daemons of nodes are replaced when their pods are deleted, and not
+/// before: what is to be done for that is said at the end, or done with --nodes.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The image of this program; else the one that the operator has, with the version of this program for its tag
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Replace the daemons of nodes, too: one after the other, where pods with volumes go on meanwhile (Linux 6.9 and later); the other nodes are named
+    #[arg(long, conflicts_with_all = ["dry_run", "no_wait"])]
+    nodes: bool,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    cluster: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+struct HowArgs {
+    /// Only say what would be done: the server checks it and changes nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Set fields to what they are to be that somebody else has set to something else
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Do not wait until everything works
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait at most this long until everything works
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10m", conflicts_with = "no_wait")]
+    timeout: Duration,
+}
+
+/// A pool must be where the daemon's pod sees the node's disks.
+fn parse_pool(text: &str) -> Result<String, String> {
+    let pool = node::parse_pool(text)?;
+    let is_file = pool.path.starts_with("/var/lib/orlop/");
+    match (is_file, pool.path.starts_with("/dev/"), pool.bytes) {
+        (true, _, Some(_)) | (_, true, None) => Ok(text.to_owned()),
+        (true, _, None) => Err("a pool in a file has a size, as in /var/lib/orlop/pool,size=100GiB".to_owned()),
+        (_, true, Some(_)) => Err("a device has the size that it has".to_owned()),
+        _ => Err("a pool is a file below /var/lib/orlop, or a device below /dev".to_owned()),
+    }
+}
+
+/// Runs `orlop install`.
+pub(crate) async fn install(args: InstallArgs) -> Result<()> {
+    if args.storage == Storage::None && !args.pool.is_empty() {
+        return Err(Error::usage("--pool is for nodes that have volumes: give --storage csi or --storage replicated"));
+    }
+    let cluster = Cluster::connect_to(&args.cluster, None).await?;
+    let present = present::look(&cluster).await?;
+    if let Some(present) = &present {
+        refuse_helm("install", present)?;
+        if present.storage > args.storage {
+            let name = present.storage.name();
+            let says = format!("install Orlop: the cluster has it with --storage {name}, and volumes may be in use");
+            return Err(Error::new(says).next(format!("orlop upgrade, or install it with --storage {name}")));
+        }
+    }
+    let choice = Choice { storage: args.storage, image: args.image, pools: args.pool, monitoring: args.monitoring };
+    make_so(&cluster, choice, &args.how, false).await
+}
+
+/// Runs `orlop upgrade`.
+pub(crate) async fn upgrade(args: UpgradeArgs) -> Result<()> {
+    let cluster = Cluster::connect_to(&args.cluster, None).await?;
+    let Some(present) = present::look(&cluster).await? else {
+        return Err(Error::new("upgrade Orlop: it is not installed in this cluster").next("orlop install"));
+    };
+    refuse_helm("upgrade", &present)?;
+    let image = match args.image {
+        Some(image) => image,
+        None => present.next_image()?,
+    };
+    let choice = Choice { storage: present.storage, image, pools: present.pools, monitoring: present.monitoring };
+    make_so(&cluster, choice, &args.how, args.nodes).await
+}
+
+/// Two that apply the same objects from different sources would undo each other's choices.
+fn refuse_helm(verb: &str, present: &Present) -> Result<()> {
+    match present.by_helm {
+        true => Err(Error::new(format!("{verb} Orlop: it was installed by Helm"))
+            .next(format!("helm {verb} orlop -n orlop-system"))),
+        false => Ok(()),
+    }
+}
+
+async fn make_so(cluster: &Cluster, choice: Choice, how: &HowArgs, also_nodes: bool) -> Result<()> {
+    let server = server(cluster).await?;
+    if choice.storage != Storage::None && !server.snapshots {
+        eprintln!(
+            "The cluster has no kinds of snapshots: volumes are installed without them. With external-snapshotter, run this again."
+        );
+    }
+    let wanted = manifests::objects(&choice, server)?;
+    let definitions = definitions()?;
+    let mut objects = Objects::of(cluster);
+    if !how.force_conflicts {
+        let conflicts = objects.conflicts(&wanted).await?;
+        if !conflicts.is_empty() {
+            let says =
+                format!("apply the manifests: somebody has changed what is installed:\n  {}", conflicts.join("\n  "));
+            return Err(Error::new(says).next("--force-conflicts sets these fields to what they are in this version"));
+        }
+    }
+    let deadline = Deadline::after(how.timeout);
+    if !how.dry_run {
+        // These are ours alone, and what comes after them needs them.
+        for definition in &definitions {
+            objects.apply(definition, true).await?;
+        }
+        for definition in api::crds::all() {
+            let name = definition.metadata.name.unwrap_or_default();
+            ready::kind_is_served(cluster, &name, deadline).await?;
+        }
+        for object in &wanted {
+            objects.apply(object, how.force_conflicts).await?;
+        }
+    }
+    let lines: Vec<_> =
+        definitions.iter().chain(&wanted).map(|one| format!("{} applied{}\n", name(one), dry(how.dry_run))).collect();
+    output::print(&lines.concat())?;
+    if how.dry_run || how.no_wait {
+        return Ok(());
+    }
+    let behind = ready::all_is_ready(cluster, choice.storage, deadline).await?;
+    match also_nodes && behind > 0 {
+        true => tell_of_nodes(&nodes::replace(cluster, deadline).await?),
+        false if behind > 0 => tell_of_daemons(behind),
+        false => {}
+    }
+    eprintln!("Orlop {} works. See what the cluster would not survive: orlop check", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+fn tell_of_daemons(behind: i32) {
+    let daemons = crate::human::count(u64::try_from(behind).unwrap_or_default(), "node runs", "nodes run");
+    eprintln!(
+        "{daemons} the daemon of the version before. To replace them, one after the other: orlop upgrade --nodes"
+    );
+}
+
+/// Those that nobody but who drains nodes may replace.
+fn tell_of_nodes(left: &[String]) {
+    for node in left {
+        eprintln!(
+            "node {node}: on its kernel block devices end with the daemon, which was not replaced. Drain the node, then:\n  \
+             kubectl -n {} delete pod -l app.kubernetes.io/name=orlop-node --field-selector spec.nodeName={node}",
+            api::STORAGE_NAMESPACE
+        );
+    }
+}
+
+/// What this server knows beyond what all do.
+async fn server(cluster: &Cluster) -> Result<Server> {
+    let serves = async |group: &str, resource: &str| match cluster.client().list_api_group_resources(group).await {
+        Ok(all) => Ok(all.resources.iter().any(|one| one.name == resource)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(cluster.explain(format!("see whether the server knows {resource}"), error)),
+    };
+    Ok(Server {
+        snapshots: serves("snapshot.storage.k8s.io/v1", "volumesnapshotclasses").await?,
+        budgets: serves("policy/v1", "poddisruptionbudgets").await?,
+    })
+}
+
+/// The custom resources, as what is applied.
+fn definitions() -> Result<Vec<DynamicObject>> {
+    let failed = |e| Error::new("read the custom resources").because(e);
+    let as_object = |crd| serde_json::to_value(crd).and_then(serde_json::from_value).map_err(failed);
+    api::crds::all().iter().map(as_object).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_where_the_daemon_sees_them() {
+        for (text, good) in [
+            ("/var/lib/orlop/pool,size=1GiB", true),
+            ("/dev/disk/by-id/nvme-1", true),
+            ("/var/lib/orlop/pool", false),
+            ("/dev/sdb,size=1GiB", false),
+            ("/home/pool,size=1GiB", false),
+            ("/var/lib/orlop/pool,size=much", false),
+        ] {
+            assert_eq!(parse_pool(text).is_ok(), good, "{text}: {:?}", parse_pool(text));
+        }
+    }
+
+    #[test]
+    fn custom_resources_are_applied_whole() {
+        let all = definitions().expect("plain data");
+        assert_eq!(all.len(), api::crds::all().len());
+        assert!(all.iter().all(|one| manifests::kind(one) == "CustomResourceDefinition"));
+    }
+}

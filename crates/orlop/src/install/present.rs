@@ -1,0 +1,152 @@
+//! What of Orlop a cluster has.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kube::{Api, ResourceExt};
+
+use super::apply::Objects;
+use super::manifests::{self, Choice, IMAGE, POOL, Server, Storage};
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+
+/// Who installed an object.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+impl Storage {
+    /// As arguments have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Csi => "csi",
+            Self::Replicated => "replicated",
+        }
+    }
+}
+
+/// What was chosen when it was installed.
+#[derive(Debug)]
+pub(crate) struct Present {
+    pub(crate) storage: Storage,
+    image: String,
+    /// The pools of each node.
+    pub(crate) pools: Vec<String>,
+    pub(crate) monitoring: bool,
+    pub(crate) by_helm: bool,
+}
+
+/// Looks for the operator and for the daemons of nodes.
+pub(crate) async fn look(cluster: &Cluster) -> Result<Option<Present>> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client(), api::ADMIN_NAMESPACE);
+    let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), api::STORAGE_NAMESPACE);
+    let failed = |e| cluster.explain("look for what is installed", e);
+    let operator = deployments.get_opt("orlop-operator").await.map_err(failed)?;
+    let daemon = sets.get_opt("orlop-node").await.map_err(failed)?;
+    let words = daemon.as_ref().map(|daemon| words(&daemon.spec.template)).unwrap_or_default();
+    let storage = match &daemon {
+        None => Storage::None,
+        Some(_) if words.iter().any(|word| word == "--cluster") => Storage::Replicated,
+        Some(_) => Storage::Csi,
+    };
+    let Some(operator) = operator else {
+        // Of an installation that came to nothing, or was made without an operator, the storage counts.
+        return Ok(daemon.map(|daemon| Present {
+            storage,
+            image: image(&daemon.spec.template),
+            pools: pools(&words),
+            monitoring: false,
+            by_helm: is_helms(daemon.labels()),
+        }));
+    };
+    Ok(Some(Present {
+        storage,
+        image: image(&operator.spec.template),
+        pools: pools(&words),
+        monitoring: has_monitors(cluster).await?,
+        by_helm: is_helms(operator.labels()),
+    }))
+}
+
+fn words(template: &PodTemplateSpec) -> Vec<String> {
+    let containers = template.spec.iter().flat_map(|spec| &spec.containers);
+    containers.flat_map(|one| one.args.iter().flatten().cloned()).collect()
+}
+
+fn image(template: &PodTemplateSpec) -> String {
+    let first = template.spec.as_ref().and_then(|spec| spec.containers.first());
+    first.and_then(|container| container.image.clone()).unwrap_or_default()
+}
+
+fn pools(words: &[String]) -> Vec<String> {
+    words.iter().filter_map(|word| word.strip_prefix(POOL)).map(str::to_owned).collect()
+}
+
+fn is_helms(labels: &std::collections::BTreeMap<String, String>) -> bool {
+    labels.get(MANAGED_BY).is_some_and(|by| by == "Helm")
+}
+
+async fn has_monitors(cluster: &Cluster) -> Result<bool> {
+    let choice = Choice { storage: Storage::None, image: IMAGE.to_owned(), pools: Vec::new(), monitoring: true };
+    let all = manifests::objects(&choice, Server { snapshots: false, budgets: false })?;
+    match all.iter().find(|one| manifests::kind(one) == "ServiceMonitor") {
+        Some(monitor) => Ok(Objects::of(cluster).find(monitor).await?.is_some()),
+        None => Ok(false),
+    }
+}
+
+impl Present {
+    /// The image that the operator has, in the version of this program.
+    pub(crate) fn next_image(&self) -> Result<String> {
+        let what = || format!("upgrade Orlop: the operator runs {}", self.image);
+        let (name, tag) = match self.image.rsplit_once(':') {
+            Some((name, tag)) if !name.contains('@') && !tag.contains('/') => (name, tag),
+            _ => {
+                let says = format!("{}, of which the next version has no name that is known", what());
+                return Err(Error::new(says).next("name it: --image REGISTRY/orlop:VERSION"));
+            }
+        };
+        if let (Some(there), Some(here)) = (numbers(tag), numbers(env!("CARGO_PKG_VERSION")))
+            && there > here
+        {
+            let says = format!("{}, which is newer than this program ({})", what(), env!("CARGO_PKG_VERSION"));
+            return Err(Error::new(says).next("use the program of that version; --image forces another"));
+        }
+        Ok(format!("{name}:{}", env!("CARGO_PKG_VERSION")))
+    }
+}
+
+/// The three numbers of `0.1.0` or `v0.1.0`.
+fn numbers(version: &str) -> Option<[u64; 3]> {
+    let numbers: Option<Vec<u64>> = version.trim_start_matches('v').split('.').map(|part| part.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_image_has_the_name_of_the_last_one() {
+        let check = |image: &str, expected: Result<&str, &str>| {
+            let image = image.to_owned();
+            let present =
+                Present { storage: Storage::None, image, pools: Vec::new(), monitoring: false, by_helm: false };
+            let next = present.next_image().map_err(|e| e.to_string());
+            match expected {
+                Ok(name) => assert_eq!(next, Ok(format!("{name}:{}", env!("CARGO_PKG_VERSION")))),
+                Err(says) => assert!(next.as_ref().is_err_and(|e| e.contains(says)), "{next:?}"),
+            }
+        };
+        check("orlop/orlop:0.0.9", Ok("orlop/orlop"));
+        check("registry.example.com:5000/orlop:dev", Ok("registry.example.com:5000/orlop"));
+        check("registry.example.com:5000/orlop", Err("no name that is known"));
+        check("orlop/orlop@sha256:00ff", Err("no name that is known"));
+        check("orlop/orlop:99.0.0", Err("newer than this program"));
+    }
+
+    #[test]
+    fn pools_are_those_that_the_daemon_was_given() {
+        let words =
+            ["node", "--pool=/dev/a", "--keeper=awaited", "--pool=/var/lib/orlop/b,size=1GiB"].map(str::to_owned);
+        assert_eq!(pools(&words), ["/dev/a", "/var/lib/orlop/b,size=1GiB"]);
+    }
+}
