@@ -5,7 +5,7 @@ use kube::CustomResourceExt;
 
 use crate::{
     ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy,
-    PlacementStrategy, Rule, SchedulePolicy, StorageNode, Volume, VolumeRecord,
+    PlacementStrategy, ResourceTransformation, Rule, SchedulePolicy, StorageNode, Volume, VolumeRecord,
 };
 
 /// All CRDs, in the order of their names.
@@ -18,6 +18,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         BackupLocation::crd(),
         NamespacedSchedulePolicy::crd(),
         PlacementStrategy::crd(),
+        ResourceTransformation::crd(),
         Rule::crd(),
         SchedulePolicy::crd(),
         StorageNode::crd(),

@@ -15,6 +15,7 @@ pub mod restore;
 pub mod rule;
 pub mod schedule;
 pub mod storage_node;
+pub mod transformation;
 pub mod validate;
 pub mod volume;
 pub mod volume_record;
@@ -32,9 +33,9 @@ pub use placement_strategy::{
     ReplicaPlacementRule, VolumePlacementRule,
 };
 pub use restore::{
-    ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, ObjectOutcomes, ObjectPlan, PlanCounts,
-    PlannedAction, PlannedChange, ReplacePolicy, RestorePlan, RestoreStage, VolumePlan, VolumeRestore, WorkloadState,
-    WorkloadStatus, Workloads,
+    ApplicationRestore, ApplicationRestoreSpec, ApplicationRestoreStatus, GitOpsHold, HoldState, ObjectOutcomes,
+    ObjectPlan, PlanCounts, PlannedAction, PlannedChange, ReplacePolicy, RestorePlan, RestoreStage, RestoreTransform,
+    VolumePlan, VolumeRestore, WorkloadState, WorkloadStatus, Workloads,
 };
 pub use rule::{HookState, HookStatus, HookTime, OnNoMatch, PodRule, Rule, RuleAction, RuleSpec};
 pub use schedule::{
@@ -43,6 +44,10 @@ pub use schedule::{
     SchedulePolicySpec, ScheduledBackupSpec, ScheduledRun,
 };
 pub use storage_node::{StorageMachine, StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool};
+pub use transformation::{
+    PatchOp, PatchOperation, PathOperation, ResourceTransformation, ResourceTransformationSpec,
+    ResourceTransformationStatus, TransformPath, TransformSpec, TransformationPhase, ValueType,
+};
 pub use validate::FieldError;
 pub use volume::{HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSpec, VolumeStatus};
 pub use volume_record::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecord, VolumeRecordSpec};

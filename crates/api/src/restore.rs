@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::VolumeStage;
 use crate::common::{Missed, ObjectFilter, Phase, Timed};
 use crate::rule::HookStatus;
+use crate::transformation::TransformSpec;
 
 mod plan;
 mod workload;
@@ -62,6 +63,19 @@ pub struct ApplicationRestoreSpec {
     /// Only objects that match one of these; all of them if none is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include_resources: Vec<ObjectFilter>,
+    /// Names of `ResourceTransformation`s in this namespace: what they change in objects, one after the other. The run does what they say when it
+    /// begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub transforms: Vec<String>,
+    /// Kinds of custom resources whose status is written back when the restore has made them, as in `Widget`, `Widget.example.com` or `*.example.com`. Others
+    /// have a status when their controller gives them one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restore_status_for: Vec<String>,
+    /// Hold what keeps the objects of the restore as its own source says, until the restore has ended: Applications of Argo CD, Kustomizations and HelmReleases
+    /// of Flux, in this cluster; outside of `orlop-system` those in this namespace only. What somebody has suspended himself is left as it is. Without it they may put objects back while data comes back.
+    #[serde(default)]
+    pub hold_git_ops: bool,
     /// Take a recovery point that is known to lack something. Without it such a restore is refused.
     #[serde(default)]
     pub accept_incomplete: bool,
@@ -161,6 +175,12 @@ pub struct ApplicationRestoreStatus {
     /// What the rules did, action by action and pod by pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookStatus>,
+    /// The transformations, as they were when the run began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<RestoreTransform>,
+    /// What keeps the objects of the restore as its own source says, and whether it was held while the restore was under way, as `holdGitOps` asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<GitOpsHold>,
     /// What the restore would do, with `planOnly`; and what it would do now, when that is not the plan of `planHash`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<RestorePlan>,
@@ -170,6 +190,45 @@ pub struct ApplicationRestoreStatus {
     /// `Complete`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// A transformation, as a restore has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTransform {
+    /// The `ResourceTransformation`.
+    pub name: String,
+    /// The generation of it.
+    #[serde(default)]
+    pub generation: i64,
+    /// What it says.
+    pub transform_specs: Vec<TransformSpec>,
+}
+
+/// What is done about a resource that keeps objects as its own source says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HoldState {
+    /// It is held until the restore has ended.
+    #[default]
+    Held,
+    /// Somebody else has suspended it, so it is left as it is, then too.
+    WasSuspended,
+    /// It is in another namespace, and the restore is one of its own namespace only: it is left alone, and may put objects back.
+    LeftAlone,
+}
+
+/// A resource that keeps objects as its own source says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitOpsHold {
+    /// `Application` of Argo CD, `Kustomization` or `HelmRelease` of Flux.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What is done about it.
+    pub state: HoldState,
 }
 
 /// How the objects of a restore ended.
@@ -191,6 +250,9 @@ pub struct ObjectOutcomes {
     pub skipped: u64,
     /// Not there. Anything but 0 means that the run is not green.
     pub failed: u64,
+    /// Statuses that were written back, as `restoreStatusFor` asks for.
+    #[serde(default)]
+    pub statuses: u64,
     /// The first of the failed ones, with their reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_items: Vec<Missed>,

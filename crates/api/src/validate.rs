@@ -10,6 +10,7 @@ use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, BackupLocationSpec, Schedule
 mod placement;
 mod restore;
 mod rule;
+mod transformation;
 
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

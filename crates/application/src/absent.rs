@@ -8,13 +8,19 @@ const MOST_NAMED: usize = 8;
 /// The fields of what was sent that the answer does not have, as paths. Values that mean nothing (`null`, `""`, `0`, `false`, empty maps
 /// and lists) are not looked for, since servers drop those that are the default.
 pub(crate) fn absent_fields(sent: &Value, answer: &Value) -> Vec<String> {
-    let mut absent = Vec::new();
-    compare(sent, Some(answer), "", &mut absent);
+    let mut absent = all_absent_fields(sent, answer);
     if absent.len() > MOST_NAMED {
         let more = absent.len() - MOST_NAMED;
         absent.truncate(MOST_NAMED);
         absent.push(format!("{more} more"));
     }
+    absent
+}
+
+/// All of them.
+pub(crate) fn all_absent_fields(sent: &Value, answer: &Value) -> Vec<String> {
+    let mut absent = Vec::new();
+    compare(sent, Some(answer), "", &mut absent);
     absent
 }
 

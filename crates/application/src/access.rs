@@ -103,6 +103,21 @@ impl Access {
         parse(&self.client.request_text(request).await?)
     }
 
+    /// Puts a status in place of the one that an object has. One try.
+    pub(crate) async fn put_status(
+        &self,
+        path: &str,
+        name: &str,
+        params: &PatchParams,
+        status: &Value,
+    ) -> Result<Value, Failure> {
+        let pointer = json_patch::jsonptr::PointerBuf::from_tokens(["status"]);
+        let put = json_patch::AddOperation { path: pointer, value: status.clone() };
+        let patch: Patch<()> = Patch::Json(json_patch::Patch(vec![json_patch::PatchOperation::Add(put)]));
+        let request = Request::new(path).patch_subresource("status", name, params, &patch);
+        parse(&self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?)
+    }
+
     /// Deletes an object. One try; that it is gone already is success.
     pub(crate) async fn delete(&self, path: &str, name: &str, params: &DeleteParams) -> Result<(), Failure> {
         let request = Request::new(path).delete(name, params).map_err(kube::Error::BuildRequest)?;

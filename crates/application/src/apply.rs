@@ -87,7 +87,7 @@ impl From<Action> for Applied {
 
 /// Puts objects into one cluster, on behalf of one run.
 pub struct Applier {
-    access: Access,
+    pub(crate) access: Access,
     run: String,
     policy: ReplacePolicy,
     catalog: Mutex<Arc<ApiCatalog>>,
@@ -271,7 +271,7 @@ impl Applier {
     }
 
     /// Where the object is put, if the cluster serves its kind at the version of the backup, or at one that it can be rewritten to.
-    async fn spot(&self, key: &ObjectKey) -> Result<Spot, Failure> {
+    pub(crate) async fn spot(&self, key: &ObjectKey) -> Result<Spot, Failure> {
         let catalog = lock(&self.catalog).clone();
         let answer = versions::find(&catalog, key);
         if answer.is_ok() || !lock(&self.defined).contains(&(key.group.clone(), key.kind.clone())) {

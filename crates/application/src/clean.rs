@@ -66,17 +66,31 @@ const CAPACITY: &[&str] = &["status", "capacity", "storage"];
 /// How large a claim asks its volume to be.
 const REQUEST: &[&str] = &["spec", "resources", "requests", "storage"];
 
-/// Takes off what tells this life of the object from another. Of the status, the size of a claim's volume stays: a smaller volume
-/// might not hold the data.
+/// Takes off what tells this life of the object from another. Of the status stays what a restore may want: the size of a claim's volume, since a smaller
+/// volume might not hold the data; and all of it of custom kinds, whose controllers may have nowhere else what they have noted there.
 pub fn for_storage(object: &mut Value) {
-    let is_claim =
-        json::text(object, &["apiVersion"]) == "v1" && json::text(object, &["kind"]) == "PersistentVolumeClaim";
-    let capacity = json::at(object, CAPACITY).filter(|_| is_claim).cloned();
+    let api_version = json::text(object, &["apiVersion"]);
+    let wanted: &[&str] = match (api_version, json::text(object, &["kind"])) {
+        ("v1", "PersistentVolumeClaim") => CAPACITY,
+        _ if is_custom(api_version.split_once('/').map_or("", |(group, _)| group)) => &["status"],
+        _ => &[],
+    };
+    let kept = json::at(object, wanted).filter(|_| !wanted.is_empty()).cloned();
+    for_comparison(object);
+    if let Some(kept) = kept {
+        json::set(object, wanted, kept);
+    }
+}
+
+/// Whether the kinds of a group are custom ones: it is a domain of somebody's, and not of Kubernetes itself.
+pub fn is_custom(group: &str) -> bool {
+    group.contains('.') && !group.ends_with(".k8s.io")
+}
+
+/// Takes off everything that the owner of the object has not written.
+pub(crate) fn for_comparison(object: &mut Value) {
     for path in LIFE {
         json::remove(object, path);
-    }
-    if let Some(capacity) = capacity {
-        json::set(object, CAPACITY, capacity);
     }
     json::remove_keys(object, &["metadata", "annotations"], |name| name == RESTORED_BY || STATUS.contains(&name));
 }
@@ -94,6 +108,9 @@ pub fn for_restore(key: &ObjectKey, object: &mut Value, options: RestoreOptions)
         ("", "Service") => service(object, options),
         ("", "Pod") => pod(object),
         ("", "PersistentVolumeClaim") => claim(object),
+        (group, _) if is_custom(group) => {
+            json::remove(object, &["status"]);
+        }
         ("", "ServiceAccount") => account(object),
         ("", "Secret") => token(object),
         ("", "Namespace") => namespace(object),
@@ -285,6 +302,25 @@ mod tests {
             "spec": {"clusterIP": "10.0.0.1"},
         });
         assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn the_status_of_custom_kinds_is_stored_and_not_made() {
+        let check = |api_version: &str, stays: bool| {
+            let widget =
+                json!({"apiVersion": api_version, "kind": "Widget", "metadata": {"name": "x"}, "status": {"a": 1}});
+            let mut stored = widget.clone();
+            for_storage(&mut stored);
+            assert_eq!(stored.get("status").is_some(), stays, "{api_version}");
+            let key = ObjectKey::of(&stored).expect("test object has a name");
+            for_restore(&key, &mut stored, RestoreOptions::default());
+            assert_eq!(stored.get("status"), None, "{api_version}");
+        };
+        check("example.com/v1", true);
+        check("cluster.x-k8s.io/v1", true);
+        check("networking.k8s.io/v1", false);
+        check("apps/v1", false);
+        check("v1", false);
     }
 
     #[test]

@@ -30,10 +30,25 @@ const TOO_LARGE: &[&str] = &[
 /// Parts of messages by which server-side apply refuses what a plain creation may take.
 const APPLY_ONLY: &[&str] = &["failed to create typed patch object", "duplicate entries for key"];
 
+/// What a server says that has webhooks which cannot be asked without consequences.
+const NO_DRY_RUN: &str = "does not support dry run";
+/// Parts of refusals that depend on where an object is made and on what is there, though they have the codes of those that do not.
+const NOT_CONTENT: &[&str] = &["admission webhook", "ValidatingAdmissionPolicy", "is already allocated", NO_DRY_RUN];
+
 impl Failure {
     /// Whether only server-side apply refuses it.
     pub(crate) fn is_apply_only(&self) -> bool {
         APPLY_ONLY.iter().any(|part| self.reason.contains(part))
+    }
+
+    /// Whether the server has looked at what is in the object, and found it wrong.
+    pub(crate) fn is_about_content(&self) -> bool {
+        matches!(self.code, Some(400 | 422)) && !NOT_CONTENT.iter().any(|part| self.reason.contains(part))
+    }
+
+    /// Whether the server has webhooks that cannot be asked without consequences.
+    pub(crate) fn is_no_dry_run(&self) -> bool {
+        self.reason.contains(NO_DRY_RUN)
     }
 
     /// A failure that trying again does not mend.

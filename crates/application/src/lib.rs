@@ -3,11 +3,11 @@
 //! ```text
 //! backup:   discover → Selection → Capture ─┬→ objects (for_storage) → table of objects
 //!                                           └→ outcomes             → ledger
-//! restore:  table of objects → Wave → for_restore → Mapping → Applier → outcomes
+//! restore:  table of objects → Wave → for_restore → Mapping → transform → Applier → outcomes
 //! ```
 //!
 //! Decisions are pure functions over JSON ([`rules`], [`clean`], [`order`], [`Mapping`], what an [`Applier`] does about an
-//! object that exists); only [`discover()`], [`Capture`], [`Applier`], [`Foresight`] and [`readiness::look`] talk to a cluster. Nothing here knows of repositories,
+//! object that exists); only [`discover()`], [`Capture`], [`Applier`], [`Foresight`], [`Trial`] and [`readiness::look`] talk to a cluster. Nothing here knows of repositories,
 //! volumes or custom resources of Orlop.
 
 mod absent;
@@ -36,7 +36,10 @@ mod retry;
 mod roles;
 pub mod rules;
 pub mod selection;
+mod status;
 mod tasks;
+mod transform;
+mod trial;
 pub mod versions;
 
 pub use apply::{Applied, Applier};
@@ -54,3 +57,6 @@ pub use order::Wave;
 pub use retry::Patience;
 pub use rules::Rule;
 pub use selection::{ObjectFilter, Selection, SelectionError};
+pub use status::StatusWritten;
+pub use transform::{Edit, Op, Transform, Transformed, transform};
+pub use trial::Trial;

@@ -11,6 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::error::{During, Error};
+use crate::hold;
 use crate::mover_pod;
 use crate::objects::{self, Object};
 use crate::snapshots;
@@ -73,7 +74,7 @@ async fn still_there<K: Object>(client: &Client, things: Vec<K>) -> Result<Vec<S
     Ok(left)
 }
 
-/// Removes what is labelled with a run that does not exist any more, such as one whose finalizer was taken off by hand, or that is over.
+/// Removes what is labelled with a run that does not exist any more, such as one whose finalizer was taken off by hand, or that is over, and lets go what it held.
 /// The labelled things are listed before the runs: a run that begins in between is then known, and keeps what it made.
 ///
 /// # Errors
@@ -82,6 +83,7 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     let pods: Vec<Pod> = labelled(client, RUN_LABEL).await?;
     let secrets: Vec<Secret> = labelled(client, RUN_LABEL).await?;
     let claims: Vec<PersistentVolumeClaim> = labelled(client, RUN_LABEL).await?;
+    let held = hold::held(client).await?;
     let mut runs =
         alive(client, |run: &ApplicationBackup| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
     runs.extend(
@@ -90,6 +92,7 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     remove(client, orphans(pods, &runs)).await?;
     remove(client, orphans(secrets, &runs)).await?;
     remove(client, orphans(claims, &runs)).await?;
+    hold::let_go(client, &held, |uid| !runs.contains(uid)).await?;
     let is_known = |labels: &BTreeMap<String, String>| labels.get(RUN_LABEL).is_some_and(|uid| runs.contains(uid));
     snapshots::end(client, RUN_LABEL, |snapshot| is_known(snapshot.labels())).await?;
     Ok(())

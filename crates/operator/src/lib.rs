@@ -1,4 +1,4 @@
-//! The controllers: backups and their schedules, restores and locations.
+//! The controllers: backups and their schedules, restores and their transformations, locations.
 //!
 //! Each kind is reconciled in five named steps, one module each: *gather* reads the cluster and the repository, *validate* and *plan* are
 //! pure, *apply* does the next step and says what it did, *status* writes that down. A reconcile looks at what is there and remembers
@@ -11,6 +11,7 @@ pub mod config;
 pub mod context;
 pub mod error;
 pub mod events;
+mod hold;
 pub mod http;
 pub mod leader;
 mod location;
@@ -22,6 +23,7 @@ mod restore;
 pub mod rules;
 mod schedule;
 mod snapshots;
+mod transformation;
 mod turns;
 
 use std::sync::Arc;
@@ -75,6 +77,7 @@ async fn controllers(context: Arc<Context>) {
         backup::controller(context.clone()),
         restore::controller(context.clone()),
         schedule::controller(context.clone()),
+        transformation::controller(context.clone()),
         context::sweep(context.clone()),
         context.turns.watch(context.client.clone()),
         futures::future::join_all(context.config.companions.iter().map(|begin| begin())),

@@ -192,6 +192,9 @@ mod tests {
         // Also where it is what it would be anyway.
         &["--replace-policy", "retain"],
         &["--include", "ConfigMap"],
+        &["--transform", "t"],
+        &["--restore-status-for", "Widget"],
+        &["--hold-gitops"],
         &["--preserve-node-ports"],
         &["--preserve-cluster-ips"],
         &["--accept-incomplete"],

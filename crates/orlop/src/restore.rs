@@ -72,6 +72,15 @@ struct CreateArgs {
     /// Only these objects
     #[arg(long, value_name = "KIND[.GROUP][/NAME]", value_delimiter = ',', value_parser = parse_filter)]
     include: Vec<ObjectFilter>,
+    /// The transformations that change objects on their way back
+    #[arg(long, value_name = "TRANSFORMATION", value_delimiter = ',')]
+    transform: Vec<String>,
+    /// Kinds of custom resources whose status is written back when they are made
+    #[arg(long, value_name = "KIND[.GROUP]", value_delimiter = ',')]
+    restore_status_for: Vec<String>,
+    /// Hold Argo CD and Flux, as far as they keep the restored objects, until the restore has ended
+    #[arg(long)]
+    hold_gitops: bool,
     /// Keep the node ports of Services; one whose port is taken is not made
     #[arg(long)]
     preserve_node_ports: bool,
@@ -169,6 +178,9 @@ impl CreateArgs {
                 Replace::Update => ReplacePolicy::Update,
             },
             include_resources: self.include.clone(),
+            transforms: self.transform.clone(),
+            restore_status_for: self.restore_status_for.clone(),
+            hold_git_ops: self.hold_gitops,
             accept_incomplete: self.accept_incomplete,
             preserve_node_ports: self.preserve_node_ports,
             preserve_cluster_ips: self.preserve_cluster_ips,

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::GitOpsHold;
+
 /// What a restore would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +35,12 @@ pub struct RestorePlan {
     /// What would put objects back to what its own source says, such as `Flux Kustomization flux-system/shop`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub managed_by: Vec<String>,
+    /// What would be held while the restore is under way, or is suspended already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<GitOpsHold>,
+    /// What was asked for and has no effect, such as a transformation that is for no object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl RestorePlan {
@@ -103,6 +111,15 @@ pub struct ObjectPlan {
     /// Changes that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unlisted_changes: u64,
+    /// What transformations make of the object that the recovery point has: the fields that they change, whatever is there now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transformed: Vec<PlannedChange>,
+    /// Fields that transformations change and that are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unlisted_transformed: u64,
+    /// Its status would be written back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restores_status: bool,
     /// What would put it back to what its own source says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed_by: Option<String>,
@@ -144,4 +161,7 @@ pub struct VolumePlan {
     pub files: u64,
     /// Bytes of these files.
     pub bytes: u64,
+    /// What transformations make of the claim that the recovery point has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transformed: Vec<PlannedChange>,
 }

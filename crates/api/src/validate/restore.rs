@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{FieldError, filters, label, subdomain, wrong};
+use super::{FieldError, filters, kinds, label, subdomain, wrong};
 use crate::{ADMIN_NAMESPACE, ApplicationRestoreSpec};
 
 /// How long workloads may take to be ready when nothing else is said: images are pulled, databases recover.
 const DEFAULT_READY: Duration = Duration::from_secs(600);
 /// The longest time that they may be given.
 const LONGEST_READY: SignedDuration = SignedDuration::from_hours(24);
+/// Transformations of one restore: it keeps all of them in its status.
+const MOST_TRANSFORMS: usize = 8;
 /// Digits of the hash of a plan: 256 bits.
 const PLAN_HASH_DIGITS: usize = 64;
 
@@ -62,6 +64,14 @@ impl ApplicationRestoreSpec {
                 subdomain(&mut errors, field, rule);
             }
         }
+        for (i, name) in self.transforms.iter().enumerate() {
+            subdomain(&mut errors, format!("spec.transforms[{i}]"), name);
+        }
+        if self.transforms.len() > MOST_TRANSFORMS {
+            let allowed = format!("at most {MOST_TRANSFORMS}");
+            errors.push(wrong("spec.transforms", self.transforms.len().to_string(), &allowed));
+        }
+        kinds(&mut errors, "spec.restoreStatusFor", &self.restore_status_for);
         self.validate_waiting(&mut errors);
         self.validate_plan(&mut errors);
         errors

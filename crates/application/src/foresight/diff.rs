@@ -16,7 +16,7 @@ pub struct Change {
 }
 
 /// What differs: the smallest parts that do.
-pub(super) fn differing(from: &Value, to: &Value) -> Vec<Change> {
+pub(crate) fn differing(from: &Value, to: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
     compare(Some(from), Some(to), String::new(), true, &mut changes);
     changes

@@ -24,10 +24,8 @@ use crate::retry::Patience;
 use crate::versions::{self, Spot};
 
 pub use diff::Change;
-use diff::{differing, overlaid};
-
-/// What a server says that has webhooks which cannot be asked without consequences.
-const NO_DRY_RUN: &str = "does not support dry run";
+pub(crate) use diff::differing;
+use diff::overlaid;
 
 /// What would become of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,7 +135,7 @@ impl Foresight {
         match answer {
             Ok(_) => Ok(Will::Create),
             // Its namespace is yet to be made.
-            Err(failure) if failure.is_not_found() || is_no_dry_run(&failure) => Ok(Will::Create),
+            Err(failure) if failure.is_not_found() || failure.is_no_dry_run() => Ok(Will::Create),
             Err(failure) if failure.retryable => Err(failure),
             Err(failure) => Ok(Will::Conflict(failure.reason)),
         }
@@ -153,7 +151,7 @@ impl Foresight {
         let applied = || self.access.apply(path, &key.name, &params, object);
         match self.access.patience.request(applied).await {
             Ok(answer) => Ok(Will::Update(differing(&compared(existing), &compared(&answer)))),
-            Err(failure) if is_no_dry_run(&failure) => {
+            Err(failure) if failure.is_no_dry_run() => {
                 Ok(Will::Update(overlaid(&compared(existing), &compared(object))))
             }
             Err(failure) if failure.retryable => Err(failure),
@@ -162,13 +160,9 @@ impl Foresight {
     }
 }
 
-fn is_no_dry_run(failure: &Failure) -> bool {
-    failure.reason.contains(NO_DRY_RUN)
-}
-
 /// An object without what tells one life of it from another: only what an owner writes is compared.
 fn compared(object: &Value) -> Value {
     let mut object = object.clone();
-    clean::for_storage(&mut object);
+    clean::for_comparison(&mut object);
     object
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use api::{Failure, HookStatus, ObjectOutcomes, ReplacePolicy, RestorePlan, Workloads};
+use api::{Failure, GitOpsHold, HookStatus, ObjectOutcomes, ReplacePolicy, RestorePlan, Workloads};
+use kube::ResourceExt;
 
 use super::gather::{Begun, Gathered, Scene, acting};
 use super::inventory::Part;
@@ -14,9 +15,10 @@ use super::volume::act::{Acted, Run};
 use super::volume::observe::Seen;
 use super::volume::step::{Step, naming_what_is_kept};
 use super::volume::view::Filled;
-use super::{Restores, Trouble, foresee, make};
+use super::{Restores, Trouble, begin, make};
 use crate::cleanup;
 use crate::error::Error;
+use crate::hold;
 use crate::mover_pod;
 use crate::objects;
 use crate::rules;
@@ -32,8 +34,8 @@ pub(super) enum Applied {
     Failed(Refusal),
     /// This is what would be done; with the reason, if something else was to be done.
     Foreseen(Box<RestorePlan>, Option<Refusal>),
-    /// The run has begun.
-    Begun,
+    /// The run has begun; what it holds.
+    Begun(Vec<GitOpsHold>),
     /// These are commands of a rule, to be run.
     Matched(Vec<HookStatus>),
     /// Steps of commands, by their index.
@@ -77,6 +79,7 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
     let context = &restores.context;
     match plan {
         Plan::Rest => {
+            let_go(restores, gathered).await?;
             gathered.restore = objects::set_finalizer(&context.client, &gathered.restore, false).await?;
             Ok(Applied::Rested)
         }
@@ -85,8 +88,8 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
             forget_rules(restores, gathered).await;
             Ok(still_there(restores, gathered).await?.unwrap_or(Applied::Failed(refusal)))
         }
-        Plan::Foresee => look_ahead(restores, gathered).await,
-        Plan::Begin => begin(restores, gathered).await,
+        Plan::Foresee => begin::foresee(restores, gathered).await,
+        Plan::Begin => begin::begin(restores, gathered).await,
         Plan::Match(rule, item) => matching(restores, gathered, &rule, item).await,
         Plan::Command(steps) => {
             let hooks = gathered.status().hooks;
@@ -109,42 +112,13 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
     }
 }
 
-/// Says what would be done now.
-async fn look_ahead(restores: &Restores, gathered: &Gathered) -> Result<Applied, Error> {
-    let Scene::Fresh(fresh) = &gathered.scene else { return Ok(Applied::Waited("looks ahead".into())) };
-    let Some(Ok(point)) = &fresh.source else { return Ok(Applied::Waited("looks for the recovery point".into())) };
-    match foresee::plan(restores, gathered, point, &fresh.target).await {
-        Ok(plan) => {
-            restores.recovered(&gathered.uid, Trouble::Objects);
-            Ok(Applied::Foreseen(Box::new(plan), None))
-        }
-        Err(Error::Repository { source, .. }) => Ok(make::unread(restores, gathered, *source)),
-        // As when objects are made: what the API server cannot say now it may say soon, and is asked no longer than that.
-        Err(error @ Error::Application { .. }) => {
-            let patience = restores.context.limits().object_patience;
-            Ok(if make::is_patient(restores, gathered, patience) {
-                Applied::Waited(error.to_string())
-            } else {
-                Applied::Failed(Refusal::new("NotForeseen", error.to_string()))
-            })
-        }
-        Err(error) => Err(error),
+/// Lets go what the run holds. Its finalizer goes after that, so there is always somebody who comes by.
+async fn let_go(restores: &Restores, gathered: &Gathered) -> Result<(), Error> {
+    if !gathered.restore.finalizers().iter().any(|finalizer| finalizer == api::FINALIZER) {
+        return Ok(());
     }
-}
-
-/// Begins, unless another plan is to be done than the one that would be.
-async fn begin(restores: &Restores, gathered: &mut Gathered) -> Result<Applied, Error> {
-    if let Some(hash) = gathered.restore.spec.plan_hash.clone() {
-        let plan = match look_ahead(restores, gathered).await? {
-            Applied::Foreseen(plan, _) => plan,
-            other => return Ok(other),
-        };
-        if let Some(refusal) = foresee::refusal(restores, gathered, &hash, &plan).await? {
-            return Ok(Applied::Foreseen(plan, Some(refusal)));
-        }
-    }
-    gathered.restore = objects::set_finalizer(&restores.context.client, &gathered.restore, true).await?;
-    Ok(Applied::Begun)
+    let client = &restores.context.client;
+    hold::let_go(client, &hold::held(client).await?, |uid| uid == gathered.uid).await
 }
 
 /// The pods that an item of a rule is for: those in the namespaces that the restore goes to.
@@ -182,6 +156,7 @@ async fn undo(restores: &Restores, gathered: &mut Gathered) -> Result<Applied, E
     if let Some(waits) = still_there(restores, gathered).await? {
         return Ok(waits);
     }
+    let_go(restores, gathered).await?;
     gathered.restore = objects::set_finalizer(&restores.context.client, &gathered.restore, false).await?;
     Ok(Applied::Undone)
 }

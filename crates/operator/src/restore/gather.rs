@@ -15,6 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::OwnedMutexGuard;
 
 use super::point::{self, Point};
+use super::transforms::{self, Transforms};
 use super::validate::{self, NamespaceState, PointFacts, Source, TargetFacts, Verdict};
 use super::volume::observe::{Seen, claim_users, observe};
 use super::volume::step::is_control_planes_turn;
@@ -108,9 +109,13 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     } else {
         let spec = validate::spec(&restore);
         let time = rule_time(status.stage);
+        let (spec, transforms) = match transforms::of(status.transforms.clone()) {
+            Ok(transforms) => (spec, transforms),
+            Err(refusal) => (Verdict::Refuse(refusal), Transforms::default()),
+        };
         // What was made is known by the mark that it bears.
         let needs_point = spec == Verdict::Go && time.is_none() && status.stage != RestoreStage::Ready;
-        let point = if needs_point { Some(restores.point(&restore, &uid).await?) } else { None };
+        let point = if needs_point { Some(restores.point(&restore, &uid, transforms).await?) } else { None };
         let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
         seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
         let rule = match time {
@@ -183,10 +188,15 @@ async fn spec_and_rules(context: &Context, restore: &ApplicationRestore) -> Resu
 
 async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> Result<Fresh, Error> {
     let spec = spec_and_rules(&restores.context, restore).await?;
+    let nothing = |spec| Fresh { spec, source: None, target: TargetFacts::default(), _admission: None };
     if spec != Verdict::Go {
-        return Ok(Fresh { spec, source: None, target: TargetFacts::default(), _admission: None });
+        return Ok(nothing(spec));
     }
-    let source = restores.point(restore, uid).await?;
+    let transforms = match transforms::read(&restores.context.client, restore).await? {
+        Ok(transforms) => transforms,
+        Err(refusal) => return Ok(nothing(Verdict::Refuse(refusal))),
+    };
+    let source = restores.point(restore, uid, transforms).await?;
     let Ok(point) = &source else {
         return Ok(Fresh { spec, source: Some(source), target: TargetFacts::default(), _admission: None });
     };
@@ -195,8 +205,7 @@ async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> 
         (true, _) => None,
         (false, Ok(admission)) => Some(admission),
         (false, Err(_)) => {
-            let spec = Verdict::Wait("another restore is beginning just now".into());
-            return Ok(Fresh { spec, source: None, target: TargetFacts::default(), _admission: None });
+            return Ok(nothing(Verdict::Wait("another restore is beginning just now".into())));
         }
     };
     let target = look_at_target(&restores.context, restore, &point.facts).await?;
@@ -214,15 +223,20 @@ impl Restores {
         Duration::ZERO
     }
 
-    /// The recovery point of a restore. It cannot change, so it is kept for as long as the spec that it was read for stays the same.
-    async fn point(&self, restore: &ApplicationRestore, uid: &str) -> Result<Result<Arc<Point>, Source>, Error> {
-        let generation = restore.metadata.generation;
-        if let Some(point) = self.points.get(uid, generation) {
+    /// The recovery point of a restore. It cannot change, so it is kept for as long as what it was read for stays the same.
+    async fn point(
+        &self,
+        restore: &ApplicationRestore,
+        uid: &str,
+        transforms: Transforms,
+    ) -> Result<Result<Arc<Point>, Source>, Error> {
+        let read_for = (restore.metadata.generation, transforms.kept.clone());
+        if let Some(point) = self.points.get(uid, &read_for) {
             return Ok(Ok(point));
         }
-        let found = point::find(&self.context, restore).await?.map(Arc::new);
+        let found = point::find(&self.context, restore, transforms).await?.map(Arc::new);
         if let Ok(point) = &found {
-            self.points.keep(uid, generation, point.clone());
+            self.points.keep(uid, read_for, point.clone());
         }
         Ok(found)
     }

@@ -70,6 +70,11 @@ impl Inventory {
         waves.filter(|(_, keys): &(Wave, Vec<ObjectKey>)| !keys.is_empty()).collect()
     }
 
+    /// Those of some texts that name no kind of which something is made.
+    pub(crate) fn idle_kinds<'a>(&'a self, texts: &'a [String]) -> impl Iterator<Item = &'a String> {
+        texts.iter().filter(|text| !self.keys().any(|key| names_kind(text, key)))
+    }
+
     /// Everything that is made.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
         self.waves.iter().flat_map(|(_, keys)| keys)
@@ -146,6 +151,17 @@ fn matches(filter: &ObjectFilter, key: &ObjectKey) -> bool {
         && filter.kind.as_ref().is_none_or(|wanted| is_kind(wanted, key))
         && same(&filter.name, &key.name)
         && (filter.namespace.is_none() || filter.namespace == key.namespace)
+}
+
+/// Whether a text names the kind of an object, alone, with its group, or by the group: `Widget`, `Widget.example.com`, `*.example.com`.
+pub(crate) fn names_kind(text: &str, key: &ObjectKey) -> bool {
+    match text.split_once('.') {
+        None => is_kind(text, key),
+        Some((kind, group)) => {
+            let is_group = group == key.group || (group == CORE && key.group.is_empty());
+            is_group && (kind == "*" || is_kind(kind, key))
+        }
+    }
 }
 
 /// Whether a text names the kind of an object: by kind or plural, in any case, as in backups. The plural is the one that the rules of
@@ -258,6 +274,22 @@ mod tests {
         check("networking.k8s.io/Ingress shop/a", "ingresses", true);
         check("ConfigMap shop/a", "configmapz", false);
         check("Secret shop/a", "configmaps", false);
+    }
+
+    #[test]
+    fn kinds_are_named_alone_with_their_group_or_by_it() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(names_kind(text, &key("db.example.com/Cluster shop/main")), expected, "{text}");
+        };
+        for text in ["Cluster", "clusters", "Cluster.db.example.com", "*.db.example.com"] {
+            check(text, true);
+        }
+        for text in ["Widget", "Cluster.example.com", "*.example.com", "Cluster.core"] {
+            check(text, false);
+        }
+        let inventory = Inventory::pick(vec![key("db.example.com/Cluster shop/main")], &Picking::default());
+        let asked = ["Cluster".to_owned(), "Widget".to_owned()];
+        assert_eq!(inventory.idle_kinds(&asked).collect::<Vec<_>>(), ["Widget"]);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApplicationRestore, Missed, ObjectOutcomes};
-use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, Wave, discover, gitops};
+use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, StatusWritten, Wave, discover, gitops};
 use futures::{StreamExt, stream};
 use kube::ResourceExt;
+use serde_json::Value;
 
 use super::apply::Applied;
 use super::gather::{Begun, Gathered, Scene};
@@ -49,8 +50,23 @@ pub(super) async fn make(
     if part == Part::Foundations {
         maker.outcomes.wanted += point.facts.inventory.left_alone;
         maker.outcomes.kept += point.facts.inventory.left_alone;
+        idle(gathered, point).iter().for_each(|(field, why)| maker.note(field, why));
     }
     Ok(Applied::Made { part, outcomes: maker.outcomes })
+}
+
+/// What the spec asks for and is for nothing that is restored: the field, and a sentence.
+pub(super) fn idle(gathered: &Gathered, point: &Point) -> Vec<(&'static str, String)> {
+    let transforms = point.facts.transformed.idle.iter().map(|idle| ("transforms", idle.clone()));
+    let statuses = point.facts.inventory.idle_kinds(&gathered.restore.spec.restore_status_for);
+    let statuses =
+        statuses.map(|kind| ("restoreStatusFor", format!("{kind} is the kind of no object that is restored")));
+    transforms.chain(statuses).collect()
+}
+
+/// Whether an object is one that the run has made, and not one that was there.
+fn is_new(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Created | Outcome::Replaced | Outcome::Reduced { .. })
 }
 
 pub(super) fn is_patient(restores: &Restores, gathered: &Gathered, patience: Duration) -> bool {
@@ -149,9 +165,16 @@ impl<'a> Maker<'a> {
             left.into_iter().for_each(|one| self.leave_out(&one));
             let managers: Vec<Option<String>> = made.iter().map(|one| gitops::manager(&one.object)).collect();
             let losses: Vec<Option<Loss>> = made.iter().map(|one| one.loss).collect();
+            let statuses: Vec<Option<Value>> = made.iter().map(|one| one.status.clone()).collect();
             let made = stream::iter(made.into_iter().map(|one| (one.key, one.object)));
             let outcomes: Vec<_> = self.applier.apply_each(made).collect().await;
-            for (((key, outcome), loss), manager) in outcomes.into_iter().zip(losses).zip(managers) {
+            for ((((key, outcome), loss), manager), status) in
+                outcomes.into_iter().zip(losses).zip(managers).zip(statuses)
+            {
+                let outcome = match status {
+                    Some(status) if is_new(&outcome) => self.write_status(&key, outcome, &status).await,
+                    _ => outcome,
+                };
                 if !matches!(outcome, Outcome::Kept { .. } | Outcome::Failed { .. }) {
                     self.note_manager(manager);
                 }
@@ -159,6 +182,36 @@ impl<'a> Maker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Writes the status of an object that was made. One that cannot be written makes the object one that is not there as it should be.
+    async fn write_status(&mut self, key: &ObjectKey, outcome: Outcome, status: &Value) -> Outcome {
+        if status.is_null() {
+            self.note(key, "made without a status: the recovery point has none of it");
+            return outcome;
+        }
+        match self.applier.write_status(key, status).await {
+            Ok(StatusWritten::NoSubresource) => {
+                self.note(
+                    key,
+                    "made without its status: its kind has no status subresource, by which alone it could be written",
+                );
+            }
+            Ok(StatusWritten::Written(lacking)) => {
+                self.outcomes.statuses += 1;
+                if !lacking.is_empty() {
+                    self.note(
+                        key,
+                        &format!("its status lacks fields that this cluster does not know: {}", lacking.join(", ")),
+                    );
+                }
+            }
+            Err(failure) => {
+                let reason = format!("it is made, but its status was not written: {}", failure.reason);
+                return Outcome::Failed { reason, retryable: failure.retryable };
+            }
+        }
+        outcome
     }
 
     fn note_manager(&mut self, manager: Option<String>) {
@@ -202,11 +255,11 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn note(&mut self, key: &ObjectKey, why: &str) {
+    fn note(&mut self, what: impl std::fmt::Display, why: &str) {
         let limits = self.restores.context.limits();
         if self.outcomes.notes.len() < limits.missed_items {
             let reason = shorten(why, limits.reason_chars);
-            self.outcomes.notes.push(Missed { item: key.to_string(), reason });
+            self.outcomes.notes.push(Missed { item: what.to_string(), reason });
         }
     }
 

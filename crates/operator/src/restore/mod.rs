@@ -13,6 +13,7 @@
 //! filled and compared; no workload is made when a volume is missing; nothing with the label of the run is left when it is over.
 
 mod apply;
+mod begin;
 mod foresee;
 mod gather;
 mod inventory;
@@ -22,6 +23,9 @@ mod point;
 mod prepared;
 mod ready;
 mod status;
+mod transformed;
+mod transforms;
+mod trial;
 mod validate;
 mod volume;
 mod workloads;
@@ -31,7 +35,7 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::{ApplicationRestore, RUN_LABEL};
+use api::{ApplicationRestore, RUN_LABEL, RestoreTransform};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -48,7 +52,7 @@ use point::Point;
 struct Restores {
     context: Arc<Context>,
     /// Recovery points of restores that are under way.
-    points: Kept<Arc<Point>>,
+    points: Kept<ReadFor, Arc<Point>>,
     /// Since when a restore meets trouble that may pass.
     troubled: Mutex<HashMap<(String, Trouble), Timestamp>>,
     /// Held from looking at the other restores to having begun, so that two that share a namespace cannot both begin.
@@ -68,24 +72,27 @@ enum Trouble {
     ControlPlane(usize),
 }
 
-/// What was read for restores, by their uids; each with the generation of the spec that it was read for. What is picked of a recovery
-/// point, and where that goes, follow from the spec: what was read for an older one must not be used for a newer one.
-#[derive(Debug)]
-struct Kept<T>(Mutex<HashMap<String, (Option<i64>, T)>>);
+/// What a recovery point is read for: the generation of the spec, and the transformations.
+type ReadFor = (Option<i64>, Vec<RestoreTransform>);
 
-impl<T> Default for Kept<T> {
+/// What was read for restores, by their uids; each with what it was read for. What is picked of a recovery point, what becomes of it, and where that
+/// goes, follow from that: what was read for an older spec must not be used for a newer one.
+#[derive(Debug)]
+struct Kept<F, T>(Mutex<HashMap<String, (F, T)>>);
+
+impl<F, T> Default for Kept<F, T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: Clone> Kept<T> {
-    fn get(&self, uid: &str, generation: Option<i64>) -> Option<T> {
-        lock(&self.0).get(uid).filter(|(of, _)| *of == generation).map(|(_, kept)| kept.clone())
+impl<F: PartialEq, T: Clone> Kept<F, T> {
+    fn get(&self, uid: &str, read_for: &F) -> Option<T> {
+        lock(&self.0).get(uid).filter(|(of, _)| of == read_for).map(|(_, kept)| kept.clone())
     }
 
-    fn keep(&self, uid: &str, generation: Option<i64>, what: T) {
-        lock(&self.0).insert(uid.to_owned(), (generation, what));
+    fn keep(&self, uid: &str, read_for: F, what: T) {
+        lock(&self.0).insert(uid.to_owned(), (read_for, what));
     }
 
     fn drop(&self, uid: &str) {
@@ -165,11 +172,11 @@ mod tests {
     fn what_was_read_for_an_older_spec_is_read_again() {
         let kept = Kept::default();
         kept.keep("a", Some(1), "into shop");
-        assert_eq!(kept.get("a", Some(1)), Some("into shop"));
-        assert_eq!(kept.get("a", Some(2)), None);
+        assert_eq!(kept.get("a", &Some(1)), Some("into shop"));
+        assert_eq!(kept.get("a", &Some(2)), None);
         kept.keep("a", Some(2), "into bank");
-        assert_eq!((kept.get("a", Some(1)), kept.get("a", Some(2))), (None, Some("into bank")));
+        assert_eq!((kept.get("a", &Some(1)), kept.get("a", &Some(2))), (None, Some("into bank")));
         kept.drop("a");
-        assert_eq!(kept.get("a", Some(2)), None);
+        assert_eq!(kept.get("a", &Some(2)), None);
     }
 }

@@ -82,6 +82,7 @@ fn volumes_of_one_pod_are_placed_one_after_another() {
         claim: "c".into(),
         stored: serde_json::Value::Null,
         manifest: serde_json::Value::Null,
+        changes: Vec::new(),
         source: Err(String::new()),
         placement: Default::default(),
         beside: others.iter().map(|index| Beside { index: *index, claim: format!("c{index}") }).collect(),

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, Missed};
+use application::gitops::{self, Kept, Mark};
 use application::{LedgerEntry, Mapping, Nameless, ObjectKey, Outcome};
 use futures::TryStreamExt;
 use kube::{Client, ResourceExt};
@@ -14,6 +15,9 @@ use repository::{PointId, RecoveryPoint, RootKind};
 use serde_json::Value;
 
 use super::inventory::{Inventory, Picking};
+use super::prepared;
+use super::transformed::Trying;
+use super::transforms::Transforms;
 use super::validate::{Definitions, PointFacts, Source};
 use super::volume::act::manifest;
 use super::volume::view::WantedVolume;
@@ -38,6 +42,7 @@ pub(super) struct Point {
     /// In the order of their names; the status has them in the same order.
     pub(super) volumes: Vec<WantedVolume>,
     pub(super) mapping: Mapping,
+    pub(super) transforms: Transforms,
 }
 
 /// What a ledger says is not there.
@@ -51,7 +56,11 @@ struct Holes {
 ///
 /// # Errors
 /// The API server did not answer.
-pub(super) async fn find(context: &Context, restore: &ApplicationRestore) -> Result<Result<Point, Source>, Error> {
+pub(super) async fn find(
+    context: &Context,
+    restore: &ApplicationRestore,
+    transforms: Transforms,
+) -> Result<Result<Point, Source>, Error> {
     let namespace = restore.namespace().unwrap_or_default();
     let name = match wanted(&context.client, &namespace, &restore.spec).await? {
         Ok(name) => name,
@@ -59,7 +68,7 @@ pub(super) async fn find(context: &Context, restore: &ApplicationRestore) -> Res
     };
     let location = &restore.spec.backup_location;
     match context.repositories.open_named(&context.client, &namespace, location).await? {
-        Ok(opened) => Ok(read(context, restore, opened, &name).await),
+        Ok(opened) => Ok(read(context, restore, transforms, opened, &name).await),
         Err(problem) => Ok(Err(unusable(problem))),
     }
 }
@@ -89,7 +98,13 @@ fn unusable(problem: LocationProblem) -> Source {
     Source::NoLocation { reason: problem.reason(), message: problem.to_string(), may_pass: problem.may_pass() }
 }
 
-async fn read(context: &Context, restore: &ApplicationRestore, opened: Opened, name: &str) -> Result<Point, Source> {
+async fn read(
+    context: &Context,
+    restore: &ApplicationRestore,
+    transforms: Transforms,
+    opened: Opened,
+    name: &str,
+) -> Result<Point, Source> {
     let Ok(id) = name.parse::<PointId>() else { return Err(unknown(&opened, name).await) };
     let document = match opened.repository.point(&id).await {
         Ok(document) => document,
@@ -101,9 +116,9 @@ async fn read(context: &Context, restore: &ApplicationRestore, opened: Opened, n
             format!("the recovery point {name} is of folders of {host}, and not of an application; see `orlop repo`");
         return Err(Source::NoLocation { reason: "NotAnApplication", message, may_pass: false });
     }
-    let contents = contents(restore, &opened, &document, context.limits().missed_items).await;
+    let contents = contents(restore, &transforms, &opened, &document, context.limits().missed_items).await;
     let (facts, volumes, mapping) = contents.map_err(|error| unusable(error.into()))?;
-    Ok(Point { opened, document, facts, volumes, mapping })
+    Ok(Point { opened, document, facts, volumes, mapping, transforms })
 }
 
 async fn unknown(opened: &Opened, name: &str) -> Source {
@@ -118,6 +133,7 @@ async fn unknown(opened: &Opened, name: &str) -> Source {
 
 async fn contents(
     restore: &ApplicationRestore,
+    transforms: &Transforms,
     opened: &Opened,
     document: &RecoveryPoint,
     missed_items: usize,
@@ -131,14 +147,26 @@ async fn contents(
         filled: BTreeSet::new(),
         own_namespace_only: restore.namespace().as_deref() != Some(api::ADMIN_NAMESPACE),
     };
+    let mut trying = Trying::new(transforms, &mapping, prepared::options(spec));
     let mut volumes = volumes(document, &holes, &picking, &mapping);
+    for wanted in volumes.iter_mut().filter(|wanted| wanted.source.is_ok()) {
+        wanted.changes = trying.claim(&mut wanted.manifest);
+    }
     picking.filled = volumes.iter().map(|v| v.source_name.clone()).collect();
     for (namespace, claim) in &picking.filled {
         check_namespace(document, Some(namespace), claim)?;
     }
-    let mut survey = survey(opened, document, &picking).await?;
+    let mut survey = survey(opened, document, &picking, &mut trying).await?;
     survey.workloads.place(&mut volumes);
-    survey.classes.extend(volumes.iter().filter(|v| v.source.is_ok()).filter_map(|v| class_of(&v.stored)));
+    for wanted in volumes.iter().filter(|wanted| wanted.source.is_ok()) {
+        if wanted.changes.is_empty() {
+            survey.classes.extend(class_of(&wanted.stored));
+        } else {
+            class_of(&wanted.manifest).into_iter().for_each(|class| trying.class(class));
+        }
+    }
+    let inventory = Inventory::pick(survey.keys, &picking);
+    let kept = kept(survey.marks, &inventory, &volumes, &mapping);
     let facts = PointFacts {
         id: document.id.to_string(),
         complete: document.complete,
@@ -146,10 +174,24 @@ async fn contents(
         missed: holes.first,
         defines: survey.defines,
         classes: survey.classes,
-        inventory: Inventory::pick(survey.keys, &picking),
+        transformed: trying.finish(&inventory),
+        kept,
+        inventory,
         claims: volumes.iter().map(|v| (v.namespace.clone(), v.claim.clone())).collect(),
     };
     Ok((facts, volumes, mapping))
+}
+
+/// What is made, as those know it who keep it.
+fn kept(marks: BTreeSet<Mark>, inventory: &Inventory, volumes: &[WantedVolume], mapping: &Mapping) -> Kept {
+    let mut kept = Kept::default();
+    kept.marks = marks;
+    for key in inventory.keys() {
+        let namespace = key.namespace.as_deref().map(|namespace| mapping.namespace(namespace).to_owned());
+        kept.add(&ObjectKey { namespace, ..key.clone() });
+    }
+    volumes.iter().filter_map(|wanted| ObjectKey::of(&wanted.manifest).ok()).for_each(|key| kept.add(&key));
+    kept
 }
 
 fn source_namespaces(document: &RecoveryPoint) -> &[String] {
@@ -220,6 +262,7 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
             claim: claim.clone(),
             source_name: (namespace, claim),
             manifest,
+            changes: Vec::new(),
             stored,
             source,
             placement: Placement::default(),
@@ -236,17 +279,29 @@ struct Survey {
     defines: Definitions,
     classes: BTreeSet<String>,
     workloads: Workloads,
+    /// What tools have written on the picked objects.
+    marks: BTreeSet<Mark>,
 }
 
 /// Reads every object once.
-async fn survey(opened: &Opened, document: &RecoveryPoint, picking: &Picking<'_>) -> Result<Survey, repository::Error> {
+async fn survey(
+    opened: &Opened,
+    document: &RecoveryPoint,
+    picking: &Picking<'_>,
+    trying: &mut Trying<'_>,
+) -> Result<Survey, repository::Error> {
     let mut survey = Survey::default();
     let Some(objects) = document.objects else { return Ok(survey) };
     let mut entries = std::pin::pin!(Reader::new(&opened.repository, objects).scan(&[]));
     while let Some((key, value)) = entries.try_next().await? {
         let (key, object) = decode(&key, &value)?;
         check_namespace(document, key.namespace.as_deref(), &key)?;
-        survey.note(key, &object, picking);
+        let changed = trying.object(&key, &object);
+        let classes = survey.note(key, changed.as_ref().unwrap_or(&object), picking);
+        match changed {
+            Some(_) => classes.into_iter().for_each(|class| trying.class(class)),
+            None => survey.classes.extend(classes),
+        }
     }
     Ok(survey)
 }
@@ -302,7 +357,9 @@ pub(super) fn check_target(namespaces: &BTreeSet<String>, key: &ObjectKey) -> Re
 }
 
 impl Survey {
-    fn note(&mut self, key: ObjectKey, object: &Value, picking: &Picking<'_>) {
+    /// Notes an object, changed by transformations or not. The storage classes that it names, if it is picked.
+    fn note(&mut self, key: ObjectKey, object: &Value, picking: &Picking<'_>) -> Vec<String> {
+        let mut classes = Vec::new();
         if key.is("apiextensions.k8s.io", "CustomResourceDefinition") && !picking.own_namespace_only {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let kind = (text(&object["spec"]["group"]), text(&object["spec"]["names"]["kind"]));
@@ -311,13 +368,15 @@ impl Survey {
         // Whether it is picked or not: what is restored today may be mounted by what is restored tomorrow.
         self.workloads.note(&key, object);
         if picking.takes(&key) {
+            self.marks.extend(gitops::mark(object));
             let templates = object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
-            self.classes.extend(templates.filter_map(class_of));
+            classes.extend(templates.filter_map(class_of));
             if key.is("", "PersistentVolumeClaim") {
-                self.classes.extend(class_of(object));
+                classes.extend(class_of(object));
             }
         }
         self.keys.push(key);
+        classes
     }
 }
 

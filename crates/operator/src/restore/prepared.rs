@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use api::{ApplicationRestore, ApplicationRestoreSpec, BackupLocation};
-use application::{Loss, ObjectKey, RestoreOptions, clean};
+use application::{Change, Failure, Loss, ObjectKey, RestoreOptions, clean};
 use futures::TryStreamExt;
 use kube::{Client, ResourceExt};
 use repository::table::Reader;
 use serde_json::Value;
 
+use super::inventory::names_kind;
 use super::point::{self, Point};
 use super::validate;
 use crate::error::{During, Error};
@@ -28,6 +29,10 @@ pub(super) struct Prepared {
     pub(super) object: Value,
     /// What the mapping takes away from it.
     pub(super) loss: Option<Loss>,
+    /// What transformations changed in it.
+    pub(super) changes: Vec<Change>,
+    /// The status that is written back when it is made; `null` if one is wanted and the recovery point has none.
+    pub(super) status: Option<Value>,
     /// The restore itself lives on the one that is there.
     pub(super) is_lived_on: bool,
 }
@@ -45,6 +50,11 @@ pub(super) struct Preparer<'a> {
 /// What a restore keeps of the ties to the old cluster.
 pub(super) fn options(spec: &ApplicationRestoreSpec) -> RestoreOptions {
     RestoreOptions { keep_cluster_ips: spec.preserve_cluster_ips, keep_node_ports: spec.preserve_node_ports }
+}
+
+/// The namespace that a restore may act on, if not on all.
+pub(super) fn scope(restore: &ApplicationRestore) -> Option<&str> {
+    restore.metadata.namespace.as_deref().filter(|own| *own != api::ADMIN_NAMESPACE)
 }
 
 /// What a restore does with objects that exist.
@@ -101,18 +111,41 @@ impl<'a> Preparer<'a> {
             return Err(repository::Error::Damaged { object, what })
                 .during(|| "read objects of the recovery point".into());
         }
-        let prepared = stored.iter().map(|(key, value)| self.prepare(key, value)).collect::<Result<Vec<_>, _>>();
-        prepared.during(|| "read objects of the recovery point".into())
+        stored.iter().map(|(key, value)| self.prepare(key, value)).collect()
     }
 
-    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<Prepared, repository::Error> {
-        let (key, mut object) = point::decode(key, value)?;
-        clean::for_restore(&key, &mut object, options(&self.restore.spec));
-        let loss = self.point.mapping.loss(&key, &object);
-        let name = point::named(self.point.mapping.apply(&mut object))?;
-        point::check_target(&self.namespaces, &name)?;
-        let is_lived_on = self.lives_on(&name);
-        Ok(Prepared { key: name, object, loss, is_lived_on })
+    fn prepare(&self, key: &[u8], value: &[u8]) -> Result<Prepared, Error> {
+        let fitted = || -> Result<_, repository::Error> {
+            let (key, mut object) = point::decode(key, value)?;
+            let status = self.status(&key, &object);
+            clean::for_restore(&key, &mut object, options(&self.restore.spec));
+            let loss = self.point.mapping.loss(&key, &object);
+            let name = point::named(self.point.mapping.apply(&mut object))?;
+            point::check_target(&self.namespaces, &name)?;
+            Ok((name, object, loss, status))
+        };
+        let (key, mut object, loss, status) = fitted().during(|| "read objects of the recovery point".into())?;
+        let is_lived_on = self.lives_on(&key);
+        let changes = match loss.filter(|loss| loss.is_whole) {
+            Some(_) => Vec::new(),
+            // That it can be changed was found out before the restore began, from the same object and the same transformations.
+            None => self.transform(&key, &mut object)?,
+        };
+        Ok(Prepared { key, object, loss, changes, status, is_lived_on })
+    }
+
+    fn status(&self, key: &ObjectKey, stored: &Value) -> Option<Value> {
+        let is_wanted = self.restore.spec.restore_status_for.iter().any(|kind| names_kind(kind, key));
+        // A claim has the size of its volume there, which is no status of its own.
+        let has_one =
+            |status: &&Value| clean::is_custom(&key.group) && status.as_object().is_some_and(|s| !s.is_empty());
+        is_wanted.then(|| stored.get("status").filter(has_one).cloned().unwrap_or_default())
+    }
+
+    fn transform(&self, key: &ObjectKey, object: &mut Value) -> Result<Vec<Change>, Error> {
+        let transformed = self.point.transforms.apply(key, object).map_err(Failure::lasting);
+        let changes = transformed.map(|transformed| transformed.changes);
+        changes.map_err(|source| Error::Application { doing: format!("transform {key}"), source: source.into() })
     }
 
     fn lives_on(&self, key: &ObjectKey) -> bool {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use api::{
-    ApplicationRestore, ApplicationRestoreStatus, Failure, ObjectOutcomes, Phase, PlanCounts, ReplacePolicy,
-    RestorePlan, RestoreStage, VolumeRestore, VolumeStage,
+    ApplicationRestore, ApplicationRestoreStatus, Failure, GitOpsHold, ObjectOutcomes, Phase, PlanCounts,
+    ReplacePolicy, RestorePlan, RestoreStage, VolumeRestore, VolumeStage,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -87,7 +87,7 @@ fn again(applied: &Applied, limits: &Limits) -> Action {
         Applied::Moved { .. }
         | Applied::Failed(_)
         | Applied::Foreseen(..)
-        | Applied::Begun
+        | Applied::Begun(_)
         | Applied::Matched(_)
         | Applied::Commanded(_)
         | Applied::RuleDone
@@ -120,7 +120,7 @@ fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) ->
         Applied::Waited(why) | Applied::MadeInPart(why) => wait(&mut new, why, facts),
         Applied::Failed(refusal) => fail(&mut new, refusal, facts),
         Applied::Foreseen(plan, refusal) => foreseen(&mut new, plan, refusal.as_ref(), facts),
-        Applied::Begun => begin(&mut new, facts),
+        Applied::Begun(holds) => begin(&mut new, holds, facts),
         Applied::Matched(commands) => new.hooks.extend(commands.iter().cloned()),
         Applied::Commanded(done) => {
             for (index, done) in done {
@@ -199,9 +199,11 @@ fn enter(new: &mut ApplicationRestoreStatus, stage: RestoreStage, facts: &Facts<
     enter_stage(&mut new.stages, &format!("{stage:?}"), facts.now);
 }
 
-fn begin(new: &mut ApplicationRestoreStatus, facts: &Facts<'_>) {
+fn begin(new: &mut ApplicationRestoreStatus, holds: &[GitOpsHold], facts: &Facts<'_>) {
+    new.holds = holds.to_vec();
     new.phase = Phase::Running;
     new.observed_generation = facts.restore.metadata.generation;
+    new.transforms = facts.point.map(|point| point.transforms.kept.clone()).unwrap_or_default();
     if new.stages.is_empty() {
         enter(new, RestoreStage::Preparing, facts);
     }
@@ -274,6 +276,7 @@ fn add(mut sum: ObjectOutcomes, more: &ObjectOutcomes, most_items: usize) -> Obj
     sum.replaced += more.replaced;
     sum.skipped += more.skipped;
     sum.failed += more.failed;
+    sum.statuses += more.statuses;
     sum.failed_items.extend(more.failed_items.iter().cloned());
     sum.failed_items.truncate(most_items);
     sum.notes.extend(more.notes.iter().cloned());

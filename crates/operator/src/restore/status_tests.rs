@@ -61,7 +61,7 @@ fn moved(step: Step, acted: Acted) -> Applied {
 fn a_run_goes_through_its_stages_and_counts_both_parts() {
     let status = after(&[
         Applied::Waited("looks".into()),
-        Applied::Begun,
+        Applied::Begun(Vec::new()),
         made(Part::Foundations, 2, 0),
         Applied::Left,
         made(Part::Resources, 3, 0),
@@ -125,7 +125,7 @@ fn a_refusal_says_whether_anything_was_changed() {
         status.message.expect("a run that is over says why")
     };
     assert_eq!(message(&[refusal()]), "no such kind; nothing was changed");
-    assert_eq!(message(&[Applied::Begun, refusal()]), "no such kind; what it had made stays");
+    assert_eq!(message(&[Applied::Begun(Vec::new()), refusal()]), "no such kind; what it had made stays");
 }
 
 #[test]
@@ -179,7 +179,13 @@ fn with_rules() -> ApplicationRestore {
 }
 
 fn to_the_workloads() -> Vec<Applied> {
-    vec![Applied::Begun, Applied::RuleDone, made(Part::Foundations, 1, 0), Applied::Left, made(Part::Resources, 1, 0)]
+    vec![
+        Applied::Begun(Vec::new()),
+        Applied::RuleDone,
+        made(Part::Foundations, 1, 0),
+        Applied::Left,
+        made(Part::Resources, 1, 0),
+    ]
 }
 
 #[test]
@@ -220,8 +226,11 @@ fn what_is_not_ready_or_a_rule_that_fails_makes_no_success() {
 #[test]
 fn a_rule_that_fails_first_leaves_everything_as_it_was() {
     let refusal = Refusal::new("RuleFailed", "ended with code 7");
-    let status =
-        through(&with_rules(), ApplicationRestoreStatus::default(), &[Applied::Begun, Applied::Failed(refusal)]);
+    let status = through(
+        &with_rules(),
+        ApplicationRestoreStatus::default(),
+        &[Applied::Begun(Vec::new()), Applied::Failed(refusal)],
+    );
     assert_eq!((status.phase, status.conditions[0].reason.as_str()), (Phase::Failed, "RuleFailed"));
     assert_eq!(status.message.as_deref(), Some("ended with code 7; nothing was restored"));
 }

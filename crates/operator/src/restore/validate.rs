@@ -10,10 +10,15 @@ use std::time::Duration;
 use api::{
     ApplicationRestore, ApplicationRestoreSpec, Failure, FieldError, Missed, Phase, ReplacePolicy, RestoreStage,
 };
+use application::gitops::Kept;
 use application::{ApiCatalog, ObjectKey};
 use jiff::Timestamp;
 
 use super::inventory::Inventory;
+use super::transformed::TransformFacts;
+
+/// Troubles with transformations that are named; the others are counted.
+const TROUBLES_NAMED: usize = 5;
 
 /// What is to be done about a restore that has not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,10 @@ pub(crate) struct PointFacts {
     /// Storage classes that picked claims and templates name, at the source.
     pub(crate) classes: BTreeSet<String>,
     pub(crate) inventory: Inventory,
+    /// What transformations make of it.
+    pub(crate) transformed: TransformFacts,
+    /// By what it is known who else writes its objects.
+    pub(crate) kept: Kept,
     /// Claims with data, as they are called at the target.
     pub(crate) claims: Vec<(String, String)>,
 }
@@ -213,6 +222,7 @@ pub(crate) fn target(
         missing_kinds(point, target),
         missing_classes(&restore.spec, point, target),
         claims_in_use(&restore.spec, point, target),
+        untransformed(point),
     ];
     match findings
         .into_iter()
@@ -330,8 +340,8 @@ fn lacks(key: &ObjectKey, point: &PointFacts, catalog: &ApiCatalog) -> Option<St
 
 fn missing_classes(restore: &ApplicationRestoreSpec, point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {
     let mapped = |class: &String| restore.storage_class_mapping.get(class).unwrap_or(class).clone();
-    let missing: Vec<String> =
-        point.classes.iter().map(mapped).filter(|class| !class.is_empty() && !target.classes.contains(class)).collect();
+    let named = point.classes.iter().map(mapped).chain(point.transformed.classes.iter().cloned());
+    let missing: Vec<String> = named.filter(|class| !class.is_empty() && !target.classes.contains(class)).collect();
     let known: Vec<&str> = target.classes.iter().map(String::as_str).collect();
     let message = format!(
         "this cluster has no storage class {}; map it by storageClassMapping to one of: {}",
@@ -339,6 +349,21 @@ fn missing_classes(restore: &ApplicationRestoreSpec, point: &PointFacts, target:
         known.join(", ")
     );
     (!missing.is_empty()).then_some(Refusal::new("StorageClassMissing", message))
+}
+
+/// Objects that a transformation cannot change.
+fn untransformed(point: &PointFacts) -> Option<Refusal> {
+    transform_refusal("TransformFailed", "cannot be changed as transformations say", &point.transformed.errors)
+}
+
+/// Why a restore does not begin that has these troubles with transformations.
+pub(crate) fn transform_refusal(reason: &'static str, what: &str, troubles: &[Missed]) -> Option<Refusal> {
+    let named: Vec<String> =
+        troubles.iter().take(TROUBLES_NAMED).map(|one| format!("{}: {}", one.item, one.reason)).collect();
+    let more = troubles.len().saturating_sub(TROUBLES_NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let message = || format!("{} objects {what}: {}{more}", troubles.len(), named.join("; "));
+    (!troubles.is_empty()).then(|| Refusal::new(reason, message()))
 }
 
 fn claims_in_use(restore: &ApplicationRestoreSpec, point: &PointFacts, target: &TargetFacts) -> Option<Refusal> {

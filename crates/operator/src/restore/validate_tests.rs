@@ -78,6 +78,8 @@ fn point() -> PointFacts {
         defines: Definitions::new(),
         classes: BTreeSet::from(["gold".into()]),
         inventory: Inventory::pick(keys, &Picking::default()),
+        transformed: TransformFacts::default(),
+        kept: Kept::default(),
         claims: vec![("shop2".into(), "data".into())],
     }
 }

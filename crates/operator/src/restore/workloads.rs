@@ -107,6 +107,7 @@ mod tests {
             claim: (*claim).into(),
             stored: Value::Null,
             manifest: Value::Null,
+            changes: Vec::new(),
             source: Err(String::new()),
             placement: Placement::default(),
             beside: Vec::new(),

@@ -170,7 +170,7 @@ struct Listed {
 
 async fn list(place: &PlaceArgs, format: Format) -> Result<Exit> {
     let what = "list the keys";
-    let (repository, entries) = if place.secret.is_given() {
+    let (repository, entries) = if place.has_recipient() {
         let ring = place.keys().await?;
         (ring.repository(), ring.list().await.map_err(|e| explain(what, e))?)
     } else {

@@ -10,6 +10,7 @@ mod diff;
 mod export;
 mod forget;
 mod key;
+mod located;
 mod manage;
 mod open;
 mod pin;
@@ -27,6 +28,7 @@ pub(crate) use manage::{PointLine, lines_table};
 pub(crate) use open::explain;
 
 use clap::{Args, Subcommand};
+use operator::repositories::Access;
 
 use crate::error::{Exit, Result};
 use crate::output::OutputArgs;
@@ -51,6 +53,13 @@ pub(crate) struct PlaceArgs {
     /// AZURE_STORAGE_KEY and so on) and Google (GOOGLE_APPLICATION_CREDENTIALS)
     #[arg(long, value_name = "URL", env = "ORLOP_LOCATION", hide_env_values = true, global = true)]
     location: Option<String>,
+    /// The BackupLocation of a cluster, which says where it is and what opens it, read with its Secrets by the current kubeconfig;
+    /// instead of --location and a passphrase
+    #[arg(long, value_name = "NAMESPACE/NAME", global = true)]
+    backup_location: Option<String>,
+    /// What the BackupLocation says.
+    #[arg(skip)]
+    located: Option<Access>,
     #[command(flatten)]
     secret: secret::SecretArgs,
     /// Read it as it was before anything was deleted or overwritten, as far as the bucket has versions of it; nothing can be written
@@ -106,7 +115,7 @@ enum Verb {
 
 /// Runs the command.
 pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
-    let (place, format) = (args.place, args.output.output);
+    let (place, format) = (args.place.located().await?, args.output.output);
     match args.verb {
         Verb::Init(args) => manage::init(&place, &args, format).await,
         Verb::Backup(args) => backup::run(&place, &args, format).await,

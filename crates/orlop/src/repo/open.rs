@@ -24,14 +24,28 @@ impl PlaceArgs {
     /// Another place than the one that the command works on; nothing of it comes from the environment.
     pub(super) fn elsewhere(location: &str, password_file: &std::path::Path) -> Self {
         let secret = SecretArgs::of_file(password_file);
-        Self { location: Some(location.to_owned()), secret, past_deletions: false }
+        let (backup_location, located) = (None, None);
+        Self { location: Some(location.to_owned()), backup_location, located, secret, past_deletions: false }
     }
 
     /// The store. Nothing is asked of it yet.
     pub(super) fn store(&self) -> Result<Store> {
+        let (place, config) = self.config()?;
+        let opened = match self.past_deletions {
+            true => config.open_past_deletions(RetryPolicy::default()),
+            false => config.open(RetryPolicy::default()),
+        };
+        opened.map_err(|e| Error::usage(format!("use {place}")).because(e))
+    }
+
+    /// What it is called, and how it becomes a store.
+    fn config(&self) -> Result<(&str, StoreConfig)> {
+        if let (Some(name), Some(located)) = (&self.backup_location, &self.located) {
+            return Ok((name, located.store.clone()));
+        }
         let Some(url) = &self.location else {
             return Err(Error::usage("it is not said where the repository is")
-                .next(format!("give --location, or set ORLOP_LOCATION: {FORMS}")));
+                .next(format!("give --location or --backup-location, or set ORLOP_LOCATION: {FORMS}")));
         };
         let env = |name: &str| std::env::var(name).ok();
         let config = StoreConfig::from_url(url, &env).map_err(|e| {
@@ -39,16 +53,20 @@ impl PlaceArgs {
                 .because(e)
                 .next(format!("write {FORMS}, and set the variables that it needs"))
         })?;
-        let opened = match self.past_deletions {
-            true => config.open_past_deletions(RetryPolicy::default()),
-            false => config.open(RetryPolicy::default()),
-        };
-        opened.map_err(|e| Error::usage(format!("use {url}")).because(e))
+        Ok((url, config))
     }
 
     /// Who opens it.
     pub(super) async fn recipient(&self) -> Result<Recipient> {
-        self.secret.recipient().await
+        match &self.located {
+            Some(located) => Ok(Recipient::from(&located.passphrase)),
+            None => self.secret.recipient().await,
+        }
+    }
+
+    /// Whether it is said who opens it.
+    pub(super) fn has_recipient(&self) -> bool {
+        self.located.is_some() || self.secret.is_given()
     }
 
     /// The repository, opened.

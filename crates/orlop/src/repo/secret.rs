@@ -91,6 +91,11 @@ impl SecretArgs {
         !self.options().is_empty() || !variables(&env).is_empty()
     }
 
+    /// Whether anything is given by option.
+    pub(super) fn is_said(&self) -> bool {
+        !self.options().is_empty()
+    }
+
     /// Reads the secret, or makes a client of the service that keeps it.
     pub(super) async fn recipient(&self) -> Result<Recipient> {
         self.source(&env)?.recipient().await

@@ -23,12 +23,28 @@ pub(super) fn text(plan: &RestorePlan) -> String {
         let header = ["ACTION", "VOLUME", "FILES", "BYTES", "NOTE"];
         text.push_str(&output::table(header, plan.volumes.iter().map(volume)));
     }
-    let changes: Vec<_> = shown.iter().flat_map(|item| item.changes.iter().map(|one| change(item, one))).collect();
+    let changes: Vec<_> =
+        shown.iter().flat_map(|item| item.changes.iter().map(|one| change(&item.item, one))).collect();
     if !changes.is_empty() {
         text.push('\n');
         text.push_str(&output::table(["OBJECT", "FIELD", "FROM", "TO"], changes));
     }
+    let transformed = transformed(plan, &shown);
+    if !transformed.is_empty() {
+        text.push('\n');
+        text.push_str(&output::table(["TRANSFORMED", "FIELD", "IN THE RECOVERY POINT", "TO"], transformed));
+    }
     text
+}
+
+/// What transformations make of what the recovery point has.
+fn transformed(plan: &RestorePlan, shown: &[&ObjectPlan]) -> Vec<[String; 4]> {
+    let objects = shown.iter().flat_map(|item| item.transformed.iter().map(|one| change(&item.item, one)));
+    let volumes = plan.volumes.iter().filter(|volume| volume.action.fills()).flat_map(|volume| {
+        let name = format!("PersistentVolumeClaim {}/{}", volume.namespace, volume.claim);
+        volume.transformed.iter().map(move |one| change(&name, one))
+    });
+    objects.chain(volumes).collect()
 }
 
 fn head(plan: &RestorePlan) -> Vec<(&'static str, String)> {
@@ -53,13 +69,16 @@ fn head(plan: &RestorePlan) -> Vec<(&'static str, String)> {
     if !plan.managed_by.is_empty() {
         head.push(("Kept by", format!("{}: may put objects back", plan.managed_by.join(", "))));
     }
+    head.extend(plan.holds.iter().map(|hold| ("Held", super::view::hold(hold))));
+    head.extend(plan.notes.iter().map(|note| ("Note", note.clone())));
     head
 }
 
 fn object(item: &ObjectPlan) -> [String; 4] {
     let changes = item.changes.len() as u64 + item.unlisted_changes;
     let compares = matches!(item.action, PlannedAction::Update | PlannedAction::Replace);
-    let notes = [item.reason.clone(), item.managed_by.as_ref().map(|manager| format!("kept by {manager}"))];
+    let status = item.restores_status.then(|| "with its status".to_owned());
+    let notes = [item.reason.clone(), status, item.managed_by.as_ref().map(|manager| format!("kept by {manager}"))];
     [
         format!("{:?}", item.action),
         item.item.clone(),
@@ -78,9 +97,9 @@ fn volume(volume: &VolumePlan) -> [String; 5] {
     ]
 }
 
-fn change(item: &ObjectPlan, change: &PlannedChange) -> [String; 4] {
+fn change(item: &str, change: &PlannedChange) -> [String; 4] {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(human::dash);
-    [item.item.clone(), change.path.clone(), value(&change.from), value(&change.to)]
+    [item.to_owned(), change.path.clone(), value(&change.from), value(&change.to)]
 }
 
 #[cfg(test)]
@@ -97,6 +116,9 @@ mod tests {
             reason: None,
             changes: Vec::new(),
             unlisted_changes: 0,
+            transformed: Vec::new(),
+            unlisted_transformed: 0,
+            restores_status: false,
             managed_by: None,
         }
     }
@@ -109,6 +131,7 @@ mod tests {
         let changed = ObjectPlan {
             changes: vec![color, size],
             unlisted_changes: 1,
+            transformed: vec![PlannedChange { path: "/data/size".into(), from: Some("\"9\"".into()), to: None }],
             managed_by: Some("Flux Kustomization flux-system/shop".into()),
             ..item("settings", PlannedAction::Update)
         };
@@ -119,6 +142,11 @@ mod tests {
             reason: None,
             files: 2,
             bytes: 3 << 20,
+            transformed: vec![PlannedChange {
+                path: "/spec/storageClassName".into(),
+                from: Some("\"gold\"".into()),
+                to: Some("\"slow\"".into()),
+            }],
         };
         let plan = RestorePlan {
             hash: "4f1d".into(),
@@ -131,6 +159,10 @@ mod tests {
             bytes: 3 << 20,
             estimated_seconds: Some(90),
             managed_by: vec!["Flux Kustomization flux-system/shop".into()],
+            holds: Vec::new(),
+            notes: vec![
+                "ResourceTransformation t, transformSpecs[1] (v1/Service) is for no object that is restored".into(),
+            ],
         };
         crate::golden::check("restore-plan.txt", &text(&plan));
     }

@@ -1,8 +1,8 @@
 //! A run as it is shown, whatever its kind. Pure: from a resource to text.
 
 use api::{
-    ApplicationBackup, ApplicationRestore, Consistency, HookState, HookStatus, LedgerSummary, Missed, ObjectOutcomes,
-    Phase, RestorePlan, Timed, VolumeBackup, VolumeRestore, VolumeStage, WorkloadStatus,
+    ApplicationBackup, ApplicationRestore, Consistency, GitOpsHold, HoldState, HookState, HookStatus, LedgerSummary,
+    Missed, ObjectOutcomes, Phase, RestorePlan, Timed, VolumeBackup, VolumeRestore, VolumeStage, WorkloadStatus,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -31,6 +31,8 @@ pub(crate) struct RunView {
     pub(crate) workloads: Vec<WorkloadStatus>,
     /// What the run would do, or would do now.
     pub(crate) plan: Option<RestorePlan>,
+    /// What keeps the objects, and whether it was held.
+    pub(crate) holds: Vec<String>,
     /// One line on how the data of the volumes hangs together.
     pub(crate) consistency: Option<String>,
     /// One line on the objects, such as `12 wanted, 10 stored, 2 skipped, 0 missed`.
@@ -132,6 +134,7 @@ impl RunView {
             ("Consistency", &self.consistency),
             ("Message", &self.message),
         ];
+        head.extend(self.holds.iter().map(|hold| ("Held", hold.clone())));
         head.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         head
     }
@@ -179,6 +182,16 @@ fn command(hook: &HookStatus) -> CommandView {
     }
 }
 
+/// One line on what keeps objects.
+pub(super) fn hold(hold: &GitOpsHold) -> String {
+    let state = match hold.state {
+        HoldState::Held => "until the restore has ended",
+        HoldState::WasSuspended => "suspended by somebody else, and left so",
+        HoldState::LeftAlone => "left alone: it is in another namespace",
+    };
+    format!("{} {}/{}, {state}", hold.kind, hold.namespace, hold.name)
+}
+
 fn consistency(found: &Consistency) -> String {
     let took = human::took(std::time::Duration::from_millis(found.spread_millis));
     format!("{:?}: read within {took}; {}", found.level, found.reason)
@@ -198,6 +211,7 @@ impl Run for ApplicationBackup {
             commands: status.hooks.iter().map(command).collect(),
             workloads: Vec::new(),
             plan: None,
+            holds: Vec::new(),
             consistency: status.consistency.as_ref().map(consistency),
             objects: (ledger != LedgerSummary::default()).then(|| ledger_line(&ledger)),
             missed_total: ledger.missed,
@@ -221,6 +235,7 @@ impl Run for ApplicationRestore {
             commands: status.hooks.iter().map(command).collect(),
             workloads: status.workloads.map(|workloads| workloads.items).unwrap_or_default(),
             plan: status.plan,
+            holds: status.holds.iter().map(hold).collect(),
             consistency: None,
             objects: (objects != ObjectOutcomes::default()).then(|| outcome_line(&objects)),
             missed_total: objects.failed,

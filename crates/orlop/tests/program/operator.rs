@@ -140,8 +140,9 @@ async fn a_namespace_is_backed_up_and_restored_under_another_name() {
 
     let checked = at_home_repo(&run, &secret, &["check", "--read-data", "-o", "json"]).await.json();
     assert_eq!(checked["clean"], true, "{checked}");
+    let parts = one_file_through_the_location(&run, &secret, dir.path()).await;
     // Shown when the test fails, or when somebody asks for it.
-    println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}\n{planned}");
+    println!("{wrong}\n{added}\n{backed_up}\n{listed}\n{restored}\n{planned}\n{parts}");
 }
 
 /// What has changed since the backup is in a plan, and is changed back when just that is done. What was printed.
@@ -184,6 +185,35 @@ async fn schedule(client: &Client) {
     .expect("a schedule");
     let schedules = Api::namespaced(client.clone(), api::ADMIN_NAMESPACE);
     schedules.create(&PostParams::default(), &schedule).await.expect("create the schedule");
+}
+
+/// A single file of a volume, by what the cluster's location says and by nothing that the machine has. What was printed.
+async fn one_file_through_the_location<F: Future<Output = Ran>>(
+    run: &impl Fn(&[&str], &str) -> F,
+    secret: &str,
+    dir: &Path,
+) -> String {
+    std::fs::create_dir_all(dir.join("data/orders")).expect("make a folder");
+    for name in ["orders/one", "orders/two", "other"] {
+        std::fs::write(dir.join("data").join(name), name).expect("write");
+    }
+    let text = |name: &str| dir.join(name).to_str().expect("text").to_owned();
+    at_home_repo(run, secret, &["backup", &text("data"), "--id", "files"]).await.good();
+    let located = |words: &[&str]| {
+        let location = format!("{}/main", api::ADMIN_NAMESPACE);
+        // What the machine knows is of no use, and is not used.
+        run(&[&["repo", "--backup-location", &location], words].concat(), "guessed")
+    };
+    let done = located(&["restore", "files", &text("out"), "--path", "orders/one"]).await.good();
+    assert_eq!(std::fs::read_to_string(dir.join("out/orders/one")).expect("it is there"), "orders/one");
+    assert!(!dir.join("out/other").exists() && !dir.join("out/orders/two").exists(), "more than was asked for");
+    located(&["restore", "files", &text("none"), "--path", "../other"]).await.ended(2);
+    assert!(!dir.join("none").exists());
+    let both = located(&["list", "--location", "s3://backups/west"]).await.ended(2);
+    both.says("leave out --location");
+    let missing = run(&["repo", "--backup-location", "orlop-system/elsewhere", "list"], secret).await.ended(1);
+    missing.says("elsewhere");
+    done
 }
 
 async fn at_home_repo<F: Future<Output = Ran>>(run: &impl Fn(&[&str], &str) -> F, secret: &str, words: &[&str]) -> Ran {

@@ -36,7 +36,7 @@ fn named(then: &RestorePlan, now: &RestorePlan) -> String {
         })
         .collect();
     if lines.is_empty() {
-        return "in what they do not list, such as the content of Secrets, rules, or objects beyond the first ones"
+        return "in what they do not list, such as the content of Secrets, rules, transformations, or objects beyond the first ones"
             .into();
     }
     let more = lines.len().saturating_sub(MOST_NAMED);
@@ -50,11 +50,17 @@ type Parts = BTreeMap<String, (String, String)>;
 /// What becomes of each thing, and the details of that.
 fn parts(plan: &RestorePlan) -> Parts {
     let object = |one: &ObjectPlan| {
-        (one.item.clone(), (format!("{:?}", one.action), format!("{:?} {}", one.changes, one.unlisted_changes)))
+        (
+            one.item.clone(),
+            (
+                format!("{:?}", one.action),
+                format!("{:?} {} {:?} {}", one.changes, one.unlisted_changes, one.transformed, one.restores_status),
+            ),
+        )
     };
     let volume = |one: &VolumePlan| {
         let name = format!("the volume {}/{}", one.namespace, one.claim);
-        (name, (format!("{:?}", one.action), format!("{} {}", one.files, one.bytes)))
+        (name, (format!("{:?}", one.action), format!("{} {} {:?}", one.files, one.bytes, one.transformed)))
     };
     plan.items.iter().map(object).chain(plan.volumes.iter().map(volume)).collect()
 }
@@ -74,6 +80,9 @@ mod tests {
             reason: None,
             changes: vec![PlannedChange { path: "/a".into(), from: None, to: Some((*to).to_owned()) }],
             unlisted_changes: 0,
+            transformed: Vec::new(),
+            unlisted_transformed: 0,
+            restores_status: false,
             managed_by: None,
         };
         RestorePlan {
@@ -87,6 +96,8 @@ mod tests {
             bytes: 0,
             estimated_seconds: None,
             managed_by: Vec::new(),
+            holds: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

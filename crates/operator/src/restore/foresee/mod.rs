@@ -6,7 +6,7 @@ mod tally;
 
 use std::sync::Arc;
 
-use api::{ApplicationRestore, PlannedAction, RestorePlan, Rule, VolumePlan};
+use api::{ApplicationRestore, GitOpsHold, PlannedAction, RestorePlan, Rule, VolumePlan};
 use application::{Foreseen, Foresight, ObjectKey, Patience};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
@@ -16,14 +16,15 @@ use serde_json::json;
 use super::Restores;
 use super::gather::Gathered;
 use super::inventory::{Part, stands_on_volumes};
-use super::make::HELD_BACK;
+use super::make::{HELD_BACK, idle};
 use super::point::Point;
 use super::prepared::{self, LIVES_ON, OBJECTS_AT_ONCE, Prepared, Preparer};
 use super::validate::{Refusal, TargetFacts};
 use super::volume::view::WantedVolume;
 use crate::error::{During, Error};
+use crate::hold;
 use crate::objects;
-use tally::Tally;
+use tally::{Candidate, Tally};
 
 /// Objects that the API server is asked about at the same time.
 const ASKED_AT_ONCE: usize = 8;
@@ -40,7 +41,11 @@ pub(super) async fn plan(
 ) -> Result<RestorePlan, Error> {
     let (context, restore) = (&restores.context, &gathered.restore);
     let limits = context.limits();
-    let terms = terms(restores, restore, point).await?;
+    let holds = match restore.spec.hold_git_ops {
+        true => hold::find(&context.client, &point.facts.kept, prepared::scope(restore)).await?,
+        false => Vec::new(),
+    };
+    let terms = terms(restores, restore, point, &holds).await?;
     let mut tally = Tally::new(&limits.plan, limits.reason_chars, &terms);
     let volumes: Vec<VolumePlan> = point.volumes.iter().map(|wanted| volume(restore, target, wanted)).collect();
     // What stands on volumes is not made when one of them cannot be filled.
@@ -70,9 +75,11 @@ pub(super) async fn plan(
         }
     }
     for (wanted, volume) in point.volumes.iter().zip(volumes) {
-        tally.volume(volume, &wanted.manifest);
+        tally.volume(volume, &wanted.manifest, &wanted.changes);
     }
     let mut plan = tally.finish(gathered.now);
+    plan.holds = holds;
+    plan.notes = idle(gathered, point).into_iter().map(|(field, why)| format!("{field}: {why}")).collect();
     plan.estimated_seconds = estimate(restores, &plan).await?;
     Ok(plan)
 }
@@ -82,8 +89,13 @@ fn at_target(point: &Point, key: &ObjectKey) -> ObjectKey {
     ObjectKey { namespace, ..key.clone() }
 }
 
-/// What decides beside the objects and the volumes what is done: rules with all that they run.
-async fn terms(restores: &Restores, restore: &ApplicationRestore, point: &Point) -> Result<serde_json::Value, Error> {
+/// What decides beside the objects and the volumes what is done: rules with all that they run, transformations with all that they say.
+async fn terms(
+    restores: &Restores,
+    restore: &ApplicationRestore,
+    point: &Point,
+    holds: &[GitOpsHold],
+) -> Result<serde_json::Value, Error> {
     let (spec, namespace) = (&restore.spec, restore.namespace().unwrap_or_default());
     let mut rules = Vec::new();
     for name in [&spec.pre_exec_rule, &spec.post_exec_rule] {
@@ -93,7 +105,15 @@ async fn terms(restores: &Restores, restore: &ApplicationRestore, point: &Point)
         };
         rules.push(json!({"name": name, "spec": rule.map(|rule| rule.spec)}));
     }
-    Ok(json!({"recoveryPoint": point.facts.id, "replacePolicy": spec.replace_policy, "rules": rules}))
+    let transforms = point.transforms.kept.iter().map(|one| json!({"name": one.name, "specs": one.transform_specs}));
+    Ok(json!({
+        "recoveryPoint": point.facts.id,
+        "replacePolicy": spec.replace_policy,
+        "rules": rules,
+        "restoreStatusFor": spec.restore_status_for,
+        "holds": holds,
+        "transforms": transforms.collect::<serde_json::Value>(),
+    }))
 }
 
 async fn look_ahead(foresight: &Foresight, objects: Vec<Prepared>, tally: &mut Tally<'_>) -> Result<(), Error> {
@@ -118,7 +138,9 @@ async fn look_ahead(foresight: &Foresight, objects: Vec<Prepared>, tally: &mut T
         .try_collect()
         .await?;
     for (one, foreseen) in answers {
-        tally.object(&one.key, &one.object, foreseen);
+        let candidate =
+            Candidate { key: &one.key, object: &one.object, transformed: &one.changes, status: one.status.as_ref() };
+        tally.object(&candidate, foreseen);
     }
     Ok(())
 }
@@ -137,7 +159,15 @@ fn volume(restore: &ApplicationRestore, target: &TargetFacts, wanted: &WantedVol
         (Ok(_), false) => (PlannedAction::Create, None),
     };
     let (files, bytes) = wanted.source.as_ref().map_or((0, 0), |root| (root.files, root.bytes));
-    VolumePlan { namespace: wanted.namespace.clone(), claim: wanted.claim.clone(), action, reason, files, bytes }
+    VolumePlan {
+        namespace: wanted.namespace.clone(),
+        claim: wanted.claim.clone(),
+        action,
+        reason,
+        files,
+        bytes,
+        transformed: Vec::new(),
+    }
 }
 
 /// How long the volumes would take, by what earlier restores of this cluster took.

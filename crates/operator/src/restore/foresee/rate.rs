@@ -57,6 +57,7 @@ mod tests {
             reason: None,
             files: 1,
             bytes: size << 20,
+            transformed: Vec::new(),
         };
         RestorePlan {
             hash: String::new(),
@@ -69,6 +70,8 @@ mod tests {
             bytes: mebibytes.iter().sum::<u64>() << 20,
             estimated_seconds: None,
             managed_by: Vec::new(),
+            holds: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

@@ -21,6 +21,17 @@ const SAME: &str = "it is as the recovery point has it";
 /// Part of the hash, so that a plan of another make is another plan.
 const VERSION: &[u8] = b"orlop.io/v1alpha1 restore plan 1";
 
+/// An object that would be made.
+#[derive(Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) object: &'a Value,
+    /// What transformations changed in it.
+    pub(super) transformed: &'a [Change],
+    /// The status that would be written back.
+    pub(super) status: Option<&'a Value>,
+}
+
 /// A plan that is being made.
 pub(super) struct Tally<'a> {
     limits: &'a PlanLimits,
@@ -59,8 +70,9 @@ impl<'a> Tally<'a> {
         self.hash(&value.map(canonical::to_bytes).unwrap_or_default());
     }
 
-    /// An object that would be made, and what would become of it.
-    pub(super) fn object(&mut self, key: &ObjectKey, object: &Value, foreseen: Foreseen) {
+    /// An object, and what would become of it.
+    pub(super) fn object(&mut self, candidate: &Candidate<'_>, foreseen: Foreseen) {
+        let Candidate { key, object, transformed, status } = *candidate;
         let is_secret = key.is("", "Secret");
         let (action, reason, changes) = match foreseen.will {
             Will::Create => (PlannedAction::Create, None, Vec::new()),
@@ -82,6 +94,11 @@ impl<'a> Tally<'a> {
         } else if is_made {
             self.hash_value(Some(object));
         }
+        let is_new = matches!(action, PlannedAction::Create | PlannedAction::Replace);
+        let status = status.filter(|status| is_new && !status.is_null());
+        if let Some(status) = status {
+            self.hash_value(Some(status));
+        }
         for change in &changes {
             self.hash(change.path.as_bytes());
             if !is_secret {
@@ -97,6 +114,9 @@ impl<'a> Tally<'a> {
             reason: reason.map(|reason| shorten(&reason, self.reason_chars)),
             changes: changes.iter().map(|change| self.shown(change, is_secret)).collect(),
             unlisted_changes: 0,
+            transformed: transformed.iter().map(|change| self.shown(change, is_secret)).collect(),
+            unlisted_transformed: 0,
+            restores_status: status.is_some(),
             managed_by,
         });
     }
@@ -111,6 +131,9 @@ impl<'a> Tally<'a> {
             reason: Some(shorten(reason, self.reason_chars)),
             changes: Vec::new(),
             unlisted_changes: 0,
+            transformed: Vec::new(),
+            unlisted_transformed: 0,
+            restores_status: false,
             managed_by: None,
         });
     }
@@ -121,8 +144,10 @@ impl<'a> Tally<'a> {
         self.counts.keep += count;
     }
 
-    /// A volume, and the claim that would be made for it.
-    pub(super) fn volume(&mut self, volume: VolumePlan, claim: &Value) {
+    /// A volume, the claim that would be made for it, and what transformations changed in that.
+    pub(super) fn volume(&mut self, mut volume: VolumePlan, claim: &Value, transformed: &[Change]) {
+        let shown = transformed.iter().take(self.limits.changes_of_one);
+        volume.transformed = shown.map(|change| self.shown(change, false)).collect();
         self.hash(volume.namespace.as_bytes());
         self.hash(volume.claim.as_bytes());
         self.hash(format!("{:?}", volume.action).as_bytes());
@@ -159,10 +184,8 @@ impl<'a> Tally<'a> {
         self.items.truncate(self.limits.objects);
         let mut left = self.limits.changes;
         for item in &mut self.items {
-            let shown = item.changes.len().min(self.limits.changes_of_one).min(left);
-            left -= shown;
-            item.unlisted_changes = number(item.changes.len() - shown);
-            item.changes.truncate(shown);
+            item.unlisted_changes = cut(&mut item.changes, self.limits.changes_of_one, &mut left);
+            item.unlisted_transformed = cut(&mut item.transformed, self.limits.changes_of_one, &mut left);
         }
         let filled = |volume: &&VolumePlan| volume.action.fills();
         RestorePlan {
@@ -176,8 +199,19 @@ impl<'a> Tally<'a> {
             volumes: self.volumes,
             estimated_seconds: None,
             managed_by: self.managed_by.into_iter().collect(),
+            holds: Vec::new(),
+            notes: Vec::new(),
         }
     }
+}
+
+/// Leaves no more changes than that, and than are left of all; how many go.
+fn cut(changes: &mut Vec<PlannedChange>, most: usize, left: &mut usize) -> u64 {
+    let shown = changes.len().min(most).min(*left);
+    *left -= shown;
+    let gone = changes.len() - shown;
+    changes.truncate(shown);
+    number(gone)
 }
 
 fn number(count: usize) -> u64 {
@@ -199,6 +233,10 @@ mod tests {
         Foreseen { will, managed_by: None, version: Some("u/7".into()) }
     }
 
+    fn bare<'a>(key: &'a ObjectKey, object: &'a Value) -> Candidate<'a> {
+        Candidate { key, object, transformed: &[], status: None }
+    }
+
     fn changed(from: Value, to: Value) -> Will {
         Will::Update(vec![Change { path: "/data/color".into(), from: Some(from), to: Some(to) }])
     }
@@ -213,7 +251,7 @@ mod tests {
     #[test]
     fn whatever_would_be_done_otherwise_has_another_hash() {
         let map = key("ConfigMap", "a");
-        let of = |will: Will, object: Value| plan(|tally| tally.object(&map, &object, foreseen(will))).hash;
+        let of = |will: Will, object: Value| plan(|tally| tally.object(&bare(&map, &object), foreseen(will))).hash;
         let create = of(Will::Create, json!({"data": 1}));
         assert_eq!(create, of(Will::Create, json!({"data": 1})));
         let others = [
@@ -233,8 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn a_status_counts_where_it_would_be_written() {
+        let widget = key("Widget", "a");
+        let of = |will: Will, status: Option<&Value>| {
+            let object = json!({});
+            let candidate = Candidate { status, ..bare(&widget, &object) };
+            plan(|tally| tally.object(&candidate, foreseen(will)))
+        };
+        let (none, some, other) = (json!(null), json!({"a": 1}), json!({"a": 2}));
+        let with = of(Will::Create, Some(&some));
+        assert!(with.items[0].restores_status);
+        assert_ne!(with.hash, of(Will::Create, None).hash);
+        assert_ne!(with.hash, of(Will::Create, Some(&other)).hash);
+        assert_eq!(of(Will::Create, None).hash, of(Will::Create, Some(&none)).hash);
+        let kept = || Will::Keep("there".into());
+        assert_eq!(of(kept(), Some(&some)).hash, of(kept(), None).hash, "what stays keeps its own");
+    }
+
+    #[test]
     fn what_would_be_changed_to_what_it_is_stays() {
-        let found = plan(|tally| tally.object(&key("ConfigMap", "a"), &json!({}), foreseen(Will::Update(Vec::new()))));
+        let found =
+            plan(|tally| tally.object(&bare(&key("ConfigMap", "a"), &json!({})), foreseen(Will::Update(Vec::new()))));
         assert_eq!((found.objects.keep, found.objects.update), (1, 0));
         assert_eq!(found.items[0].reason.as_deref(), Some(SAME));
     }
@@ -247,7 +304,7 @@ mod tests {
                 version: Some(version.into()),
                 ..foreseen(changed(json!(value), json!(format!("{value}-new"))))
             };
-            plan(|tally| tally.object(&secret, &json!({"data": value}), foreseen))
+            plan(|tally| tally.object(&bare(&secret, &json!({"data": value})), foreseen))
         };
         let found = with("hunter2", "u/7");
         assert!(!serde_json::to_string(&found).expect("a plan is JSON").contains("hunter2"), "{found:?}");
@@ -264,11 +321,11 @@ mod tests {
             foreseen(Will::Update((0..count).map(change).collect()))
         };
         let found = plan(|tally| {
-            tally.object(&key("ConfigMap", "a"), &json!({}), foreseen(Will::Keep("there".into())));
-            tally.object(&key("ConfigMap", "b"), &json!({}), foreseen(Will::Create));
-            tally.object(&key("ConfigMap", "c"), &json!({}), many(5));
-            tally.object(&key("ConfigMap", "d"), &json!({}), many(2));
-            tally.object(&key("ConfigMap", "e"), &json!({}), foreseen(Will::Conflict("no".into())));
+            tally.object(&bare(&key("ConfigMap", "a"), &json!({})), foreseen(Will::Keep("there".into())));
+            tally.object(&bare(&key("ConfigMap", "b"), &json!({})), foreseen(Will::Create));
+            tally.object(&bare(&key("ConfigMap", "c"), &json!({})), many(5));
+            tally.object(&bare(&key("ConfigMap", "d"), &json!({})), many(2));
+            tally.object(&bare(&key("ConfigMap", "e"), &json!({})), foreseen(Will::Conflict("no".into())));
         });
         let listed: Vec<_> = found.items.iter().map(|i| (i.action, i.changes.len(), i.unlisted_changes)).collect();
         use PlannedAction::{Conflict, Update};

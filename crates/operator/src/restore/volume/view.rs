@@ -56,8 +56,10 @@ pub(crate) struct WantedVolume {
     pub(crate) claim: String,
     /// The claim as the recovery point has it.
     pub(crate) stored: serde_json::Value,
-    /// The claim as it is to be made: mapped, without server-set fields.
+    /// The claim as it is to be made: mapped, changed by transformations, without server-set fields.
     pub(crate) manifest: serde_json::Value,
+    /// What transformations changed in it.
+    pub(crate) changes: Vec<application::Change>,
     /// Where its files are in the repository; none when the recovery point lacks them, with the reason.
     pub(crate) source: Result<Root, String>,
     /// Where its mover may run: where the pods that will mount it may.

@@ -2,11 +2,14 @@
 
 mod crash;
 mod faults;
+mod holds;
 mod plan;
 mod point;
 mod preflight;
 mod ready;
 mod rules;
+mod statuses;
+mod transforms;
 mod volumes;
 mod webhook;
 mod whole;
