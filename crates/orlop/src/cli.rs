@@ -11,7 +11,8 @@ use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
 use crate::{
-    backup, check, complete, daemons, install, location, node, repo, restore, schedule, scheduler, store, version, volume,
+    backup, check, complete, daemons, install, location, node, repo, restore, schedule, scheduler, store, version,
+    volume,
 };
 
 /// What ends the help of the program.

@@ -16,7 +16,7 @@ type Rendered = BTreeMap<String, String>;
 /// What only the chart has: files that it takes whole from `deploy/monitoring`, and what Helm is to do before it takes anything away.
 const NOT_PLAIN: [&str; 2] = ["monitoring/embedded.yaml", "hooks/uninstall.yaml"];
 /// The folders that are rendered, and nothing else in them.
-const FOLDERS: [&str; 4] = ["csi", "disruption", "operator", "replicated"];
+const FOLDERS: [&str; 5] = ["csi", "disruption", "operator", "replicated", "scheduler"];
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
@@ -91,7 +91,7 @@ fn keep(files: &mut Rendered, file: &str, document: &str) {
 fn plain(helm: &Path) -> Rendered {
     let with = |mode: &str| rendered(helm, &[mode, "createNamespace=true", "monitoring.enabled=true"]);
     let mut files = with("storage.mode=csi");
-    for (file, text) in with("storage.mode=replicated") {
+    for (file, text) in with("storage.mode=replicated,scheduler.enabled=true") {
         if files.get(&file) != Some(&text) {
             files.insert(file.replace("csi/", "replicated/"), text);
         }
@@ -165,6 +165,7 @@ fn values_that_are_wrong_are_refused_by_their_names() {
     check("storage.pools[0].path=/var/lib/orlop/pool", "/storage/pools/0");
     check("storage.pools[0].path=/dev/sdb,storage.pools[0].size=1TiB", "/storage/pools/0");
     check("storage.pools=null", "storage.pools is empty");
+    check("storage.mode=csi,scheduler.enabled=true", "scheduler.enabled is for volumes with replicas");
     check("storage.updateStrategy=Now", "/storage/updateStrategy");
     check("storage.sidecars.resizer=csi-resizer", "/storage/sidecars/resizer");
     check("priorityClasses.node=Very High", "/priorityClasses/node");
