@@ -4,14 +4,16 @@ use crate::cache::Cache;
 use crate::decide::{filter, prioritize};
 use crate::metrics::Metrics;
 use crate::protocol::{Args, Filtered, HostPriority};
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -126,7 +128,23 @@ impl Inner {
     }
 }
 
-async fn filtered(State(extender): State<Extender>, Json(args): Json<Args>) -> Json<Filtered> {
+/// What was asked, out of the body of a request.
+fn asked(body: &Bytes) -> Result<Args, Response> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = format!("the body is no ExtenderArgs of kube-scheduler: {error}\n");
+        (StatusCode::BAD_REQUEST, what).into_response()
+    })
+}
+
+fn answered(answer: &impl Serialize) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("write the answer: {error}\n")).into_response(),
+    }
+}
+
+async fn filtered(State(extender): State<Extender>, body: Bytes) -> Result<Response, Response> {
+    let args = asked(&body)?;
     let (me, begun) = (&extender.0, Instant::now());
     let wanted = me.cache.wanted(&args.pod);
     let refused = match me.unknown(begun) {
@@ -142,19 +160,21 @@ async fn filtered(State(extender): State<Extender>, Json(args): Json<Args>) -> J
     };
     me.metrics.refused(refused.len());
     let answer = Filtered::new(args, refused);
+    let answer = answered(&answer);
     me.metrics.answered("filter", begun.elapsed());
-    Json(answer)
+    Ok(answer)
 }
 
-async fn prioritized(State(extender): State<Extender>, Json(args): Json<Args>) -> Json<Vec<HostPriority>> {
+async fn prioritized(State(extender): State<Extender>, body: Bytes) -> Result<Response, Response> {
+    let args = asked(&body)?;
     let (me, begun) = (&extender.0, Instant::now());
     let wanted = me.cache.wanted(&args.pod);
     let names = args.names();
     let scores = prioritize(&wanted, &names, |name| me.cache.node(name, begun));
     let answer = names.iter().zip(scores).map(|(host, score)| HostPriority { host: (*host).to_owned(), score });
-    let answer = answer.collect();
+    let answer = answered(&answer.collect::<Vec<_>>());
     me.metrics.answered("prioritize", begun.elapsed());
-    Json(answer)
+    Ok(answer)
 }
 
 async fn readyz(State(extender): State<Extender>) -> Response {
