@@ -158,8 +158,8 @@ async fn make_so(cluster: &Cluster, choice: Choice, how: &HowArgs, also_nodes: b
             return Err(Error::new(says).next("--force-conflicts sets these fields to what they are in this version"));
         }
     }
-    let deadline = Deadline::after(how.timeout);
     if !how.dry_run {
+        let deadline = Deadline::after(how.timeout);
         // These are ours alone, and what comes after them needs them.
         for definition in &definitions {
             objects.apply(definition, true).await?;
@@ -178,6 +178,7 @@ async fn make_so(cluster: &Cluster, choice: Choice, how: &HowArgs, also_nodes: b
     if how.dry_run || how.no_wait {
         return Ok(());
     }
+    let deadline = Deadline::after(how.timeout);
     let behind = ready::all_is_ready(cluster, choice.storage, deadline).await?;
     match also_nodes && behind > 0 {
         true => tell_of_nodes(&nodes::replace(cluster, deadline).await?),

@@ -170,7 +170,7 @@ async fn what_somebody_has_changed_by_hand_is_named_and_nothing_is_changed() {
 async fn an_installation_is_waited_for_and_says_where_it_is() {
     sandbox::require_assets!();
     let cluster = Cluster::new().await;
-    let ran = cluster.run(&["install", "--timeout", "2s"]).await.ended(4);
+    let ran = cluster.run(&["install", "--timeout", "5s"]).await.ended(4);
     ran.says("deployment orlop-operator: 0 of 2 are ready").says("kubectl -n orlop-system describe pods");
     let installing = cluster.start(&["install"]);
     let generation = cluster.operator().get("orlop-operator").await.unwrap().metadata.generation;
