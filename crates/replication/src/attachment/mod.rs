@@ -57,7 +57,7 @@ pub struct Options {
     pub expected: Option<Option<AttachmentId>>,
     /// This attachment has served the volume, and has ended for certain (its process is gone from this node): its leases are not waited for. One that has
     /// not served may not have waited for the one before it, which may live still. Whoever used the volume then goes on with this one, as if nothing had
-    /// happened (rule 9).
+    /// happened (rule 9); so `expected` says that nobody has had it since.
     pub ended: Option<AttachmentId>,
     /// Go on without a replica that cannot be reached even if all others have lost their power since the volume was last served: what was acknowledged
     /// and not flushed may be lost. Without it, the attachment waits for a replica that has lost nothing.

@@ -165,9 +165,10 @@ impl World {
         let ended = ended.map(|client| client.id);
         let copies = self.volumes[volume].copies.iter();
         let local = copies.filter(|(_, copy)| copy.node == node).map(|(id, _)| *id).next();
+        // Whose users go on must have had the volume last.
+        let expected = ended.map(Some);
         let me = Attached { node: node_name(node), id };
-        let options =
-            Options { me, local, force: true, expected: None, ended, give_up_unflushed: false, limits: limits() };
+        let options = Options { me, local, force: true, expected, ended, give_up_unflushed: false, limits: limits() };
         self.attach(volume, options, node)
     }
 }
