@@ -49,7 +49,10 @@ pub use transformation::{
     ResourceTransformationStatus, TransformPath, TransformSpec, TransformationPhase, ValueType,
 };
 pub use validate::FieldError;
-pub use volume::{HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSpec, VolumeStatus};
+pub use volume::{
+    HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSource, VolumeSpec, VolumeStatus,
+    WantedSnapshot,
+};
 pub use volume_record::{
     Counter, RecordAttached, RecordMember, RecordSnapshot, RecordStanding, RecordTaken, VolumeRecord, VolumeRecordSpec,
 };
