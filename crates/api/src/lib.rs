@@ -49,8 +49,13 @@ pub use transformation::{
     ResourceTransformationStatus, TransformPath, TransformSpec, TransformationPhase, ValueType,
 };
 pub use validate::FieldError;
-pub use volume::{HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSpec, VolumeStatus};
-pub use volume_record::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecord, VolumeRecordSpec};
+pub use volume::{
+    HeldReplica, Volume, VolumeLimits, VolumePhase, VolumeReplica, VolumeSource, VolumeSpec, VolumeStatus,
+    WantedSnapshot,
+};
+pub use volume_record::{
+    Counter, RecordAttached, RecordMember, RecordSnapshot, RecordStanding, RecordTaken, VolumeRecord, VolumeRecordSpec,
+};
 
 /// The API group of everything here.
 pub const GROUP: &str = "orlop.io";

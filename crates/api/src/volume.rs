@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
-    /// Its size: whole blocks of 4096 bytes. It does not change.
+    /// Its size: whole blocks of 4096 bytes. It may become larger; one that is smaller than before changes nothing.
     #[schemars(range(min = 4096))]
     pub bytes: u64,
     /// How many replicas there are to be, each on another node.
@@ -50,6 +50,38 @@ pub struct VolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrapped_key: Option<String>,
     /// What whoever made it has noted of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What it begins as; without it, it begins empty. It does not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<VolumeSource>,
+    /// The snapshots that there are to be, by their names. Which of them are taken is in the record.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<String, WantedSnapshot>,
+}
+
+/// A snapshot that a volume begins as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSource {
+    /// The id of the record of the volume that it was taken of: 32 hexadecimal digits.
+    pub volume: String,
+    /// The id of the snapshot in that record: 32 hexadecimal digits.
+    pub snapshot: String,
+}
+
+/// A snapshot that there is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WantedSnapshot {
+    /// Its id in the record, which no other snapshot ever has: 32 hexadecimal digits.
+    pub id: String,
+    /// When it was asked for, in seconds since 1970. All that was written until then is in it.
+    pub created: u64,
+    /// The node whose driver was asked for it.
+    #[serde(default)]
+    pub node: String,
+    /// What whoever asked has noted of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -131,6 +163,9 @@ pub struct VolumeReplica {
 pub struct HeldReplica {
     /// Its id: 16 hexadecimal digits.
     pub replica: String,
+    /// It is in one of the node's pools, with what it begins as.
+    #[serde(default)]
+    pub made: bool,
     /// It is in none of the node's pools any more, and another one has to take its place.
     #[serde(default)]
     pub lost: bool,

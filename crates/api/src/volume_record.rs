@@ -44,6 +44,35 @@ pub struct VolumeRecordSpec {
     pub minimum: u32,
     /// Blocks of the volume.
     pub blocks: Counter,
+    /// How many there are to be, if that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_blocks: Option<Counter>,
+    /// Its snapshots, in the order of their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<RecordSnapshot>,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordSnapshot {
+    /// Its id: 32 hexadecimal digits.
+    pub id: String,
+    /// Not given: it is wanted, and not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<RecordTaken>,
+}
+
+/// A snapshot that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordTaken {
+    /// The epoch that it was taken in.
+    pub epoch: Counter,
+    /// Its size.
+    pub blocks: Counter,
+    /// The replicas that have it, in the order of their ids.
+    pub holders: Vec<String>,
 }
 
 /// Who serves a volume.

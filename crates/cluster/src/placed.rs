@@ -2,7 +2,7 @@
 
 use api::Volume;
 use kube::Resource;
-use replication::units::VolumeId;
+use replication::units::{SnapshotId, VolumeId};
 
 /// The id of a volume: its uid, which no other object ever has.
 #[must_use]
@@ -11,6 +11,12 @@ pub fn id(volume: &Volume) -> Option<VolumeId> {
     let digits: String = uid.chars().filter(|c| *c != '-').collect();
     let is_id = digits.len() == 32;
     u128::from_str_radix(&digits, 16).ok().filter(|_| is_id).map(VolumeId)
+}
+
+/// The id of a snapshot, as it is written in a volume.
+pub(crate) fn snapshot(id: &str) -> Option<SnapshotId> {
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    u128::from_str_radix(id, 16).ok().filter(|_| is_id).map(SnapshotId)
 }
 
 /// It was deleted, and is there until its replicas are gone.

@@ -3,29 +3,31 @@
 //! Each node's driver makes and deletes replicated volumes by writing a [`Volume`]; the controller does the rest. So the standard sidecars beside each driver
 //! serve both kinds, and there is no second driver. What only one kind can do is refused for the other, by name.
 
-use crate::error::{Error as ClusterError, Result as ClusterResult, ask, code};
+mod clone;
+mod grow;
+mod make;
+mod snapshots;
+
+use crate::error::{Result as ClusterResult, ask, code};
 use crate::placed;
 use crate::takeover::{Life, life_of};
 use crate::times::Times;
-use api::{StorageNode, VOLUME_FINALIZER, Volume as Object, VolumeLimits, VolumePhase, VolumeSpec};
+use api::{StorageNode, Volume as Object, VolumeLimits, VolumePhase};
 use csi::{Capacity, Error, Kind, Labels, Limits, NewVolume, OnNode, Range, Secret, Snapshot, Volume, Volumes};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use node::crypt::{DataKey, Secret as KeySecret, WrappedKey};
+use node::crypt::WrappedKey;
 use node::{AnyRecords, Node, ReplicatedVolume};
-use replication::record::store::RecordStore;
+use replication::record::Record;
 use replication::units::NodeId;
 use serde_json::{Value, json};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// How long a new volume is waited for until its replicas are placed: the controller looks at it at once, and another one begins within some seconds.
-const PLACE_LIMIT: Duration = Duration::from_secs(30);
-/// How often it is looked at.
-const PLACE_LOOK: Duration = Duration::from_millis(200);
+/// How often a change is decided anew when somebody else was faster.
+const CONFLICTS: usize = 16;
 
 /// The volumes of a cluster.
 pub struct InCluster {
@@ -78,8 +80,29 @@ impl InCluster {
         self.wait(ask(self.times.request, || format!("change the Volume {id}"), patched)).map(drop)
     }
 
-    /// A volume as the driver knows it.
-    fn told(&self, object: &Object) -> Volume {
+    /// Changes what a volume is to be, decided from what it is: by nobody else in between. With nothing to change it is a success.
+    fn change(&self, id: &str, decide: impl Fn(&Object) -> Result<Option<Value>, Error>) -> Result<(), Error> {
+        let api = self.api();
+        for _ in 0..CONFLICTS {
+            let story = || format!("there is no volume {id}");
+            let object = self.object(id)?.ok_or_else(|| Error { kind: Kind::NotFound, story: story() })?;
+            let Some(spec) = decide(&object)? else { return Ok(()) };
+            let version = object.meta().resource_version.clone();
+            let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "spec": spec}));
+            let asked = PatchParams::default();
+            let patched = ask(self.times.request, || format!("change the Volume {id}"), api.patch(id, &asked, &patch));
+            match self.runtime.block_on(patched) {
+                Ok(_) => return Ok(()),
+                // Somebody else was faster, be it with its status.
+                Err(error) if matches!(code(&error), Some(404 | 409)) => {}
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
+        Err(changing(id))
+    }
+
+    /// A volume as the driver knows it. What it is to be larger it is when its record says so.
+    fn told(&self, object: &Object, record: Option<&Record>) -> Volume {
         let (id, spec) = (object.name_any(), &object.spec);
         let status = object.status.clone().unwrap_or_default();
         let trouble = match status.phase {
@@ -92,7 +115,7 @@ impl InCluster {
         };
         Volume {
             device: self.node.replicated_device(&id),
-            bytes: spec.bytes,
+            bytes: record.map_or(spec.bytes, |record| record.blocks * 4096),
             replicas: spec.replicas,
             is_encrypted: spec.wrapped_key.is_some(),
             limits: Limits { iops: spec.limits.iops, bytes_per_second: spec.limits.bytes_per_second },
@@ -102,59 +125,9 @@ impl InCluster {
         }
     }
 
-    /// Waits until the controller has placed a volume. One that it cannot place is taken back, so that whoever asks again begins anew.
-    fn placed(&self, made: Object) -> Result<Volume, Error> {
-        let id = made.name_any();
-        match self.await_place(&id)? {
-            Ok(placed) => Ok(placed),
-            Err(why) => {
-                self.delete_object(&made)?;
-                Err(Error { kind: Kind::NoRoom, story: format!("make the volume {id}: {why}") })
-            }
-        }
-    }
-
-    /// Waits until the controller has placed a volume; or tells why it has not.
-    fn await_place(&self, id: &str) -> Result<Result<Volume, String>, Error> {
-        let begin = Instant::now();
-        while begin.elapsed() < PLACE_LIMIT {
-            let Some(now) = self.object(id)? else {
-                return Err(failed(format!("the Volume {id} was deleted while it was being placed")));
-            };
-            let status = now.status.clone().unwrap_or_default();
-            if !status.replicas.is_empty() {
-                return Ok(Ok(self.told(&now)));
-            }
-            if let Some(refused) = status.message {
-                return Ok(Err(refused));
-            }
-            std::thread::sleep(PLACE_LOOK);
-        }
-        let limit = PLACE_LIMIT.as_secs();
-        Ok(Err(format!("nobody has placed its replicas in {limit} s; see that the operator runs")))
-    }
-
-    fn delete_object(&self, object: &Object) -> Result<(), Error> {
-        let (api, id) = (self.api(), object.name_any());
-        let preconditions = Preconditions { uid: object.meta().uid.clone(), ..Preconditions::default() };
-        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        let deleted = self.runtime.block_on(ask(
-            self.times.request,
-            || format!("delete the Volume {id}"),
-            api.delete(&id, &parameters),
-        ));
-        match deleted {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(failed(error.to_string())),
-        }
-    }
-
     /// The node that serves a volume by its record, if it is another than this one.
     fn served_elsewhere(&self, object: &Object) -> Result<Option<String>, Error> {
-        let Some(id) = placed::id(object) else { return Ok(None) };
-        let found = self.wait(async { self.records.get(id).await.map_err(ClusterError::from) })?;
-        let by = found.and_then(|found| found.record.attached).map(|by| by.node.0.to_string());
+        let by = self.record(object)?.and_then(|record| record.attached).map(|by| by.node.0.to_string());
         Ok(by.filter(|node| *node != self.me))
     }
 
@@ -171,14 +144,10 @@ impl InCluster {
         Ok(Some(other.as_str().into()))
     }
 
-    fn not_replicated(&self, id: &str, what: &str) -> Result<(), Error> {
-        match self.replicated(id)? {
-            None => Ok(()),
-            Some(_) => Err(Error {
-                kind: Kind::Precondition,
-                story: format!("{id} has replicas on several nodes, and {what}; use a class with repl: \"1\" for that"),
-            }),
-        }
+    /// The replicated volume that a snapshot is of, and the name of the snapshot; nothing for one of a volume of this node.
+    fn of_replicated<'a>(&self, snapshot: &'a str) -> Result<Option<(Object, &'a str)>, Error> {
+        let Some((volume, name)) = snapshot.split_once('@') else { return Ok(None) };
+        Ok(self.replicated(volume)?.map(|object| (object, name)))
     }
 }
 
@@ -206,32 +175,9 @@ impl Volumes for InCluster {
         if new.replicas <= 1 {
             return self.local.create(new, secret);
         }
-        let mut object = Object::new(
-            &new.id,
-            VolumeSpec {
-                bytes: new.bytes,
-                replicas: new.replicas,
-                // More than half of three, and one of two: the other must be able to go on alone.
-                minimum_in_sync: new.replicas.div_ceil(2),
-                preferred_node: Some(self.me.clone()),
-                placement_strategy: new.placement,
-                limits: VolumeLimits { iops: new.limits.iops, bytes_per_second: new.limits.bytes_per_second },
-                wrapped_key: secret.map(|secret| wrapped(&new.id, secret)).transpose()?,
-                labels: new.labels,
-            },
-        );
-        object.metadata.finalizers = Some(vec![VOLUME_FINALIZER.to_owned()]);
-        let (api, id) = (self.api(), new.id);
-        let asked = PostParams::default();
-        let made = ask(self.times.request, || format!("make the Volume {id}"), api.create(&asked, &object));
-        match self.runtime.block_on(made) {
-            Ok(made) => self.placed(made),
-            Err(error) if code(&error) == Some(409) => Err(Error {
-                kind: Kind::Busy,
-                story: format!("there is a Volume {id} already, which is being made or deleted; ask again"),
-            }),
-            Err(error) => Err(failed(error.to_string())),
-        }
+        let wrapped_key = secret.map(|secret| make::wrapped(&new.id, secret)).transpose()?;
+        let spec = self.spec(&new, wrapped_key);
+        self.make(&new.id, spec)
     }
 
     /// One that was made before, perhaps by somebody else, is not taken back here.
@@ -244,26 +190,33 @@ impl Volumes for InCluster {
     }
 
     fn clone_snapshot(&self, snapshot: &str, new: NewVolume) -> Result<Volume, Error> {
-        if new.replicas > 1 {
-            let story = format!(
-                "make {}: a volume with several replicas begins empty; it cannot be made from {snapshot} yet",
-                new.id
-            );
-            return Err(Error { kind: Kind::Invalid, story });
+        match (self.of_replicated(snapshot)?, new.replicas) {
+            (Some((object, name)), 2..) => self.clone_replicated(&object, name, &new),
+            (None, 0 | 1) => self.local.clone_snapshot(snapshot, new),
+            (found, count) => {
+                let source = if found.is_some() { "several copies" } else { "one copy" };
+                let story = format!(
+                    "make {} with {count} replicas: {snapshot} is of a volume with {source}, and a volume begins as a snapshot where that lies; use a class like that of its source",
+                    new.id
+                );
+                Err(Error { kind: Kind::Invalid, story })
+            }
         }
-        self.local.clone_snapshot(snapshot, new)
     }
 
     fn find(&self, id: &str) -> Result<Option<Volume>, Error> {
         if let Some(local) = self.local.find(id)? {
             return Ok(Some(local));
         }
-        Ok(self.object(id)?.map(|object| self.told(&object)))
+        let Some(object) = self.object(id)? else { return Ok(None) };
+        let record = self.record(&object)?;
+        Ok(Some(self.told(&object, record.as_ref())))
     }
 
     fn list(&self) -> Result<Vec<Volume>, Error> {
         let mut all = self.local.list()?;
-        all.extend(self.objects()?.iter().map(|object| self.told(object)));
+        let replicated = self.with_records(self.objects()?)?;
+        all.extend(replicated.iter().map(|(object, record)| self.told(object, record.as_ref())));
         all.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)
     }
@@ -274,20 +227,27 @@ impl Volumes for InCluster {
             let story = format!("delete {id}: it is attached as {}; detach it first", device.display());
             return Err(Error { kind: Kind::Precondition, story });
         }
+        let refused = |story| Err(Error { kind: Kind::Precondition, story });
+        if let Some(story) = snapshots::kept_by_snapshots(&object) {
+            return refused(story);
+        }
         self.may_take(&object)?;
-        self.delete_object(&object)
+        for _ in 0..CONFLICTS {
+            let Some(object) = self.object(id)? else { return Ok(()) };
+            if let Some(story) = snapshots::kept_by_snapshots(&object) {
+                return refused(story);
+            }
+            if self.delete_object(&object, true)? {
+                return Ok(());
+            }
+        }
+        Err(changing(id))
     }
 
     fn grow(&self, id: &str, bytes: u64) -> Result<Volume, Error> {
         match self.replicated(id)? {
             None => self.local.grow(id, bytes),
-            Some(object) if object.spec.bytes == bytes => Ok(self.told(&object)),
-            Some(object) => {
-                let has = object.spec.bytes;
-                let story =
-                    format!("{id} has replicas on several nodes, and {has} bytes; such volumes cannot grow yet");
-                Err(Error { kind: Kind::Precondition, story })
-            }
+            Some(object) => self.grow_replicated(&object, bytes),
         }
     }
 
@@ -310,19 +270,35 @@ impl Volumes for InCluster {
     }
 
     fn snapshot(&self, ids: &[String], labels: &Labels) -> Result<Vec<Snapshot>, Error> {
+        let mut replicated = Vec::new();
         for id in ids {
-            let volume = id.split_once('@').map_or(id.as_str(), |(volume, _)| volume);
-            self.not_replicated(volume, "snapshots of such volumes are not built yet")?;
+            replicated.extend(self.of_replicated(id)?);
         }
-        self.local.snapshot(ids, labels)
+        match (replicated.as_slice(), ids.len()) {
+            ([], _) => self.local.snapshot(ids, labels),
+            ([(object, name)], 1) => Ok(vec![self.take(&object.name_any(), name, labels)?]),
+            ([(object, _), ..], _) => {
+                let id = object.name_any();
+                let story = format!(
+                    "{id} has replicas on several nodes, and snapshots of such a volume and of others cannot be taken at one instant; take them one by one"
+                );
+                Err(Error { kind: Kind::Invalid, story })
+            }
+        }
     }
 
     fn snapshots(&self) -> Result<Vec<Snapshot>, Error> {
-        self.local.snapshots()
+        let mut all = self.local.snapshots()?;
+        all.extend(self.all_snapshots()?);
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(all)
     }
 
     fn delete_snapshot(&self, id: &str) -> Result<(), Error> {
-        self.local.delete_snapshot(id)
+        match self.of_replicated(id)? {
+            Some((object, name)) => self.forget(&object.name_any(), name),
+            None => self.local.delete_snapshot(id),
+        }
     }
 
     fn attach(&self, id: &str, secret: Option<&Secret>) -> Result<PathBuf, Error> {
@@ -354,9 +330,22 @@ impl Volumes for InCluster {
                 }
                 Ok(())
             }
-            _ => self.local.ranges(of, since, start, tell),
+            _ => match self.of_replicated(of)? {
+                Some((object, _)) => {
+                    let volume = object.name_any();
+                    let story = format!(
+                        "{volume} has replicas on several nodes, and what is data in a snapshot of such a volume, or has changed, is not told; read all of it, in a volume that is made from it"
+                    );
+                    Err(Error { kind: Kind::Precondition, story })
+                }
+                None => self.local.ranges(of, since, start, tell),
+            },
         }
     }
+}
+
+fn changing(id: &str) -> Error {
+    Error { kind: Kind::Busy, story: format!("{id} is being changed by others all the time; ask again") }
 }
 
 /// What a node has to know of a volume to serve it.
@@ -370,14 +359,6 @@ fn served(object: &Object) -> Result<ReplicatedVolume, Error> {
     let number = |limit: Option<u64>| limit.and_then(NonZeroU64::new);
     let limits = node::qos::Limits { iops: number(iops), bytes_per_second: number(bytes_per_second) };
     Ok(ReplicatedVolume { name, id, limits, key })
-}
-
-/// A new key, wrapped with a secret.
-fn wrapped(id: &str, secret: &Secret) -> Result<String, Error> {
-    let refused = |error: &dyn std::error::Error| failed(format!("encrypt {id}: {error}"));
-    let secret = KeySecret::new(secret.clone()).map_err(|error| refused(&error))?;
-    let key = DataKey::random().and_then(|key| key.wrap(&secret)).map_err(|error| refused(&error))?;
-    serde_json::to_string(&key).map_err(|error| refused(&error))
 }
 
 fn failed(story: String) -> Error {

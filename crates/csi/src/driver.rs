@@ -3,7 +3,7 @@
 use crate::busy::Busy;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerError};
-use crate::names::labels;
+use crate::names;
 use crate::proto::Topology;
 use crate::volumes::{Volume, Volumes};
 use std::collections::HashMap;
@@ -60,7 +60,7 @@ impl Driver {
     /// Deletes snapshots that were taken for a clone alone: no call is under way, and one that is repeated takes another.
     fn clear(&self) {
         let left = self.volumes.snapshots().unwrap_or_default();
-        for snapshot in left.iter().filter(|snapshot| snapshot.labels.contains_key(labels::FOR_CLONE)) {
+        for snapshot in left.iter().filter(|snapshot| snapshot.is_asked_here && names::is_for_clone(&snapshot.labels)) {
             match self.volumes.delete_snapshot(&snapshot.id) {
                 Ok(()) => tracing::info!(snapshot = snapshot.id, "deleted what an interrupted clone has left"),
                 Err(error) => tracing::warn!(snapshot = snapshot.id, %error, "an interrupted clone has left it"),

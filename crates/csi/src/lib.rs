@@ -60,6 +60,7 @@ pub mod plugins {
 pub use driver::{Config, DRIVER, Driver, TOPOLOGY};
 pub use host::{Content, DeviceInfo, FileSystem, Host, HostError, Linux, Mount, Place, Room};
 pub use ledger::LedgerError;
+pub use names::is_for_clone;
 pub use on_node::OnNode;
 pub use registration::register;
 pub use server::{Endpoint, Listening, ServeError, serve};

@@ -59,6 +59,12 @@ pub(crate) mod labels {
     pub(crate) const FOR_CLONE: &str = "volumes.orlop.io/for-clone";
 }
 
+/// Whether what is noted of a snapshot says that it is there for the sake of one clone alone.
+#[must_use]
+pub fn is_for_clone(noted: &std::collections::BTreeMap<String, String>) -> bool {
+    noted.contains_key(labels::FOR_CLONE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

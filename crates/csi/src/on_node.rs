@@ -226,6 +226,8 @@ fn snapshot(snapshot: proto::Snapshot) -> Snapshot {
         id: snapshot.name,
         bytes: snapshot.bytes,
         created: snapshot.created,
+        is_taken: true,
+        is_asked_here: true,
         labels: snapshot.labels.into_iter().collect(),
     }
 }

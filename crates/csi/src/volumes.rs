@@ -87,14 +87,15 @@ pub trait Volumes: Send + Sync + 'static {
     /// If it is not there.
     fn label(&self, id: &str, labels: &Labels) -> Result<(), Error>;
 
-    /// Takes snapshots of volumes at one instant, all or none, and notes the labels of each.
+    /// Takes snapshots of volumes at one instant, all or none, and notes the labels of each. It returns when they are taken; asked again, it waits for those that
+    /// are not.
     ///
     /// # Errors
     ///
     /// If they cannot be taken at one instant.
     fn snapshot(&self, ids: &[String], labels: &Labels) -> Result<Vec<Snapshot>, Error>;
 
-    /// All snapshots, by their ids.
+    /// All snapshots, by their ids; those that are not taken yet too.
     ///
     /// # Errors
     ///
@@ -197,6 +198,10 @@ pub struct Snapshot {
     pub created: u64,
     /// Its bytes are kept encrypted.
     pub is_encrypted: bool,
+    /// It is there; one that is not was asked for, and is not taken yet.
+    pub is_taken: bool,
+    /// The driver of this node was asked for it, and no other.
+    pub is_asked_here: bool,
     /// What is noted of it.
     pub labels: Labels,
 }

@@ -53,7 +53,7 @@ pub use daemon::{Client, ServeError, connect, control_socket, offline, serve, se
 pub use device::CHANGED_SINCE;
 pub use error::{Error, Kind, Result};
 pub use node::{Config, Node, Serving};
-pub use replicated::{AnyRecords, ReplicatedVolume, Replication, Room};
+pub use replicated::{AnyRecords, ReplicatedVolume, Replication, Room, SnapshotHere};
 pub use scrub::Pace;
 pub use service::Service;
 pub use store::PoolSpec;

@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result, stored};
 use crate::metrics::PoolFigures;
 use crate::records::{Record, Records, RecordsError, Slots};
 use block::Buffer;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,9 +111,13 @@ impl Store {
         self.volumes().into_iter().find(|volume| volume.name == name)
     }
 
-    /// All snapshots with the names of the volumes that they were taken of.
+    /// All snapshots of users with the names of the volumes that they were taken of.
     pub(crate) fn snapshots(&self) -> Vec<(String, SnapshotInfo)> {
-        let snapshots = self.pool.snapshots();
+        let mut snapshots = self.pool.snapshots();
+        // Replicas and what is recorded have theirs for as long as they are there.
+        let hidden = self.pool.volumes().into_iter().filter(|volume| volume.name.starts_with('.'));
+        let hidden: BTreeSet<volume::VolumeId> = hidden.map(|volume| volume.id).collect();
+        snapshots.retain(|snapshot| !hidden.contains(&snapshot.volume));
         let book = self.book();
         let named = |snapshot: SnapshotInfo| {
             let of = book.records.of(snapshot.id.0).of;

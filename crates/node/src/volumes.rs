@@ -128,7 +128,8 @@ impl Node {
         }
         // Also when it has the size already: the kernel may not have been told, because the process ended before.
         if let Some(attachments) = &self.attachments {
-            attachments.grown(&self.target(name)?.target())?;
+            let target = self.target(name)?.target();
+            attachments.grown(&target.name, &target.source.label())?;
         }
         self.get_volume(name)
     }

@@ -3,6 +3,8 @@
 //! Invariant: what is read is a record, or an error that says why it is none. Nothing of it is guessed or mended, since the record decides which replicas
 //! are thrown away.
 
+mod snapshots;
+
 use api::{Counter, RecordAttached, RecordMember, RecordStanding, VolumeRecordSpec};
 use replication::record::{Attached, MOST_MEMBERS, Member, Record, Standing};
 use replication::units::{AttachmentId, Epoch, NodeId, ReplicaId, VolumeId};
@@ -49,6 +51,8 @@ pub fn written(record: &Record) -> VolumeRecordSpec {
         members,
         minimum: record.minimum,
         blocks: Counter(record.blocks),
+        wanted_blocks: Some(Counter(record.wanted_blocks)).filter(|wanted| wanted.0 > record.blocks),
+        snapshots: snapshots::written(record),
     }
 }
 
@@ -68,6 +72,11 @@ pub fn read(spec: &VolumeRecordSpec) -> Result<Record, Malformed> {
         }
     }
     check_counts(spec)?;
+    let snapshots = snapshots::read(spec, &members)?;
+    let wanted_blocks = spec.wanted_blocks.map_or(spec.blocks.0, |wanted| wanted.0);
+    if spec.wanted_blocks.is_some() && wanted_blocks <= spec.blocks.0 {
+        return Err(malformed(format!("{wanted_blocks} blocks are wanted, and it has {}", spec.blocks.0)));
+    }
     Ok(Record {
         epoch: Epoch(spec.epoch.0),
         attached: spec.attached.as_ref().map(read_attached).transpose()?,
@@ -75,6 +84,8 @@ pub fn read(spec: &VolumeRecordSpec) -> Result<Record, Malformed> {
         members,
         minimum: spec.minimum,
         blocks: spec.blocks.0,
+        wanted_blocks,
+        snapshots,
     })
 }
 
@@ -108,9 +119,7 @@ fn written_member(id: ReplicaId, member: &Member) -> RecordMember {
 }
 
 fn read_member(written: &RecordMember) -> Result<(ReplicaId, Member), Malformed> {
-    let wrong = || malformed(format!("{:?} is not the id of a replica, 16 hexadecimal digits", written.replica));
-    let id =
-        hexadecimal(&written.replica, 16).and_then(|id| u64::try_from(id).ok()).map(ReplicaId).ok_or_else(wrong)?;
+    let id = read_replica(&written.replica)?;
     let standing = match (written.standing, written.complete) {
         (RecordStanding::InSync, None) => Standing::InSync,
         (RecordStanding::Stale, Some(complete)) => Standing::Stale { complete: Epoch(complete.0) },
@@ -118,6 +127,11 @@ fn read_member(written: &RecordMember) -> Result<(ReplicaId, Member), Malformed>
         (RecordStanding::Stale, None) => return Err(malformed(format!("{id} is stale and does not say since when"))),
     };
     Ok((id, Member { node: node(&written.node)?, standing, is_retiring: written.retiring }))
+}
+
+fn read_replica(id: &str) -> Result<ReplicaId, Malformed> {
+    let wrong = || malformed(format!("{id:?} is not the id of a replica, 16 hexadecimal digits"));
+    hexadecimal(id, 16).and_then(|id| u64::try_from(id).ok()).map(ReplicaId).ok_or_else(wrong)
 }
 
 fn read_attached(written: &RecordAttached) -> Result<Attached, Malformed> {

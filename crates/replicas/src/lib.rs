@@ -32,4 +32,4 @@ pub use attachment::{AttachError, AttachedVolume, Attachment, Listener, MemberSt
 pub use identity::{IdentityError, incarnation, session};
 pub use net::{Addresses, Limits, Network, Security, ServeError, Server, Tls, TlsError};
 pub use replica::{Replica, Replicas};
-pub use store::{Answered, PoolStore, Store, StoreError};
+pub use store::{Answered, HeldSnapshot, PoolStore, Store, StoreError};

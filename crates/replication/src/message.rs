@@ -3,7 +3,7 @@
 //! Every request names its epoch, the run of the replica's process that it is meant for, and its place in the attachment's sequence. Networks may
 //! lose, delay, reorder and double them.
 
-use crate::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, Sequence, Session};
+use crate::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, Sequence, Session, SnapshotId};
 use bytes::Bytes;
 
 /// A request of an attachment.
@@ -65,13 +65,23 @@ pub enum Body {
         /// Which.
         blocks: Blocks,
     },
+    /// Take a snapshot of all that was answered before, of this epoch; one that is there already is not taken again (rule 10).
+    Snapshot {
+        /// Which.
+        id: SnapshotId,
+    },
+    /// Have at least so many blocks, durably (rule 11).
+    Grow {
+        /// How many.
+        blocks: u64,
+    },
 }
 
 impl Body {
-    /// Whether it must not be executed twice: a copy that comes late would bring old data back.
+    /// Whether it must not be executed twice: a copy that comes late would bring old data back, or take a snapshot of what came later.
     #[must_use]
     pub fn is_change(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Discard { .. })
+        matches!(self, Self::Write { .. } | Self::Discard { .. } | Self::Snapshot { .. })
     }
 }
 
@@ -137,7 +147,7 @@ pub enum Refusal {
     /// The attachment goes beyond what was agreed.
     #[error("more than {most} changes are under way; answers to older ones have to be awaited first", most = crate::limits::MOST_CHANGES)]
     TooMany,
-    /// The blocks are not those of the volume, or the bytes not as many as the blocks.
+    /// The blocks are not those of the volume, or the bytes not as many as the blocks; or there is no room for what is asked for.
     #[error("the request does not fit the volume: {reason}")]
     Unfit {
         /// In which way.

@@ -49,6 +49,22 @@ pub(crate) enum Rule {
     FlushAll,
     /// What was under way at a change of epoch is written again by all, with the new birth.
     ResendAll,
+    /// Rule 10: a snapshot is taken when every in-sync replica has the changes that were asked for before it.
+    AwaitEarlier,
+    /// Rule 10: changes that were asked for after it wait until every in-sync replica has taken it.
+    HoldLater,
+    /// Rule 10: a snapshot is in the record when every in-sync replica has it.
+    TakenByAll,
+    /// Rule 10: it is durable before a replica says that it has it.
+    TakeDurably,
+    /// Rule 10: in another epoch it is taken anew by all.
+    TakeAnew,
+    /// Rule 10: what is not in the record yet, and may come into it, is no garbage.
+    KeepUnderWay,
+    /// Rule 11: the record is larger when every in-sync replica is.
+    GrowAll,
+    /// Rule 11: a replica that is brought back grows before it counts.
+    GrowReturner,
 }
 
 /// Whether a rule is kept: always, except in a test that shows what becomes of a volume without it.

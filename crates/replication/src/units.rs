@@ -38,6 +38,16 @@ impl fmt::Display for ReplicaId {
     }
 }
 
+/// A snapshot of a replicated volume. Ids are never used again: what a replica holds of one that is gone must not be taken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(pub u128);
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "snapshot {:032x}", self.0)
+    }
+}
+
 /// One attaching of a volume by one process: two attempts, even of the same process, have two ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttachmentId(pub u128);

@@ -3,9 +3,11 @@
 use super::Agent;
 use crate::error::{Error, Result, ask};
 use crate::placed;
-use api::{HeldReplica, Volume, VolumeRecord};
+use ::replicas::HeldSnapshot;
+use api::{HeldReplica, Volume, VolumeRecord, VolumeSource};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
+use node::SnapshotHere;
 use replication::record::store::RecordStore;
 use replication::record::{Record, Standing};
 use replication::units::{Epoch, ReplicaId, VolumeId};
@@ -26,6 +28,8 @@ impl Agent {
             let mine = record.members.iter().filter(|(_, member)| *member.node.0 == *self.me);
             named.insert(id, mine.map(|(replica, _)| *replica).collect());
         }
+        // Before any record is read past the cache, see `Record::is_garbage`.
+        let snapshots = self.node.held_snapshots();
         let (held, usable) = (self.node.held(), self.node.usable());
         let wanted = named.iter().flat_map(|(id, mine)| mine.iter().map(|replica| (*id, *replica)));
         let missing: Vec<_> = wanted.filter(|wanted| !usable.contains(wanted)).collect();
@@ -37,6 +41,7 @@ impl Agent {
                 outcome = outcome.and(self.remove(volumes, volume, replica).await);
             }
         }
+        outcome = outcome.and(self.collect(records, snapshots).await);
         self.limit(volumes).await?;
         for volume in volumes {
             outcome = outcome.and(self.settle(volume).await);
@@ -62,13 +67,73 @@ impl Agent {
             if self.is_news(id, replica) {
                 tracing::error!(volume = name, %replica, "a replica is in no pool of this node any more, or cannot be used; another one has to take its place");
             }
-            return self.note(&name, replica, true).await;
+            return self.note(&name, HeldReplica { lost: true, ..held(replica) }).await;
         }
-        self.note(&name, replica, false).await?;
+        let from = match (&volume.spec.source, begins_empty(member.standing)) {
+            (Some(source), false) => match self.source(source).await {
+                Ok(from) => Some(from),
+                // The volume was used before this replica was made, and the others have what it lacks.
+                Err(_) if record.epoch > Epoch(0) => {
+                    return self.note(&name, HeldReplica { lost: true, ..held(replica) }).await;
+                }
+                Err(error) => return Err(error),
+            },
+            _ => None,
+        };
+        self.note(&name, held(replica)).await?;
         let node = self.node.clone();
-        let made = tokio::task::spawn_blocking(move || node.make_replica(id, replica, record.blocks)).await;
-        done(made)?;
+        let made = tokio::task::spawn_blocking(move || match from {
+            Some(from) => node.make_replica_from(id, replica, &from),
+            None => node.make_replica(id, replica, record.blocks),
+        });
+        done(made.await)?;
         tracing::info!(volume = name, %replica, "a replica was made");
+        Ok(())
+    }
+
+    /// The snapshot that a volume begins as, in a replica of this node.
+    async fn source(&self, source: &VolumeSource) -> Result<SnapshotHere> {
+        let absent = || Error::Node(format!("the snapshot {} is in no replica of this node", source.snapshot));
+        let ids = records::form::volume(&source.volume).zip(placed::snapshot(&source.snapshot));
+        let (volume, id) = ids.ok_or_else(absent)?;
+        let record = self.records.get(volume).await?.ok_or_else(absent)?.record;
+        let taken = record.taken(id).ok_or_else(absent)?;
+        let is_mine = |holder: &&ReplicaId| record.members.get(holder).is_some_and(|of| *of.node.0 == *self.me);
+        let replica = taken.holders.iter().find(is_mine).copied().ok_or_else(absent)?;
+        Ok(SnapshotHere { volume, replica, held: (id, taken.epoch) })
+    }
+
+    /// Removes what replicas of this node have of snapshots that are in no record, and come into none any more. What was found before the record was read.
+    async fn collect(
+        &self,
+        records: &[Arc<VolumeRecord>],
+        found: Vec<(VolumeId, ReplicaId, HeldSnapshot)>,
+    ) -> Result<()> {
+        let mut outcome = Ok(());
+        for (volume, replica, held) in found {
+            let name = records::form::name(volume);
+            let cached = records.iter().find(|object| object.meta().name.as_deref() == Some(name.as_str()));
+            let cached = cached.and_then(|object| records::form::read(&object.spec).ok());
+            // A volume without a record keeps all that it has.
+            if cached.is_none_or(|record| !record.is_garbage(replica, held.0, held.1)) {
+                continue;
+            }
+            outcome = outcome.and(self.remove_snapshot(volume, replica, held).await);
+        }
+        outcome
+    }
+
+    async fn remove_snapshot(&self, volume: VolumeId, replica: ReplicaId, held: HeldSnapshot) -> Result<()> {
+        let Some(found) = self.records.get(volume).await? else { return Ok(()) };
+        let record = found.record;
+        // As with replicas: an older record in its place is not the one that counts.
+        let is_older = self.node.sealed_epoch(volume, replica).is_none_or(|sealed| sealed > record.epoch);
+        if is_older || !record.is_garbage(replica, held.0, held.1) {
+            return Ok(());
+        }
+        let node = self.node.clone();
+        done(tokio::task::spawn_blocking(move || node.remove_held_snapshot(volume, replica, held)).await)?;
+        tracing::info!(volume = records::form::name(volume), %replica, snapshot = %held.0, "what was left of a snapshot was removed");
         Ok(())
     }
 
@@ -96,12 +161,24 @@ impl Agent {
         Ok(())
     }
 
+    /// Notes that a replica has what its volume begins as.
+    async fn tell_made(&self, volume: &Volume, id: VolumeId, noted: &HeldReplica) -> Result<()> {
+        let usable = self.node.usable();
+        let is_it = |(of, replica): &&(VolumeId, ReplicaId)| *of == id && replica_name(*replica) == noted.replica;
+        match usable.iter().find(is_it) {
+            Some((_, replica)) if volume.spec.source.is_some() && !noted.made => {
+                self.note(&volume.name_any(), HeldReplica { made: true, ..held(*replica) }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes back that this node holds a replica of a volume, when it does not any more.
     async fn settle(&self, volume: &Volume) -> Result<()> {
         let Some(noted) = volume.status.as_ref().and_then(|status| status.holders.get(&self.me)) else { return Ok(()) };
         let Some(id) = placed::id(volume) else { return Ok(()) };
         if self.node.held().iter().any(|(held, _)| *held == id) {
-            return Ok(());
+            return self.tell_made(volume, id, noted).await;
         }
         let is_named = match self.records.get(id).await? {
             Some(found) => found.record.members.keys().any(|replica| replica_name(*replica) == noted.replica),
@@ -135,8 +212,8 @@ impl Agent {
         Ok(found.filter(|volume| placed::id(volume) == Some(id)))
     }
 
-    async fn note(&self, volume: &str, replica: ReplicaId, lost: bool) -> Result<()> {
-        self.patch(volume, json!(HeldReplica { replica: replica_name(replica), lost })).await
+    async fn note(&self, volume: &str, held: HeldReplica) -> Result<()> {
+        self.patch(volume, json!(held)).await
     }
 
     /// Writes this node's own part of a status, and nothing else of it.
@@ -155,6 +232,16 @@ fn may_be_empty(record: &Record, standing: Standing) -> bool {
         // Nothing is written before the first attachment, whose epoch is 1.
         Standing::Stale { complete } => complete <= Epoch(1),
     }
+}
+
+fn held(replica: ReplicaId) -> HeldReplica {
+    HeldReplica { replica: replica_name(replica), ..HeldReplica::default() }
+}
+
+/// Whether a replica of a volume that begins as another gets all of that from its neighbours. One that its record calls complete up to the first attachment must have it: it
+/// is sent only what was written since.
+fn begins_empty(standing: Standing) -> bool {
+    standing == Standing::Stale { complete: Epoch(0) }
 }
 
 /// How ids of replicas are written.
@@ -183,10 +270,12 @@ mod tests {
         let served = record.claimed(Attached { node: "a".into(), id: AttachmentId(1) });
         assert!(!may_be_empty(&served, Standing::InSync), "it would count as one that has everything");
         assert!(may_be_empty(&served, Standing::Stale { complete: Epoch(0) }));
+        assert!(begins_empty(Standing::Stale { complete: Epoch(0) }) && !begins_empty(Standing::InSync));
         // The first attachment went on without it, since it was not made yet.
         let left = Change { leave: [ReplicaId(2)].into(), ..Change::default() };
         let left = served.changed(&left, Epoch(0)).unwrap();
         assert!(may_be_empty(&left, left.members[&ReplicaId(2)].standing));
+        assert!(!begins_empty(Standing::Stale { complete: record.equal }), "what it begins as is not sent to it");
         assert!(
             !may_be_empty(&served, Standing::Stale { complete: Epoch(2) }),
             "it would be taken to have what is older"

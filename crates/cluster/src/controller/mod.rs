@@ -3,6 +3,7 @@
 //! Each look gathers what watches have told, plans for every volume ([`plan`], pure), does the step, and writes the status. It remembers nothing but since when
 //! nodes are silent, so a new one goes on where another has ended; that clock begins anew with it, and so a dead node is waited for once more.
 
+mod handlers;
 pub mod place;
 pub mod plan;
 mod status;
@@ -22,10 +23,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use place::{NodeView, Surroundings};
 use placement::{PlacedVolume, Strategy};
-use plan::{Plan, Step, Wanted, plan};
+use plan::{Plan, Source, Step, Wanted, plan};
 use replication::record::Record;
 use replication::record::store::{RecordStore, SwapError, Versioned};
-use replication::units::{NodeId, ReplicaId, VolumeId};
+use replication::units::{NodeId, ReplicaId, SnapshotId, VolumeId};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,12 +51,14 @@ struct Controller<R> {
     pulse: Pulse,
     /// The nodes of replicas, by the records as they were last read; a cache may not have yet what was just placed.
     places: BTreeMap<VolumeId, Vec<NodeId>>,
+    /// Snapshots of Kubernetes are not given to nodes before.
+    hand_out_after: Option<Instant>,
 }
 
 /// Works for as long as it is polled, from when storage is installed. What goes wrong is told in the log and tried again.
 pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
     let (pulse, places) = (Pulse::default(), BTreeMap::new());
-    let mut controller = Controller { client: client.clone(), records, times, pulse, places };
+    let mut controller = Controller { client: client.clone(), records, times, pulse, places, hand_out_after: None };
     // The right to watch the leases of nodes comes with the namespace that they are in.
     while !controller.is_installed().await {
         tokio::time::sleep(controller.times.look).await;
@@ -137,6 +140,14 @@ impl<R: RecordStore> Controller<R> {
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        // Nobody tells of these, so they are looked at as often as everything is.
+        if self.hand_out_after.is_none_or(|after| now >= after) {
+            let handed = handlers::hand_out(&self.client, &self.times, &seen.volumes.state(), &among.nodes).await;
+            // A cluster that does not know them is asked seldom.
+            let looks = if matches!(handed, Ok(false)) { 60 } else { 1 };
+            self.hand_out_after = Some(now + self.times.look * looks);
+            outcome = outcome.and(handed.map(drop));
+        }
         outcome
     }
 
@@ -186,7 +197,10 @@ impl<R: RecordStore> Controller<R> {
         }
         let found = self.records.get(id).await?;
         let record = found.as_ref().map(|found| &found.record);
-        let wanted = wanted(volume, record, strategy);
+        let certain = self.certain(volume, record).await?;
+        let Some(volume) = &certain else { return Ok(None) };
+        let source = self.source(volume, record).await?;
+        let wanted = wanted(volume, record, strategy, source);
         let Plan { step, message } =
             plan(&wanted, record, among, self.times.rebuild_after, || ReplicaId(rand::random()));
         let now = match step {
@@ -202,6 +216,28 @@ impl<R: RecordStore> Controller<R> {
             }
         }
         Ok(now)
+    }
+
+    /// The volume as it is decided on. What a snapshot is dropped for is read past all caches, after the record: who has an older view of the volume would drop one that was
+    /// asked for since.
+    async fn certain(&self, volume: &Volume, record: Option<&Record>) -> Result<Option<Volume>> {
+        let wanted = snapshots(volume);
+        if record.is_none_or(|record| record.snapshots.keys().all(|id| wanted.contains(id))) {
+            return Ok(Some(volume.clone()));
+        }
+        let name = volume.name_any();
+        let found =
+            ask(self.times.request, || format!("read the Volume {name}"), self.volumes().get_opt(&name)).await?;
+        Ok(found.filter(|found| placed::id(found) == placed::id(volume)))
+    }
+
+    /// What a volume begins as that has no replicas yet.
+    async fn source(&self, volume: &Volume, record: Option<&Record>) -> Result<Option<Source>> {
+        let Some(from) = volume.spec.source.as_ref().filter(|_| record.is_none()) else { return Ok(None) };
+        let ids = records::form::volume(&from.volume).zip(placed::snapshot(&from.snapshot));
+        let Some((of, id)) = ids else { return Ok(Some(Source::Absent)) };
+        let found = self.records.get(of).await?;
+        Ok(Some(Source::of(found.as_ref().map(|found| &found.record), id)))
     }
 
     /// The record after the step. One that somebody else has changed meanwhile is looked at again.
@@ -291,7 +327,17 @@ fn gone_is_fine<T>(done: Result<T>) -> Result<()> {
     }
 }
 
-fn wanted(volume: &Volume, record: Option<&Record>, strategy: std::result::Result<Strategy, String>) -> Wanted {
+/// The snapshots that there are to be.
+fn snapshots(volume: &Volume) -> BTreeSet<SnapshotId> {
+    volume.spec.snapshots.values().filter_map(|wanted| placed::snapshot(&wanted.id)).collect()
+}
+
+fn wanted(
+    volume: &Volume,
+    record: Option<&Record>,
+    strategy: std::result::Result<Strategy, String>,
+    source: Option<Source>,
+) -> Wanted {
     let holders = volume.status.iter().flat_map(|status| &status.holders);
     let lost = holders.filter(|(_, held)| held.lost).map(|(_, held)| held.replica.as_str());
     let lost: BTreeSet<&str> = lost.collect();
@@ -311,5 +357,7 @@ fn wanted(volume: &Volume, record: Option<&Record>, strategy: std::result::Resul
             .map(|node| NodeId::from(node.as_str()))
             .collect(),
         lost: members.filter(|id| lost.contains(replica_name(**id).as_str())).copied().collect(),
+        snapshots: snapshots(volume),
+        source,
     }
 }

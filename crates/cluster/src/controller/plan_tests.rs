@@ -18,6 +18,8 @@ fn wanted(replicas: usize) -> Wanted {
         is_deleted: false,
         holders: BTreeSet::new(),
         lost: BTreeSet::new(),
+        snapshots: BTreeSet::new(),
+        source: None,
     }
 }
 
@@ -154,4 +156,58 @@ fn a_deleted_volume_goes_when_nobody_who_lives_serves_it() {
     assert_eq!(decide(&deleted, Some(&record.detached()), &nodes).step, Step::Remove);
     nodes[0].silent_for = Duration::from_secs(10);
     assert_eq!(decide(&deleted, Some(&record), &nodes).step, Step::Remove);
+}
+
+const S: SnapshotId = SnapshotId(5);
+
+#[test]
+fn snapshots_and_sizes_are_brought_into_the_record() {
+    let nodes = nodes(&["a", "b"]);
+    let more = Wanted { blocks: 512, snapshots: [S].into(), ..wanted(2) };
+    let larger = written(decide(&more, Some(&record(&["a", "b"])), &nodes));
+    assert_eq!((larger.blocks, larger.wanted_blocks), (256, 512));
+    let wants = written(decide(&more, Some(&larger), &nodes));
+    assert_eq!(wants.wanted_snapshot(), Some(S));
+    let taken = wants.with_taken(S).unwrap().grown(512);
+    waits(&decide(&more, Some(&taken), &nodes), "");
+    let dropped = written(decide(&Wanted { snapshots: BTreeSet::new(), ..more.clone() }, Some(&taken), &nodes));
+    assert!(dropped.snapshots.is_empty());
+    waits(&decide(&Wanted { blocks: 8, ..more }, Some(&taken), &nodes), "");
+}
+
+#[test]
+fn who_alone_has_a_snapshot_stays_unless_it_is_lost() {
+    let with = Wanted { snapshots: [S].into(), ..wanted(2) };
+    let mut nodes = nodes(&["a", "b", "c"]);
+    let taken = record(&["a"]).with_snapshot(S).unwrap().with_taken(S).unwrap();
+    let more = taken.with_replica(ReplicaId(2), "b".into()).unwrap();
+    let more = more.with_replica(ReplicaId(3), "c".into()).unwrap();
+    let joined = |record: &Record, id| {
+        record.changed(&Change { join: Some(ReplicaId(id)), ..Change::default() }, Epoch(1)).unwrap()
+    };
+    let all = joined(&joined(&more, 2), 3);
+    nodes[0].is_drained = true;
+    waits(&decide(&with, Some(&all), &nodes), "stays until these are deleted");
+    let lost = Wanted { lost: [ReplicaId(1)].into(), ..with };
+    let leave = Change { leave: [ReplicaId(1)].into(), ..Change::default() };
+    let next = written(decide(&lost, Some(&all.changed(&leave, Epoch(1)).unwrap()), &nodes));
+    assert!(!next.members.contains_key(&ReplicaId(1)) && next.taken(S).unwrap().holders.is_empty());
+}
+
+#[test]
+fn a_volume_begins_as_a_snapshot_on_nodes_that_hold_it() {
+    let taken = record(&["a", "b"]).with_snapshot(S).unwrap().with_taken(S).unwrap();
+    let source = |record: Option<&Record>| Some(Source::of(record, S));
+    let nodes = nodes(&["a", "b", "c"]);
+    let clone = Wanted { blocks: 512, source: source(Some(&taken)), ..wanted(3) };
+    let first = written(decide(&clone, None, &nodes));
+    let on: BTreeSet<NodeId> = first.members.values().map(|member| member.node.clone()).collect();
+    assert_eq!(
+        (on, first.blocks),
+        (["a".into(), "b".into()].into(), 256),
+        "it grows, and is built elsewhere, afterwards"
+    );
+    let needs = Wanted { minimum: 2, ..clone.clone() };
+    waits(&decide(&needs, None, &nodes[1..]), "2 of them are needed");
+    waits(&decide(&Wanted { source: source(None), ..clone }, None, &nodes), "is not there any more");
 }

@@ -89,7 +89,7 @@ mod tests {
             (pending.phase, pending.in_sync, pending.message.as_deref()),
             (VolumePhase::Pending, None, Some("no nodes"))
         );
-        let held = HeldReplica { replica: "1".into(), lost: false };
+        let held = HeldReplica { replica: "1".into(), ..HeldReplica::default() };
         volume.status = Some(VolumeStatus { holders: [("a".to_owned(), held)].into(), ..VolumeStatus::default() });
         let record = Record::new([(ReplicaId(1), "a".into()), (ReplicaId(2), "b".into())], 1, 8).unwrap();
         let healthy = status(&volume, Some(&record), None, now);

@@ -60,10 +60,11 @@ async fn what_cannot_be_is_refused_by_what_is_in_the_way() {
     let secret = csi::Secret::new(b"open barley".to_vec());
     let made = world.ask(0, move |volumes| volumes.create(new_volume("pvc-2", 2), Some(&secret))).await.unwrap();
     assert!(made.is_encrypted && made.trouble.is_none(), "{made:?}");
-    let refused = world.ask(0, |volumes| volumes.grow("pvc-2", 32 << 20)).await.unwrap_err();
-    assert!(refused.kind == Kind::Precondition && refused.story.contains("cannot grow"), "{refused}");
-    let snapshot = world.ask(0, |volumes| volumes.snapshot(&["pvc-2@s".into()], &csi::Labels::new())).await;
-    assert!(snapshot.unwrap_err().story.contains("not built yet"));
+    let smaller = world.ask(0, |volumes| volumes.grow("pvc-2", 8 << 20)).await.unwrap_err();
+    assert!(smaller.kind == Kind::Invalid && smaller.story.contains("never becomes smaller"), "{smaller}");
+    let several = ["pvc-2@s".to_owned(), "pvc-2@t".to_owned()];
+    let several = world.ask(0, move |volumes| volumes.snapshot(&several, &csi::Labels::new())).await.unwrap_err();
+    assert!(several.kind == Kind::Invalid && several.story.contains("one by one"), "{several}");
     let refused = attach(&world, 0, "pvc-2").await.unwrap_err();
     assert!(refused.kind == Kind::Denied, "an encrypted one needs its secret: {refused}");
     world.ask(1, |volumes| volumes.label("pvc-2", &csi::Labels::from([("a".into(), "b".into())]))).await.unwrap();

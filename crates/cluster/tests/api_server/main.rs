@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 mod life;
+mod snapshots;
 mod world;

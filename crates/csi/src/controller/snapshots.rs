@@ -32,7 +32,12 @@ impl Driver {
                 let what = format!("there is a snapshot {name:.130?}, and it is of the volume {}", there.volume);
                 return Err(Status::already_exists(what));
             }
-            return Ok(proto::CreateSnapshotResponse { snapshot: Some(told(there)) });
+            if there.is_taken {
+                return Ok(proto::CreateSnapshotResponse { snapshot: Some(told(there)) });
+            }
+            // An earlier call has ended before it was: this one waits for it, too.
+            let taken = self.volumes.snapshot(std::slice::from_ref(&there.id), &there.labels)?;
+            return Ok(proto::CreateSnapshotResponse { snapshot: taken.first().map(told) });
         }
         self.volume(volume)?;
         let id = names::snapshot(volume, &names::id(name));
@@ -70,7 +75,7 @@ impl Driver {
         check::map("secrets", &request.secrets)?;
         let fits = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
         let mut all = self.volumes.snapshots()?;
-        all.retain(|snapshot| !snapshot.labels.contains_key(labels::FOR_CLONE));
+        all.retain(|snapshot| snapshot.is_taken && !names::is_for_clone(&snapshot.labels));
         all.retain(|snapshot| fits(&request.snapshot_id, &snapshot.id));
         all.retain(|snapshot| fits(&request.source_volume_id, &snapshot.volume));
         let (page, next_token) =
@@ -91,13 +96,16 @@ impl Driver {
 
     /// The snapshot of this id, if it is one that is there for its own sake.
     pub(crate) fn find_snapshot(&self, id: &str) -> Result<Option<Snapshot>, Status> {
-        let is_it = |snapshot: &Snapshot| snapshot.id == id && !snapshot.labels.contains_key(labels::FOR_CLONE);
+        let is_it = |snapshot: &Snapshot| snapshot.id == id && !names::is_for_clone(&snapshot.labels);
         Ok(self.volumes.snapshots()?.into_iter().find(is_it))
     }
 
     /// The snapshot, which must be there.
     pub(crate) fn snapshot(&self, id: &str) -> Result<Snapshot, Status> {
-        self.find_snapshot(id)?.ok_or_else(|| Status::not_found(format!("there is no snapshot {id:.300}")))
+        let found = self.find_snapshot(id)?;
+        let found = found.ok_or_else(|| Status::not_found(format!("there is no snapshot {id:.300}")))?;
+        let waits = || Status::aborted(format!("the snapshot {id:.300} is not taken yet; ask again"));
+        Some(found).filter(|found| found.is_taken).ok_or_else(waits)
     }
 }
 

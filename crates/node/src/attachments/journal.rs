@@ -62,6 +62,11 @@ impl Served {
         Self { volume: format!("{:032x}", volume.0), by: by.map(|by| format!("{:032x}", by.0)), bytes }
     }
 
+    /// The same with another size.
+    pub(super) fn grown(self, bytes: u64) -> Self {
+        Self { bytes, ..self }
+    }
+
     /// The volume; none if somebody has changed the file.
     pub(crate) fn volume(&self) -> Option<VolumeId> {
         u128::from_str_radix(&self.volume, 16).ok().map(VolumeId)

@@ -25,6 +25,7 @@ use block::Device;
 use exports::Exports;
 use fuse::{AttachError, DetachError, Host, Keeper};
 use gate::{Closed, Gate, Gated};
+use replication::units::VolumeId;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -240,12 +241,23 @@ impl Attachments {
         Closed::all(names.filter_map(|name| Some(attached.get(name)?.gate.clone())).collect())
     }
 
+    /// Tells the kernel that a replicated volume has grown, and notes it for the next process.
+    pub(crate) fn grown_replicated(&self, name: &str, volume: VolumeId, bytes: u64) -> Result<()> {
+        let mut journal = self.journal();
+        if let Some(entry) = journal.entry(name).filter(|entry| entry.replicated.is_some()).cloned() {
+            let replicated = entry.replicated.map(|served| served.grown(bytes));
+            journal.add(Entry { replicated, ..entry })?;
+        }
+        drop(journal);
+        self.grown(name, &label_of(volume))
+    }
+
     /// Tells the kernel that a volume has grown.
-    pub(crate) fn grown(&self, target: &Target) -> Result<()> {
-        let is_device = self.place(&target.name).is_some_and(|place| place.front_end == FrontEnd::Device);
+    pub(crate) fn grown(&self, name: &str, label: &str) -> Result<()> {
+        let is_device = self.place(name).is_some_and(|place| place.front_end == FrontEnd::Device);
         if is_device {
-            let what = format!("tell the kernel of the new size of {}", target.name);
-            let label = self.label(&target.name, &target.source.label());
+            let what = format!("tell the kernel of the new size of {name}");
+            let label = self.label(name, label);
             self.host.grown(&label).map_err(|error| Error::new(Kind::Failed, what).because(error))?;
         }
         Ok(())

@@ -23,7 +23,7 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(45);
 /// How long somebody who gives a volume back waits for its replicas; it goes on by itself.
 const DETACH_LIMIT: Duration = Duration::from_secs(20);
 /// How soon a record that cannot be read is read again, for a volume that somebody uses.
-const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Bytes that are read at once to see whether there are any; no request is longer.
 const LOOK: u64 = 4 << 20;
 
@@ -42,7 +42,7 @@ enum Seen {
 }
 
 /// Why no attachment was begun.
-enum Refused {
+pub(super) enum Refused {
     Elsewhere(NodeId),
     /// Nobody has it now, and somebody else has had it since this node served it.
     Since,
@@ -58,7 +58,7 @@ enum Resuming {
     From(AttachmentId),
 }
 
-type Guard = OwnedMutexGuard<Option<Running>>;
+pub(super) type Guard = OwnedMutexGuard<Option<Running>>;
 
 impl Running {
     pub(super) fn status(&self) -> Status {
@@ -147,8 +147,22 @@ impl Inner {
         self.present((name, volume), wanted.limits, key, there)
     }
 
+    /// Tells the kernel that a volume that is served here has grown, as its record says.
+    pub(super) fn grown(&self, name: &str, least: u64) -> Result<()> {
+        let Some((volume, slot)) = self.named(name) else { return Ok(()) };
+        let running = slot.running.try_lock().map_err(|_| busy("grow", name))?;
+        let Some(there) = running.as_ref() else { return Ok(()) };
+        let described = there.attachment.device().describe();
+        let bytes = described.map_err(|e| Error::new(Kind::Failed, format!("grow {name}: {}", e.message)))?.size;
+        if bytes < least {
+            let what = format!("grow {name}: it is not known here yet that its replicas have grown; ask again");
+            return Err(Error::new(Kind::Busy, what));
+        }
+        self.attachments.grown_replicated(name, volume, bytes)
+    }
+
     /// Whether somebody may use its device here, by this process or one before it.
-    fn is_left(&self, name: &str) -> bool {
+    pub(super) fn is_left(&self, name: &str) -> bool {
         self.attachments.left().iter().any(|entry| entry.name == name)
     }
 
@@ -209,6 +223,11 @@ impl Inner {
         }
     }
 
+    /// The same for a volume that nobody is to use.
+    pub(super) async fn claim_for_nobody(&self, volume: VolumeId) -> std::result::Result<Running, Refused> {
+        self.claim(volume, None, Resuming::No).await
+    }
+
     pub(super) fn detach(self: &Arc<Self>, name: &str) -> Result<()> {
         let Some((volume, _)) = self.named(name) else { return Ok(()) };
         let running = self.hold(volume, name, "detach")?;
@@ -228,7 +247,7 @@ impl Inner {
     }
 
     /// Ends an attachment well, and then forgets it. When the process is told to stop first, the next one does it.
-    async fn end(&self, volume: VolumeId, mut running: Guard) {
+    pub(super) async fn end(&self, volume: VolumeId, mut running: Guard) {
         if let Some(there) = running.as_ref() {
             let ended = self.stop.run_until_cancelled(there.attachment.detach()).await;
             tracing::info!(volume = %format_args!("{:032x}", volume.0), ?ended, "a replicated volume is not served any more");
@@ -290,7 +309,7 @@ impl Inner {
         Ok(true)
     }
 
-    fn hold(&self, volume: VolumeId, name: &str, verb: &str) -> Result<Guard> {
+    pub(super) fn hold(&self, volume: VolumeId, name: &str, verb: &str) -> Result<Guard> {
         let slot = self.slot(volume, name);
         let held = slot.running.clone().try_lock_owned().map_err(|_| busy(verb, name))?;
         // Whoever held it before may have taken it out of the table.
@@ -298,12 +317,12 @@ impl Inner {
         if self.slots().get(&volume).is_some_and(is_current) { Ok(held) } else { Err(busy(verb, name)) }
     }
 
-    fn forget(&self, volume: VolumeId) {
+    pub(super) fn forget(&self, volume: VolumeId) {
         self.slots().remove(&volume);
     }
 }
 
-fn busy(verb: &str, name: &str) -> Error {
+pub(super) fn busy(verb: &str, name: &str) -> Error {
     Error::new(Kind::Busy, format!("{verb} {name}: it is being attached or detached just now; ask again"))
 }
 
@@ -314,7 +333,7 @@ fn lost(name: &str, why: &dyn std::fmt::Display) -> Error {
 }
 
 impl Refused {
-    fn error(self, name: &str) -> Error {
+    pub(super) fn error(self, name: &str) -> Error {
         match self {
             Self::Elsewhere(node) => Error::new(
                 Kind::Precondition,

@@ -7,14 +7,16 @@
 //! All that is in the pools is offered as soon as the node starts, before any record can be read: who asks for a replica has read the record, and what is
 //! asked of one that is no member any more is refused by the epochs.
 
+use super::SnapshotHere;
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
-use replicas::{PoolStore, Replica, Replicas, StoreError, incarnation, session};
+use block::Buffer;
+use replicas::{HeldSnapshot, PoolStore, Replica, Replicas, StoreError, incarnation, session};
 use replication::units::{Epoch, Incarnation, ReplicaId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use volume::{Blocks, State};
+use volume::{Blocks, Pool, State};
 
 /// The replicas of this node.
 pub(super) struct Holder {
@@ -72,15 +74,38 @@ impl Holder {
     /// Makes an empty replica where the most room is, and offers it.
     pub(super) fn make(&self, volume: VolumeId, replica: ReplicaId, blocks: u64) -> Result<()> {
         let what = || format!("make {replica} of volume {:032x}", volume.0);
+        let sound = self.stores.iter().filter(|store| !store.told.has_failed.load(Ordering::Relaxed));
+        let store = sound.max_by_key(|store| store.pool.usage().free);
+        let store = store.ok_or_else(|| Error::new(Kind::NoRoom, format!("{}: no pool of this node works", what())))?;
+        self.make_in(store, volume, replica, |pool| PoolStore::create(pool, volume, replica, blocks))
+    }
+
+    /// Makes one that begins as a snapshot, where that is, and offers it.
+    pub(super) fn make_from(&self, volume: VolumeId, replica: ReplicaId, from: &SnapshotHere) -> Result<()> {
+        let absent = || {
+            let what =
+                format!("make {replica} of volume {:032x}: {} is in no pool of this node", volume.0, from.held.0);
+            Error::new(Kind::NotFound, what)
+        };
+        let place = self.held().get(&(from.volume, from.replica)).cloned().ok_or_else(absent)?;
+        let snapshot = PoolStore::snapshot(&place.store.pool, from.volume, from.replica, from.held);
+        let snapshot = snapshot.ok_or_else(absent)?;
+        self.make_in(&place.store, volume, replica, |pool| PoolStore::create_from(pool, volume, replica, snapshot))
+    }
+
+    fn make_in(
+        &self,
+        store: &Arc<Store>,
+        volume: VolumeId,
+        replica: ReplicaId,
+        make: impl FnOnce(&Arc<Pool<Buffer>>) -> std::result::Result<PoolStore, StoreError>,
+    ) -> Result<()> {
+        let what = || format!("make {replica} of volume {:032x}", volume.0);
         let mut held = self.held();
         if held.contains_key(&(volume, replica)) {
             return Ok(());
         }
-        let sound = self.stores.iter().filter(|store| !store.told.has_failed.load(Ordering::Relaxed));
-        let store = sound.max_by_key(|store| store.pool.usage().free);
-        let store = store.ok_or_else(|| Error::new(Kind::NoRoom, format!("{}: no pool of this node works", what())))?;
-        let made = PoolStore::create(&store.pool, volume, replica, blocks);
-        let made = made.map_err(|e| Error::new(kind_of(&e), what()).because(e))?;
+        let made = make(&store.pool).map_err(|e| Error::new(kind_of(&e), what()).because(e))?;
         let data = Some(self.offer(volume, replica, made));
         held.insert((volume, replica), Place { store: store.clone(), data });
         Ok(())
@@ -96,6 +121,23 @@ impl Holder {
         removed.map_err(|e| Error::new(kind_of(&e), what()).because(e))?;
         held.remove(&(volume, replica));
         Ok(())
+    }
+
+    /// What its replicas have of snapshots.
+    pub(super) fn snapshots(&self) -> Vec<(VolumeId, ReplicaId, HeldSnapshot)> {
+        let held = self.held();
+        let of = |((volume, replica), place): (&(VolumeId, ReplicaId), &Place)| {
+            let all = PoolStore::snapshots(&place.store.pool, *volume, *replica);
+            all.into_iter().map(|held| (*volume, *replica, held)).collect::<Vec<_>>()
+        };
+        held.iter().flat_map(of).collect()
+    }
+
+    pub(super) fn remove_snapshot(&self, volume: VolumeId, replica: ReplicaId, held: HeldSnapshot) -> Result<()> {
+        let Some(place) = self.held().get(&(volume, replica)).cloned() else { return Ok(()) };
+        let what = || format!("remove {} of {replica} of volume {:032x}", held.0, volume.0);
+        let removed = PoolStore::remove_snapshot(&place.store.pool, volume, replica, held);
+        removed.map_err(|e| Error::new(kind_of(&e), what()).because(e))
     }
 
     /// Whether a replica has no data; nothing if it is not here.

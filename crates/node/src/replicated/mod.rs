@@ -16,6 +16,7 @@
 //! One process serves the volumes of a node at a time, since it holds the pools. So whatever else the records call an attachment of this node has ended.
 
 mod attach;
+mod attend;
 mod holder;
 mod lost;
 mod records;
@@ -32,7 +33,7 @@ use crate::qos::Limits;
 use crate::store::Store;
 use attach::Running;
 use holder::Holder;
-use replicas::{Network, Server, Status};
+use replicas::{HeldSnapshot, Network, Server, Status};
 use replication::units::{Epoch, NodeId, ReplicaId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -69,6 +70,17 @@ pub struct ReplicatedVolume {
     pub limits: Limits,
     /// The key that its bytes are encrypted with.
     pub key: Option<WrappedKey>,
+}
+
+/// A snapshot of a replicated volume, in a replica of this node.
+#[derive(Debug, Clone)]
+pub struct SnapshotHere {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// In which replica.
+    pub replica: ReplicaId,
+    /// Which one, of which epoch.
+    pub held: HeldSnapshot,
 }
 
 /// How much room a pool has.
@@ -231,12 +243,50 @@ impl Node {
         self.replicated()?.inner.holder.make(volume, replica, blocks)
     }
 
+    /// Makes a replica that begins as a snapshot, and offers it. Only for one that never was, like [`Node::make_replica`].
+    ///
+    /// # Errors
+    /// The snapshot is not here, or there is no room.
+    pub fn make_replica_from(&self, volume: VolumeId, replica: ReplicaId, from: &SnapshotHere) -> Result<()> {
+        self.replicated()?.inner.holder.make_from(volume, replica, from)
+    }
+
     /// Removes a replica for good. Only when the record of its volume, as it is now, does not have it, or the volume was deleted.
     ///
     /// # Errors
     /// The pool refuses.
     pub fn remove_replica(&self, volume: VolumeId, replica: ReplicaId) -> Result<()> {
         self.replicated()?.inner.holder.remove(volume, replica)
+    }
+
+    /// The snapshots that replicas of this node have: of which volume and replica, which one, and of which epoch.
+    #[must_use]
+    pub fn held_snapshots(&self) -> Vec<(VolumeId, ReplicaId, HeldSnapshot)> {
+        self.replicated.as_ref().map(|replicated| replicated.inner.holder.snapshots()).unwrap_or_default()
+    }
+
+    /// Removes a snapshot of a replica. Only what [`replication::record::Record::is_garbage`] names, of a record that was read after it was found here.
+    ///
+    /// # Errors
+    /// The pool refuses.
+    pub fn remove_held_snapshot(&self, volume: VolumeId, replica: ReplicaId, held: HeldSnapshot) -> Result<()> {
+        self.replicated()?.inner.holder.remove_snapshot(volume, replica, held)
+    }
+
+    /// Serves a volume that nobody serves for as long as its record wants something of its replicas, and gives it back.
+    ///
+    /// # Errors
+    /// Somebody serves it, or is about to; or its record cannot be read.
+    pub async fn attend(&self, volume: VolumeId, name: &str) -> Result<()> {
+        self.replicated()?.inner.attend(volume, name).await
+    }
+
+    /// Tells the kernel that a replicated volume that is served here has grown to so many bytes at least. What is not served is a success.
+    ///
+    /// # Errors
+    /// The kernel refuses; or it is not known here yet that it has grown, or the volume is being attached or detached just now: then it may be asked for again.
+    pub fn grown_replicated(&self, name: &str, bytes: u64) -> Result<()> {
+        self.replicated()?.inner.grown(name, bytes)
     }
 
     /// Serves a replicated volume as a block device; its path. It returns when the volume is served: when all replicas that count have agreed. One that

@@ -1,6 +1,6 @@
 //! Several nodes on one machine, with block devices; the records are in memory.
 
-use super::{AnyRecords, ReplicatedVolume, Replication};
+use super::{AnyRecords, ReplicatedVolume, Replication, SnapshotHere};
 use crate::error::Kind;
 use crate::node::{Config, Node, Serving};
 use crate::qos::Limits;
@@ -9,7 +9,7 @@ use fuse::{Keeper, KeeperServer};
 use replicas::{Addresses, Network, Security};
 use replication::record::memory::MemoryRecords;
 use replication::record::{Attached, Record};
-use replication::units::{AttachmentId, NodeId, ReplicaId, Span, VolumeId};
+use replication::units::{AttachmentId, NodeId, ReplicaId, SnapshotId, Span, VolumeId};
 use replication::wire::ClusterId;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -370,4 +370,76 @@ fn replicas_are_there_again_and_gone_when_they_are_removed() {
     world.stop(0);
     world.start(0, None);
     assert!(world.node(0).held().is_empty());
+}
+
+const S: SnapshotId = SnapshotId(0x5A);
+
+impl World {
+    fn change(&self, change: impl Fn(&Record) -> Record) {
+        let found = self.records.look(VOLUME).unwrap();
+        self.records.put(VOLUME, Some(&found.version), change(&found.record)).unwrap();
+    }
+}
+
+/// Nobody uses it, and a node without a replica of it is asked. Then it is used again, grows, and a volume begins as the snapshot.
+#[test]
+fn a_volume_that_nobody_uses_is_snapshotted_and_cloned() {
+    skips::require_block_devices!();
+    let world = World::new(3, 2);
+    let device = attach(world.node(0));
+    write(&open(&device), 7, 7);
+    world.node(0).detach_replicated("data").unwrap();
+    world.change(|record| record.with_snapshot(S).unwrap());
+    world.runtime.block_on(world.node(2).attend(VOLUME, "data")).unwrap();
+    let record = world.record();
+    let taken = record.taken(S).unwrap().clone();
+    assert_eq!((record.attached, taken.holders.len()), (None, 2), "it was given back");
+    let held = |i: usize| world.node(i).held_snapshots();
+    assert_eq!(held(0), [(VOLUME, replica(0), (S, taken.epoch))]);
+    let device = attach(world.node(0));
+    write(&open(&device), 7, 8);
+    // While it is served, it is asked for nothing.
+    world.runtime.block_on(world.node(0).attend(VOLUME, "data")).unwrap();
+    let clone = VolumeId(0xC10E);
+    let members = (0..2).map(|i| (replica(i), world.machines[i].name.clone()));
+    world.records.put(clone, None, Record::new(members, 1, BLOCKS).unwrap()).unwrap();
+    let absent = SnapshotHere { volume: VOLUME, replica: replica(0), held: (SnapshotId(1), taken.epoch) };
+    assert_eq!(world.node(0).make_replica_from(clone, replica(0), &absent).unwrap_err().kind(), Kind::NotFound);
+    for i in 0..2 {
+        let from = SnapshotHere { volume: VOLUME, replica: replica(i), held: (S, taken.epoch) };
+        world.node(i).make_replica_from(clone, replica(i), &from).unwrap();
+        world.node(i).remove_held_snapshot(VOLUME, replica(i), (S, taken.epoch)).unwrap();
+    }
+    assert!(held(0).is_empty() && held(1).is_empty());
+    let wanted = ReplicatedVolume { name: "clone".into(), id: clone, ..volume() };
+    let cloned = world.node(1).attach_replicated(&wanted, None, &[]).unwrap();
+    assert!(!world.node(1).is_blank("clone").unwrap(), "it is not to be formatted");
+    has(&cloned, 7, 7);
+    has(&device, 7, 8);
+    world.node(1).detach_replicated("clone").unwrap();
+}
+
+#[test]
+fn the_kernel_is_told_when_a_volume_has_grown() {
+    skips::require_block_devices!();
+    let mut world = World::new(2, 2);
+    let socket = world.machines[0].memory.path().join("keeper.sock");
+    let server = KeeperServer::bind(&socket).unwrap();
+    let (stop, stopped) = std::io::pipe().unwrap();
+    let keeping = std::thread::spawn(move || server.run(stop));
+    world.restart(0, &socket);
+    let device = attach(world.node(0));
+    world.change(|record| record.with_wanted_blocks(2 * BLOCKS).unwrap());
+    let is_told = |world: &World| world.node(0).grown_replicated("data", 2 * BLOCKS * 4096).is_ok();
+    world.wait_for("the kernel to be told", is_told);
+    assert_eq!(world.record().blocks, 2 * BLOCKS);
+    write(&open(&device), 2 * BLOCKS - 1, 9);
+    // The next process serves it as it is.
+    world.restart(0, &socket);
+    has(&device, 2 * BLOCKS - 1, 9);
+    world.wait_for("nobody changes anything", |world| world.node(0).serving_status(VOLUME).is_some());
+    world.node(0).detach_replicated("data").unwrap();
+    world.stop(0);
+    drop(stopped);
+    keeping.join().unwrap().unwrap();
 }

@@ -1,7 +1,7 @@
 use super::{name, read, volume, written};
 use api::{Counter, RecordAttached, RecordStanding, VolumeRecordSpec};
 use replication::record::{Attached, Change, Record};
-use replication::units::{AttachmentId, Epoch, ReplicaId, VolumeId};
+use replication::units::{AttachmentId, Epoch, ReplicaId, SnapshotId, VolumeId};
 
 fn record() -> Record {
     let members = [(ReplicaId(1), "a".into()), (ReplicaId(0xabc), "b".into())];
@@ -33,9 +33,30 @@ fn a_record_is_written_so_that_a_person_can_read_it() {
     assert_eq!(found, expected);
 }
 
+/// With a snapshot that is there, one that is wanted, and a size that is.
+fn rich() -> Record {
+    let taken = degraded().with_snapshot(SnapshotId(10)).unwrap().with_taken(SnapshotId(10)).unwrap();
+    taken.with_snapshot(SnapshotId(9)).unwrap().with_wanted_blocks(2 << 20).unwrap()
+}
+
+#[test]
+fn snapshots_and_sizes_are_written_when_there_are_some() {
+    let found = serde_json::to_value(written(&rich())).unwrap();
+    let snapshots = serde_json::json!([
+        { "id": "00000000000000000000000000000009" },
+        {
+            "id": "0000000000000000000000000000000a",
+            "taken": { "epoch": "2", "blocks": "1048576", "holders": ["0000000000000001"] },
+        },
+    ]);
+    assert_eq!((&found["wantedBlocks"], &found["snapshots"]), (&serde_json::json!("2097152"), &snapshots));
+    let lost = record().with_snapshot(SnapshotId(3)).unwrap().with_taken(SnapshotId(3)).unwrap();
+    assert!(read(&written(&lost)).is_ok());
+}
+
 #[test]
 fn what_was_written_is_read() {
-    for record in [record(), degraded(), degraded().detached(), record().with_retiring(ReplicaId(1)).unwrap()] {
+    for record in [record(), degraded(), degraded().detached(), rich(), record().with_retiring(ReplicaId(1)).unwrap()] {
         assert_eq!(read(&written(&record)), Ok(record));
     }
 }
@@ -59,7 +80,7 @@ fn names_are_ids() {
 #[test]
 fn what_is_no_record_is_refused_with_its_reason() {
     let check = |change: fn(&mut VolumeRecordSpec), says: &str| {
-        let mut spec = written(&degraded());
+        let mut spec = written(&rich());
         change(&mut spec);
         let error = read(&spec).expect_err(says).to_string();
         assert!(error.contains(says), "{error:?} does not say {says:?}");
@@ -77,6 +98,19 @@ fn what_is_no_record_is_refused_with_its_reason() {
     check(|s| s.in_sync = 2, "it counts 2 of 2 members as in sync, but lists 1 of 2");
     check(|s| s.members.truncate(1), "it counts 1 of 2 members as in sync, but lists 1 of 1");
     check(|s| s.minimum = 0, "its minimum is 0");
+    check(|s| s.wanted_blocks = Some(s.blocks), "1048576 blocks are wanted, and it has 1048576");
+    check(|s| s.snapshots[0].id = "9".into(), "\"9\" is not the id of a snapshot");
+    check(|s| s.snapshots[0].id = s.snapshots[1].id.clone(), "0000000a is in it twice");
+    let holders = |s: &mut VolumeRecordSpec, holders: &[&str]| {
+        s.snapshots[1].taken.as_mut().unwrap().holders = holders.iter().map(|id| (*id).to_owned()).collect();
+    };
+    let mut spec = written(&rich());
+    holders(&mut spec, &["0000000000000005"]);
+    assert!(read(&spec).unwrap_err().to_string().contains("on replica 5, which is no member"));
+    holders(&mut spec, &["0000000000000001", "0000000000000001"]);
+    assert!(read(&spec).unwrap_err().to_string().contains("on replica 1 twice"));
+    spec.snapshots = (0..257).map(|i| api::RecordSnapshot { id: format!("{i:032x}"), taken: None }).collect();
+    assert!(read(&spec).unwrap_err().to_string().contains("257 snapshots, and 256 are the most"));
     check(
         |s| {
             s.members.remove(0);

@@ -9,6 +9,7 @@ use replication::wire::{BLOCK, MOST_DATA};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const BLOCK_BYTES: u64 = BLOCK as u64;
 
@@ -21,9 +22,13 @@ impl AttachedVolume {
         Self(shared)
     }
 
+    fn size(&self) -> u64 {
+        self.0.blocks.load(Ordering::Acquire) * BLOCK_BYTES
+    }
+
     /// The blocks of a range that lies within the volume.
     fn blocks(&self, start: u64, len: u64) -> Result<Blocks, Failure> {
-        let size = self.0.blocks * BLOCK_BYTES;
+        let size = self.size();
         let is_whole = start.is_multiple_of(BLOCK_BYTES) && len.is_multiple_of(BLOCK_BYTES) && len > 0;
         if !is_whole || start.checked_add(len).is_none_or(|end| end > size) {
             let message =
@@ -60,7 +65,7 @@ impl Device for AttachedVolume {
         // The length of the longest request fits.
         let maximum = u32::try_from(MOST_DATA).unwrap_or(u32::MAX);
         let blocks = BlockSizes { minimum: 4096, preferred: 4096, maximum };
-        Ok(Description { size: self.0.blocks * BLOCK_BYTES, blocks, features: Features::ALL })
+        Ok(Description { size: self.size(), blocks, features: Features::ALL })
     }
 
     fn read(&self, offset: u64, buffer: Buffer, done: Done<Buffer>) {
@@ -93,6 +98,6 @@ impl Device for AttachedVolume {
 
 impl fmt::Debug for AttachedVolume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AttachedVolume({:x}, {} blocks)", self.0.volume.0, self.0.blocks)
+        write!(f, "AttachedVolume({:x}, {} bytes)", self.0.volume.0, self.size())
     }
 }

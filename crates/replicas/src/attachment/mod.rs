@@ -125,7 +125,7 @@ impl Attachment {
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
             me: shared.clone(),
             volume,
-            blocks: record.blocks,
+            blocks: record.blocks.into(),
             owner: Mutex::new(owner),
             network,
             replicas,

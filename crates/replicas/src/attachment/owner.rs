@@ -13,6 +13,7 @@ use replication::record::{Attached, Record};
 use replication::units::{AttachmentId, ReplicaId, Tag, Time, VolumeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
@@ -27,7 +28,8 @@ const MOST_ROUNDS: usize = 32;
 pub(super) struct Shared {
     pub(super) me: Weak<Self>,
     pub(super) volume: VolumeId,
-    pub(super) blocks: u64,
+    /// What its user may use: the volume is larger when its record says so.
+    pub(super) blocks: AtomicU64,
     pub(super) owner: Mutex<Owner>,
     pub(super) network: Network,
     pub(super) replicas: Arc<Replicas>,
@@ -271,6 +273,8 @@ impl Owner {
         let actions = self.machine.apply_all(clock::now(), events);
         self.heed(actions, shared, &mut todo);
         if may_change_members {
+            let blocks = self.machine.record().map_or(0, |record| record.blocks);
+            shared.blocks.fetch_max(blocks, Ordering::AcqRel);
             self.forget_members();
         }
         todo

@@ -88,7 +88,13 @@ impl Link {
                 let stripe = blocks.start / STRIPE_BLOCKS % self.data.len() as u64;
                 usize::try_from(stripe).ok().and_then(|stripe| self.data.get(stripe)).unwrap_or(&self.control)
             }
-            Body::Seal | Body::Renew | Body::Flush | Body::Confirm | Body::Changed { .. } => &self.control,
+            Body::Seal
+            | Body::Renew
+            | Body::Flush
+            | Body::Confirm
+            | Body::Changed { .. }
+            | Body::Snapshot { .. }
+            | Body::Grow { .. } => &self.control,
         };
         outbox.put(Message::Request(request), None);
     }

@@ -257,7 +257,13 @@ fn permits(request: &Request) -> u32 {
         Body::Write { data, .. } => data.len() as u64,
         Body::Read { blocks } | Body::Digest { blocks } => blocks.count.saturating_mul(BLOCK as u64),
         Body::Changed { most, .. } => u64::from(*most) * 16,
-        Body::Seal | Body::Renew | Body::Flush | Body::Confirm | Body::Discard { .. } => 0,
+        Body::Seal
+        | Body::Renew
+        | Body::Flush
+        | Body::Confirm
+        | Body::Discard { .. }
+        | Body::Snapshot { .. }
+        | Body::Grow { .. } => 0,
     };
     u32::try_from(bytes.div_ceil(u64::from(UNIT))).unwrap_or(u32::MAX)
 }

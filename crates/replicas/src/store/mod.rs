@@ -12,6 +12,8 @@
 //! What was written before a seal so has a lower birth than what is written after it, and nothing that an earlier attachment wrote can be taken for written
 //! after a promise to a later one.
 //!
+//! Snapshots and growth are one step of the pool each, which is durable when it is answered ([`snapshots`]).
+//!
 //! (A pool does not touch what is discarded and reads as zeros already: it keeps its birth, and is not told as changed, which it is not.)
 //!
 //! # What an earlier process has asked for
@@ -21,6 +23,7 @@
 
 mod births;
 mod record;
+mod snapshots;
 
 use births::Births;
 use block::Buffer;
@@ -29,8 +32,10 @@ use record::{Record, Slots};
 use replication::message::Changed;
 use replication::replica::store::{Operation, Outcome, Promise};
 use replication::units::{Blocks, Digest, Epoch, ReplicaId, VolumeId};
+pub use snapshots::HeldSnapshot;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use volume::{BLOCK, Pool, Since, State};
 
@@ -83,7 +88,7 @@ pub enum StoreError {
 pub struct PoolStore {
     pool: Arc<Pool<Buffer>>,
     volume: volume::VolumeId,
-    blocks: u64,
+    blocks: Arc<AtomicU64>,
     kept: Arc<Kept>,
 }
 
@@ -127,6 +132,28 @@ impl PoolStore {
         replica: ReplicaId,
         blocks: u64,
     ) -> Result<Self, StoreError> {
+        Self::make(pool, volume, replica, |data| pool.create_volume(data, blocks))
+    }
+
+    /// The same with one that begins as a snapshot of another replica in the pool.
+    ///
+    /// # Errors
+    /// The pool refuses, such as when the snapshot is not there, or what is there cannot be used.
+    pub fn create_from(
+        pool: &Arc<Pool<Buffer>>,
+        volume: VolumeId,
+        replica: ReplicaId,
+        snapshot: volume::SnapshotId,
+    ) -> Result<Self, StoreError> {
+        Self::make(pool, volume, replica, |data| pool.clone_snapshot(snapshot, data))
+    }
+
+    fn make(
+        pool: &Arc<Pool<Buffer>>,
+        volume: VolumeId,
+        replica: ReplicaId,
+        make_data: impl FnOnce(&str) -> Result<volume::VolumeId, volume::Error>,
+    ) -> Result<Self, StoreError> {
         let (data, record) = names(volume, replica);
         // The record first: without it, nothing of a replica is there.
         if find(pool, &record).is_none() {
@@ -137,7 +164,7 @@ impl PoolStore {
             if Slots::open(pool, id)?.1.is_some() {
                 return Err(StoreError::Removed { replica });
             }
-            pool.create_volume(&data, blocks)?;
+            make_data(&data)?;
         }
         Self::open(pool, volume, replica)
     }
@@ -163,7 +190,7 @@ impl PoolStore {
             ));
         }
         let kept = Arc::new(Kept { record: Mutex::new(record), slots: Mutex::new(slots) });
-        Ok(Self { pool: pool.clone(), volume: data.id, blocks: data.blocks, kept })
+        Ok(Self { pool: pool.clone(), volume: data.id, blocks: Arc::new(data.blocks.into()), kept })
     }
 
     /// The replicas in a pool, also those of which a part alone is there: whose making or removal a crash has interrupted.
@@ -181,6 +208,8 @@ impl PoolStore {
         // The record last, so that what is left of one that was removed in part cannot be opened.
         for name in [data, record] {
             if let Some(found) = find(pool, &name) {
+                // Without the volume, nobody would find them.
+                snapshots::remove_all(pool, found.id)?;
                 pool.delete(State::Volume(found.id))?;
             }
         }
@@ -227,10 +256,11 @@ impl PoolStore {
 
     fn changed(&self, since: Epoch, from: u64, most: u32, answered: Answered) {
         let before = lock(&self.kept.record).births.before(since);
-        let Some(before) = before.filter(|_| from < self.blocks) else {
+        let size = self.blocks();
+        let Some(before) = before.filter(|_| from < size) else {
             return answered(Outcome::Changed(Changed::default()));
         };
-        let (blocks, end) = (volume::Blocks { start: from, count: self.blocks - from }, self.blocks);
+        let (blocks, end) = (volume::Blocks { start: from, count: size - from }, size);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         self.pool.changed(self.state(), Since::Epoch(before), blocks, most, move |result| {
             answered(match result {
@@ -244,13 +274,16 @@ impl PoolStore {
         });
     }
 
-    /// Seals are rare and wait for the disk twice, so each has a thread.
-    fn promise_in_thread(&self, promise: Promise, answered: Answered) {
-        let (pool, volume, kept) = (self.pool.clone(), self.volume, self.kept.clone());
+    /// What is rare and waits for the disk has a thread of its own.
+    fn in_thread(
+        &self,
+        answered: Answered,
+        work: impl FnOnce(&Pool<Buffer>, volume::VolumeId) -> Outcome + Send + 'static,
+    ) {
+        let (pool, volume) = (self.pool.clone(), self.volume);
         let (sender, receiver) = mpsc::channel::<Answered>();
         let spawned = std::thread::Builder::new().name("promise".into()).spawn(move || {
-            let result = promise_durably(&pool, volume, &kept, promise);
-            let outcome = result.map_or_else(|error| Outcome::Failed { reason: error.to_string() }, |()| Outcome::Done);
+            let outcome = work(&pool, volume);
             if let Ok(answered) = receiver.recv() {
                 answered(outcome);
             }
@@ -293,12 +326,25 @@ impl Store for PoolStore {
     }
 
     fn blocks(&self) -> u64 {
-        self.blocks
+        self.blocks.load(Ordering::Acquire)
     }
 
     fn perform(&self, operation: Operation, answered: Answered) {
         match operation {
-            Operation::Promise(promise) => self.promise_in_thread(promise, answered),
+            Operation::Promise(promise) => {
+                let kept = self.kept.clone();
+                self.in_thread(answered, move |pool, volume| {
+                    let failed = |error: volume::Error| Outcome::Failed { reason: error.to_string() };
+                    promise_durably(pool, volume, &kept, promise).map_or_else(failed, |()| Outcome::Done)
+                });
+            }
+            Operation::Snapshot { id, epoch } => self.in_thread(answered, move |pool, volume| {
+                snapshots::take(pool, volume, (id, epoch)).map_or_else(|error| refused(&error), |()| Outcome::Done)
+            }),
+            Operation::Grow { blocks } => {
+                let size = self.blocks.clone();
+                self.in_thread(answered, move |pool, volume| grow(pool, volume, &size, blocks));
+            }
             Operation::Write { blocks, data, birth } => match self.check_birth(birth) {
                 Ok(()) => self.write(blocks, &data, answered),
                 Err(outcome) => answered(outcome),
@@ -314,7 +360,7 @@ impl Store for PoolStore {
                 answered(result.map_or_else(|outcome| outcome, |buffer| Outcome::Data(Bytes::from_owner(buffer))));
             }),
             Operation::Flush => {
-                let all = Blocks { start: 0, count: self.blocks };
+                let all = Blocks { start: 0, count: self.blocks() };
                 self.pool.flush(move |result| answered(done(all, result)));
             }
             Operation::Changed { since, from, most } => self.changed(since, from, most, answered),
@@ -322,6 +368,27 @@ impl Store for PoolStore {
                 answered(result.map_or_else(|outcome| outcome, |buffer| Outcome::Digest(digest(&buffer))));
             }),
         }
+    }
+}
+
+fn grow(pool: &Pool<Buffer>, volume: volume::VolumeId, size: &AtomicU64, blocks: u64) -> Outcome {
+    if blocks > size.load(Ordering::Acquire) {
+        if let Err(error) = pool.resize(volume, blocks) {
+            return refused(&error);
+        }
+        size.fetch_max(blocks, Ordering::AcqRel);
+    }
+    Outcome::Done
+}
+
+/// What there is no room for is not done, and harms nothing else.
+fn refused(error: &volume::Error) -> Outcome {
+    use volume::Error as E;
+    let reason = error.to_string();
+    if matches!(error, E::Full | E::TooMany { .. } | E::BadSize { .. }) {
+        Outcome::Refused { reason }
+    } else {
+        Outcome::Failed { reason }
     }
 }
 
@@ -365,7 +432,7 @@ fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
 impl fmt::Debug for PoolStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = lock(&self.kept.record);
-        write!(f, "PoolStore({} of volume {:x}, {} blocks)", record.replica, record.volume.0, self.blocks)
+        write!(f, "PoolStore({} of volume {:x}, {} blocks)", record.replica, record.volume.0, self.blocks())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The store against a slow, obvious model, and killed at any time.
 
-use super::{Answered, PoolStore, Store, StoreError, digest};
+use super::{Answered, HeldSnapshot, PoolStore, Store, StoreError, digest};
 use crate::testing::{Place, places, seed};
 use block::Buffer;
 use bytes::Bytes;
@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use replication::message::Changed;
 use replication::replica::store::{Operation, Outcome, Promise};
-use replication::units::{AttachmentId, Blocks, Epoch, Incarnation, ReplicaId, VolumeId};
-use std::collections::BTreeSet;
+use replication::units::{AttachmentId, Blocks, Epoch, Incarnation, ReplicaId, SnapshotId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use volume::{BLOCK, Pool};
 
@@ -110,6 +110,13 @@ fn perform(store: &PoolStore, operation: Operation) -> Outcome {
     receiver.recv().unwrap()
 }
 
+fn read_all(pool: &Pool<Buffer>, state: volume::State, blocks: u64) -> Vec<u8> {
+    let (sender, receiver) = mpsc::channel();
+    let into = Buffer::zeroed(usize::try_from(blocks).unwrap() * BLOCK);
+    pool.read(state, 0, into, move |result| sender.send(result).unwrap());
+    receiver.recv().unwrap().unwrap().to_vec()
+}
+
 struct Run {
     random: StdRng,
     model: Model,
@@ -118,6 +125,7 @@ struct Run {
     store: PoolStore,
     next_value: u64,
     kills: u64,
+    taken: BTreeMap<HeldSnapshot, Model>,
 }
 
 impl Run {
@@ -125,7 +133,7 @@ impl Run {
         let pool = place.open();
         let store = PoolStore::create(&pool, VOLUME, REPLICA, SIZE).unwrap();
         let random = StdRng::seed_from_u64(seed);
-        Self { random, model: Model::new(), place, pool, store, next_value: 1, kills: 0 }
+        Self { random, model: Model::new(), place, pool, store, next_value: 1, kills: 0, taken: BTreeMap::new() }
     }
 
     fn any_blocks(&mut self) -> Blocks {
@@ -173,10 +181,26 @@ impl Run {
             }
             4 => {
                 // Births that no promise knows of.
-                let name = format!("s{}", self.next_value + self.random.random_range(0..1 << 40));
-                self.pool.snapshot(&[(self.store.volume(), &name)]).unwrap();
+                let id = SnapshotId(self.random.random());
+                let snapshot = Operation::Snapshot { id, epoch: self.model.promise().epoch };
+                assert_eq!(perform(&self.store, snapshot), Outcome::Done);
+                self.model.flushed();
+                self.taken.insert((id, self.model.promise().epoch), self.model.clone());
             }
-            5..10 => self.compare_changed(),
+            // One that is there already is not taken again; so it is what it was, whatever has been killed since.
+            5 => {
+                for ((id, epoch), model) in &self.taken {
+                    assert_eq!(perform(&self.store, Operation::Snapshot { id: *id, epoch: *epoch }), Outcome::Done);
+                    let snapshot = PoolStore::snapshot(&self.pool, VOLUME, REPLICA, (*id, *epoch)).unwrap();
+                    let found = read_all(&self.pool, volume::State::Snapshot(snapshot), SIZE);
+                    assert!(found == model.bytes(Blocks { start: 0, count: SIZE }), "{id} of {epoch}");
+                }
+                while self.taken.len() > 3 {
+                    let (held, _) = self.taken.pop_first().unwrap();
+                    PoolStore::remove_snapshot(&self.pool, VOLUME, REPLICA, held).unwrap();
+                }
+            }
+            6..10 => self.compare_changed(),
             10..15 => {
                 let blocks = self.any_blocks();
                 let expected = Outcome::Digest(digest(&self.model.bytes(blocks)));
@@ -357,4 +381,49 @@ fn one_slot_of_a_record_is_enough_unless_the_other_is_of_a_later_version() {
     }
     (0..2).for_each(|slot| change(&pool, slot, 50));
     assert!(matches!(PoolStore::open(&pool, VOLUME, REPLICA), Err(StoreError::Damaged(_))));
+}
+
+#[test]
+fn snapshots_go_with_their_replica_and_clones_stay() {
+    let mut place = places(16_384).remove(0);
+    let pool = place.open();
+    let store = PoolStore::create(&pool, VOLUME, REPLICA, SIZE).unwrap();
+    let promise = Promise { epoch: Epoch(4), attachment: Some(AttachmentId(1)), whole: None };
+    assert_eq!(perform(&store, Operation::Promise(promise)), Outcome::Done);
+    let write = |value: u8| Operation::Write {
+        blocks: Blocks { start: 7, count: 1 },
+        data: vec![value; BLOCK].into(),
+        birth: Epoch(4),
+    };
+    assert_eq!(perform(&store, write(1)), Outcome::Done);
+    let held = (SnapshotId(u128::MAX), Epoch(4));
+    assert_eq!(perform(&store, Operation::Snapshot { id: held.0, epoch: held.1 }), Outcome::Done);
+    assert_eq!(perform(&store, write(2)), Outcome::Done);
+    assert_eq!(PoolStore::snapshots(&pool, VOLUME, REPLICA), [held]);
+    let snapshot = PoolStore::snapshot(&pool, VOLUME, REPLICA, held).unwrap();
+    let clone = PoolStore::create_from(&pool, VolumeId(78), ReplicaId(9), snapshot).unwrap();
+    assert_eq!((clone.blocks(), clone.promise()), (SIZE, Promise::default()));
+    PoolStore::remove(&pool, VOLUME, REPLICA).unwrap();
+    assert!(pool.snapshots().is_empty(), "nobody would find them without their volume");
+    let read = Operation::Read { blocks: Blocks { start: 7, count: 1 } };
+    assert_eq!(perform(&clone, read), Outcome::Data(vec![1; BLOCK].into()));
+    // One that is built from it is told all that it has.
+    let told = Operation::Changed { since: Epoch(0), from: 0, most: 10 };
+    let expected = Changed { ranges: vec![Blocks { start: 7, count: 1 }], next: None };
+    assert_eq!(perform(&clone, told), Outcome::Changed(expected));
+}
+
+#[test]
+fn a_store_grows_durably_and_never_shrinks() {
+    let mut place = places(16_384).remove(0);
+    let pool = place.open();
+    let store = PoolStore::create(&pool, VOLUME, REPLICA, SIZE).unwrap();
+    for blocks in [2 * SIZE, SIZE] {
+        assert_eq!(perform(&store, Operation::Grow { blocks }), Outcome::Done);
+        assert_eq!(store.blocks(), 2 * SIZE);
+    }
+    assert!(matches!(perform(&store, Operation::Grow { blocks: u64::MAX }), Outcome::Refused { .. }));
+    drop((store, pool));
+    let pool = place.open();
+    assert_eq!(PoolStore::open(&pool, VOLUME, REPLICA).unwrap().blocks(), 2 * SIZE);
 }

@@ -10,3 +10,4 @@ mod processes;
 mod proxy;
 mod registers;
 mod serving;
+mod snapshots;

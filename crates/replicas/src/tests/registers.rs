@@ -7,7 +7,7 @@ use crate::testing::seed;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use replication::attachment::Ending;
-use replication::testing::history::History;
+use replication::testing::history::{History, instant};
 use replication::units::Blocks;
 use replication::wire::BLOCK;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,7 +40,7 @@ impl Judge {
         })
     }
 
-    fn moment(&self) -> u64 {
+    pub(super) fn moment(&self) -> u64 {
         self.moment.fetch_add(1, Ordering::SeqCst)
     }
 
@@ -73,6 +73,13 @@ impl Judge {
         }
         self.read.fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Whether a snapshot with these values, which was asked for at a moment and is there now, can be of one instant.
+    pub(super) fn judge_snapshot(&self, values: &[u64], asked: u64) {
+        let now = self.moment();
+        let blocks: Vec<History> = self.blocks.iter().map(|history| history.lock().unwrap().clone()).collect();
+        instant(&blocks, values, asked, now).unwrap_or_else(|what| panic!("a snapshot: {what}"));
     }
 
     /// A user of the volume, until it fails or all shall end.

@@ -30,6 +30,10 @@ impl Attachment {
             // Rule 1: somebody has taken over; the record says who.
             Err(Refusal::LowerEpoch { .. }) => return self.must_read = true,
             Err(Refusal::NotSealed | Refusal::EarlierSession) => return link.sealed = None,
+            Err(Refusal::Unfit { reason }) if purpose == Purpose::Wish => {
+                let reason = reason.clone();
+                return self.wish_answered(from, Some(reason), now);
+            }
             Err(Refusal::Failed { .. } | Refusal::Unfit { .. }) => return link.has_failed = true,
             Err(Refusal::TooMany) => return,
             Err(Refusal::Damaged { .. }) if !is_reading => return link.has_failed = true,
@@ -47,6 +51,8 @@ impl Attachment {
             Purpose::Operation(ticket) => self.operation_answered(from, ticket, answer.body, now),
             Purpose::List => self.listed(from, answer.body, now),
             Purpose::Piece(slot) => self.piece_answered(slot, from, answer.body, now),
+            Purpose::Wish => self.wish_answered(from, None, now),
+            Purpose::Grow => self.joiner_has_grown(from),
         }
     }
 

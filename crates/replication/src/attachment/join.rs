@@ -1,6 +1,6 @@
 //! Bringing a replica back, or a new one in.
 //!
-//! 1. It seals the epoch; from then on every write goes to it too, and is acknowledged without it.
+//! 1. It seals the epoch, and becomes as large as the volume is or is to be (rule 11); from then on every write goes to it too, and is acknowledged without it.
 //! 2. What it lacks is copied and compared ([`super::copy`]).
 //! 3. From then on no write is acknowledged without it; those that were, it gets.
 //! 4. It makes all durable, and remembers that it holds everything.
@@ -13,13 +13,14 @@ use super::copy::{Copier, Slot};
 use super::link::{Link, Purpose};
 use super::{Attachment, Notice, Phase};
 use crate::message::Body;
-use crate::record::Standing;
+use crate::record::{Record, Standing};
 use crate::rules::{Rule, keeps};
 use crate::units::{Epoch, ReplicaId, Time};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Sealing,
+    Growing,
     Copying,
     CatchingUp,
     Confirming,
@@ -32,6 +33,9 @@ pub(super) struct Joiner {
     pub(super) replica: ReplicaId,
     complete: Epoch,
     stage: Stage,
+    /// As large as this it is.
+    blocks: u64,
+    has_grown: bool,
 }
 
 impl Joiner {
@@ -40,7 +44,7 @@ impl Joiner {
     }
 
     pub(super) fn takes_writes(&self) -> bool {
-        self.stage != Stage::Sealing
+        !matches!(self.stage, Stage::Sealing | Stage::Growing)
     }
 
     /// No write is acknowledged without it.
@@ -67,13 +71,27 @@ impl Attachment {
         if self.joiner.is_none() {
             self.begin_joiner(now);
         }
-        let Some(joiner) = &self.joiner else { return };
-        let (id, complete, stage) = (joiner.replica, joiner.complete, joiner.stage);
+        if self.record().is_some_and(|record| !self.is_large(record)) {
+            // The volume has grown meanwhile: it is begun anew.
+            self.give_up_joiner(now);
+        }
+        let size = self.record().map_or(0, |record| record.blocks.max(record.wanted_blocks));
+        let Some(joiner) = &mut self.joiner else { return };
+        if joiner.stage == Stage::Sealing {
+            (joiner.blocks, joiner.has_grown) = (size, !keeps(Rule::GrowReturner));
+        }
+        let (id, complete, stage, has_grown) = (joiner.replica, joiner.complete, joiner.stage, joiner.has_grown);
         let lacks_answered = self.operations.values().any(|o| o.is_answered && o.missing.contains(&id));
         let link = self.link(id);
         let (is_sealed, is_confirmed) = (link.sealed.is_some(), link.is_confirmed);
         let next = match stage {
             Stage::Sealing if is_sealed => {
+                if !has_grown {
+                    self.send(id, Purpose::Grow, Body::Grow { blocks: size }, now);
+                }
+                Stage::Growing
+            }
+            Stage::Growing if has_grown => {
                 self.share_operations(id, now);
                 self.begin_copies_to(id, complete);
                 Stage::Copying
@@ -110,9 +128,21 @@ impl Attachment {
         else {
             return;
         };
-        self.joiner = Some(Joiner { replica, complete, stage: Stage::Sealing });
+        self.joiner = Some(Joiner { replica, complete, stage: Stage::Sealing, blocks: 0, has_grown: false });
         self.notice(Notice::Joining(replica));
         self.send(replica, Purpose::Seal, Body::Seal, now);
+    }
+
+    /// Whether one that is brought back has as many blocks as the volume, or is asked for them still.
+    pub(super) fn is_large(&self, record: &Record) -> bool {
+        let is_large = |joiner: &Joiner| joiner.stage == Stage::Sealing || joiner.blocks >= record.blocks;
+        !keeps(Rule::GrowReturner) || self.joiner.as_ref().is_none_or(is_large)
+    }
+
+    pub(super) fn joiner_has_grown(&mut self, from: ReplicaId) {
+        if let Some(joiner) = self.joiner.as_mut().filter(|joiner| joiner.replica == from) {
+            joiner.has_grown = true;
+        }
     }
 
     /// It stays stale, and is tried again later. If the record may say already that it is in sync, it counts as such until that is settled.
@@ -146,6 +176,7 @@ impl Attachment {
         let (id, has_copier) = (joiner.replica, self.copier.is_some());
         joiner.stage = match joiner.stage {
             Stage::Confirming | Stage::Ready => Stage::CatchingUp,
+            Stage::Growing => Stage::Sealing,
             // Its source has left: all is listed again.
             Stage::Copying if !has_copier => Stage::Sealing,
             stage => stage,

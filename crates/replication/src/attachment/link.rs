@@ -17,6 +17,10 @@ pub(super) enum Purpose {
     Piece(Slot),
     /// That what is older than the epoch is durable.
     Settle,
+    /// What the record wants of all.
+    Wish,
+    /// That a replica that is brought back grows.
+    Grow,
 }
 
 /// A request without an answer.

@@ -91,7 +91,7 @@ impl Attachment {
         };
         let is_stuck = !self.doubtful.is_empty() && change.join.is_none();
         if change.is_empty() && !is_stuck {
-            return None;
+            return self.fulfilled(record, now);
         }
         if let Some(join) = change.join {
             self.doubtful.insert(join);
@@ -127,16 +127,21 @@ impl Attachment {
             }
         }
         if self.phase == Phase::Serving {
+            let mut left = record.clone();
             for (id, member) in record.members.iter().filter(|(_, member)| member.is_retiring) {
                 let is_stale = member.standing != Standing::InSync;
-                if is_stale || change.leave.contains(id) || self.may_lose(*id, &stay, record) {
+                // One that alone has a snapshot stays until that is deleted; of several that have it, the last.
+                let is_free = left.only_on(*id).is_empty();
+                if is_free && (is_stale || change.leave.contains(id) || self.may_lose(*id, &stay, record)) {
                     stay.remove(id);
                     change.leave.remove(id);
                     change.forget.insert(*id);
+                    left.forget_holder(*id);
                 }
             }
             let ready = self.joiner.as_ref().filter(|joiner| joiner.is_ready()).map(|joiner| joiner.replica);
-            change.join = ready.filter(|id| record.members.contains_key(id) && !change.forget.contains(id));
+            change.join = ready
+                .filter(|id| record.members.contains_key(id) && !change.forget.contains(id) && self.is_large(record));
         }
         Ok(change)
     }
@@ -264,6 +269,7 @@ impl Attachment {
         self.links.retain(|id, _| members.contains(id));
         self.detaching = self.detaching.map(|_| Detaching::Draining);
         self.epoch_changes_copies();
+        self.wishes_in_new_epoch(now);
         self.carry_operations(now);
     }
 }

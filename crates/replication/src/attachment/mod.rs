@@ -29,6 +29,7 @@ mod membership;
 mod operations;
 mod phases;
 mod view;
+mod wishes;
 
 use crate::limits::Limits;
 use crate::message::{Answer, Body, Request};
@@ -43,6 +44,8 @@ use membership::Call;
 use operations::{Operation, Ticket};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use view::{Copying, View};
+use wishes::Pursuit;
+pub use wishes::Wish;
 
 /// How a volume is attached.
 #[derive(Debug, Clone)]
@@ -191,6 +194,10 @@ pub enum Notice {
     Damage(ReplicaId, Blocks),
     /// That is done.
     Repaired(ReplicaId, Blocks),
+    /// What the record wanted of all replicas is so.
+    Fulfilled(Wish),
+    /// It is not done for now, since this replica has no room for it, and why.
+    Unfulfilled(Wish, ReplicaId, String),
     /// It is over.
     Ended(Ending),
 }
@@ -314,6 +321,11 @@ pub struct Attachment {
     copier: Option<Copier>,
     pieces: BTreeMap<Slot, Piece>,
     repairs: VecDeque<(ReplicaId, Blocks)>,
+    pursuit: Option<Pursuit>,
+    /// In this epoch a snapshot was given up that some have taken.
+    has_spoiled: bool,
+    /// What was refused is not asked for again before.
+    pursue_after: Time,
     /// Those that are late, for the variants that leave them out.
     laggards: BTreeSet<ReplicaId>,
     told: Option<Option<Why>>,
@@ -353,6 +365,9 @@ impl Attachment {
             copier: None,
             pieces: BTreeMap::new(),
             repairs: VecDeque::new(),
+            pursuit: None,
+            has_spoiled: false,
+            pursue_after: Time(0),
             laggards: BTreeSet::new(),
             told: None,
             now: Time(0),
@@ -393,7 +408,7 @@ impl Attachment {
         if matches!(self.phase, Phase::Ended(_)) {
             return None;
         }
-        let mut all = vec![self.ask_after, self.not_before];
+        let mut all = vec![self.ask_after, self.not_before, self.pursue_after];
         all.extend(self.call.as_ref().map(|call| call.asked + self.limits.record_deadline));
         for link in self.links.values() {
             let early = crate::units::Span(self.limits.lease.0 / 3);
@@ -429,6 +444,7 @@ impl Attachment {
             self.go_on(now);
             self.bring_back(now);
             self.copy(now);
+            self.pursue(now);
             self.send_operations(now);
             self.answer_operations(now);
             self.settle_epoch(now);
@@ -446,7 +462,8 @@ impl Attachment {
         let copies = self.copier.as_ref().map(Copier::left);
         let joiner = self.joiner.as_ref().map(Joiner::progress);
         let counts = (self.actions.len(), self.operations.len(), self.pieces.len(), self.repairs.len());
-        (counts, self.phase.clone(), self.detaching, joiner, copies, self.base)
+        let pursuit = self.pursuit.as_ref().map(Pursuit::progress);
+        (counts, self.phase.clone(), self.detaching, joiner, copies, self.base, pursuit)
     }
 
     /// The record as this attachment knows it; nothing before it was read.

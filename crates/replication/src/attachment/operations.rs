@@ -112,7 +112,7 @@ impl Attachment {
                 (other.1 || is_change) && touches.is_some_and(|blocks| blocks.overlap(other.0))
             };
             let is_free = !keeps(Rule::OneAtATime) || !ahead.iter().any(conflicts);
-            let is_locked = operation.changes().is_some_and(|blocks| self.is_locked(blocks));
+            let is_locked = operation.changes().is_some_and(|blocks| self.is_locked(blocks) || self.is_held(ticket));
             ahead.extend(touches.map(|blocks| (blocks, is_change)));
             if is_free && !is_locked {
                 self.send_operation(ticket, now);

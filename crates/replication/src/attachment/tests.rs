@@ -9,7 +9,7 @@ use crate::replica::{self, Replica};
 use crate::rules::Rule;
 use crate::simulation::disk::{BLOCK_BYTES, Disk};
 use crate::simulation::without;
-use crate::units::{AttachmentId, Blocks, Epoch, Incarnation, ReplicaId, Session, Tag, Time, VolumeId};
+use crate::units::{AttachmentId, Blocks, Epoch, Incarnation, ReplicaId, Session, SnapshotId, Tag, Time, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
 const VOLUME: VolumeId = VolumeId(1);
@@ -375,4 +375,90 @@ fn written_again_when_power_is_lost() -> [u64; 2] {
 fn what_replicas_are_equal_in_is_durable_so_that_a_loss_of_power_does_not_make_them_differ() {
     assert_eq!(written_again_when_power_is_lost(), [1, 1]);
     assert_eq!(without(Rule::SettleDurably, written_again_when_power_is_lost), [1, 0], "both are in sync");
+}
+
+const S: SnapshotId = SnapshotId(5);
+
+impl Cluster {
+    fn want(&mut self, attachment: &mut Attachment, change: impl Fn(&Record) -> Record) {
+        let found = self.records.look(VOLUME).unwrap();
+        self.records.put(VOLUME, Some(&found.version), change(&found.record)).unwrap();
+        self.tell(attachment, Event::RecordChanged);
+    }
+}
+
+#[test]
+fn a_snapshot_has_what_was_asked_before_it_and_nothing_that_came_later() {
+    let mut cluster = Cluster::new();
+    let mut attachment = cluster.attach(7, false);
+    cluster.io(&mut attachment, 1, write(0, &[1]));
+    cluster.silent = vec![ReplicaId(3)];
+    assert_eq!(cluster.io(&mut attachment, 2, write(1, &[2])), None, "it is under way");
+    cluster.want(&mut attachment, |record| record.with_snapshot(S).unwrap());
+    assert_eq!(cluster.io(&mut attachment, 3, write(0, &[9])), None, "it comes later");
+    assert!(matches!(cluster.io(&mut attachment, 4, Io::Read { blocks: blocks(5, 1) }), Some(Ok(Done::Data(_)))));
+    let is_snapshot = |(_, request): &(ReplicaId, Request)| matches!(request.body, Body::Snapshot { .. });
+    assert!(!cluster.sent.iter().any(is_snapshot), "one replica lacks what was asked before");
+    assert!(cluster.replicas.values().all(|(_, disk)| disk.value(0) == 1), "the later one waits");
+    // It does not answer, and leaves; then the others take it.
+    cluster.pass(&mut attachment, 40);
+    let record = cluster.record();
+    let taken = record.taken(S).unwrap();
+    assert_eq!(taken.holders, [ReplicaId(1), ReplicaId(2)].into());
+    assert_eq!(cluster.answers.get(&Tag(3)), Some(&Ok(Done::Done)));
+    for holder in &taken.holders {
+        let values = &cluster.replicas[holder].1.snapshots[&(S, taken.epoch)];
+        assert_eq!(values[..2], [9, 2], "in another epoch it was begun anew, behind what had waited");
+    }
+    cluster.silent.clear();
+    cluster.pass(&mut attachment, 100);
+    assert!(cluster.record().is_in_sync(ReplicaId(3)));
+    assert_eq!(cluster.record().taken(S).unwrap().holders.len(), 2, "who comes back does not have it");
+}
+
+#[test]
+fn a_snapshot_for_which_there_is_no_room_holds_nobody_up() {
+    let mut cluster = Cluster::new();
+    let mut attachment = cluster.attach(7, false);
+    cluster.replicas.get_mut(&ReplicaId(2)).unwrap().1.is_full = true;
+    cluster.want(&mut attachment, |record| record.with_snapshot(S).unwrap());
+    cluster.pass(&mut attachment, 20);
+    assert!(cluster.record().taken(S).is_none() && cluster.record().in_sync().count() == 3);
+    cluster.replicas.get_mut(&ReplicaId(2)).unwrap().1.is_full = false;
+    assert_eq!(cluster.io(&mut attachment, 1, write(0, &[1])), Some(Ok(Done::Done)));
+    cluster.pass(&mut attachment, 60);
+    let record = cluster.record();
+    let taken = record.taken(S).unwrap();
+    assert_eq!((taken.holders.len(), taken.epoch), (3, Epoch(2)), "it is tried again, in another epoch");
+    let all = cluster.replicas.values().map(|(_, disk)| disk.snapshots[&(S, taken.epoch)][0]);
+    assert_eq!(all.collect::<Vec<_>>(), [1, 1, 1], "also on those that had taken it before");
+}
+
+#[test]
+fn a_volume_grows_when_all_replicas_have() {
+    let mut cluster = Cluster::new();
+    let mut attachment = cluster.attach(7, false);
+    cluster.silent = vec![ReplicaId(3)];
+    cluster.want(&mut attachment, |record| record.with_wanted_blocks(20).unwrap());
+    assert_eq!(cluster.record().blocks, 16, "one has not");
+    cluster.pass(&mut attachment, 40);
+    assert_eq!((cluster.record().blocks, cluster.record().in_sync().count()), (20, 2));
+    assert_eq!(cluster.io(&mut attachment, 1, write(19, &[7])), Some(Ok(Done::Done)));
+    cluster.silent.clear();
+    cluster.pass(&mut attachment, 100);
+    assert!(cluster.record().is_in_sync(ReplicaId(3)));
+    assert_eq!(cluster.replicas[&ReplicaId(3)].1.value(19), 7, "it has grown before it counts");
+}
+
+#[test]
+fn a_detach_waits_for_a_snapshot_that_is_begun() {
+    let mut cluster = Cluster::new();
+    let mut attachment = cluster.attach(7, false);
+    cluster.silent = vec![ReplicaId(3)];
+    cluster.want(&mut attachment, |record| record.with_snapshot(S).unwrap());
+    assert_eq!(cluster.io(&mut attachment, 1, write(0, &[1])), None, "it waits for the snapshot");
+    cluster.tell(&mut attachment, Event::Detach);
+    cluster.pass(&mut attachment, 80);
+    assert_eq!(attachment.ending(), Some(&Ending::Detached));
+    assert_eq!(cluster.answers.get(&Tag(1)), Some(&Ok(Done::Done)));
 }

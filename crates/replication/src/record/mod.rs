@@ -19,9 +19,11 @@
 //!   (rule 5). After a clean detach there are none.
 
 pub mod memory;
+pub mod snapshots;
 pub mod store;
 
-use crate::units::{AttachmentId, Epoch, NodeId, ReplicaId};
+use crate::units::{AttachmentId, Epoch, NodeId, ReplicaId, SnapshotId};
+use snapshots::{MOST_SNAPSHOTS, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most replicas of a volume, those that are being built or removed too. A record is kept in a custom resource and read as a whole.
@@ -74,6 +76,10 @@ pub struct Record {
     pub minimum: u32,
     /// Blocks of the volume.
     pub blocks: u64,
+    /// How many there are to be.
+    pub wanted_blocks: u64,
+    /// Its snapshots.
+    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
 }
 
 /// Why a record cannot be made.
@@ -111,6 +117,28 @@ pub enum RecordError {
     /// It holds everything, so it is not simply forgotten.
     #[error("{0} is in sync; let it retire first")]
     InSync(ReplicaId),
+    /// A snapshot would be lost.
+    #[error("{0} alone has {1}, so it stays until that is deleted")]
+    LastHolder(ReplicaId, SnapshotId),
+    /// There is no such snapshot, or it is in another state.
+    #[error("{0} is not in the record, or is there as something else")]
+    NoSnapshot(SnapshotId),
+    /// It is there already.
+    #[error("the volume has {0} already; a new one needs a new id")]
+    SnapshotExists(SnapshotId),
+    /// There is no room for more.
+    #[error("a volume has {MOST_SNAPSHOTS} snapshots at most; delete some")]
+    Snapshots,
+    /// A volume does not shrink.
+    #[error(
+        "{blocks} blocks are less than the {has} that the volume has or is to have; a volume never becomes smaller"
+    )]
+    Smaller {
+        /// What was asked for.
+        blocks: u64,
+        /// What there is, or is to be.
+        has: u64,
+    },
 }
 
 /// A change of membership by the attachment.
@@ -142,8 +170,16 @@ impl Record {
         minimum: u32,
         blocks: u64,
     ) -> Result<Self, RecordError> {
-        let mut record =
-            Self { epoch: Epoch(0), attached: None, equal: Epoch(1), members: BTreeMap::new(), minimum, blocks };
+        let mut record = Self {
+            epoch: Epoch(0),
+            attached: None,
+            equal: Epoch(1),
+            members: BTreeMap::new(),
+            minimum,
+            blocks,
+            wanted_blocks: blocks,
+            snapshots: BTreeMap::new(),
+        };
         for (id, node) in replicas {
             record.add(id, node, Standing::InSync)?;
         }
@@ -178,7 +214,7 @@ impl Record {
     /// `equal` is where the attachment knows all in-sync replicas to be equal from, and what those that leave are complete up to.
     ///
     /// # Errors
-    /// No replica would be left in sync, or one that is named is no member.
+    /// No replica would be left in sync, one that is named is no member, or a snapshot would be lost.
     pub fn changed(&self, change: &Change, equal: Epoch) -> Result<Self, RecordError> {
         let mut next = Self { epoch: self.epoch.next(), equal: equal.max(self.equal), ..self.clone() };
         for id in change.leave.iter().chain(&change.join) {
@@ -187,7 +223,7 @@ impl Record {
             member.standing = if joins { Standing::InSync } else { Standing::Stale { complete: next.equal } };
         }
         for id in &change.forget {
-            next.members.remove(id).ok_or(RecordError::NoMember(*id))?;
+            next.part_from(*id)?;
         }
         match change.leave.first().or(change.forget.first()) {
             Some(last) if next.in_sync().next().is_none() => Err(RecordError::NoneLeft { last: *last }),
@@ -224,14 +260,24 @@ impl Record {
     /// A stale replica is forgotten, whether the volume is attached or not.
     ///
     /// # Errors
-    /// It is no member, or it is in sync.
+    /// It is no member, it is in sync, or a snapshot would be lost.
     pub fn without_stale(&self, id: ReplicaId) -> Result<Self, RecordError> {
         if self.is_in_sync(id) {
             return Err(RecordError::InSync(id));
         }
         let mut next = self.clone();
-        next.members.remove(&id).ok_or(RecordError::NoMember(id))?;
+        next.part_from(id)?;
         Ok(next)
+    }
+
+    /// The same for one that is in no pool any more: what it alone had is lost already.
+    ///
+    /// # Errors
+    /// It is no member, or it is in sync.
+    pub fn without_lost(&self, id: ReplicaId) -> Result<Self, RecordError> {
+        let mut next = self.clone();
+        next.forget_holder(id);
+        next.without_stale(id)
     }
 
     /// Another number of replicas is enough for I/O to go on.
@@ -244,6 +290,15 @@ impl Record {
             return Err(RecordError::Minimum { minimum, count });
         }
         Ok(Self { minimum, ..self.clone() })
+    }
+
+    fn part_from(&mut self, id: ReplicaId) -> Result<(), RecordError> {
+        if let Some(snapshot) = self.only_on(id).first() {
+            return Err(RecordError::LastHolder(id, *snapshot));
+        }
+        self.members.remove(&id).ok_or(RecordError::NoMember(id))?;
+        self.forget_holder(id);
+        Ok(())
     }
 
     fn add(&mut self, id: ReplicaId, node: NodeId, standing: Standing) -> Result<(), RecordError> {

@@ -16,6 +16,8 @@
 //! | to a write or discard | the store has it so that it survives the process, not the power |
 //! | to a flush | everything that was answered before it was asked |
 //! | to a confirmation | the same, then that the replica is whole |
+//! | to a snapshot | the snapshot, with all that was answered before it was asked |
+//! | to a growth | the new size |
 
 pub mod store;
 mod window;
@@ -58,6 +60,7 @@ enum Purpose {
     Execute(Request),
     Seal(Request),
     Confirm(Request, Promise),
+    Grow(Request, u64),
 }
 
 /// The protocol's side of one copy of a volume.
@@ -194,6 +197,16 @@ impl Replica {
             }
             Body::Changed { since, from, most } => Operation::Changed { since: *since, from: *from, most: *most },
             Body::Digest { blocks } => Operation::Digest { blocks: *blocks },
+            Body::Snapshot { id } => {
+                if !keeps(Rule::TakeDurably) {
+                    self.answer(&request, Ok(Reply::Done));
+                }
+                Operation::Snapshot { id: *id, epoch: request.epoch }
+            }
+            Body::Grow { blocks } => {
+                let blocks = *blocks;
+                return self.store(Operation::Grow { blocks }, Purpose::Grow(request, blocks));
+            }
         };
         self.store(operation, Purpose::Execute(request));
     }
@@ -259,6 +272,12 @@ impl Replica {
                 }
                 self.answer(&request, told(outcome));
             }
+            Purpose::Grow(request, blocks) => {
+                if outcome == Outcome::Done {
+                    self.blocks = self.blocks.max(blocks);
+                }
+                self.answer(&request, told(outcome));
+            }
             Purpose::Seal(request) => match told(outcome) {
                 Ok(_) => self.sealed(&request),
                 Err(refusal) => {
@@ -290,6 +309,7 @@ fn told(outcome: Outcome) -> Result<Reply, Refusal> {
         Outcome::Changed(changed) => Ok(Reply::Changed(changed)),
         Outcome::Digest(digest) => Ok(Reply::Digest(digest)),
         Outcome::Damaged { blocks, reason } => Err(Refusal::Damaged { blocks, reason }),
+        Outcome::Refused { reason } => Err(Refusal::Unfit { reason }),
         Outcome::Failed { reason } => Err(Refusal::Failed { reason }),
     }
 }

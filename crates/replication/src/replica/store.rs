@@ -9,10 +9,13 @@
 //!   until a flush that began after its answer is answered. A block is old or new then, with the birth that belongs to it, never torn.
 //! * What an earlier process had asked for is done when the store is opened again, or never.
 //! * What is not what was written is told as damage; nothing else is returned for it.
+//! * A **snapshot** has all that was answered before it was asked for. It is there as a whole and durable when it is answered, and it is known by its id and
+//!   epoch together: one that is there is not taken again. What came of one that was not answered is not known.
+//! * A store that **grows** has zeros behind its old end, and is durably larger when that is answered.
 //! * A **full** store does not answer changes until there is room; it fails nothing.
 
 use crate::message::Changed;
-use crate::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation};
+use crate::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, SnapshotId};
 use bytes::Bytes;
 
 /// What a replica has promised, kept in its store.
@@ -68,6 +71,18 @@ pub enum Operation {
         /// Which.
         blocks: Blocks,
     },
+    /// Take a snapshot.
+    Snapshot {
+        /// Which.
+        id: SnapshotId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// Become as large as this, if it is smaller.
+    Grow {
+        /// How many blocks there are to be.
+        blocks: u64,
+    },
 }
 
 /// What came of it.
@@ -85,6 +100,11 @@ pub enum Outcome {
     Damaged {
         /// Where.
         blocks: Blocks,
+        /// What the store says.
+        reason: String,
+    },
+    /// It was not done, and nothing else is wrong: there is no room for one more.
+    Refused {
         /// What the store says.
         reason: String,
     },

@@ -55,4 +55,12 @@ broken! {
     earlier_sessions_heard: RefuseEarlierSession,
     overlapping_at_once: OneAtATime,
     flushed_by_most: FlushAll,
+    a_snapshot_among_earlier_changes: AwaitEarlier,
+    a_snapshot_among_later_changes: HoldLater,
+    a_snapshot_of_some: TakenByAll,
+    a_snapshot_that_is_not_durable: TakeDurably,
+    a_snapshot_of_several_epochs: TakeAnew,
+    a_snapshot_under_way_removed: KeepUnderWay,
+    larger_in_the_record_first: GrowAll,
+    the_returner_not_larger: GrowReturner,
 }

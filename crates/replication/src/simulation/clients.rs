@@ -25,7 +25,9 @@ impl World {
     }
 
     fn ask_of(&mut self, volume: usize, client: usize) -> Result<(), String> {
-        let size = self.volumes[volume].blocks;
+        let state = &self.volumes[volume];
+        // What its user knows of.
+        let size = state.clients[client].machine.record().map_or(state.blocks, |record| record.blocks);
         let start = self.random.below(size);
         let blocks = Blocks { start, count: 1 + self.random.below((size - start).min(3)) };
         if self.random.chance(self.habits.flushes) {
@@ -91,7 +93,8 @@ impl World {
                 // Rule 3, where neither power nor people interfere: so many replicas have it.
                 let is_steady = self.habits.cuts_power == 0 && self.habits.administers == 0 && !self.habits.is_wild;
                 let has = |copy: &super::world::Copy| {
-                    (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i)
+                    blocks.end() <= copy.disk.size()
+                        && (0..blocks.count).all(|i| copy.disk.value(blocks.start + i) == first + i)
                 };
                 let copies = state.copies.values().filter(|copy| has(copy)).count();
                 let minimum = state.minimum;

@@ -4,9 +4,9 @@
 use crate::message::Changed;
 use crate::replica::store::{Operation, Outcome, Promise};
 use crate::simulation::random::Random;
-use crate::units::{Blocks, Digest, Epoch};
+use crate::units::{Blocks, Digest, Epoch, SnapshotId};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A block is eight bytes here: the number of the write.
 pub(crate) const BLOCK_BYTES: usize = 8;
@@ -24,20 +24,21 @@ pub(crate) struct Disk {
     /// Of each block what it may be after a loss of power, the current one last.
     blocks: Vec<Vec<Version>>,
     pub(crate) promise: Promise,
+    pub(crate) snapshots: BTreeMap<(SnapshotId, Epoch), Vec<u64>>,
     count: u64,
     /// What cannot be read.
     pub(super) rotten: BTreeSet<u64>,
-    pub(super) is_full: bool,
+    pub(crate) is_full: bool,
     pub(super) is_slow: bool,
     pub(super) is_failing: bool,
 }
 
 impl Disk {
     pub(crate) fn new(blocks: u64) -> Self {
-        let nothing = vec![Version { value: 0, birth: Epoch(0), at: 0 }];
         Self {
-            blocks: vec![nothing; usize::try_from(blocks).unwrap()],
+            blocks: vec![nothing(); usize::try_from(blocks).unwrap()],
             promise: Promise::default(),
+            snapshots: BTreeMap::new(),
             count: 0,
             rotten: BTreeSet::new(),
             is_full: false,
@@ -49,6 +50,10 @@ impl Disk {
     /// What a flush that is asked for now makes durable.
     pub(crate) fn mark(&self) -> u64 {
         self.count
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.blocks.len() as u64
     }
 
     pub(crate) fn value(&self, block: u64) -> u64 {
@@ -87,6 +92,18 @@ impl Disk {
                 self.read(*blocks).map_or_else(|e| e, |data| Outcome::Digest(digest(&data)))
             }
             Operation::Changed { since, from, most } => Outcome::Changed(self.changed(*since, *from, *most as usize)),
+            Operation::Snapshot { .. } if self.is_full => Outcome::Refused { reason: "it is full".into() },
+            Operation::Snapshot { id, epoch } => {
+                self.flush(mark);
+                let values = (0..self.size()).map(|block| self.value(block)).collect();
+                self.snapshots.entry((*id, *epoch)).or_insert(values);
+                Outcome::Done
+            }
+            Operation::Grow { blocks } => {
+                let size = self.blocks.len().max(usize::try_from(*blocks).unwrap());
+                self.blocks.resize_with(size, nothing);
+                Outcome::Done
+            }
         }
     }
 
@@ -146,6 +163,10 @@ impl Disk {
         }
         self.is_failing = false;
     }
+}
+
+fn nothing() -> Vec<Version> {
+    vec![Version { value: 0, birth: Epoch(0), at: 0 }]
 }
 
 /// Good enough where no enemy chooses the values.

@@ -35,6 +35,8 @@ pub(super) struct Habits {
     pub(super) rots: bool,
     /// Of a hundred events of an attachment, how many wait for the next one, so that it is told several at once.
     pub(super) batches: u64,
+    /// Snapshots and larger volumes are wanted.
+    pub(super) wishes: bool,
 }
 
 impl Habits {
@@ -65,6 +67,7 @@ impl Habits {
             rots,
             // By itself, so that the other worlds are those that they were before there were batches.
             batches: if seed.is_multiple_of(3) { 10 + Random::new(!seed).below(50) } else { 0 },
+            wishes: !seed.is_multiple_of(2),
         }
     }
 }

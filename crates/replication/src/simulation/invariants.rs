@@ -1,11 +1,12 @@
 //! What is true after every step.
 
 use super::world::{Asked, Instant, MILLI, World, limits};
-use crate::record::Record;
+use crate::record::{Member, Record, Standing};
 use crate::units::{Blocks, Incarnation, ReplicaId};
 
 impl World {
     pub(super) fn check(&mut self, volume: usize) -> Result<(), String> {
+        self.check_sizes(volume)?;
         let serving = self.serving(volume);
         if serving.len() > 1 && !self.habits.is_wild {
             return Err(format!("two attachments serve it: {serving:?}"));
@@ -13,7 +14,8 @@ impl World {
         for client in serving {
             self.serves(volume, client)?;
         }
-        self.check_in_sync(volume)
+        self.check_in_sync(volume)?;
+        self.check_snapshots(volume)
     }
 
     fn serving(&self, volume: usize) -> Vec<usize> {
@@ -192,12 +194,23 @@ impl World {
         if !self.serving(volume).contains(&index) {
             return Some(format!("it is not served: {:?}", last.machine));
         }
-        if record.in_sync().count() < record.members.len() || record.members.values().any(|member| member.is_retiring) {
+        // One that is to leave stays while it alone has a snapshot, in sync or not.
+        let stays = |id: &ReplicaId| !record.only_on(*id).is_empty();
+        let is_well = |id: &ReplicaId, member: &Member| {
+            if member.is_retiring { stays(id) } else { member.standing == Standing::InSync }
+        };
+        if !record.members.iter().all(|(id, member)| is_well(id, member)) {
             return Some(format!("not all replicas are in sync: {record:?}, {:?}", last.machine));
         }
         // Without this, what a replica has lost last is found by nobody before the end, and taken for a fault of the protocol.
         if !self.is_aware(volume, index, &record) {
             return Some(format!("a loss of power, or the record, is not known to it: {:?}", last.machine));
+        }
+        if record.wanted_snapshot().is_some()
+            || record.wanted_blocks > record.blocks
+            || last.machine.record() != Some(&record)
+        {
+            return Some(format!("what is wanted of it is not done, or not known: {record:?}, {:?}", last.machine));
         }
         if !last.asked.is_empty() {
             return Some(format!("operations are not answered: {:?}", last.asked));
@@ -214,8 +227,8 @@ impl World {
             return Err(format!("volume {volume}: it is served on, as if the power had not been lost"));
         }
         for block in 0..state.blocks {
-            let fresh = record.members.keys().filter(|id| !state.copies[id].disk.rotten.contains(&block));
-            let values: Vec<u64> = fresh.map(|id| state.copies[id].disk.value(block)).collect();
+            let fresh = record.in_sync().filter(|id| !state.copies[id].disk.rotten.contains(&block));
+            let values: Vec<u64> = fresh.map(|id| state.copies[&id].disk.value(block)).collect();
             if values.windows(2).any(|pair| pair[0] != pair[1]) {
                 return Err(format!(
                     "volume {volume}: block {block} differs at the end, at {} ms: {values:?}",

@@ -15,7 +15,9 @@
 //! * **Attachments** are told what happens late, and then several events at once, in every third world.
 //! * **The record store** is down, slow (a swap comes long after it was given up), unreachable from a node, and loses answers, so that a swap was done and
 //!   nobody knows it. It does not forget, and what it reads is the latest.
-//! * **People** take a volume over by force while its attachment lives, detach it, add replicas and retire them, and change the minimum.
+//! * **People** take a volume over by force while its attachment lives, detach it, add replicas and retire them, and change the minimum. In every second world they also
+//!   want snapshots, delete them, at any time, and make volumes larger.
+//! * **Those who remove garbage** look what a replica has of snapshots, read the record, and remove what that does not need, with any time between these.
 //!
 //! # What is checked after every step
 //!
@@ -27,6 +29,9 @@
 //! * An attachment that does not know yet that all in-sync replicas have lost their power may read what was there before. Before the end it has ended, or has
 //!   found one that has everything after all: nobody goes on as if nothing had been lost.
 //! * Who goes on after an end of the process that served him, and was not told of a loss of power, finds what was answered, flushed or not.
+//! * A snapshot in the record is on every replica that it names, with what it had there at first; that is the same on all, and for it there is an instant after
+//!   it was asked for at which every block may have had its value: after all that was acknowledged before, and before all that was begun later.
+//! * An in-sync replica has at least as many blocks as the record says.
 //! * When all faults have ended, everything comes to rest: volumes are served, all operations answered, all replicas in sync and equal.
 //!
 //! `ORLOP_SIM_SEED` runs one seed (`ORLOP_SIM_LOG=1` tells what happens in it), `ORLOP_SIM_SEEDS` more of them than usual.
@@ -38,6 +43,7 @@ mod faults;
 mod invariants;
 mod random;
 mod records;
+mod snapshots;
 mod world;
 
 use crate::rules::Rule;

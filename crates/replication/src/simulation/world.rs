@@ -4,6 +4,7 @@ use super::disk::Disk;
 use super::faults::{Habits, Heal};
 use super::random::Random;
 use super::records::Records;
+use super::snapshots::Wanted;
 use crate::attachment::{self, Attachment, CallId};
 use crate::limits::{Limits, MOST_CHANGES};
 use crate::message::{Answer, Body, Request};
@@ -12,7 +13,9 @@ use crate::record::store::{StoreError, SwapError, Version, Versioned};
 use crate::replica::store::{Operation, Outcome};
 use crate::replica::{self, OperationId, Replica};
 use crate::testing::history::{History, Step};
-use crate::units::{AttachmentId, Blocks, Incarnation, NodeId, ReplicaId, Session, Span, Tag, Time, VolumeId};
+use crate::units::{
+    AttachmentId, Blocks, Epoch, Incarnation, NodeId, ReplicaId, Session, SnapshotId, Span, Tag, Time, VolumeId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// True time, in nanoseconds; nobody in the cluster knows it.
@@ -114,6 +117,7 @@ pub(super) struct Volume {
     pub(super) minimum: usize,
     /// The one replica whose bits may rot.
     pub(super) rotting: Option<ReplicaId>,
+    pub(super) wanted: BTreeMap<SnapshotId, Wanted>,
 }
 
 /// Something that will happen.
@@ -130,6 +134,10 @@ pub(super) enum Happening {
     Tick { volume: usize, client: usize, at: Instant },
     Ask { volume: usize },
     Control { volume: usize },
+    Wish { volume: usize },
+    LookForGarbage { volume: usize },
+    JudgeGarbage { volume: usize, of: ReplicaId, held: Vec<(SnapshotId, Epoch)> },
+    RemoveGarbage { volume: usize, of: ReplicaId, held: Vec<(SnapshotId, Epoch)> },
     Fault,
     Heal(Heal),
 }
@@ -149,6 +157,9 @@ pub(super) struct Counts {
     pub(super) power_cuts: u64,
     pub(super) all_lost: u64,
     pub(super) suspended: u64,
+    pub(super) snapshots: u64,
+    pub(super) removed: u64,
+    pub(super) grown: u64,
 }
 
 #[derive(Debug)]
@@ -233,19 +244,24 @@ impl World {
             next_value: 1,
             minimum: usize::try_from(minimum).unwrap(),
             rotting,
+            wanted: BTreeMap::new(),
         });
         let all: Vec<ReplicaId> = self.volumes[index].copies.keys().copied().collect();
         all.into_iter().for_each(|id| self.open_replica(index, id));
         self.later(1, Happening::Control { volume: index });
         self.later(10 * MILLI, Happening::Ask { volume: index });
+        if self.habits.wishes {
+            self.later(100 * MILLI, Happening::Wish { volume: index });
+            self.later(200 * MILLI, Happening::LookForGarbage { volume: index });
+        }
     }
 
     pub(super) fn open_replica(&mut self, volume: usize, id: ReplicaId) {
-        let Volume { blocks, copies, .. } = &mut self.volumes[volume];
-        let copy = copies.get_mut(&id).unwrap();
+        let copy = self.volumes[volume].copies.get_mut(&id).unwrap();
         let node = &self.nodes[copy.node];
         let (session, incarnation) = (Session(node.session), Incarnation(node.incarnation));
-        copy.machine = Some(Replica::new(copy.disk.promise, session, incarnation, *blocks, super::disk::BLOCK_BYTES));
+        let size = copy.disk.size();
+        copy.machine = Some(Replica::new(copy.disk.promise, session, incarnation, size, super::disk::BLOCK_BYTES));
     }
 
     pub(super) fn later(&mut self, after: Instant, what: Happening) {
@@ -317,6 +333,13 @@ impl World {
             }
             Happening::Control { volume } => {
                 self.control(volume)?;
+                return Ok(Some(volume));
+            }
+            Happening::Wish { volume } => self.wish(volume),
+            Happening::LookForGarbage { volume } => self.look_for_garbage(volume),
+            Happening::JudgeGarbage { volume, of, held } => self.judge_garbage(volume, of, held),
+            Happening::RemoveGarbage { volume, of, held } => {
+                self.remove_garbage(volume, of, &held);
                 return Ok(Some(volume));
             }
             Happening::Fault => self.fault()?,
@@ -519,12 +542,15 @@ impl Counts {
         self.power_cuts += other.power_cuts;
         self.all_lost += other.all_lost;
         self.suspended += other.suspended;
+        self.snapshots += other.snapshots;
+        self.removed += other.removed;
+        self.grown += other.grown;
     }
 
     /// Whether enough happened in so many worlds for them to prove something.
     pub(super) fn is_eventful(&self, worlds: u64) -> bool {
-        let often = [self.left, self.joined, self.attached, self.suspended, self.power_cuts];
-        let rarely = [self.displaced, self.detached, self.all_lost, self.repaired];
+        let often = [self.left, self.joined, self.attached, self.suspended, self.power_cuts, self.snapshots];
+        let rarely = [self.displaced, self.detached, self.all_lost, self.repaired, self.removed, self.grown];
         let is_busy = self.acknowledged > 100 * worlds && self.read > 100 * worlds;
         is_busy && often.iter().all(|count| *count > worlds) && rarely.iter().all(|count| *count > worlds / 10)
     }

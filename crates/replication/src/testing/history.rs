@@ -21,6 +21,8 @@ struct Write {
     /// When its attachment was replaced: later it must not appear any more, if it has not before.
     closed: Option<Step>,
     is_flushed: bool,
+    /// It was there at a cut already, and was seen after it.
+    is_old: bool,
     reads: Vec<(Step, Step)>,
 }
 
@@ -83,7 +85,8 @@ impl History {
     pub fn seen(&mut self, value: u64, now: Step) {
         if self.candidates.contains(&value) {
             self.candidates.clear();
-            self.writes.insert(value, Write { ended: Some(now), begun: now, is_flushed: true, ..Write::default() });
+            let seen = Write { ended: Some(now), begun: now, is_flushed: true, is_old: true, ..Write::default() };
+            self.writes.insert(value, seen);
         }
     }
 
@@ -116,6 +119,18 @@ impl History {
     pub fn may_hold(&self, value: u64) -> bool {
         let is_new = self.writes.get(&value).is_some_and(|write| write.end() >= self.latest_begin);
         is_new || (self.candidates.contains(&value) && self.latest_begin == 0)
+    }
+
+    /// When the block may have had this value: after the first and before the second. That is when it was begun to be written, and when the first write was
+    /// acknowledged that was begun after it had ended.
+    pub fn time_of(&self, value: u64) -> Option<(Step, Step)> {
+        let (begun, ended) = match self.writes.get(&value) {
+            Some(write) => (if write.is_old { 0 } else { write.begun }, write.end()),
+            None if self.candidates.contains(&value) => (0, 0),
+            None => return None,
+        };
+        let later = self.writes.values().filter(|other| other.begun > ended).filter_map(|other| other.ended);
+        Some((begun, later.min().unwrap_or(Step::MAX)))
     }
 
     /// What was acknowledged last, for messages.
@@ -174,6 +189,25 @@ impl History {
     }
 }
 
+/// Whether there is an instant, not before the one and not after the other, at which all blocks may have had these values.
+///
+/// # Errors
+/// There is none.
+pub fn instant(blocks: &[History], values: &[u64], asked: Step, now: Step) -> Result<(), String> {
+    let (mut from, mut until) = (asked, now);
+    for (block, (history, value)) in blocks.iter().zip(values).enumerate() {
+        let time = history.time_of(*value);
+        let (begun, replaced) = time.ok_or_else(|| format!("block {block} is {value}, which cannot be there"))?;
+        (from, until) = (from.max(begun), until.min(replaced));
+        if from > until {
+            return Err(format!(
+                "block {block} is {value}, and with those before it there is no instant after {from} and before {until}; it was asked for at {asked}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::History;
@@ -197,6 +231,20 @@ mod tests {
         assert_eq!(with(&[(7, 1, 4)], &[(0, 2, 3), (7, 5, 6)]), Ok(()));
         assert_eq!(with(&[(7, 1, 9), (8, 2, 8)], &[(8, 3, 4), (7, 10, 11)]), Ok(()));
         assert_eq!(with(&[(7, 1, 0)], &[(0, 5, 6), (7, 7, 8)]), Ok(()), "it was never acknowledged, and may come late");
+    }
+
+    #[test]
+    fn a_value_has_its_time() {
+        let mut history = History::new();
+        for (value, begun, ended) in [(7, 1, 5), (8, 4, 6), (9, 7, 9)] {
+            history.begin_write(value, begun);
+            history.end_write(value, ended);
+        }
+        history.begin_write(10, 8);
+        let times = [0, 7, 8, 9, 10, 11].map(|value| history.time_of(value));
+        let most = super::Step::MAX;
+        let (first, second) = (Some((1, 9)), Some((4, 9)));
+        assert_eq!(times, [Some((0, 5)), first, second, Some((7, most)), Some((8, most)), None]);
     }
 
     #[test]

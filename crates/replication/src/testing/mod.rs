@@ -4,7 +4,7 @@ pub mod history;
 
 use crate::record::store::{RecordStore, SwapError, Version, Versioned, Watch};
 use crate::record::{Attached, Record};
-use crate::units::{AttachmentId, Epoch, NodeId, ReplicaId, VolumeId};
+use crate::units::{AttachmentId, Epoch, NodeId, ReplicaId, SnapshotId, VolumeId};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -77,8 +77,11 @@ async fn only_the_expected_version_is_swapped<S: RecordStore>(store: &S) -> Chec
 async fn every_field_comes_back<S: RecordStore>(store: &S) -> Check {
     let mut rich = record(2).claimed(Attached { node: "a".into(), id: AttachmentId(u128::MAX - 5) });
     rich.epoch = Epoch(u64::MAX - 7);
-    let grown = rich.with_replica(ReplicaId(u64::MAX), "a-longer.name-of.a-node".into());
-    let rich = grown.and_then(|grown| grown.with_retiring(ReplicaId(2))).map_err(|e| e.to_string())?;
+    let [taken, wanted] = [SnapshotId(u128::MAX - 3), SnapshotId(0)];
+    let rich = rich.with_replica(ReplicaId(u64::MAX), "a-longer.name-of.a-node".into());
+    let rich = rich.and_then(|rich| rich.with_retiring(ReplicaId(2)));
+    let rich = rich.and_then(|rich| rich.with_snapshot(taken)?.with_taken(taken)?.with_snapshot(wanted));
+    let rich = rich.and_then(|rich| rich.with_wanted_blocks(u64::MAX)).map_err(|e| e.to_string())?;
     let version = store.swap(VOLUME, None, rich.clone()).await.map_err(|e| e.to_string())?;
     equal(
         "what is there",

@@ -4,7 +4,7 @@ use super::frame::Builder;
 use super::numbers::Reader;
 use super::{BLOCK, Frame, Kind, MOST_BLOCKS, MOST_RANGES, WireError};
 use crate::message::{Body, Request};
-use crate::units::{AttachmentId, Blocks, Epoch, Sequence, Session};
+use crate::units::{AttachmentId, Blocks, Epoch, Sequence, Session, SnapshotId};
 use bytes::Bytes;
 
 /// The numbers that follow what every request has.
@@ -31,6 +31,11 @@ fn fields(body: &Body) -> Fields {
             Fields { body: 8, start: *from, count: u64::from(*most), since: since.0 }
         }
         Body::Digest { blocks } => of(9, *blocks),
+        Body::Snapshot { id } => {
+            let [low, high] = [id.0, id.0 >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
+            Fields { body: 10, start: low, count: high, since: 0 }
+        }
+        Body::Grow { blocks } => Fields { count: *blocks, ..plain(11) },
     }
 }
 
@@ -101,6 +106,8 @@ fn decode_body(reader: &Reader<'_>, fields: &Fields, data: Bytes) -> Result<Body
             Body::Changed { since: Epoch(since), from: start, most }
         }
         9 => few("number of blocks that are hashed").map(|()| Body::Digest { blocks })?,
+        10 => Body::Snapshot { id: SnapshotId(u128::from(start) | u128::from(count) << 64) },
+        11 => reader.zero("first block", start).map(|()| Body::Grow { blocks: count })?,
         _ => return Err(reader.unfit("kind of request", body)),
     })
 }

@@ -6,7 +6,9 @@ use super::{
     MOST_REASON, Message, NEWEST, OLDEST, Welcome, WireError, agree,
 };
 use crate::message::{Answer, Body, Changed, Refusal, Reply, Request};
-use crate::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, ReplicaId, Sequence, Session, VolumeId};
+use crate::units::{
+    AttachmentId, Blocks, Digest, Epoch, Incarnation, ReplicaId, Sequence, Session, SnapshotId, VolumeId,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -30,6 +32,8 @@ fn body() -> impl Strategy<Value = Body> {
         blocks(MOST_BLOCKS).prop_map(|blocks| Body::Read { blocks }),
         blocks(MOST_BLOCKS).prop_map(|blocks| Body::Digest { blocks }),
         changed.prop_map(|(since, from, most)| Body::Changed { since: Epoch(since), from, most }),
+        any::<u128>().prop_map(|id| Body::Snapshot { id: SnapshotId(id) }),
+        any::<u64>().prop_map(|blocks| Body::Grow { blocks }),
     ]
 }
 
@@ -177,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn fields_have_one_form(kind in any::<bool>(), mut head in proptest::collection::vec(any::<u8>(), 80), body in 0..12_u8, clear in any::<u32>()) {
+    fn fields_have_one_form(kind in any::<bool>(), mut head in proptest::collection::vec(any::<u8>(), 80), body in 0..14_u8, clear in any::<u32>()) {
         // Mostly such that some of them fit.
         head[if kind { 48 } else { 56 }] = body;
         for (i, byte) in head.iter_mut().enumerate().skip(if kind { 49 } else { 57 }) {
