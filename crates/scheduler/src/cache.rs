@@ -78,7 +78,10 @@ impl Cache {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        (cache, Box::pin(async move { drop(tokio::join!(a, b, c, d, e, f, g, h, look)) }))
+        let watches = async move {
+            let _never = tokio::join!(a, b, c, d, e, f, g, h, look);
+        };
+        (cache, Box::pin(watches))
     }
 
     /// Waits until everything has been listed once.

@@ -197,18 +197,19 @@ impl Attachment {
     /// A replica has told what has changed.
     pub(super) fn listed(&mut self, of: ReplicaId, reply: Result<Reply, Refusal>, now: Time) {
         let most = self.limits.copy_blocks.max(1);
+        let size = self.record().map_or(0, |record| record.blocks);
         let Some(copier) = self.copier.as_mut().filter(|copier| copier.lists.front().is_some_and(|(id, _)| *id == of))
         else {
             return;
         };
         let Ok(Reply::Changed(Changed { ranges, next })) = reply else {
-            let size = self.record().map_or(0, |record| record.blocks);
             return self.copies_failed(Blocks { start: 0, count: size }, now);
         };
         for range in ranges {
-            let mut start = range.start;
-            while start < range.end() {
-                let count = most.min(range.end() - start);
+            // One that is brought back may be larger already than the volume is; nobody has anything behind its end.
+            let (mut start, end) = (range.start, range.end().min(size));
+            while start < end {
+                let count = most.min(end - start);
                 copier.found.push_back(Blocks { start, count });
                 start += count;
             }

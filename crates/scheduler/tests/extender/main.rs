@@ -8,7 +8,7 @@ use world::{World, until};
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_are_put_on_replicas_and_off_nodes_whose_storage_is_gone() {
     sandbox::require_assets!("etcd", "kube-apiserver", "kube-scheduler");
-    let mut world = World::new(3).await;
+    let world = World::new(3).await;
     // Each is put where its replica is, whichever node that is.
     for i in 0..6 {
         let at = format!("node-{}", i % 3);
@@ -48,7 +48,7 @@ async fn pods_start_all_the_same_when_nothing_is_known_or_nobody_answers() {
     until("nothing to be known", async || !world.is_ready().await).await;
     world.pod("data", false).await;
     world.placed("data").await;
-    until("an event that says so", async || world.events("data").await.contains("StorageUnknown")).await;
+    until("an event that says so", async || world.events("data").await.contains(&"StorageUnknown".to_owned())).await;
     assert!(world.metrics().await.contains("orlop_scheduler_failed_open_total"));
     world.stop_extender().await;
     world.volume("more", &["node-0"]).await;
