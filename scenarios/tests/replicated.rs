@@ -101,12 +101,30 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     let before = lines.latest();
     let told = lines.after(before + 50).await?;
     timer.step("the daemons of all nodes were replaced, one after the other, and the pod has written on");
+    two_losses_of_power(&world, &mut timer, (&first, &other, &third), lines, told).await?;
+    world.all_goes_with_the_claim().await?;
+    timer.step("with the claim, the volume, its record and its replicas are gone");
+    let gone = orlop_says(&["uninstall", "--delete-crds"]).await?;
+    ensure!(gone.code == 0, "orlop uninstall: {}", gone.stderr);
+    world.no_pod_is_left().await?;
+    timer.step("orlop uninstall has taken everything away");
+    Ok(())
+}
+
+/// The power of the node with the pod goes, and when that is back, the other replica's.
+async fn two_losses_of_power(
+    world: &World,
+    timer: &mut Timer,
+    (first, other, third): (&str, &str, &str),
+    mut lines: Lines,
+    told: u64,
+) -> Result<()> {
     let cut = Instant::now();
-    world.node(&first)?.kill().await?;
+    world.node(first)?.kill().await?;
     let told = told.max(lines.rest().await);
     println!("         {told} lines were acknowledged before the power of {first} went");
     world.pods().delete("first", &DeleteParams::default().grace_period(0)).await?;
-    world.pod("second", Some(&third)).await?;
+    world.pod("second", Some(third)).await?;
     world.ready("second").await?;
     let mut lines = world.write("second").await?;
     lines.after(1).await?;
@@ -117,13 +135,13 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     world.has_all("second", told).await?;
     timer.step("the pod goes on elsewhere, with every line that was acknowledged");
 
-    world.node(&first)?.start().await?;
+    world.node(first)?.start().await?;
     world.all_in_sync().await?;
     timer.step("the node is back, and its replica is equal again");
 
     let told = lines.latest();
     let cut = Instant::now();
-    world.node(&other)?.kill().await?;
+    world.node(other)?.kill().await?;
     let more = lines.after(told + 200).await?;
     println!(
         "         {:.1} s was the longest time without a line, {:.1} s after the cut of {other} there are 200 more",
@@ -133,16 +151,9 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     ensure!(lines.longest < Duration::from_secs(15), "the pod has waited for {:?}", lines.longest);
     world.has_all("second", more).await?;
     timer.step("writing goes on without the other replica");
-    world.node(&other)?.start().await?;
+    world.node(other)?.start().await?;
     world.all_in_sync().await?;
     timer.step("that node is back, and its replica is equal again");
-    drop(lines);
-    world.all_goes_with_the_claim().await?;
-    timer.step("with the claim, the volume, its record and its replicas are gone");
-    let gone = orlop_says(&["uninstall", "--delete-crds"]).await?;
-    ensure!(gone.code == 0, "orlop uninstall: {}", gone.stderr);
-    world.no_pod_is_left().await?;
-    timer.step("orlop uninstall has taken everything away");
     Ok(())
 }
 

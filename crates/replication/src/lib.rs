@@ -24,7 +24,7 @@
 //! 9. An attachment that goes on for the users of one before it ends if all in-sync replicas have lost their power meanwhile: users learn it who believe what
 //!    was answered and not flushed.
 //! 10. A snapshot has a place in the order of changes: those asked for before it are on every in-sync replica when these take it, and none that came later. It is
-//!    in the record when all of them have it, durably and of one epoch; only then it exists, on those that the record names ([`record::snapshots`]).
+//!     in the record when all of them have it, durably and of one epoch; only then it exists, on those that the record names ([`record::snapshots`]).
 //! 11. A volume grows on every in-sync replica first, then in its record, then for its user; it never becomes smaller.
 //!
 //! What survives what is told in [`attachment`]; in which order a replica makes things durable, in [`replica`].

@@ -128,12 +128,13 @@ impl Inner {
     }
 }
 
+/// Why a request is not answered.
+type Refused = (StatusCode, String);
+
 /// What was asked, out of the body of a request.
-fn asked(body: &Bytes) -> Result<Args, Response> {
-    serde_json::from_slice(body).map_err(|error| {
-        let what = format!("the body is no ExtenderArgs of kube-scheduler: {error}\n");
-        (StatusCode::BAD_REQUEST, what).into_response()
-    })
+fn asked(body: &Bytes) -> Result<Args, Refused> {
+    serde_json::from_slice(body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is no ExtenderArgs of kube-scheduler: {error}\n")))
 }
 
 fn answered(answer: &impl Serialize) -> Response {
@@ -143,7 +144,7 @@ fn answered(answer: &impl Serialize) -> Response {
     }
 }
 
-async fn filtered(State(extender): State<Extender>, body: Bytes) -> Result<Response, Response> {
+async fn filtered(State(extender): State<Extender>, body: Bytes) -> Result<Response, Refused> {
     let args = asked(&body)?;
     let (me, begun) = (&extender.0, Instant::now());
     let wanted = me.cache.wanted(&args.pod);
@@ -165,7 +166,7 @@ async fn filtered(State(extender): State<Extender>, body: Bytes) -> Result<Respo
     Ok(answer)
 }
 
-async fn prioritized(State(extender): State<Extender>, body: Bytes) -> Result<Response, Response> {
+async fn prioritized(State(extender): State<Extender>, body: Bytes) -> Result<Response, Refused> {
     let args = asked(&body)?;
     let (me, begun) = (&extender.0, Instant::now());
     let wanted = me.cache.wanted(&args.pod);

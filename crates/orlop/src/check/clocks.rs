@@ -33,9 +33,8 @@ pub(crate) async fn listen(client: &Client, limit: Duration) -> Clocks {
         return Clocks { deaf: Some("nobody listened (--clocks 0s)".into()), ..Clocks::default() };
     }
     let mut clocks = Clocks::default();
-    match tokio::time::timeout(limit, follow(client, &mut clocks)).await {
-        Ok(Err(error)) => clocks.deaf = Some(format!("the leases of nodes cannot be watched: {error}")),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(limit, follow(client, &mut clocks)).await {
+        clocks.deaf = Some(format!("the leases of nodes cannot be watched: {error}"));
     }
     clocks
 }

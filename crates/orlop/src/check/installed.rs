@@ -151,7 +151,7 @@ fn scheduler(facts: &Facts) -> Finding {
         return Finding::unknown("scheduler", "it runs in no pod that is seen here, so its configuration is not known");
     }
     let has_own = |spec: &&PodSpec| words(spec).any(|word| word == "--config" || word.starts_with("--config="));
-    if specs.iter().any(|spec| has_own(&spec)) {
+    if specs.iter().any(has_own) {
         let says =
             "it has a configuration of its own, which is a file on its node: VolumeBinding must be enabled there";
         return Finding::unknown("scheduler", says);

@@ -203,7 +203,7 @@ mod tests {
     fn warnings_and_what_is_unknown_are_failures_only_for_who_wants_that() {
         let ends = |verdict: Verdict, strict: bool| {
             let findings = vec![Finding::new("x", verdict, "y")];
-            super::verdict(&Report { verdict, findings }, strict).map_or_else(|e| e.exit_code(), |exit| exit)
+            super::verdict(&Report { verdict, findings }, strict).unwrap_or_else(|e| e.exit_code())
         };
         for (verdict, plain, strict) in [
             (Verdict::Good, Exit::Succeeded, Exit::Succeeded),

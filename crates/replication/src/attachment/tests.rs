@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 const VOLUME: VolumeId = VolumeId(1);
 
+/// Some requests.
+type Which = fn(&Body) -> bool;
+
 struct Cluster {
     records: MemoryRecords,
     replicas: BTreeMap<ReplicaId, (Replica, Disk)>,
@@ -21,7 +24,7 @@ struct Cluster {
     /// Those that get nothing.
     silent: Vec<ReplicaId>,
     /// These get some of it.
-    dropped: Vec<(ReplicaId, fn(&Body) -> bool)>,
+    dropped: Vec<(ReplicaId, Which)>,
     sent: Vec<(ReplicaId, Request)>,
     answers: BTreeMap<Tag, Result<Done, IoError>>,
 }

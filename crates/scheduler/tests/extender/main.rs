@@ -1,5 +1,7 @@
 //! The extender with a real kube-scheduler and a real API server. Nodes are objects alone: no kubelet is needed to see where a pod is put.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
+
 mod world;
 
 use std::time::Duration;

@@ -279,7 +279,7 @@ fn scheduler(kubeconfig: &Path, folder: &Path, extender: SocketAddr) -> Child {
         22..25 => "v1beta2",
         _ => "v1",
     };
-    let config = json!({
+    let mut config = json!({
         "apiVersion": format!("kubescheduler.config.k8s.io/{api}"),
         "kind": "KubeSchedulerConfiguration",
         "clientConnection": {"kubeconfig": kubeconfig},
@@ -289,16 +289,17 @@ fn scheduler(kubeconfig: &Path, folder: &Path, extender: SocketAddr) -> Child {
             "nodeCacheCapable": true, "ignorable": true, "httpTimeout": "5s",
         }],
     });
+    if minor < 22 {
+        // Beside a configuration the flag for it is not heeded, and its usual port is one for each machine.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        (config["healthzBindAddress"], config["metricsBindAddress"]) = (json!(port), json!(port));
+    }
     let path = folder.join("scheduler.yaml");
     std::fs::write(&path, config.to_string()).unwrap();
     let log = std::fs::File::create(folder.join("scheduler.log")).unwrap();
     let mut command = Command::new(program);
     command.arg("--config").arg(path);
-    // Nobody asks it for its health, and its usual ports are one for each machine.
-    if minor < 23 {
-        command.args(["--port=0", "--secure-port=0"]);
-    } else {
-        command.arg("--secure-port=0");
-    }
+    // Nobody asks it for its health.
+    command.arg("--secure-port=0");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
