@@ -215,7 +215,7 @@ impl Volumes for InCluster {
 
     fn list(&self) -> Result<Vec<Volume>, Error> {
         let mut all = self.local.list()?;
-        let replicated = self.with_records(self.objects()?)?;
+        let replicated = self.with_records(self.objects()?);
         all.extend(replicated.iter().map(|(object, record)| self.told(object, record.as_ref())));
         all.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)

@@ -2,7 +2,7 @@
 
 use crate::ONLY_LOCAL;
 use crate::decide::{NodeFacts, Storage, VolumeFacts, Wanted};
-use api::{RUN_LABEL, RecordStanding, StorageNode, Volume, VolumeRecord};
+use api::{RecordStanding, StorageNode, Volume, VolumeRecord};
 use cluster::heartbeat::{self, Pulse};
 use cluster::{Times, volume_id, watched};
 use futures::future::BoxFuture;
@@ -115,11 +115,12 @@ impl Cache {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Not one node has said that it lives. Rather than that all have died at once, nothing comes from the API server.
+    /// Not one node has said that it lives, or there is none. Rather than that all have died at once, nothing comes from the API server; or somebody has taken their
+    /// `StorageNode` away.
     pub(crate) fn is_blind(&self, now: Instant) -> bool {
         let nodes = self.stores.nodes.state();
         let mut pulse = self.pulse();
-        !nodes.is_empty() && nodes.iter().all(|node| pulse.silent_for(&node.name_any(), now) >= self.dead_after)
+        nodes.iter().all(|node| pulse.silent_for(&node.name_any(), now) >= self.dead_after)
     }
 
     /// What is known of a node.
@@ -150,11 +151,6 @@ impl Cache {
         let mut wanted = Wanted { only_local, ..Wanted::default() };
         for name in claims(pod) {
             let Some(claim) = self.stores.claims.get(&ObjectRef::new(&name).within(&namespace)) else { continue };
-            let run = claim.labels().get(RUN_LABEL);
-            if run.is_some() && run != pod.labels().get(RUN_LABEL) {
-                wanted.held =
-                    Some(format!("the claim {name} is being filled by a restore; the pod starts when that is done"));
-            }
             wanted.volumes.extend(self.volume(name, &claim));
         }
         wanted

@@ -49,8 +49,6 @@ pub struct Wanted {
     pub volumes: Vec<VolumeFacts>,
     /// It is put on nodes with a replica of each alone.
     pub only_local: bool,
-    /// Why it must not start anywhere yet.
-    pub held: Option<String>,
 }
 
 /// The nodes that the pod must not be put on, and why not.
@@ -66,9 +64,8 @@ pub fn filter<'a>(
         let all = if replicas.is_empty() { "it has none".to_owned() } else { replicas.join(", ") };
         format!("no replica of the volume of {claim} is on a node that works ({all})")
     });
-    let everywhere = wanted.held.clone().or(lost);
     let why = |name: &str| -> Option<String> {
-        if let Some(reason) = &everywhere {
+        if let Some(reason) = &lost {
             return Some(reason.clone());
         }
         if wanted.volumes.is_empty() {
@@ -225,7 +222,5 @@ mod tests {
             lost.len() == 2 && lost["r1z1a1"].contains("no replica of the volume of data is on a node that works"),
             "{lost:?}"
         );
-        let held = Wanted { held: Some("it is being restored".into()), ..Wanted::default() };
-        assert_eq!(filter(&held, names, with).len(), 2);
     }
 }

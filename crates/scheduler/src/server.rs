@@ -149,10 +149,9 @@ async fn filtered(State(extender): State<Extender>, body: Bytes) -> Result<Respo
     let (me, begun) = (&extender.0, Instant::now());
     let wanted = me.cache.wanted(&args.pod);
     let refused = match me.unknown(begun) {
-        // What is known of a restore is known all the same.
-        Some(why) if wanted.held.is_none() => {
-            let pod = args.pod.clone();
-            let me = me.clone();
+        // Of other pods there is nothing to know.
+        Some(why) if !wanted.volumes.is_empty() => {
+            let (pod, me) = (args.pod.clone(), me.clone());
             // Whoever waits for the answer does not wait for the event.
             tokio::spawn(async move { me.fail_open(&pod, why).await });
             BTreeMap::new()
@@ -179,9 +178,11 @@ async fn prioritized(State(extender): State<Extender>, body: Bytes) -> Result<Re
 }
 
 async fn readyz(State(extender): State<Extender>) -> Response {
-    match extender.0.unknown(Instant::now()) {
-        None => "ok\n".into_response(),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    // One that has heard of nobody for a while answers all the same, and says so of pods.
+    if extender.0.is_ready.load(Ordering::Acquire) {
+        "ok\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "what there is of storage is not known yet\n").into_response()
     }
 }
 

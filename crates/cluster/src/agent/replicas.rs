@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt};
 use node::SnapshotHere;
 use replication::record::store::RecordStore;
 use replication::record::{Record, Standing};
-use replication::units::{Epoch, ReplicaId, VolumeId};
+use replication::units::{Epoch, ReplicaId, SnapshotId, VolumeId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -41,7 +41,7 @@ impl Agent {
                 outcome = outcome.and(self.remove(volumes, volume, replica).await);
             }
         }
-        outcome = outcome.and(self.collect(records, snapshots).await);
+        outcome = outcome.and(self.collect((volumes, records), snapshots).await);
         self.limit(volumes).await?;
         for volume in volumes {
             outcome = outcome.and(self.settle(volume).await);
@@ -70,13 +70,16 @@ impl Agent {
             return self.note(&name, HeldReplica { lost: true, ..held(replica) }).await;
         }
         let from = match (&volume.spec.source, begins_empty(member.standing)) {
-            (Some(source), false) => match self.source(source).await {
-                Ok(from) => Some(from),
+            (Some(source), false) => match self.source(source).await? {
+                Some(from) => Some(from),
                 // The volume was used before this replica was made, and the others have what it lacks.
-                Err(_) if record.epoch > Epoch(0) => {
+                None if record.epoch > Epoch(0) => {
                     return self.note(&name, HeldReplica { lost: true, ..held(replica) }).await;
                 }
-                Err(error) => return Err(error),
+                None => {
+                    let what = format!("the snapshot {} is in no replica of this node", source.snapshot);
+                    return Err(Error::Node(what));
+                }
             },
             _ => None,
         };
@@ -91,22 +94,22 @@ impl Agent {
         Ok(())
     }
 
-    /// The snapshot that a volume begins as, in a replica of this node.
-    async fn source(&self, source: &VolumeSource) -> Result<SnapshotHere> {
-        let absent = || Error::Node(format!("the snapshot {} is in no replica of this node", source.snapshot));
+    /// The snapshot that a volume begins as, in a replica of this node, if one has it.
+    async fn source(&self, source: &VolumeSource) -> Result<Option<SnapshotHere>> {
         let ids = records::form::volume(&source.volume).zip(placed::snapshot(&source.snapshot));
-        let (volume, id) = ids.ok_or_else(absent)?;
-        let record = self.records.get(volume).await?.ok_or_else(absent)?.record;
-        let taken = record.taken(id).ok_or_else(absent)?;
+        let Some((volume, id)) = ids else { return Ok(None) };
+        let Some(found) = self.records.get(volume).await? else { return Ok(None) };
+        let record = found.record;
+        let Some(taken) = record.taken(id) else { return Ok(None) };
         let is_mine = |holder: &&ReplicaId| record.members.get(holder).is_some_and(|of| *of.node.0 == *self.me);
-        let replica = taken.holders.iter().find(is_mine).copied().ok_or_else(absent)?;
-        Ok(SnapshotHere { volume, replica, held: (id, taken.epoch) })
+        let replica = taken.holders.iter().find(is_mine).copied();
+        Ok(replica.map(|replica| SnapshotHere { volume, replica, held: (id, taken.epoch) }))
     }
 
     /// Removes what replicas of this node have of snapshots that are in no record, and come into none any more. What was found before the record was read.
     async fn collect(
         &self,
-        records: &[Arc<VolumeRecord>],
+        (volumes, records): (&[Arc<Volume>], &[Arc<VolumeRecord>]),
         found: Vec<(VolumeId, ReplicaId, HeldSnapshot)>,
     ) -> Result<()> {
         let mut outcome = Ok(());
@@ -118,12 +121,18 @@ impl Agent {
             if cached.is_none_or(|record| !record.is_garbage(replica, held.0, held.1)) {
                 continue;
             }
-            outcome = outcome.and(self.remove_snapshot(volume, replica, held).await);
+            outcome = outcome.and(self.remove_snapshot(volumes, volume, replica, held).await);
         }
         outcome
     }
 
-    async fn remove_snapshot(&self, volume: VolumeId, replica: ReplicaId, held: HeldSnapshot) -> Result<()> {
+    async fn remove_snapshot(
+        &self,
+        volumes: &[Arc<Volume>],
+        volume: VolumeId,
+        replica: ReplicaId,
+        held: HeldSnapshot,
+    ) -> Result<()> {
         let Some(found) = self.records.get(volume).await? else { return Ok(()) };
         let record = found.record;
         // As with replicas: an older record in its place is not the one that counts.
@@ -131,10 +140,26 @@ impl Agent {
         if is_older || !record.is_garbage(replica, held.0, held.1) {
             return Ok(());
         }
+        // One that its Volume names and the record does not know at all: somebody has brought back a record from before it.
+        if !record.snapshots.contains_key(&held.0) && self.is_named(volumes, volume, held.0).await? {
+            if self.is_news(volume, replica) {
+                let volume = records::form::name(volume);
+                tracing::warn!(volume, %replica, snapshot = %held.0, "a snapshot that its Volume names is missing in the record; it is kept");
+            }
+            return Ok(());
+        }
         let node = self.node.clone();
         done(tokio::task::spawn_blocking(move || node.remove_held_snapshot(volume, replica, held)).await)?;
         tracing::info!(volume = records::form::name(volume), %replica, snapshot = %held.0, "what was left of a snapshot was removed");
         Ok(())
+    }
+
+    /// Whether a Volume has a snapshot, read past every cache.
+    async fn is_named(&self, volumes: &[Arc<Volume>], id: VolumeId, snapshot: SnapshotId) -> Result<bool> {
+        let Some(cached) = self.volume_of(volumes, id) else { return Ok(false) };
+        let found = self.volume(&cached.name_any(), id).await?;
+        let named = found.iter().flat_map(|volume| volume.spec.snapshots.values());
+        Ok(named.filter_map(|wanted| placed::snapshot(&wanted.id)).any(|id| id == snapshot))
     }
 
     /// Removes a replica, if it is certain that it is not needed.

@@ -125,7 +125,10 @@ pub fn place(asked: Asked, among: &Surroundings) -> Result<Vec<NodeId>, String> 
     let names = |places: Vec<Place>| places.into_iter().map(|place| NodeId::from(place.node.as_str()));
     if let Some(preferred) = asked.preferred {
         let mut alone = cluster.clone();
-        alone.nodes.retain(|node| node.name == *preferred.0);
+        // The others stay in sight: rules look at where they are.
+        for node in alone.nodes.iter_mut().filter(|node| node.name != *preferred.0) {
+            node.closed = Some("another one is preferred".into());
+        }
         if placement::place(&alone, &Request { replicas: 1, ..request.clone() }).is_ok() {
             let mut rest = Request { replicas: asked.count.saturating_sub(1), ..request.clone() };
             rest.present.extend(of(std::slice::from_ref(preferred)));
@@ -213,6 +216,18 @@ pub(super) mod tests {
         let mut found = kept(&apart, 2, None, &[], &among).unwrap();
         found.sort();
         assert_eq!(found, ["a", "c"]);
+        // Near it, in the same zone: the preferred node is, though the other volume is not on it.
+        for node in &mut among.nodes {
+            node.labels.insert("zone".into(), "x".into());
+        }
+        let near = VolumeRule {
+            enforcement: required,
+            affected: None,
+            volumes: with("app", "db"),
+            topology_key: Some("zone".into()),
+        };
+        let near = Strategy { volume_affinity: vec![near], ..Strategy::default() };
+        assert_eq!(kept(&near, 1, Some(&NodeId::from("c")), &[], &among).unwrap(), ["c"]);
     }
 
     #[test]

@@ -297,11 +297,12 @@ fn leave(record: &Record, id: ReplicaId) -> Plan {
 fn wish(wanted: &Wanted, record: &Record) -> Option<Plan> {
     let next = if wanted.blocks > record.wanted_blocks {
         record.with_wanted_blocks(wanted.blocks).map(|next| (next, "it grows".to_owned()))
-    } else if let Some(id) = wanted.snapshots.iter().find(|id| !record.snapshots.contains_key(id)) {
-        record.with_snapshot(*id).map(|next| (next, format!("{id} is wanted")))
-    } else {
-        let gone = record.snapshots.keys().find(|id| !wanted.snapshots.contains(id))?;
+    } else if let Some(gone) = record.snapshots.keys().find(|id| !wanted.snapshots.contains(id)) {
+        // Before others are added: there are only so many.
         record.without_snapshot(*gone).map(|next| (next, format!("{gone} was deleted")))
+    } else {
+        let id = wanted.snapshots.iter().find(|id| !record.snapshots.contains_key(id))?;
+        record.with_snapshot(*id).map(|next| (next, format!("{id} is wanted")))
     };
     // What cannot be keeps nothing else from being done.
     next.ok().map(|(next, message)| write(next, message))

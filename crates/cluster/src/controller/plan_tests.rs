@@ -211,3 +211,16 @@ fn a_volume_begins_as_a_snapshot_on_nodes_that_hold_it() {
     waits(&decide(&needs, None, &nodes[1..]), "2 of them are needed");
     waits(&decide(&Wanted { source: source(None), ..clone }, None, &nodes), "is not there any more");
 }
+
+#[test]
+fn at_the_limit_a_snapshot_that_is_gone_makes_room_for_the_next() {
+    use replication::record::snapshots::MOST_SNAPSHOTS;
+    let ids = |from: u128| -> BTreeSet<SnapshotId> { (from..from + MOST_SNAPSHOTS as u128).map(SnapshotId).collect() };
+    let full = ids(0).iter().fold(record(&["a", "b"]), |record, id| record.with_snapshot(*id).unwrap());
+    let next = Wanted { snapshots: ids(1), ..wanted(2) };
+    let nodes = nodes(&["a", "b"]);
+    let less = written(decide(&next, Some(&full), &nodes));
+    assert!(!less.snapshots.contains_key(&SnapshotId(0)));
+    let full = written(decide(&next, Some(&less), &nodes));
+    assert!(full.snapshots.contains_key(&SnapshotId(MOST_SNAPSHOTS as u128)));
+}

@@ -34,7 +34,7 @@ impl InCluster {
                         Err(error) => return Err(error),
                     }
                 } else {
-                    why = self.bring_about(object, &record);
+                    why = self.bring_about(object, &record)?;
                 }
             }
             std::thread::sleep(GROW_LOOK);

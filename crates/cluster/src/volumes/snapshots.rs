@@ -12,7 +12,7 @@ use crate::error::Error as ClusterError;
 use crate::placed;
 use api::{Volume as Object, WantedSnapshot};
 use csi::{Error, Kind, Labels, Snapshot};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use replication::record::Record;
@@ -74,7 +74,7 @@ impl InCluster {
                 if record.taken(asked.id).is_some() {
                     return Ok(self.told_snapshot(asked.object, asked.name, &asked.wanted, Some(&record)));
                 }
-                why = self.bring_about(asked.object, &record);
+                why = self.bring_about(asked.object, &record)?;
             }
             let now = self.object(&volume)?;
             if now.is_none_or(|now| !now.spec.snapshots.contains_key(asked.name)) {
@@ -86,18 +86,20 @@ impl InCluster {
         Err(Error { kind: Kind::Busy, story })
     }
 
-    /// Has what the record wants done, if nobody serves the volume; tells what it waits for.
-    pub(super) fn bring_about(&self, object: &Object, record: &Record) -> String {
+    /// Has what the record wants done, if nobody serves the volume; tells what it waits for. Where a replica has no room for it, it is not tried again at once: a
+    /// pod may want the volume.
+    pub(super) fn bring_about(&self, object: &Object, record: &Record) -> Result<String, Error> {
         if let Some(by) = &record.attached {
-            return format!("{} serves the volume, and has not done it", by.node);
+            return Ok(format!("{} serves the volume, and has not done it", by.node));
         }
         let is_wanted = record.wanted_snapshot().is_some() || record.wanted_blocks > record.blocks;
         let Some(id) = placed::id(object).filter(|_| is_wanted) else {
-            return "it is not in the record yet; see that the operator runs".into();
+            return Ok("it is not in the record yet; see that the operator runs".into());
         };
         match self.runtime.block_on(self.node.attend(id, &object.name_any())) {
-            Ok(()) => "its replicas have not done it".into(),
-            Err(error) => error.story(),
+            Ok(()) => Ok("its replicas have not done it".into()),
+            Err(error) if error.kind() == node::Kind::NoRoom => Err(super::of_node(&error)),
+            Err(error) => Ok(error.story()),
         }
     }
 
@@ -108,18 +110,20 @@ impl InCluster {
         Ok(found.map(|found| found.record))
     }
 
-    /// Volumes with their records, several of which are read at once.
-    pub(super) fn with_records(&self, objects: Vec<Object>) -> Result<Vec<(Object, Option<Record>)>, Error> {
+    /// Volumes with their records, several of which are read at once. One that cannot be read is as good as none for who asks about all: what other volumes are, must
+    /// not hang on it.
+    pub(super) fn with_records(&self, objects: Vec<Object>) -> Vec<(Object, Option<Record>)> {
         let records = &self.records;
         let read = |object: Object| async move {
-            let found = match placed::id(&object) {
-                Some(id) => records.get(id).await?,
-                None => None,
-            };
-            Ok::<_, ClusterError>((object, found.map(|found| found.record)))
+            let Some(id) = placed::id(&object) else { return (object, None) };
+            let found = records.get(id).await.unwrap_or_else(|error| {
+                tracing::warn!(volume = object.name_any(), %error, "a record cannot be read");
+                None
+            });
+            (object, found.map(|found| found.record))
         };
         let reads = stream::iter(objects.into_iter().map(read));
-        self.wait(reads.buffered(READS).try_collect())
+        self.runtime.block_on(reads.buffered(READS).collect())
     }
 
     /// All snapshots of such volumes, those that are not taken yet too.
@@ -130,7 +134,7 @@ impl InCluster {
             let all = object.spec.snapshots.iter();
             all.map(|(name, wanted)| self.told_snapshot(object, name, wanted, record.as_ref())).collect::<Vec<_>>()
         };
-        Ok(self.with_records(objects)?.iter().flat_map(of).collect())
+        Ok(self.with_records(objects).iter().flat_map(of).collect())
     }
 
     /// Takes a snapshot out of its volume; the controller takes it out of the record, and the nodes out of their pools.

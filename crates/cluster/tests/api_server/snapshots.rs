@@ -80,3 +80,24 @@ async fn a_volume_grows_while_it_is_used_and_while_it_is_not() {
     detach(&world, 1, "pvc-1").await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_a_volume_is_made_from_is_not_deleted() {
+    sandbox::require_assets!("etcd", "kube-apiserver");
+    let mut world = World::new(2).await;
+    make(&world, 0, "pvc-1", 2).await;
+    take(&world, 0, "pvc-1@s").await.unwrap();
+    // Nobody makes replicas of the new volume.
+    world.cut_off(0).await;
+    world.cut_off(1).await;
+    let clone = world.ask(0, |volumes| volumes.clone_snapshot("pvc-1@s", new_volume("pvc-2", 2)));
+    let delete = async {
+        until("the new volume to be asked for", async || world.volume("pvc-2").await.is_some()).await;
+        world.ask(1, |volumes| volumes.delete_snapshot("pvc-1@s")).await
+    };
+    let (made, deleted) = tokio::join!(clone, delete);
+    let refused = deleted.unwrap_err();
+    assert!(refused.kind == Kind::Busy && refused.story.contains("is being made into pvc-2"), "{refused}");
+    assert!(made.is_err(), "no replica of it was made");
+    world.end().await;
+}

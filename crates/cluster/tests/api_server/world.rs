@@ -168,6 +168,8 @@ impl World {
         let machine = &mut self.machines[i];
         machine.volumes = None;
         let node = machine.node.take().unwrap();
+        // What the agent had asked of it in a thread goes on for a moment.
+        until("nobody else to have the node", async || Arc::strong_count(&node) == 1).await;
         let stopped = tokio::task::spawn_blocking(move || Arc::into_inner(node).map(Node::stop));
         assert!(stopped.await.unwrap().is_some(), "somebody still has the node");
     }

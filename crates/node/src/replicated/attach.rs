@@ -31,6 +31,8 @@ const LOOK: u64 = 4 << 20;
 pub(super) struct Running {
     attachment: Attachment,
     seen: watch::Receiver<Seen>,
+    /// Why what the record wants of all replicas is not done for now.
+    unfulfilled: watch::Receiver<Option<String>>,
 }
 
 /// What was last heard of an attachment. (Whether it is suspended just now is another matter.)
@@ -70,6 +72,20 @@ impl Running {
         let heard = seen.wait_for(|seen| *seen != Seen::Waiting).await;
         // Its sender lives as long as the attachment, which this holds.
         heard.map_or(Seen::Ended(Ending::Displaced), |heard| heard.clone())
+    }
+
+    /// Waits until it has ended, or a replica has no room for what the record wants; tells why.
+    pub(super) async fn given_up(&self) -> String {
+        let (mut seen, mut unfulfilled) = (self.seen.clone(), self.unfulfilled.clone());
+        tokio::select! {
+            ended = seen.wait_for(|seen| matches!(seen, Seen::Ended(_))) => match ended.as_deref() {
+                Ok(Seen::Ended(ending)) => ending.to_string(),
+                _ => "it is not served any more".into(),
+            },
+            why = unfulfilled.wait_for(Option::is_some) => {
+                why.ok().and_then(|why| why.clone()).unwrap_or_else(|| "it is not served any more".into())
+            }
+        }
     }
 
     fn ending(&self) -> Option<Ending> {
@@ -205,11 +221,15 @@ impl Inner {
             (Some(by), _) => return Err(Refused::Elsewhere(by.node)),
         };
         let (sender, seen) = watch::channel(Seen::Waiting);
+        let (refusal, unfulfilled) = watch::channel(None);
         let listener = move |notice: &Notice| {
             tracing::info!(volume = %format_args!("{:032x}", volume.0), ?notice, "a replicated volume");
             match notice {
                 Notice::Serving => drop(sender.send_replace(Seen::Served)),
                 Notice::Ended(ending) => drop(sender.send_replace(Seen::Ended(ending.clone()))),
+                Notice::Unfulfilled(_, replica, why) => {
+                    drop(refusal.send_replace(Some(format!("{replica} has no room for it: {why}"))));
+                }
                 _ => {}
             }
         };
@@ -217,7 +237,7 @@ impl Inner {
         let options = Options { force, expected, ended, limits, listener, ..Options::new(volume) };
         let (records, offered) = (self.records.clone(), self.holder.offered.clone());
         match Attachment::start(records, offered, self.network.clone(), options).await {
-            Ok(attachment) => Ok(Running { attachment, seen }),
+            Ok(attachment) => Ok(Running { attachment, seen, unfulfilled }),
             Err(AttachError::NoRecord(_)) => Err(Refused::NoRecord),
             Err(error) => Err(Refused::Unknown(Error::new(Kind::Failed, "begin to attach").because(error))),
         }

@@ -5,7 +5,7 @@
 
 use super::Inner;
 use super::attach::{Guard, RETRY, busy};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use replication::record::Record;
 use replication::record::store::{RecordStore, Watch};
 use replication::units::VolumeId;
@@ -28,8 +28,8 @@ impl Inner {
         match self.claim_for_nobody(volume).await {
             Ok(begun) => *running = Some(begun),
             Err(refused) => {
-                drop(running);
                 self.forget(volume);
+                drop(running);
                 return Err(refused.error(name));
             }
         }
@@ -37,18 +37,28 @@ impl Inner {
         // By itself: whoever asked may not wait so long, and the volume has to be given back.
         let attending = self.tasks.spawn_on(async move { me.serve_nobody(volume, running).await }, &self.runtime);
         match tokio::time::timeout(ATTEND_LIMIT, attending).await {
+            Ok(Ok(Some(why))) => Err(Error::new(Kind::NoRoom, format!("attend to {name}: {why}"))),
             Ok(_) => Ok(()),
             Err(_) => Err(busy("attend to", name)),
         }
     }
 
-    async fn serve_nobody(&self, volume: VolumeId, running: Guard) {
-        let done = tokio::time::timeout(ATTEND_LIMIT, self.until_done(volume));
-        let is_done = self.stop.run_until_cancelled(done).await.is_some_and(|done| done.is_ok());
-        if !is_done {
-            tracing::warn!(volume = %format_args!("{:032x}", volume.0), "what is wanted of a volume that nobody uses is not done yet");
+    /// Serves it until what is wanted is done; tells why that cannot be, if so. Nobody else can have the volume meanwhile.
+    async fn serve_nobody(&self, volume: VolumeId, running: Guard) -> Option<String> {
+        let ended = async {
+            let Some(there) = running.as_ref() else { return None };
+            tokio::select! {
+                () = self.until_done(volume) => None,
+                why = there.given_up() => Some(why),
+            }
+        };
+        let why = self.stop.run_until_cancelled(tokio::time::timeout(ATTEND_LIMIT, ended)).await;
+        let why = why.and_then(|why| why.unwrap_or_else(|_| Some("its replicas have not done it in time".into())));
+        if let Some(why) = &why {
+            tracing::warn!(volume = %format_args!("{:032x}", volume.0), why, "what is wanted of a volume that nobody uses is not done yet");
         }
         self.end(volume, running).await;
+        why
     }
 
     async fn until_done(&self, volume: VolumeId) {

@@ -143,7 +143,12 @@ impl Run {
 
     /// A change, and what the model has then.
     fn any_change(&mut self) -> Operation {
-        let (blocks, birth) = (self.any_blocks(), self.model.promise().epoch);
+        let blocks = self.any_blocks();
+        self.change(blocks)
+    }
+
+    fn change(&mut self, blocks: Blocks) -> Operation {
+        let birth = self.model.promise().epoch;
         if self.random.random_range(0..4) == 0 {
             self.model.put(blocks, 0, birth);
             return Operation::Discard { blocks, birth };
@@ -246,7 +251,15 @@ impl Run {
     /// The process ends with operations under way; the next one finds each of them done or not.
     fn kill(&mut self) {
         self.kills += 1;
-        let changes: Vec<Operation> = (0..self.random.random_range(0..6)).map(|_| self.any_change()).collect();
+        // Of those that overlap a replica has one at a time: what is under way together may be done in any order.
+        let mut apart: Vec<Blocks> = Vec::new();
+        for _ in 0..self.random.random_range(0..6) {
+            let blocks = self.any_blocks();
+            if !apart.iter().any(|other| other.overlap(blocks)) {
+                apart.push(blocks);
+            }
+        }
+        let changes: Vec<Operation> = apart.into_iter().map(|blocks| self.change(blocks)).collect();
         let (sender, receiver) = mpsc::channel();
         for change in changes {
             let sender = sender.clone();

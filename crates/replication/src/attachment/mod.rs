@@ -324,8 +324,9 @@ pub struct Attachment {
     pursuit: Option<Pursuit>,
     /// In this epoch a snapshot was given up that some have taken.
     has_spoiled: bool,
-    /// What was refused is not asked for again before.
+    /// What was refused is not asked for again before; each time it is left alone for longer, since every attempt costs all replicas an epoch.
     pursue_after: Time,
+    refusals: u32,
     /// Those that are late, for the variants that leave them out.
     laggards: BTreeSet<ReplicaId>,
     told: Option<Option<Why>>,
@@ -368,6 +369,7 @@ impl Attachment {
             pursuit: None,
             has_spoiled: false,
             pursue_after: Time(0),
+            refusals: 0,
             laggards: BTreeSet::new(),
             told: None,
             now: Time(0),

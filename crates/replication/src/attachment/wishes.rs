@@ -21,8 +21,11 @@ use crate::message::Body;
 use crate::record::snapshots::Snapshot;
 use crate::record::{Change, Record};
 use crate::rules::{Rule, keeps};
-use crate::units::{ReplicaId, SnapshotId, Time};
+use crate::units::{ReplicaId, SnapshotId, Span, Time};
 use std::collections::BTreeSet;
+
+/// How often the pause after a refusal is doubled: from 5 s to five minutes.
+const MOST_DOUBLINGS: u32 = 6;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl Attachment {
         if let Some(pursuit) = self.pursuit.take_if(|pursuit| Some(pursuit.wish) != wanted) {
             // The record has it, or nobody wants it any more.
             self.links.values_mut().for_each(|link| link.drop_purpose(Purpose::Wish));
+            self.refusals = 0;
             if pursuit.is_done() {
                 self.notice(Notice::Fulfilled(pursuit.wish));
             }
@@ -143,7 +147,8 @@ impl Attachment {
         };
         self.links.values_mut().for_each(|link| link.drop_purpose(Purpose::Wish));
         if let Some(pursuit) = self.pursuit.take() {
-            self.pursue_after = now + self.limits.join_pause;
+            self.pursue_after = now + Span(self.limits.join_pause.0 << self.refusals.min(MOST_DOUBLINGS));
+            self.refusals += 1;
             self.has_spoiled |= matches!(pursuit.wish, Wish::Snapshot(_)) && keeps(Rule::TakeAnew);
             self.notice(Notice::Unfulfilled(pursuit.wish, from, reason));
         }

@@ -17,7 +17,7 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,6 +44,8 @@ pub(crate) struct World {
     client: Client,
     address: SocketAddr,
     silent: Arc<Mutex<BTreeSet<String>>>,
+    /// The first claim that was made.
+    first: OnceLock<String>,
     beating: JoinHandle<()>,
     extender: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -87,7 +89,17 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let scheduler = scheduler(&plane.kubeconfig_path(), folder.path(), address);
         let extender = Some((stop, extender));
-        let world = Self { scheduler, _plane: plane, _folder: folder, client, address, silent, beating, extender };
+        let world = Self {
+            scheduler,
+            _plane: plane,
+            _folder: folder,
+            client,
+            address,
+            silent,
+            first: OnceLock::new(),
+            beating,
+            extender,
+        };
         until("the extender to be ready", async || world.is_ready().await).await;
         world
     }
@@ -98,6 +110,7 @@ impl World {
 
     /// A claim with a volume whose replicas are on these nodes.
     pub(crate) async fn volume(&self, name: &str, nodes: &[&str]) {
+        self.first.get_or_init(|| name.to_owned());
         let spec = json!({"bytes": 4 << 20, "replicas": nodes.len(), "minimumInSync": 1});
         let volume =
             create(&Api::<Volume>::all(self.client.clone()), json!({"metadata": {"name": name}, "spec": spec})).await;
@@ -165,10 +178,10 @@ impl World {
         self.silent.lock().unwrap().insert(node.to_owned());
     }
 
-    /// Whether the extender refuses a node for volumes that are not made yet.
+    /// Whether the extender refuses a node for the first volume.
     pub(crate) async fn refused(&self, node: &str) -> bool {
         let pod = json!({"metadata": {"name": "asks", "namespace": SHOP}, "spec": {"containers": [],
-            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "near-0"}}]}});
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": self.first.get().unwrap()}}]}});
         let (_, body) = self.http("POST", "/filter", &json!({"Pod": pod, "NodeNames": [node]}).to_string()).await;
         let answer: Value = serde_json::from_str(&body).unwrap();
         answer["FailedNodes"].get(node).is_some()
