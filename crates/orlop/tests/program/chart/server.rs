@@ -74,6 +74,10 @@ async fn helm_installs_upgrades_and_uninstalls_and_leaves_what_cannot_be_made_ag
     program.env("KUBECONFIG", plane.kubeconfig_path()).arg("upgrade");
     let ran: Ran = tokio::task::spawn_blocking(move || program.output().expect("run orlop")).await.unwrap().into();
     ran.ended(1).says("helm upgrade orlop");
+    // Helm forgets what was chosen when anything is.
+    let forgets = at(&helm, &plane, &["upgrade", "orlop", &folder, "--set", "operator.replicas=3"]).await;
+    forgets.ended(1).says("give storage.mode again");
+    assert!(daemons.get_opt("orlop-node").await.unwrap().is_some());
     let words = [&["upgrade", "orlop", &folder, "--set", "operator.replicas=3"][..], &chosen].concat();
     at(&helm, &plane, &words).await.good();
     assert_eq!(operators.get("orlop-operator").await.unwrap().spec.replicas, Some(3));
