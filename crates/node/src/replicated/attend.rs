@@ -46,7 +46,7 @@ impl Inner {
     /// Serves it until what is wanted is done; tells why that cannot be, if so. Nobody else can have the volume meanwhile.
     async fn serve_nobody(&self, volume: VolumeId, running: Guard) -> Option<String> {
         let ended = async {
-            let Some(there) = running.as_ref() else { return None };
+            let there = running.as_ref()?;
             tokio::select! {
                 () = self.until_done(volume) => None,
                 why = there.given_up() => Some(why),
