@@ -30,16 +30,16 @@ pub(crate) use uninstall::{UninstallArgs, run as uninstall};
 /// Install Orlop into a cluster
 ///
 /// The custom resources, the operator, and volumes if they are wanted, from manifests that are built into this program; those who want to choose more take the
-/// chart. Done again, it makes the cluster so again.
+/// chart. Done again, it makes the cluster so again: what is not given stays as it was chosen.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
     /// Volumes for the cluster, in pools of its nodes: none; csi, of one copy; or replicated, these and those with replicas on several nodes
     #[arg(long, value_enum, value_name = "VOLUMES", default_value = "none")]
     storage: Storage,
-    /// The image of this program
-    #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
-    image: String,
-    /// A pool of each node: a file below /var/lib/orlop with its size, or a raw device [default: /var/lib/orlop/pool,size=100GiB]
+    /// The image of this program [default: the one that is installed, or else orlop/orlop with the version of this program]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// A pool of each node: a file below /var/lib/orlop with its size, or a raw device [default: those that are installed, or else /var/lib/orlop/pool,size=100GiB]
     #[arg(long, value_name = "PATH[,size=BYTES]", value_parser = parse_pool)]
     pool: Vec<String>,
     /// Monitors and alerts for the operator of Prometheus, too
@@ -103,17 +103,32 @@ pub(crate) async fn install(args: InstallArgs) -> Result<()> {
         return Err(Error::usage("--pool is for nodes that have volumes: give --storage csi or --storage replicated"));
     }
     let cluster = Cluster::connect_to(&args.cluster, None).await?;
-    let present = present::look(&cluster).await?;
-    if let Some(present) = &present {
-        refuse_helm("install", present)?;
-        if present.storage > args.storage {
-            let name = present.storage.name();
-            let says = format!("install Orlop: the cluster has it with --storage {name}, and volumes may be in use");
-            return Err(Error::new(says).next(format!("orlop upgrade, or install it with --storage {name}")));
-        }
-    }
-    let choice = Choice { storage: args.storage, image: args.image, pools: args.pool, monitoring: args.monitoring };
+    let choice = match present::look(&cluster).await? {
+        Some(present) => again(present, &args)?,
+        None => Choice {
+            storage: args.storage,
+            image: args.image.clone().unwrap_or_else(|| IMAGE.to_owned()),
+            pools: args.pool.clone(),
+            monitoring: args.monitoring,
+        },
+    };
     make_so(&cluster, choice, &args.how, false).await
+}
+
+/// What is there, and what is to be beside it: nothing that is there is taken away or exchanged because it was not given.
+fn again(present: Present, args: &InstallArgs) -> Result<Choice> {
+    refuse_helm("install", &present)?;
+    if present.storage > args.storage {
+        let name = present.storage.name();
+        let says = format!("install Orlop: the cluster has it with --storage {name}, and volumes may be in use");
+        return Err(Error::new(says).next(format!("orlop upgrade, or install it with --storage {name}")));
+    }
+    Ok(Choice {
+        storage: args.storage,
+        image: present.same_image(args.image.as_deref())?,
+        pools: present.same_pools(&args.pool)?,
+        monitoring: present.monitoring || args.monitoring,
+    })
 }
 
 /// Runs `orlop upgrade`.
@@ -229,6 +244,8 @@ fn definitions() -> Result<Vec<DynamicObject>> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
 
     #[test]
@@ -243,6 +260,24 @@ mod tests {
         ] {
             assert_eq!(parse_pool(text).is_ok(), good, "{text}: {:?}", parse_pool(text));
         }
+    }
+
+    #[test]
+    fn what_is_not_given_again_stays_as_it_was_chosen() {
+        let present = |monitoring: bool| {
+            let pools = vec!["/dev/disk/by-id/a".to_owned()];
+            Present { storage: Storage::Csi, image: "registry/orlop:dev".to_owned(), pools, monitoring, by_helm: false }
+        };
+        let args = |words: &[&str]| {
+            let command = InstallArgs::augment_args(clap::Command::new("install").no_binary_name(true));
+            InstallArgs::from_arg_matches(&command.get_matches_from(words)).expect("arguments")
+        };
+        let choice = again(present(true), &args(&["--storage", "replicated"])).expect("nothing is taken away");
+        assert_eq!((choice.storage, choice.image.as_str()), (Storage::Replicated, "registry/orlop:dev"));
+        assert_eq!((choice.pools, choice.monitoring), (vec!["/dev/disk/by-id/a".to_owned()], true));
+        let more = again(present(false), &args(&["--storage", "csi", "--monitoring"])).expect("it is more");
+        assert!(more.monitoring);
+        assert!(again(present(true), &args(&[])).is_err(), "volumes are not taken away");
     }
 
     #[test]

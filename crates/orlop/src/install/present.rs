@@ -1,5 +1,7 @@
 //! What of Orlop a cluster has.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::{Api, ResourceExt};
@@ -27,7 +29,7 @@ impl Storage {
 #[derive(Debug)]
 pub(crate) struct Present {
     pub(crate) storage: Storage,
-    image: String,
+    pub(crate) image: String,
     /// The pools of each node.
     pub(crate) pools: Vec<String>,
     pub(crate) monitoring: bool,
@@ -80,7 +82,7 @@ fn pools(words: &[String]) -> Vec<String> {
     words.iter().filter_map(|word| word.strip_prefix(POOL)).map(str::to_owned).collect()
 }
 
-fn is_helms(labels: &std::collections::BTreeMap<String, String>) -> bool {
+fn is_helms(labels: &BTreeMap<String, String>) -> bool {
     labels.get(MANAGED_BY).is_some_and(|by| by == "Helm")
 }
 
@@ -94,6 +96,41 @@ async fn has_monitors(cluster: &Cluster) -> Result<bool> {
 }
 
 impl Present {
+    /// The image that is there, if no other is given and this program is of its version.
+    pub(crate) fn same_image(&self, given: Option<&str>) -> Result<String> {
+        if let Some(given) = given {
+            return Ok(given.to_owned());
+        }
+        let here = env!("CARGO_PKG_VERSION");
+        let there = self.image.rsplit_once(':').and_then(|(_, tag)| numbers(tag));
+        if there.is_some_and(|there| Some(there) != numbers(here)) {
+            let says = format!("install Orlop: the cluster runs {}, and this program is of version {here}", self.image);
+            return Err(Error::new(says)
+                .next("orlop upgrade brings it to the version of the program; --image names another image"));
+        }
+        Ok(self.image.clone())
+    }
+
+    /// The pools that are there. Daemons that were given others would not find their replicas.
+    pub(crate) fn same_pools(&self, given: &[String]) -> Result<Vec<String>> {
+        if self.pools.is_empty() {
+            return Ok(given.to_vec());
+        }
+        let as_set = |pools: &[String]| pools.iter().cloned().collect::<BTreeSet<_>>();
+        if given.is_empty() || as_set(given) == as_set(&self.pools) {
+            return Ok(self.pools.clone());
+        }
+        let says = format!(
+            "install Orlop: nodes have the pools {}, not {}, and what is in them would be found no more",
+            self.pools.join(" "),
+            given.join(" ")
+        );
+        Err(Error::new(says).next(format!(
+            "leave --pool out to keep them; another one beside them is an argument more of the DaemonSet: kubectl -n {} edit daemonset orlop-node",
+            api::STORAGE_NAMESPACE
+        )))
+    }
+
     /// The image that the operator has, in the version of this program.
     pub(crate) fn next_image(&self) -> Result<String> {
         let what = || format!("upgrade Orlop: the operator runs {}", self.image);
@@ -141,6 +178,42 @@ mod tests {
         check("registry.example.com:5000/orlop", Err("no name that is known"));
         check("orlop/orlop@sha256:00ff", Err("no name that is known"));
         check("orlop/orlop:99.0.0", Err("newer than this program"));
+    }
+
+    fn present(image: &str, pools: &[&str]) -> Present {
+        let pools = pools.iter().map(|pool| (*pool).to_owned()).collect();
+        Present { storage: Storage::Csi, image: image.to_owned(), pools, monitoring: false, by_helm: false }
+    }
+
+    #[test]
+    fn an_image_that_is_not_given_is_the_one_that_is_there_unless_it_is_of_another_version() {
+        let check = |there: &str, given: Option<&str>, expected: Option<&str>| {
+            let same = present(there, &[]).same_image(given);
+            assert_eq!(same.as_deref().ok(), expected, "{there} {given:?}: {same:?}");
+        };
+        let same = format!("registry.example.com:5000/orlop:{}", env!("CARGO_PKG_VERSION"));
+        check(&same, None, Some(&same));
+        check("orlop/orlop:dev", None, Some("orlop/orlop:dev"));
+        check("registry.example.com:5000/orlop@sha256:00ff", None, Some("registry.example.com:5000/orlop@sha256:00ff"));
+        check("orlop/orlop:0.0.1", None, None);
+        check("orlop/orlop:99.0.0", None, None);
+        check("orlop/orlop:0.0.1", Some("orlop/orlop:next"), Some("orlop/orlop:next"));
+    }
+
+    #[test]
+    fn pools_that_are_there_stay_and_others_are_refused() {
+        let check = |there: &[&str], given: &[&str], expected: Option<&[&str]>| {
+            let given: Vec<_> = given.iter().map(|pool| (*pool).to_owned()).collect();
+            let same = present("orlop/orlop:dev", there).same_pools(&given);
+            assert_eq!(same.as_ref().ok().map(|all| all.iter().map(String::as_str).collect()), expected.map(<[_]>::to_vec));
+        };
+        check(&["/dev/a", "/dev/b"], &[], Some(&["/dev/a", "/dev/b"]));
+        // In the order in which they are: another one would be another version of the daemon.
+        check(&["/dev/a", "/dev/b"], &["/dev/b", "/dev/a"], Some(&["/dev/a", "/dev/b"]));
+        check(&["/dev/a"], &["/dev/b"], None);
+        check(&["/dev/a", "/dev/b"], &["/dev/a"], None);
+        check(&[], &["/dev/a"], Some(&["/dev/a"]));
+        check(&[], &[], Some(&[]));
     }
 
     #[test]

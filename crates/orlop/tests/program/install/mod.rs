@@ -116,6 +116,13 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
     cluster.run(&words).await.good();
     let again = cluster.daemons().get("orlop-node").await.unwrap();
     assert_eq!(again.metadata.generation, daemon.metadata.generation);
+    // What is not given stays as it is; what is given and would be exchanged is refused.
+    let other = ["install", "--storage", "replicated", "--image", image, "--no-wait", "--pool", "/dev/disk/by-id/b"];
+    cluster.run(&other).await.ended(1).says("nodes have the pools /dev/disk/by-id/a");
+    cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.ended(1).says("orlop upgrade");
+    cluster.run(&words[..words.len() - pools.len()]).await.good();
+    let again = cluster.daemons().get("orlop-node").await.unwrap();
+    assert_eq!(again.metadata.generation, daemon.metadata.generation);
     // Replicas are not taken from under volumes by who forgets that they were wanted.
     cluster.run(&["install", "--no-wait"]).await.ended(1).says("--storage replicated");
     // What was chosen stays chosen, in the version of the program.
@@ -124,6 +131,9 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
     let container = &daemon.spec.template.spec.as_ref().unwrap().containers[0];
     assert_eq!(container.image.as_deref(), Some(concat!("registry.example.com/orlop:", env!("CARGO_PKG_VERSION"))));
     assert_eq!(container.args.clone().unwrap(), words_of_it);
+    let upgraded = cluster.daemons().get("orlop-node").await.unwrap().metadata.generation;
+    cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.good();
+    assert_eq!(cluster.daemons().get("orlop-node").await.unwrap().metadata.generation, upgraded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
