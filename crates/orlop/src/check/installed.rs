@@ -50,11 +50,12 @@ fn crds(facts: &Facts) -> Finding {
         Ok(found) => found,
         Err(why) => return Finding::unknown("custom resources", format!("they cannot be listed: {why}")),
     };
-    let (mut missing, mut other) = (Vec::new(), Vec::new());
+    let (mut missing, mut other, mut newer) = (Vec::new(), Vec::new(), Vec::new());
     for wanted in api::crds::all() {
         match found.iter().find(|one| one.name_any() == wanted.name_any()) {
             None => missing.push(wanted.name_any()),
             Some(one) if !has_schema_of(one, &wanted) => other.push(wanted.name_any()),
+            Some(one) if !has_schema_of(&wanted, one) => newer.push(wanted.name_any()),
             Some(_) => {}
         }
     }
@@ -70,13 +71,19 @@ fn crds(facts: &Facts) -> Finding {
             .names(other)
             .next(install);
     }
+    if !newer.is_empty() {
+        let says = format!("some have fields that version {} does not know", env!("CARGO_PKG_VERSION"));
+        return Finding::warning("custom resources", says)
+            .names(newer)
+            .next("use the program of the version that the cluster has");
+    }
     Finding::good("custom resources", format!("all are those of version {}", env!("CARGO_PKG_VERSION")))
 }
 
 type Crd = k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
-/// Whether all fields that this version knows are in the schema that the cluster has.
-fn has_schema_of(found: &Crd, wanted: &Crd) -> bool {
+/// Whether all fields of a wanted definition are in the schemas of one that was found.
+pub(crate) fn has_schema_of(found: &Crd, wanted: &Crd) -> bool {
     let fields = |crd: &Crd| {
         let mut fields = BTreeSet::new();
         for version in &crd.spec.versions {
@@ -92,9 +99,12 @@ fn gather(schema: &serde_json::Value, path: &str, fields: &mut BTreeSet<String>)
     for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         gather(inner, &path, fields);
-        gather(&inner["items"], &path, fields);
-        gather(&inner["additionalProperties"], &path, fields);
         fields.insert(path);
+    }
+    for inner in ["items", "additionalProperties"] {
+        if schema[inner].is_object() {
+            gather(&schema[inner], path, fields);
+        }
     }
 }
 
@@ -215,6 +225,13 @@ mod tests {
         facts.crds = Ok(all.clone());
         let finding = crds(&facts);
         assert_eq!((finding.verdict, finding.names.len()), (Verdict::Problem, 1), "{finding:?}");
+        // An older program looks at what a newer one has made.
+        let mut newer = serde_json::to_value(api::crds::all().remove(0)).expect("plain data");
+        newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["more"] = json!({"type": "string"});
+        let mut whole = api::crds::all();
+        whole[0] = serde_json::from_value(newer).expect("a CRD");
+        facts.crds = Ok(whole);
+        assert_eq!(crds(&facts).verdict, Verdict::Warning);
         facts.crds = Ok(all.split_off(1));
         assert!(crds(&facts).says.contains("some are not there: applicationbackups.orlop.io"));
         facts.crds = Ok(Vec::new());

@@ -4,6 +4,7 @@
 //! hand stands in the way, and is named, before anything is changed.
 
 mod apply;
+mod definitions;
 mod manifests;
 mod nodes;
 mod present;
@@ -13,7 +14,6 @@ mod uninstall;
 use std::time::Duration;
 
 use clap::Args;
-use kube::core::DynamicObject;
 
 use crate::cluster::{Cluster, ConnectionArgs};
 use crate::error::{Error, Result};
@@ -163,7 +163,8 @@ async fn make_so(cluster: &Cluster, choice: Choice, how: &HowArgs, also_nodes: b
         );
     }
     let wanted = manifests::objects(&choice, server)?;
-    let definitions = definitions()?;
+    let definitions = definitions::ours()?;
+    definitions::refuse_newer(&definitions::theirs(cluster).await?)?;
     let mut objects = Objects::of(cluster);
     if !how.force_conflicts {
         let conflicts = objects.conflicts(&wanted).await?;
@@ -235,13 +236,6 @@ async fn server(cluster: &Cluster) -> Result<Server> {
     })
 }
 
-/// The custom resources, as what is applied.
-fn definitions() -> Result<Vec<DynamicObject>> {
-    let failed = |e| Error::new("read the custom resources").because(e);
-    let as_object = |crd| serde_json::to_value(crd).and_then(serde_json::from_value).map_err(failed);
-    api::crds::all().iter().map(as_object).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::FromArgMatches;
@@ -278,12 +272,5 @@ mod tests {
         let more = again(present(false), &args(&["--storage", "csi", "--monitoring"])).expect("it is more");
         assert!(more.monitoring);
         assert!(again(present(true), &args(&[])).is_err(), "volumes are not taken away");
-    }
-
-    #[test]
-    fn custom_resources_are_applied_whole() {
-        let all = definitions().expect("plain data");
-        assert_eq!(all.len(), api::crds::all().len());
-        assert!(all.iter().all(|one| manifests::kind(one) == "CustomResourceDefinition"));
     }
 }

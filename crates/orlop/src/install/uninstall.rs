@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use super::apply::{Objects, name};
 use super::manifests::{self, Choice, IMAGE, Server, Storage};
 use super::ready::Deadline;
-use super::{present, refuse_helm};
+use super::{definitions, present, refuse_helm};
 use crate::cluster::{Cluster, ConnectionArgs};
 use crate::error::{Error, Exit, Result};
 use crate::human::parse_duration;
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<()> {
     for object in everything()?.iter().rev() {
         there.extend(objects.find(object).await?.map(|_| object.clone()));
     }
-    let crds = if args.delete_crds { definitions(&cluster).await? } else { Vec::new() };
+    let crds = if args.delete_crds { definitions::theirs(&cluster).await? } else { Vec::new() };
     if args.delete_crds && present.is_none() {
         refuse_held(&cluster, &crds).await?;
     }
@@ -143,13 +143,6 @@ fn volume_and_claim(volume: &PersistentVolume) -> String {
     let claim =
         claim.and_then(|claim| Some(format!(", claimed by {}/{}", claim.namespace.as_ref()?, claim.name.as_ref()?)));
     format!("persistentvolume {}{}", volume.name_any(), claim.unwrap_or_default())
-}
-
-/// The custom resources of Orlop that the cluster knows, also those of other versions of it.
-async fn definitions(cluster: &Cluster) -> Result<Vec<CustomResourceDefinition>> {
-    let all: Vec<CustomResourceDefinition> =
-        verbs::pages(&cluster.api_all()).await.map_err(|e| cluster.explain("list the custom resources", e))?;
-    Ok(all.into_iter().filter(|crd| crd.spec.group == api::GROUP).collect())
 }
 
 /// Without an operator nobody lets go of what it holds.

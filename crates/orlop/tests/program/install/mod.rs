@@ -137,6 +137,30 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_program_does_not_cut_down_what_a_newer_one_has_made() {
+    sandbox::require_assets!();
+    let cluster = Cluster::new().await;
+    cluster.run(&["install", "--no-wait"]).await.good();
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client());
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/snapshots/items/properties/colour";
+    let newer = serde_json::from_value(json!([{"op": "add", "path": path, "value": {"type": "string"}}])).unwrap();
+    crds.patch("volumerecords.orlop.io", &PatchParams::default(), &Patch::Json::<()>(newer)).await.unwrap();
+    let image = |one: &Deployment| one.spec.template.spec.as_ref().unwrap().containers[0].image.clone();
+    let before = image(&cluster.operator().get("orlop-operator").await.unwrap());
+    for words in [
+        &["install", "--no-wait", "--image", "orlop/orlop:next"][..],
+        &["install", "--no-wait", "--image", "orlop/orlop:next", "--force-conflicts"],
+        &["install", "--dry-run"],
+        &["upgrade", "--no-wait", "--image", "orlop/orlop:next"],
+    ] {
+        cluster.run(words).await.ended(1).says("of a newer version").says("volumerecords.orlop.io");
+    }
+    let crd = serde_json::to_value(crds.get("volumerecords.orlop.io").await.unwrap()).unwrap();
+    assert!(crd.pointer(path).is_some(), "the field is gone");
+    assert_eq!(image(&cluster.operator().get("orlop-operator").await.unwrap()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_has_changed_by_hand_is_named_and_nothing_is_changed() {
     sandbox::require_assets!();
     let cluster = Cluster::new().await;
