@@ -5,6 +5,7 @@
 
 mod apply;
 mod definitions;
+mod goodbye;
 mod manifests;
 mod nodes;
 mod present;
@@ -260,7 +261,8 @@ mod tests {
     fn what_is_not_given_again_stays_as_it_was_chosen() {
         let present = |monitoring: bool| {
             let pools = vec!["/dev/disk/by-id/a".to_owned()];
-            Present { storage: Storage::Csi, image: "registry/orlop:dev".to_owned(), pools, monitoring, by_helm: false }
+            let image = "registry/orlop:dev".to_owned();
+            Present { storage: Storage::Csi, image, pools, monitoring, by_helm: false, has_operator: true }
         };
         let args = |words: &[&str]| {
             let command = InstallArgs::augment_args(clap::Command::new("install").no_binary_name(true));

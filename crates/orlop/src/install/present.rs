@@ -34,6 +34,8 @@ pub(crate) struct Present {
     pub(crate) pools: Vec<String>,
     pub(crate) monitoring: bool,
     pub(crate) by_helm: bool,
+    /// A replica of the operator is ready, and lets go of what is deleted.
+    pub(crate) has_operator: bool,
 }
 
 /// Looks for the operator and for the daemons of nodes.
@@ -57,6 +59,7 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Option<Present>> {
             pools: pools(&words),
             monitoring: false,
             by_helm: is_helms(daemon.labels()),
+            has_operator: false,
         }));
     };
     Ok(Some(Present {
@@ -65,6 +68,7 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Option<Present>> {
         pools: pools(&words),
         monitoring: has_monitors(cluster).await?,
         by_helm: is_helms(operator.labels()),
+        has_operator: is_at_work(&operator),
     }))
 }
 
@@ -80,6 +84,10 @@ fn image(template: &PodTemplateSpec) -> String {
 
 fn pools(words: &[String]) -> Vec<String> {
     words.iter().filter_map(|word| word.strip_prefix(POOL)).map(str::to_owned).collect()
+}
+
+fn is_at_work(operator: &Deployment) -> bool {
+    operator.status.as_ref().and_then(|status| status.ready_replicas).is_some_and(|ready| ready > 0)
 }
 
 fn is_helms(labels: &BTreeMap<String, String>) -> bool {
@@ -164,10 +172,7 @@ mod tests {
     #[test]
     fn the_next_image_has_the_name_of_the_last_one() {
         let check = |image: &str, expected: Result<&str, &str>| {
-            let image = image.to_owned();
-            let present =
-                Present { storage: Storage::None, image, pools: Vec::new(), monitoring: false, by_helm: false };
-            let next = present.next_image().map_err(|e| e.to_string());
+            let next = present(image, &[]).next_image().map_err(|e| e.to_string());
             match expected {
                 Ok(name) => assert_eq!(next, Ok(format!("{name}:{}", env!("CARGO_PKG_VERSION")))),
                 Err(says) => assert!(next.as_ref().is_err_and(|e| e.contains(says)), "{next:?}"),
@@ -182,7 +187,8 @@ mod tests {
 
     fn present(image: &str, pools: &[&str]) -> Present {
         let pools = pools.iter().map(|pool| (*pool).to_owned()).collect();
-        Present { storage: Storage::Csi, image: image.to_owned(), pools, monitoring: false, by_helm: false }
+        let image = image.to_owned();
+        Present { storage: Storage::Csi, image, pools, monitoring: false, by_helm: false, has_operator: true }
     }
 
     #[test]

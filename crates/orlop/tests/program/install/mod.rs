@@ -1,5 +1,6 @@
 //! `orlop install`, `upgrade` and `uninstall` on a real API server, without nodes: the test says what controllers would say.
 
+mod goodbye;
 mod nodes;
 
 use std::collections::BTreeSet;
@@ -65,6 +66,12 @@ impl Cluster {
     async fn has_crds(&self) -> bool {
         let crds: Api<CustomResourceDefinition> = Api::all(self.client());
         crds.get_opt("applicationbackups.orlop.io").await.unwrap().is_some()
+    }
+
+    /// What its controller says once a replica of the operator is ready.
+    async fn operator_is_at_work(&self) {
+        let status = Patch::Merge(json!({"status": {"replicas": 1, "readyReplicas": 1}}));
+        self.operator().patch_status("orlop-operator", &PatchParams::default(), &status).await.unwrap();
     }
 
     async fn volume(&self, name: &str, driver: &str) {
@@ -253,8 +260,12 @@ async fn orlop_is_not_taken_from_under_volumes_and_leaves_what_cannot_be_made_ag
     }
     // Without an operator nobody lets go of what is held.
     let held = cluster.run(&["uninstall", "--delete-crds"]).await.ended(1);
-    held.says("there is no operator to let go of applicationbackups b");
+    held.says("no operator is at work to let go of applicationbackups b");
+    // One that is not ready lets go of nothing either.
     cluster.run(&["install", "--no-wait"]).await.good();
+    cluster.run(&["uninstall", "--delete-crds"]).await.ended(1).says("no operator is at work");
+    assert!(cluster.has_crds().await && cluster.left().await.contains("orlop-operator"));
+    cluster.operator_is_at_work().await;
     let waiting = cluster.start(&["uninstall", "--delete-crds", "--timeout", "2m"]);
     let is_deleted =
         async || backups.get_opt("b").await.is_ok_and(|b| b.is_some_and(|b| b.metadata.deletion_timestamp.is_some()));
