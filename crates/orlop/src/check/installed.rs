@@ -109,7 +109,7 @@ fn gather(schema: &serde_json::Value, path: &str, fields: &mut BTreeSet<String>)
 }
 
 /// The words of all containers of a pod.
-pub(super) fn words(spec: &PodSpec) -> impl Iterator<Item = &str> {
+pub(crate) fn words(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let words = spec.containers.iter().flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()));
     words.map(String::as_str)
 }

@@ -25,7 +25,7 @@ use facts::Facts;
 
 pub(crate) use control_plane::is_ready;
 use finding::{Finding, Verdict, few};
-pub(crate) use installed::has_schema_of;
+pub(crate) use installed::{has_schema_of, words};
 pub(crate) use nodes::devices_outlive_daemons;
 
 /// Look at a cluster: whether it has what Orlop needs, and what it would not survive

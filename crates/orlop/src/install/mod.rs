@@ -10,6 +10,7 @@ mod manifests;
 mod nodes;
 mod present;
 mod ready;
+mod steps;
 mod uninstall;
 
 use std::time::Duration;
@@ -19,12 +20,10 @@ use clap::Args;
 use crate::cluster::{Cluster, ConnectionArgs};
 use crate::error::{Error, Result};
 use crate::human::parse_duration;
-use crate::verbs::dry;
-use crate::{node, output};
-use apply::{Objects, name};
-use manifests::{Choice, IMAGE, Server, Storage};
+use crate::node;
+use manifests::{Choice, IMAGE, Storage};
 use present::Present;
-use ready::Deadline;
+use steps::make_so;
 
 pub(crate) use uninstall::{UninstallArgs, run as uninstall};
 
@@ -154,87 +153,6 @@ fn refuse_helm(verb: &str, present: &Present) -> Result<()> {
             .next(format!("helm {verb} orlop -n orlop-system"))),
         false => Ok(()),
     }
-}
-
-async fn make_so(cluster: &Cluster, choice: Choice, how: &HowArgs, also_nodes: bool) -> Result<()> {
-    let server = server(cluster).await?;
-    if choice.storage != Storage::None && !server.snapshots {
-        eprintln!(
-            "The cluster has no kinds of snapshots: volumes are installed without them. With external-snapshotter, run this again."
-        );
-    }
-    let wanted = manifests::objects(&choice, server)?;
-    let definitions = definitions::ours()?;
-    definitions::refuse_newer(&definitions::theirs(cluster).await?)?;
-    let mut objects = Objects::of(cluster);
-    if !how.force_conflicts {
-        let conflicts = objects.conflicts(&wanted).await?;
-        if !conflicts.is_empty() {
-            let says =
-                format!("apply the manifests: somebody has changed what is installed:\n  {}", conflicts.join("\n  "));
-            return Err(Error::new(says).next("--force-conflicts sets these fields to what they are in this version"));
-        }
-    }
-    if !how.dry_run {
-        let deadline = Deadline::after(how.timeout);
-        // These are ours alone, and what comes after them needs them.
-        for definition in &definitions {
-            objects.apply(definition, true).await?;
-        }
-        for definition in api::crds::all() {
-            let name = definition.metadata.name.unwrap_or_default();
-            ready::kind_is_served(cluster, &name, deadline).await?;
-        }
-        for object in &wanted {
-            objects.apply(object, how.force_conflicts).await?;
-        }
-    }
-    let lines: Vec<_> =
-        definitions.iter().chain(&wanted).map(|one| format!("{} applied{}\n", name(one), dry(how.dry_run))).collect();
-    output::print(&lines.concat())?;
-    if how.dry_run || how.no_wait {
-        return Ok(());
-    }
-    let deadline = Deadline::after(how.timeout);
-    let behind = ready::all_is_ready(cluster, choice.storage, deadline).await?;
-    match also_nodes && behind > 0 {
-        true => tell_of_nodes(&nodes::replace(cluster, deadline).await?),
-        false if behind > 0 => tell_of_daemons(behind),
-        false => {}
-    }
-    eprintln!("Orlop {} works. See what the cluster would not survive: orlop check", env!("CARGO_PKG_VERSION"));
-    Ok(())
-}
-
-fn tell_of_daemons(behind: i32) {
-    let daemons = crate::human::count(u64::try_from(behind).unwrap_or_default(), "node runs", "nodes run");
-    eprintln!(
-        "{daemons} the daemon of the version before. To replace them, one after the other: orlop upgrade --nodes"
-    );
-}
-
-/// Those that nobody but who drains nodes may replace.
-fn tell_of_nodes(left: &[String]) {
-    for node in left {
-        eprintln!(
-            "node {node}: on its kernel block devices end with the daemon, which was not replaced. Drain the node, then:\n  \
-             kubectl -n {} delete pod -l app.kubernetes.io/name=orlop-node --field-selector spec.nodeName={node}",
-            api::STORAGE_NAMESPACE
-        );
-    }
-}
-
-/// What this server knows beyond what all do.
-async fn server(cluster: &Cluster) -> Result<Server> {
-    let serves = async |group: &str, resource: &str| match cluster.client().list_api_group_resources(group).await {
-        Ok(all) => Ok(all.resources.iter().any(|one| one.name == resource)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(cluster.explain(format!("see whether the server knows {resource}"), error)),
-    };
-    Ok(Server {
-        snapshots: serves("snapshot.storage.k8s.io/v1", "volumesnapshotclasses").await?,
-        budgets: serves("policy/v1", "poddisruptionbudgets").await?,
-    })
 }
 
 #[cfg(test)]

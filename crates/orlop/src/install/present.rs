@@ -8,9 +8,12 @@ use kube::{Api, ResourceExt};
 
 use super::apply::Objects;
 use super::manifests::{self, Choice, IMAGE, POOL, Server, Storage};
+use crate::check;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 
+/// With this word a daemon holds replicas of volumes for the whole cluster.
+pub(crate) const REPLICATED: &str = "--cluster";
 /// Who installed an object.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -45,15 +48,16 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Option<Present>> {
     let failed = |e| cluster.explain("look for what is installed", e);
     let operator = deployments.get_opt("orlop-operator").await.map_err(failed)?;
     let daemon = sets.get_opt("orlop-node").await.map_err(failed)?;
-    let words = daemon.as_ref().map(|daemon| words(&daemon.spec.template)).unwrap_or_default();
+    let spec = daemon.as_ref().and_then(|daemon| daemon.spec.template.spec.as_ref());
+    let words: Vec<&str> = spec.into_iter().flat_map(check::words).collect();
     let storage = match &daemon {
         None => Storage::None,
-        Some(_) if words.iter().any(|word| word == "--cluster") => Storage::Replicated,
+        Some(_) if words.contains(&REPLICATED) => Storage::Replicated,
         Some(_) => Storage::Csi,
     };
     let Some(operator) = operator else {
         // Of an installation that came to nothing, or was made without an operator, the storage counts.
-        return Ok(daemon.map(|daemon| Present {
+        return Ok(daemon.as_ref().map(|daemon| Present {
             storage,
             image: image(&daemon.spec.template),
             pools: pools(&words),
@@ -72,17 +76,12 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Option<Present>> {
     }))
 }
 
-fn words(template: &PodTemplateSpec) -> Vec<String> {
-    let containers = template.spec.iter().flat_map(|spec| &spec.containers);
-    containers.flat_map(|one| one.args.iter().flatten().cloned()).collect()
-}
-
 fn image(template: &PodTemplateSpec) -> String {
     let first = template.spec.as_ref().and_then(|spec| spec.containers.first());
     first.and_then(|container| container.image.clone()).unwrap_or_default()
 }
 
-fn pools(words: &[String]) -> Vec<String> {
+fn pools(words: &[&str]) -> Vec<String> {
     words.iter().filter_map(|word| word.strip_prefix(POOL)).map(str::to_owned).collect()
 }
 
@@ -225,7 +224,7 @@ mod tests {
     #[test]
     fn pools_are_those_that_the_daemon_was_given() {
         let words =
-            ["node", "--pool=/dev/a", "--keeper=awaited", "--pool=/var/lib/orlop/b,size=1GiB"].map(str::to_owned);
+            ["node", "--pool=/dev/a", "--keeper=awaited", "--pool=/var/lib/orlop/b,size=1GiB"];
         assert_eq!(pools(&words), ["/dev/a", "/var/lib/orlop/b,size=1GiB"]);
     }
 }

@@ -97,11 +97,16 @@ impl Cluster {
 async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_nothing() {
     sandbox::require_assets!();
     let cluster = Cluster::new().await;
-    let dry = cluster.run(&["install", "--storage", "replicated", "--dry-run"]).await.good();
-    assert!(
-        dry.contains("deployment.apps/orlop-operator applied (dry run on the server: nothing was changed)"),
-        "{dry}"
-    );
+    for words in [&["install", "--storage", "replicated", "--dry-run"][..], &["install", "--dry-run", "--force-conflicts"]] {
+        let dry = cluster.run(words).await.good();
+        let tried = "(dry run on the server: nothing was changed)";
+        for what in ["customresourcedefinition.apiextensions.k8s.io/volumes.orlop.io", "namespace/orlop-system"] {
+            assert!(dry.contains(&format!("{what} applied {tried}")), "{what} in {dry}");
+        }
+        // The server has said nothing of what is in a namespace that it does not have.
+        let untold = "deployment.apps/orlop-operator applied (dry run, not checked: its namespace is not there yet)";
+        assert!(dry.contains(untold), "{dry}");
+    }
     assert!(!cluster.has_crds().await && cluster.left().await.is_empty());
     let image = "registry.example.com/orlop:0.0.1";
     let pools = ["--pool", "/dev/disk/by-id/a"];
@@ -185,6 +190,12 @@ async fn what_somebody_has_changed_by_hand_is_named_and_nothing_is_changed() {
     let image = |one: &Deployment| one.spec.template.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
     let operator = cluster.operator().get("orlop-operator").await.unwrap();
     assert_eq!((operator.spec.replicas, image(&operator).as_str()), (Some(3), "orlop/orlop:0.1.0"));
+    // The server is asked also when conflicts are not in the way.
+    let dry = ["upgrade", "--dry-run", "--force-conflicts", "--image", "orlop/orlop:next"];
+    let said = cluster.run(&dry).await.good();
+    assert!(said.contains("deployment.apps/orlop-operator applied (dry run on the server"), "{said}");
+    let wrong = ["upgrade", "--dry-run", "--force-conflicts", "--image", ""];
+    cluster.run(&wrong).await.ended(1).says("deployment.apps/orlop-operator");
     cluster.run(&["upgrade", "--no-wait", "--image", "orlop/orlop:next", "--force-conflicts"]).await.good();
     let operator = cluster.operator().get("orlop-operator").await.unwrap();
     assert_eq!((operator.spec.replicas, image(&operator).as_str()), (Some(2), "orlop/orlop:next"));
