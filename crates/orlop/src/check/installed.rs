@@ -15,6 +15,9 @@ use super::snapshots;
 /// The first minor version of Kubernetes 1 that Orlop works with.
 const OLDEST: u32 = 20;
 
+/// By these a scheduler is told what to do otherwise than by its defaults; policies were until Kubernetes 1.22.
+const OWN_CONFIGURATION: [&str; 3] = ["--config", "--policy-config-file", "--policy-configmap"];
+
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![version(&facts.version), crds(facts), operator(facts)];
     findings.extend(snapshots::judge(facts));
@@ -115,17 +118,12 @@ pub(crate) fn words(spec: &PodSpec) -> impl Iterator<Item = &str> {
 }
 
 fn operator(facts: &Facts) -> Finding {
-    let deployments = match &facts.deployments {
-        Ok(deployments) => deployments,
+    let deployment = match operator_deployment(facts) {
+        Ok(Some(deployment)) => deployment,
+        Ok(None) => return Finding::warning("operator", "it is not installed").next("orlop install"),
         Err(why) => return Finding::unknown("operator", format!("deployments cannot be listed: {why}")),
     };
-    let is_it = |one: &&Deployment| {
-        one.name_any() == "orlop-operator" && one.namespace().as_deref() == Some(api::ADMIN_NAMESPACE)
-    };
-    let Some(deployment) = deployments.iter().find(is_it) else {
-        return Finding::warning("operator", "it is not installed").next("orlop install");
-    };
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
+    let ready = ready(deployment);
     let wanted = deployment.spec.replicas.unwrap_or(1);
     let says = format!("{ready} of {wanted} are ready");
     let look = format!("kubectl -n {} describe pods", api::ADMIN_NAMESPACE);
@@ -136,6 +134,22 @@ fn operator(facts: &Facts) -> Finding {
             .next(format!("kubectl -n {} scale deployment orlop-operator --replicas 2", api::ADMIN_NAMESPACE)),
         _ => Finding::good("operator", says),
     }
+}
+
+fn operator_deployment(facts: &Facts) -> Known<Option<&Deployment>> {
+    let is_it = |one: &&Deployment| {
+        one.name_any() == "orlop-operator" && one.namespace().as_deref() == Some(api::ADMIN_NAMESPACE)
+    };
+    Ok(facts.deployments.as_ref().map_err(Clone::clone)?.iter().find(is_it))
+}
+
+pub(super) fn operator_is_ready(facts: &Facts) -> Known<bool> {
+    Ok(operator_deployment(facts)?.is_some_and(|operator| ready(operator) > 0))
+}
+
+/// How many of its pods are ready.
+pub(crate) fn ready(deployment: &Deployment) -> i32 {
+    deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default()
 }
 
 fn capacity(facts: &Facts) -> Finding {
@@ -160,10 +174,11 @@ fn scheduler(facts: &Facts) -> Finding {
     if specs.is_empty() {
         return Finding::unknown("scheduler", "it runs in no pod that is seen here, so its configuration is not known");
     }
-    let has_own = |spec: &&PodSpec| words(spec).any(|word| word == "--config" || word.starts_with("--config="));
+    let is_own = |word: &str| OWN_CONFIGURATION.contains(&word.split('=').next().unwrap_or_default());
+    let has_own = |spec: &&PodSpec| words(spec).any(is_own);
     if specs.iter().any(has_own) {
         let says =
-            "it has a configuration of its own, which is a file on its node: VolumeBinding must be enabled there";
+            "it has a configuration of its own, which is not seen from here: VolumeBinding must be enabled there";
         return Finding::unknown("scheduler", says);
     }
     Finding::good("scheduler", "it has its own defaults, by which pods go where their volumes can be")
@@ -238,6 +253,26 @@ mod tests {
         assert_eq!(crds(&facts).verdict, Verdict::Warning);
         facts.crds = Err("it is forbidden".into());
         assert_eq!(crds(&facts).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_scheduler_with_a_configuration_of_its_own_is_not_known() {
+        let check = |args: &[&str], expected: Verdict| {
+            let mut facts = facts();
+            let pod = json!({
+                "metadata": {"name": "s", "labels": {"component": "kube-scheduler"}},
+                "spec": {"containers": [{"name": "s", "command": ["kube-scheduler"], "args": args}]},
+            });
+            facts.pods = Ok(vec![serde_json::from_value(pod).expect("a pod")]);
+            assert_eq!(scheduler(&facts).verdict, expected, "{args:?}");
+        };
+        check(&["--kubeconfig=/x", "--leader-elect"], Verdict::Good);
+        check(&["--config=/x"], Verdict::Unknown);
+        check(&["--config", "/x"], Verdict::Unknown);
+        check(&["--policy-config-file=/x"], Verdict::Unknown);
+        check(&["--policy-config-file", "/x"], Verdict::Unknown);
+        check(&["--policy-configmap=x"], Verdict::Unknown);
+        check(&["--policy-configmap-namespace=kube-system"], Verdict::Good);
     }
 
     #[test]

@@ -71,7 +71,11 @@ mod tests {
         let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
         assert!(refuse_newer(&changed(&|_| {})).is_ok());
         let older = changed(&|crd| {
-            crd.pointer_mut(schema).and_then(|all| all.as_object_mut()).expect("fields").remove("snapshots").expect("it");
+            crd.pointer_mut(schema)
+                .and_then(|all| all.as_object_mut())
+                .expect("fields")
+                .remove("snapshots")
+                .expect("it");
         });
         assert!(refuse_newer(&older).is_ok());
         let newer = changed(&|crd| {

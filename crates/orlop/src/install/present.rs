@@ -210,7 +210,10 @@ mod tests {
         let check = |there: &[&str], given: &[&str], expected: Option<&[&str]>| {
             let given: Vec<_> = given.iter().map(|pool| (*pool).to_owned()).collect();
             let same = present("orlop/orlop:dev", there).same_pools(&given);
-            assert_eq!(same.as_ref().ok().map(|all| all.iter().map(String::as_str).collect()), expected.map(<[_]>::to_vec));
+            assert_eq!(
+                same.as_ref().ok().map(|all| all.iter().map(String::as_str).collect()),
+                expected.map(<[_]>::to_vec)
+            );
         };
         check(&["/dev/a", "/dev/b"], &[], Some(&["/dev/a", "/dev/b"]));
         // In the order in which they are: another one would be another version of the daemon.
@@ -223,8 +226,7 @@ mod tests {
 
     #[test]
     fn pools_are_those_that_the_daemon_was_given() {
-        let words =
-            ["node", "--pool=/dev/a", "--keeper=awaited", "--pool=/var/lib/orlop/b,size=1GiB"];
+        let words = ["node", "--pool=/dev/a", "--keeper=awaited", "--pool=/var/lib/orlop/b,size=1GiB"];
         assert_eq!(pools(&words), ["/dev/a", "/var/lib/orlop/b,size=1GiB"]);
     }
 }

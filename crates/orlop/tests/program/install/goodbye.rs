@@ -50,7 +50,8 @@ async fn locations_are_there_until_schedules_and_backups_are_gone() {
     let locations: Api<BackupLocation> = Api::namespaced(cluster.client(), "default");
     let held = json!({"name": "x", "finalizers": ["orlop.io/recovery-point"]});
     let backup = json!({"backupLocation": "x", "reclaimPolicy": "Delete"});
-    let schedule = json!({"schedulePolicyName": "p", "reclaimPolicy": "Delete", "template": {"spec": {"backupLocation": "x"}}});
+    let schedule =
+        json!({"schedulePolicyName": "p", "reclaimPolicy": "Delete", "template": {"spec": {"backupLocation": "x"}}});
     let location = json!({
         "type": "s3", "path": "bucket", "credentialsSecret": "s", "encryption": {"secretRef": {"name": "s", "key": "k"}},
     });

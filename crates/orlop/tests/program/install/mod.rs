@@ -97,7 +97,9 @@ impl Cluster {
 async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_nothing() {
     sandbox::require_assets!();
     let cluster = Cluster::new().await;
-    for words in [&["install", "--storage", "replicated", "--dry-run"][..], &["install", "--dry-run", "--force-conflicts"]] {
+    for words in
+        [&["install", "--storage", "replicated", "--dry-run"][..], &["install", "--dry-run", "--force-conflicts"]]
+    {
         let dry = cluster.run(words).await.good();
         let tried = "(dry run on the server: nothing was changed)";
         for what in ["customresourcedefinition.apiextensions.k8s.io/volumes.orlop.io", "namespace/orlop-system"] {
