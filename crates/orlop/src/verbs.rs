@@ -148,7 +148,7 @@ pub(crate) async fn delete<K: Kind>(cluster: &Cluster, args: &DeleteArgs) -> Res
 }
 
 /// Waits until it is gone, and tells what keeps it, each time that this turns.
-async fn wait_gone<K: Kind>(
+pub(crate) async fn wait_gone<K: Kind>(
     cluster: &Cluster,
     api: Api<K>,
     before: &K,
@@ -169,7 +169,8 @@ async fn wait_gone<K: Kind>(
     };
     watch_until(cluster, api, &name, what, timeout, judge).await.map_err(|e| match e.exit_code() {
         Exit::TimedOut | Exit::Interrupted => {
-            e.next(format!("see what keeps it: orlop {} show {name} -n {} -o yaml", K::NOUN, cluster.namespace()))
+            let namespace = before.namespace().unwrap_or_default();
+            e.next(format!("see what keeps it: orlop {} show {name} -n {namespace} -o yaml", K::NOUN))
         }
         _ => e,
     })

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Volume, VolumePhase};
+use api::Volume;
 use csi::DRIVER;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use kube::{Resource, ResourceExt};
@@ -10,15 +10,16 @@ use kube::{Resource, ResourceExt};
 use super::facts::Facts;
 use super::finding::Finding;
 use super::nodes::is_ready;
+use super::replicated;
 
 /// Where a node is, as its labels say; the second is what older clusters have.
-const ZONES: [&str; 2] = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
+pub(super) const ZONES: [&str; 2] = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
 
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = nodes_and_zones(facts);
     findings.push(single_replicas(facts));
     findings.extend(copies(facts));
-    findings.extend(replicated(facts));
+    findings.extend(replicated::judge(facts));
     findings
 }
 
@@ -47,7 +48,7 @@ fn nodes_and_zones(facts: &Facts) -> Vec<Finding> {
     vec![count, spread]
 }
 
-fn zone(node: &Node) -> Option<&str> {
+pub(super) fn zone(node: &Node) -> Option<&str> {
     ZONES.iter().find_map(|label| node.labels().get(*label)).map(String::as_str)
 }
 
@@ -130,50 +131,6 @@ fn used_by(volume: &PersistentVolume) -> String {
     named.unwrap_or_else(|| volume.name_any())
 }
 
-/// How volumes with replicas are, and whether those are apart.
-fn replicated(facts: &Facts) -> Vec<Finding> {
-    let volumes = match &facts.volumes {
-        Ok(Some(volumes)) if !volumes.is_empty() => volumes,
-        Ok(_) => return Vec::new(),
-        Err(why) => return vec![Finding::unknown("replicated volumes", format!("they cannot be listed: {why}"))],
-    };
-    let phase = |volume: &Volume| volume.status.as_ref().map_or(VolumePhase::Pending, |status| status.phase);
-    let unwell: Vec<_> = volumes
-        .iter()
-        .filter(|volume| matches!(phase(volume), VolumePhase::Degraded | VolumePhase::Pending))
-        .map(|volume| format!("{} ({:?})", volume.name_any(), phase(volume)))
-        .collect();
-    let mut findings = vec![match unwell.is_empty() {
-        true => {
-            Finding::good("replicated volumes", format!("all {} have all of their replicas in sync", volumes.len()))
-        }
-        false => Finding::warning("replicated volumes", format!("{} of {} lack replicas", unwell.len(), volumes.len()))
-            .names(unwell)
-            .next("kubectl get volumes.orlop.io -o wide"),
-    }];
-    let zones = zones_of_nodes(facts);
-    if zones.values().collect::<BTreeSet<_>>().len() > 1 {
-        let together: Vec<_> =
-            volumes.iter().filter(|one| is_in_one_zone(one, &zones)).map(ResourceExt::name_any).collect();
-        if !together.is_empty() {
-            let says = "volumes with all replicas in one zone, though there are several";
-            findings.push(Finding::warning("replicated volumes", says).names(together));
-        }
-    }
-    findings
-}
-
-fn zones_of_nodes(facts: &Facts) -> BTreeMap<String, String> {
-    let nodes = facts.nodes.as_deref().unwrap_or_default();
-    nodes.iter().filter_map(|node| Some((node.name_any(), zone(node)?.to_owned()))).collect()
-}
-
-fn is_in_one_zone(volume: &Volume, zones: &BTreeMap<String, String>) -> bool {
-    let replicas = volume.status.iter().flat_map(|status| &status.replicas);
-    let of_replicas: Vec<_> = replicas.map(|replica| zones.get(&replica.node)).collect();
-    of_replicas.len() > 1 && of_replicas[0].is_some() && of_replicas.iter().all(|zone| *zone == of_replicas[0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::finding::Verdict;
@@ -252,26 +209,5 @@ mod tests {
         assert_eq!((all[1].verdict, all[1].says.contains("ebs.csi.aws.com")), (Verdict::Unknown, true));
         facts.volumes = Err("it is forbidden".into());
         assert!(copies(&facts).iter().any(|finding| finding.says.contains("whose Volumes cannot be listed")));
-    }
-
-    #[test]
-    fn replicas_of_a_volume_are_in_zones_of_their_own_where_there_are_several() {
-        let volume = |phase: &str, nodes: [&str; 2]| -> Volume {
-            let replica = |node: &str| json!({"replica": node, "node": node, "inSync": true});
-            let status = json!({"phase": phase, "replicas": nodes.map(replica)});
-            made(
-                json!({"metadata": {"name": "v"}, "spec": {"bytes": 4096, "replicas": 2, "minimumInSync": 1}, "status": status}),
-            )
-        };
-        let mut facts = facts();
-        facts.nodes =
-            Ok([("n0", "a"), ("n1", "a"), ("n2", "b")].map(|(name, zone)| node(name, json!({ZONES[0]: zone}))).into());
-        let verdicts = |facts: &Facts| replicated(facts).iter().map(|finding| finding.verdict).collect::<Vec<_>>();
-        facts.volumes = Ok(Some(vec![volume("Healthy", ["n0", "n2"])]));
-        assert_eq!(verdicts(&facts), [Verdict::Good]);
-        facts.volumes = Ok(Some(vec![volume("Degraded", ["n0", "n1"])]));
-        assert_eq!(verdicts(&facts), [Verdict::Warning, Verdict::Warning]);
-        facts.volumes = Ok(None);
-        assert_eq!(verdicts(&facts), []);
     }
 }

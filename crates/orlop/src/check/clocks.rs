@@ -60,30 +60,38 @@ async fn follow(client: &Client, clocks: &mut Clocks) -> kube::Result<()> {
 
 /// What is to be said of the clocks of these nodes.
 pub(crate) fn judge(clocks: &Clocks, nodes: &[String]) -> Vec<Finding> {
-    let middle = middle(clocks);
-    let about = |node: &String| match (clocks.ahead.get(node), middle) {
-        (Some(ahead), Some(middle)) => compare(*ahead - middle),
+    let middles = middles(clocks);
+    let about = |node: &String| match (clocks.ahead.get(node), middles) {
+        (Some(_), _) if clocks.ahead.len() < 2 => {
+            Finding::unknown("clock", "no other node was heard that it could be compared with")
+        }
+        (Some(ahead), Some(middles)) => compare(middles.map(|middle| *ahead - middle)),
         _ => {
             let deaf = clocks.deaf.clone();
             Finding::unknown("clock", deaf.unwrap_or_else(|| "its kubelet has not renewed its lease meanwhile".into()))
         }
     };
     let mut findings: Vec<_> = nodes.iter().map(|node| about(node).of_node(node)).collect();
-    // A clock in the middle of one or two is no better than the others.
-    if let Some(middle) = middle.filter(|middle| middle.unsigned_abs() > AGREE) {
+    let nearest = middles.and_then(|middles| middles.into_iter().min_by_key(|middle| middle.unsigned_abs()));
+    if let Some(middle) = nearest.filter(|middle| middle.unsigned_abs() > AGREE) {
         let says = format!("the clocks of nodes are {} this machine's", apart(middle));
         findings.push(Finding::warning("clock", says).next("see which of them is right: timedatectl on each"));
     }
     findings
 }
 
-fn middle(clocks: &Clocks) -> Option<SignedDuration> {
+/// The two clocks in the middle, which are one if their number is odd.
+fn middles(clocks: &Clocks) -> Option<[SignedDuration; 2]> {
     let mut all: Vec<_> = clocks.ahead.values().copied().collect();
     all.sort();
-    all.get(all.len() / 2).copied()
+    let last = all.len().checked_sub(1)?;
+    Some([all[last / 2], all[all.len() / 2]])
 }
 
-fn compare(from_the_others: SignedDuration) -> Finding {
+/// A clock that differs from either of those in the middle is named: of two that differ, nobody knows which is right.
+fn compare(from_the_middles: [SignedDuration; 2]) -> Finding {
+    let [a, b] = from_the_middles;
+    let from_the_others = if a.unsigned_abs() > b.unsigned_abs() { a } else { b };
     let by = from_the_others.unsigned_abs();
     if by <= AGREE {
         return Finding::good("clock", "its clock agrees with the others'");
@@ -124,6 +132,12 @@ mod tests {
         check(&[("a", 3_600_000), ("b", 3_600_030), ("c", 3_600_010)], [Good, Good, Good], Some(Warning));
         check(&[("a", 0), ("b", 5_000), ("c", -120_000)], [Good, Warning, Problem], None);
         check(&[("a", 0), ("b", 10)], [Good, Good, Unknown], None);
+        // Of two that differ, each may be the one that is wrong.
+        check(&[("a", 0), ("b", 5_000)], [Warning, Warning, Unknown], None);
+        check(&[("a", 90_000), ("b", 5_000)], [Problem, Problem, Unknown], Some(Warning));
+        // One agrees with nobody.
+        check(&[("a", 0)], [Unknown, Unknown, Unknown], None);
+        check(&[("a", 3_600_000)], [Unknown, Unknown, Unknown], Some(Warning));
         check(&[], [Unknown, Unknown, Unknown], None);
     }
 }

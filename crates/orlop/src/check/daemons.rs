@@ -6,14 +6,41 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 
 use super::control_plane;
-use super::facts::Facts;
+use super::facts::{Facts, Known};
 use super::finding::Finding;
+use super::nodes::is_ready;
 
 /// A pool is short of room below this part of it.
 const SHORT_OF_ROOM: u64 = 10;
 
-pub(super) fn has_daemons(facts: &Facts) -> bool {
-    facts.daemon_sets.as_deref().unwrap_or_default().iter().any(|set| set.name_any() == "orlop-node")
+pub(super) fn has_daemons(facts: &Facts) -> Known<bool> {
+    let sets = facts.daemon_sets.as_ref().map_err(Clone::clone)?;
+    Ok(sets.iter().any(|set| set.name_any() == "orlop-node"))
+}
+
+/// Whether the daemon of a node is at work, so that what the node tells is so now; else why not.
+pub(super) fn is_at_work(facts: &Facts, node: &str) -> Result<(), String> {
+    let cannot = |why: &String| format!("whether its daemon is at work is not known: {why}");
+    let nodes = facts.nodes.as_ref().map_err(cannot)?;
+    let pods = facts.daemons.as_ref().map_err(cannot)?;
+    if !nodes.iter().any(|one| one.name_any() == node && is_ready(one)) {
+        return Err("the node is not ready".to_owned());
+    }
+    match pod(pods, node, "orlop-node") {
+        Some(pod) if control_plane::is_ready(pod) => Ok(()),
+        _ => Err("its daemon is not ready".to_owned()),
+    }
+}
+
+fn pod<'a>(pods: &'a [Pod], node: &str, daemon: &str) -> Option<&'a Pod> {
+    let is_it = |pod: &&Pod| {
+        pod.labels().get("app.kubernetes.io/name").is_some_and(|of| of == daemon)
+            && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+    };
+    // While one is replaced there are two.
+    let mut all: Vec<_> = pods.iter().filter(is_it).collect();
+    all.sort_by_key(|pod| !control_plane::is_ready(pod));
+    all.first().copied()
 }
 
 pub(super) fn daemon(facts: &Facts, node: &Node) -> Finding {
@@ -23,13 +50,7 @@ pub(super) fn daemon(facts: &Facts, node: &Node) -> Finding {
     };
     let name = node.name_any();
     let look = format!("kubectl -n {} get pods --field-selector spec.nodeName={name}", api::STORAGE_NAMESPACE);
-    let is_there = |daemon: &str| {
-        let is_it = |pod: &&Pod| {
-            pod.labels().get("app.kubernetes.io/name").is_some_and(|of| of == daemon)
-                && pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name)
-        };
-        pods.iter().find(is_it).map(control_plane::is_ready)
-    };
+    let is_there = |daemon: &str| pod(pods, &name, daemon).map(control_plane::is_ready);
     let knows = registered.iter().find(|one| one.name_any() == name);
     let knows = knows.is_some_and(|one| one.spec.drivers.iter().any(|driver| driver.name == DRIVER));
     match (is_there("orlop-node"), is_there("orlop-keeper"), knows) {
@@ -96,18 +117,43 @@ pub(super) mod tests {
         assert_eq!(verdict(json!([])), Verdict::Unknown);
     }
 
+    /// A pod of a daemon on the node `a`.
+    pub(crate) fn pod_of(name: &str, ready: bool) -> Pod {
+        let conditions = json!([{"type": "Ready", "status": if ready { "True" } else { "False" }}]);
+        let metadata = json!({"name": name, "labels": {"app.kubernetes.io/name": name}});
+        let pod = json!({"metadata": metadata, "spec": {"nodeName": "a", "containers": []}, "status": {"conditions": conditions}});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[test]
+    fn a_daemon_is_at_work_where_its_node_and_its_pod_are_ready() {
+        let check = |nodes: Known<Vec<Node>>, pods: Known<Vec<Pod>>, expected: bool| {
+            let facts = Facts { nodes, daemons: pods, ..facts() };
+            assert_eq!(is_at_work(&facts, "a").is_ok(), expected, "{:?} {:?}", facts.nodes, facts.daemons);
+        };
+        let ready = || Ok(vec![node("a", json!({}))]);
+        let silent = || {
+            let mut node = node("a", json!({}));
+            node.status.as_mut().expect("a node tells of itself").conditions = None;
+            Ok(vec![node])
+        };
+        let of = |all: &[(&str, bool)]| Ok(all.iter().map(|(name, ready)| pod_of(name, *ready)).collect());
+        check(ready(), of(&[("orlop-node", true)]), true);
+        check(ready(), of(&[("orlop-node", false), ("orlop-node", true)]), true);
+        check(ready(), of(&[("orlop-node", false)]), false);
+        check(ready(), of(&[("orlop-keeper", true)]), false);
+        check(silent(), of(&[("orlop-node", true)]), false);
+        check(Ok(Vec::new()), of(&[("orlop-node", true)]), false);
+        check(Err("it is forbidden".into()), of(&[("orlop-node", true)]), false);
+        check(ready(), Err("it is forbidden".into()), false);
+    }
+
     #[test]
     fn a_daemon_is_well_with_its_keeper_and_a_kubelet_that_knows_it() {
         let check = |daemon: Option<bool>, keeper: Option<bool>, known: bool, expected: Verdict| {
             let mut facts = facts();
-            let pod = |name: &str, ready: bool| {
-                let conditions = json!([{"type": "Ready", "status": if ready { "True" } else { "False" }}]);
-                let metadata = json!({"name": name, "labels": {"app.kubernetes.io/name": name}});
-                let pod = json!({"metadata": metadata, "spec": {"nodeName": "a", "containers": []}, "status": {"conditions": conditions}});
-                serde_json::from_value(pod).expect("a pod")
-            };
-            let daemon = daemon.map(|ready| pod("orlop-node", ready));
-            facts.daemons = Ok(daemon.into_iter().chain(keeper.map(|ready| pod("orlop-keeper", ready))).collect());
+            let daemon = daemon.map(|ready| pod_of("orlop-node", ready));
+            facts.daemons = Ok(daemon.into_iter().chain(keeper.map(|ready| pod_of("orlop-keeper", ready))).collect());
             let drivers = if known { json!([{"name": DRIVER, "nodeID": "a"}]) } else { json!([]) };
             let csi_node = json!({"metadata": {"name": "a"}, "spec": {"drivers": drivers}});
             facts.csi_nodes = Ok(vec![serde_json::from_value(csi_node).expect("a CSINode")]);

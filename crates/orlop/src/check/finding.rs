@@ -70,6 +70,15 @@ impl Finding {
         Self::new(check, Verdict::Problem, says)
     }
 
+    /// What was good when it was last told, and is told no more.
+    pub(crate) fn doubt(mut self, why: &str) -> Self {
+        if self.verdict == Verdict::Good {
+            self.verdict = Verdict::Unknown;
+            self.says = format!("{why}; its last word: {}", self.says);
+        }
+        self
+    }
+
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self

@@ -15,6 +15,9 @@ use super::snapshots;
 /// The first minor version of Kubernetes 1 that Orlop works with.
 const OLDEST: u32 = 20;
 
+/// By these a scheduler is told what to do otherwise than by its defaults; policies were until Kubernetes 1.22.
+const OWN_CONFIGURATION: [&str; 3] = ["--config", "--policy-config-file", "--policy-configmap"];
+
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![version(&facts.version), crds(facts), operator(facts)];
     findings.extend(snapshots::judge(facts));
@@ -50,11 +53,12 @@ fn crds(facts: &Facts) -> Finding {
         Ok(found) => found,
         Err(why) => return Finding::unknown("custom resources", format!("they cannot be listed: {why}")),
     };
-    let (mut missing, mut other) = (Vec::new(), Vec::new());
+    let (mut missing, mut other, mut newer) = (Vec::new(), Vec::new(), Vec::new());
     for wanted in api::crds::all() {
         match found.iter().find(|one| one.name_any() == wanted.name_any()) {
             None => missing.push(wanted.name_any()),
             Some(one) if !has_schema_of(one, &wanted) => other.push(wanted.name_any()),
+            Some(one) if !has_schema_of(&wanted, one) => newer.push(wanted.name_any()),
             Some(_) => {}
         }
     }
@@ -70,13 +74,19 @@ fn crds(facts: &Facts) -> Finding {
             .names(other)
             .next(install);
     }
+    if !newer.is_empty() {
+        let says = format!("some have fields that version {} does not know", env!("CARGO_PKG_VERSION"));
+        return Finding::warning("custom resources", says)
+            .names(newer)
+            .next("use the program of the version that the cluster has");
+    }
     Finding::good("custom resources", format!("all are those of version {}", env!("CARGO_PKG_VERSION")))
 }
 
 type Crd = k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
-/// Whether all fields that this version knows are in the schema that the cluster has.
-fn has_schema_of(found: &Crd, wanted: &Crd) -> bool {
+/// Whether all fields of a wanted definition are in the schemas of one that was found.
+pub(crate) fn has_schema_of(found: &Crd, wanted: &Crd) -> bool {
     let fields = |crd: &Crd| {
         let mut fields = BTreeSet::new();
         for version in &crd.spec.versions {
@@ -92,30 +102,28 @@ fn gather(schema: &serde_json::Value, path: &str, fields: &mut BTreeSet<String>)
     for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         gather(inner, &path, fields);
-        gather(&inner["items"], &path, fields);
-        gather(&inner["additionalProperties"], &path, fields);
         fields.insert(path);
+    }
+    for inner in ["items", "additionalProperties"] {
+        if schema[inner].is_object() {
+            gather(&schema[inner], path, fields);
+        }
     }
 }
 
 /// The words of all containers of a pod.
-pub(super) fn words(spec: &PodSpec) -> impl Iterator<Item = &str> {
+pub(crate) fn words(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let words = spec.containers.iter().flat_map(|c| c.command.iter().flatten().chain(c.args.iter().flatten()));
     words.map(String::as_str)
 }
 
 fn operator(facts: &Facts) -> Finding {
-    let deployments = match &facts.deployments {
-        Ok(deployments) => deployments,
+    let deployment = match operator_deployment(facts) {
+        Ok(Some(deployment)) => deployment,
+        Ok(None) => return Finding::warning("operator", "it is not installed").next("orlop install"),
         Err(why) => return Finding::unknown("operator", format!("deployments cannot be listed: {why}")),
     };
-    let is_it = |one: &&Deployment| {
-        one.name_any() == "orlop-operator" && one.namespace().as_deref() == Some(api::ADMIN_NAMESPACE)
-    };
-    let Some(deployment) = deployments.iter().find(is_it) else {
-        return Finding::warning("operator", "it is not installed").next("orlop install");
-    };
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
+    let ready = ready(deployment);
     let wanted = deployment.spec.replicas.unwrap_or(1);
     let says = format!("{ready} of {wanted} are ready");
     let look = format!("kubectl -n {} describe pods", api::ADMIN_NAMESPACE);
@@ -126,6 +134,22 @@ fn operator(facts: &Facts) -> Finding {
             .next(format!("kubectl -n {} scale deployment orlop-operator --replicas 2", api::ADMIN_NAMESPACE)),
         _ => Finding::good("operator", says),
     }
+}
+
+fn operator_deployment(facts: &Facts) -> Known<Option<&Deployment>> {
+    let is_it = |one: &&Deployment| {
+        one.name_any() == "orlop-operator" && one.namespace().as_deref() == Some(api::ADMIN_NAMESPACE)
+    };
+    Ok(facts.deployments.as_ref().map_err(Clone::clone)?.iter().find(is_it))
+}
+
+pub(super) fn operator_is_ready(facts: &Facts) -> Known<bool> {
+    Ok(operator_deployment(facts)?.is_some_and(|operator| ready(operator) > 0))
+}
+
+/// How many of its pods are ready.
+pub(crate) fn ready(deployment: &Deployment) -> i32 {
+    deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default()
 }
 
 fn capacity(facts: &Facts) -> Finding {
@@ -150,10 +174,11 @@ fn scheduler(facts: &Facts) -> Finding {
     if specs.is_empty() {
         return Finding::unknown("scheduler", "it runs in no pod that is seen here, so its configuration is not known");
     }
-    let has_own = |spec: &&PodSpec| words(spec).any(|word| word == "--config" || word.starts_with("--config="));
+    let is_own = |word: &str| OWN_CONFIGURATION.contains(&word.split('=').next().unwrap_or_default());
+    let has_own = |spec: &&PodSpec| words(spec).any(is_own);
     if specs.iter().any(has_own) {
         let says =
-            "it has a configuration of its own, which is a file on its node: VolumeBinding must be enabled there";
+            "it has a configuration of its own, which is not seen from here: VolumeBinding must be enabled there";
         return Finding::unknown("scheduler", says);
     }
     Finding::good("scheduler", "it has its own defaults, by which pods go where their volumes can be")
@@ -215,12 +240,39 @@ mod tests {
         facts.crds = Ok(all.clone());
         let finding = crds(&facts);
         assert_eq!((finding.verdict, finding.names.len()), (Verdict::Problem, 1), "{finding:?}");
+        // An older program looks at what a newer one has made.
+        let mut newer = serde_json::to_value(api::crds::all().remove(0)).expect("plain data");
+        newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["more"] = json!({"type": "string"});
+        let mut whole = api::crds::all();
+        whole[0] = serde_json::from_value(newer).expect("a CRD");
+        facts.crds = Ok(whole);
+        assert_eq!(crds(&facts).verdict, Verdict::Warning);
         facts.crds = Ok(all.split_off(1));
         assert!(crds(&facts).says.contains("some are not there: applicationbackups.orlop.io"));
         facts.crds = Ok(Vec::new());
         assert_eq!(crds(&facts).verdict, Verdict::Warning);
         facts.crds = Err("it is forbidden".into());
         assert_eq!(crds(&facts).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_scheduler_with_a_configuration_of_its_own_is_not_known() {
+        let check = |args: &[&str], expected: Verdict| {
+            let mut facts = facts();
+            let pod = json!({
+                "metadata": {"name": "s", "labels": {"component": "kube-scheduler"}},
+                "spec": {"containers": [{"name": "s", "command": ["kube-scheduler"], "args": args}]},
+            });
+            facts.pods = Ok(vec![serde_json::from_value(pod).expect("a pod")]);
+            assert_eq!(scheduler(&facts).verdict, expected, "{args:?}");
+        };
+        check(&["--kubeconfig=/x", "--leader-elect"], Verdict::Good);
+        check(&["--config=/x"], Verdict::Unknown);
+        check(&["--config", "/x"], Verdict::Unknown);
+        check(&["--policy-config-file=/x"], Verdict::Unknown);
+        check(&["--policy-config-file", "/x"], Verdict::Unknown);
+        check(&["--policy-configmap=x"], Verdict::Unknown);
+        check(&["--policy-configmap-namespace=kube-system"], Verdict::Good);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod facts;
 mod finding;
 mod installed;
 mod nodes;
+mod replicated;
 mod snapshots;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use facts::Facts;
 
 pub(crate) use control_plane::is_ready;
 use finding::{Finding, Verdict, few};
+pub(crate) use installed::{has_schema_of, words};
 pub(crate) use nodes::devices_outlive_daemons;
 
 /// Look at a cluster: whether it has what Orlop needs, and what it would not survive
@@ -220,11 +222,11 @@ mod tests {
         fn no<T>() -> Known<T> {
             Err("it is forbidden".into())
         }
-        let facts = Facts {
+        let facts = |nodes: Known<Vec<Node>>| Facts {
             version: no(),
             crds: no(),
             knows_capacity: no(),
-            nodes: no(),
+            nodes,
             csi_nodes: no(),
             pods: no(),
             daemons: no(),
@@ -239,11 +241,21 @@ mod tests {
             storage_nodes: no(),
             clocks: Clocks::default(),
         };
-        let report = judge(&facts);
+        let report = judge(&facts(no()));
         assert!(report.findings.len() > 8, "{report:?}");
         for finding in &report.findings {
             assert_eq!(finding.verdict, Verdict::Unknown, "{finding:?}");
         }
         assert_eq!(report.verdict, Verdict::Unknown);
+        // Who may list nodes knows of them what they say themselves, and no more.
+        let report = judge(&facts(Ok(["a", "b", "c"].map(|name| node(name, json!({}))).into())));
+        let of_nodes = ["nodes", "ready", "kernel"];
+        for finding in report.findings.iter().filter(|finding| !of_nodes.contains(&finding.check)) {
+            assert_eq!(finding.verdict, Verdict::Unknown, "{finding:?}");
+        }
+        for check in ["daemon", "front ends", "clock"] {
+            let of = report.findings.iter().filter(|finding| finding.check == check && finding.node.is_some());
+            assert_eq!(of.count(), 3, "{check}");
+        }
     }
 }

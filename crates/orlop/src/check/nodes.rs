@@ -4,7 +4,7 @@ use api::{StorageMachine, StorageNode};
 use k8s_openapi::api::core::v1::{Node, NodeSystemInfo};
 use kube::ResourceExt;
 
-use super::daemons::{daemon, has_daemons, pools, version};
+use super::daemons::{daemon, has_daemons, is_at_work, pools, version};
 use super::facts::Facts;
 use super::finding::Finding;
 use super::installed::minor;
@@ -34,12 +34,19 @@ fn about(facts: &Facts, node: &Node) -> Vec<Finding> {
     let name = node.name_any();
     let told = storage_node(facts, &name);
     let mut findings = vec![ready(node), kernel(node), kubelet(facts, node)];
-    findings.extend(machine(facts, told));
-    if has_daemons(facts) {
-        findings.push(daemon(facts, node));
+    match has_daemons(facts) {
+        Ok(true) => findings.push(daemon(facts, node)),
+        Ok(false) => {}
+        Err(why) => findings.push(Finding::unknown("daemon", format!("daemons cannot be looked for: {why}"))),
     }
-    findings.extend(told.and_then(version));
-    findings.extend(told.map(pools));
+    let mut words = machine(facts, told).to_vec();
+    words.extend(told.and_then(version));
+    words.extend(told.map(pools));
+    // What a daemon has told stays written down when it is silent.
+    match is_at_work(facts, &name) {
+        Ok(()) => findings.extend(words),
+        Err(why) => findings.extend(words.into_iter().map(|word| word.doubt(&why))),
+    }
     findings.into_iter().map(|finding| finding.of_node(&name)).collect()
 }
 
@@ -111,8 +118,9 @@ fn machine(facts: &Facts, told: Option<&StorageNode>) -> [Finding; 2] {
     let Some(machine) = machine else {
         let why = match (&facts.storage_nodes, has_daemons(facts)) {
             (Err(why), _) => format!("what nodes tell cannot be listed: {why}"),
-            (_, true) => "its daemon has not told; it does where volumes have replicas on several nodes".to_owned(),
-            (_, false) => "there is no daemon of Orlop to tell".to_owned(),
+            (_, Err(why)) => format!("whether there is a daemon of Orlop to tell cannot be looked for: {why}"),
+            (_, Ok(true)) => "its daemon has not told; it does where volumes have replicas on several nodes".to_owned(),
+            (_, Ok(false)) => "there is no daemon of Orlop to tell".to_owned(),
         };
         return ["front ends", "file systems"].map(|check| Finding::unknown(check, why.clone()));
     };
@@ -146,7 +154,7 @@ fn file_systems(machine: &StorageMachine) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::daemons::tests::told;
+    use super::super::daemons::tests::{pod_of, told};
     use super::super::finding::Verdict;
     use super::super::tests::{facts, found, node};
     use super::*;
@@ -201,6 +209,37 @@ mod tests {
         assert_eq!(verdicts(machine(true, &["ext4", "xfs"])), [Verdict::Good, Verdict::Good]);
         assert_eq!(verdicts(machine(false, &["ext4"])), [Verdict::Problem, Verdict::Warning]);
         assert_eq!(verdicts(machine(true, &[])), [Verdict::Good, Verdict::Problem]);
+    }
+
+    #[test]
+    fn the_last_words_of_a_silent_daemon_are_not_good() {
+        let verdicts = |ready: Option<bool>, free: u64| {
+            let mut facts = facts();
+            facts.nodes = Ok(vec![node("a", json!({}))]);
+            facts.daemons = Ok(ready.map(|ready| pod_of("orlop-node", ready)).into_iter().collect());
+            let machine = json!({"fuse": true, "loopDevices": true, "fileSystems": ["ext4", "xfs"]});
+            let pool = json!({"name": "p", "bytes": 1000, "freeBytes": free, "failed": false});
+            let status = json!({"machine": machine, "version": env!("CARGO_PKG_VERSION"), "pools": [pool]});
+            facts.storage_nodes = Ok(Some(vec![told(status)]));
+            let all = judge(&facts);
+            ["front ends", "file systems", "daemon version", "pools"].map(|check| found(&all, check).verdict)
+        };
+        use Verdict::{Good, Unknown, Warning};
+        assert_eq!(verdicts(Some(true), 500), [Good, Good, Good, Good]);
+        assert_eq!(verdicts(Some(false), 500), [Unknown, Unknown, Unknown, Unknown]);
+        assert_eq!(verdicts(None, 500), [Unknown, Unknown, Unknown, Unknown]);
+        // What was bad is not better for it.
+        assert_eq!(verdicts(Some(false), 10), [Unknown, Unknown, Unknown, Warning]);
+    }
+
+    #[test]
+    fn daemons_that_cannot_be_looked_for_are_not_said_to_be_absent() {
+        let mut facts = facts();
+        facts.nodes = Ok(vec![node("a", json!({}))]);
+        facts.daemon_sets = Err("it is forbidden".into());
+        let all = judge(&facts);
+        assert_eq!(found(&all, "daemon").verdict, Verdict::Unknown);
+        assert!(found(&all, "front ends").says.contains("it is forbidden"), "{}", found(&all, "front ends").says);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 
 use super::facts::Facts;
 use super::finding::Finding;
-use super::installed::words;
+use super::installed::{ready, words};
 
 /// By it a snapshot-controller gives each snapshot to the node of its volume.
 const DISTRIBUTED: &str = "--enable-distributed-snapshotting";
@@ -35,12 +35,16 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 fn snapshot_controller(facts: &Facts, drivers: &[String]) -> Finding {
-    let deployments = facts.deployments.as_deref().unwrap_or_default();
-    let pods = deployments.iter().filter_map(|one| one.spec.template.spec.as_ref());
-    let is_controller = |spec: &&PodSpec| {
+    let deployments = match &facts.deployments {
+        Ok(deployments) => deployments,
+        Err(why) => return Finding::unknown("snapshots", format!("deployments cannot be listed: {why}")),
+    };
+    let pods = deployments.iter().filter_map(|one| Some((ready(one), one.spec.template.spec.as_ref()?)));
+    let is_controller = |(_, spec): &(i32, &PodSpec)| {
         spec.containers.iter().any(|c| c.image.as_deref().is_some_and(|image| image.contains("snapshot-controller")))
     };
-    let Some(spec) = pods.into_iter().find(is_controller) else {
+    // Of several, the one that works.
+    let Some((ready, spec)) = pods.filter(is_controller).max_by_key(|(ready, _)| *ready) else {
         return Finding::unknown(
             "snapshots",
             "the kinds are there, and no deployment of a snapshot-controller is seen",
@@ -50,6 +54,10 @@ fn snapshot_controller(facts: &Facts, drivers: &[String]) -> Finding {
     if drivers.iter().any(|driver| driver == DRIVER) && !is_on {
         let says = "the snapshot-controller gives no snapshots to nodes, so none are taken of Orlop's volumes";
         return Finding::problem("snapshots", says).next(format!("run it with {DISTRIBUTED}=true"));
+    }
+    if ready == 0 {
+        let says = "no replica of the snapshot-controller is ready, so none are taken";
+        return Finding::problem("snapshots", says).next("kubectl get deployments -A; look at its pods");
     }
     Finding::good("snapshots", "the kinds and a snapshot-controller are there")
 }
@@ -63,24 +71,29 @@ mod tests {
 
     #[test]
     fn a_snapshot_controller_that_gives_nothing_to_nodes_takes_no_snapshots_of_ours() {
-        let controller = |args: &[&str]| {
+        let controller = |args: &[&str], ready: i32| {
             let container =
                 json!({"name": "c", "image": "registry.k8s.io/sig-storage/snapshot-controller:v8", "args": args});
             let template = json!({"spec": {"containers": [container]}});
             let spec = json!({"selector": {}, "template": template});
-            serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).expect("a Deployment")
+            serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec, "status": {"readyReplicas": ready}}))
+                .expect("a Deployment")
         };
-        let check = |drivers: Option<&[&str]>, args: Option<&[&str]>, expected: Verdict| {
+        let check_with = |drivers: Option<&[&str]>, args: Option<&[&str]>, ready: i32, expected: Verdict| {
             let mut facts = facts();
             facts.snapshot_drivers = Ok(drivers.map(|all| all.iter().map(|one| (*one).to_owned()).collect()));
-            facts.deployments = Ok(args.map(controller).into_iter().collect());
+            facts.deployments = Ok(args.map(|args| controller(args, ready)).into_iter().collect());
             assert_eq!(found(&judge(&facts), "snapshots").verdict, expected, "{drivers:?} {args:?}");
         };
+        let check =
+            |drivers: Option<&[&str]>, args: Option<&[&str]>, expected: Verdict| check_with(drivers, args, 1, expected);
         check(None, None, Verdict::Warning);
         check(Some(&[DRIVER]), None, Verdict::Unknown);
         check(Some(&[DRIVER]), Some(&["--v=2"]), Verdict::Problem);
         check(Some(&[DRIVER]), Some(&["--enable-distributed-snapshotting=false"]), Verdict::Problem);
         check(Some(&[DRIVER]), Some(&["--enable-distributed-snapshotting=true"]), Verdict::Good);
         check(Some(&["ebs.csi.aws.com"]), Some(&["--v=2"]), Verdict::Good);
+        check_with(Some(&["ebs.csi.aws.com"]), Some(&["--v=2"]), 0, Verdict::Problem);
+        check_with(Some(&[DRIVER]), Some(&["--enable-distributed-snapshotting=true"]), 0, Verdict::Problem);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersionKind, Status};
 use kube::discovery::{self, Scope};
 use kube::{Api, ResourceExt};
 
@@ -15,6 +15,17 @@ use crate::error::{Error, Result};
 const MANAGER: &str = "orlop-install";
 /// What every object of ours has.
 const LABEL: &str = "app.kubernetes.io/name";
+
+/// What the server says to an object before it is applied.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It would be applied.
+    Taken,
+    /// Nothing: the namespace is not there yet.
+    Unchecked,
+    /// Somebody else has set its fields to something else.
+    Conflicts(String),
+}
 
 /// Objects of any kind of a cluster.
 pub(crate) struct Objects<'a> {
@@ -54,21 +65,17 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// What stands in the way of applying all of these: fields that somebody else has set to something else.
-    pub(crate) async fn conflicts(&mut self, objects: &[DynamicObject]) -> Result<Vec<String>> {
-        let mut conflicts = Vec::new();
-        for object in objects {
-            match self.send(object, &PatchParams { dry_run: true, ..PatchParams::apply(MANAGER) }).await? {
-                Ok(()) => {}
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    conflicts.push(format!("{}: {}", name(object), status.message));
-                }
-                // Its namespace comes before it, and is not made by a dry run.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(self.cluster.explain(format!("try {}", name(object)), error)),
+    /// Has the server say what it would do, and do nothing.
+    pub(crate) async fn attempt(&mut self, object: &DynamicObject, force: bool) -> Result<Attempt> {
+        match self.send(object, &PatchParams { dry_run: true, force, ..PatchParams::apply(MANAGER) }).await? {
+            Ok(()) => Ok(Attempt::Taken),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                Ok(Attempt::Conflicts(format!("{}: {}", name(object), status.message)))
             }
+            // Its namespace is applied before it, which a dry run does not make.
+            Err(kube::Error::Api(status)) if lacks_namespace(&status) => Ok(Attempt::Unchecked),
+            Err(error) => Err(self.cluster.explain(format!("try {}", name(object)), error)),
         }
-        Ok(conflicts)
     }
 
     /// Applies one.
@@ -102,6 +109,10 @@ impl<'a> Objects<'a> {
             deleted => deleted.map(drop).map_err(|e| self.cluster.explain(format!("delete {}", name(object)), e)),
         }
     }
+}
+
+fn lacks_namespace(status: &Status) -> bool {
+    status.code == 404 && status.details.as_ref().is_some_and(|details| details.kind == "namespaces")
 }
 
 /// As `kubectl` names an object.

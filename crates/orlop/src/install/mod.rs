@@ -4,42 +4,42 @@
 //! hand stands in the way, and is named, before anything is changed.
 
 mod apply;
+mod definitions;
+mod goodbye;
 mod manifests;
 mod nodes;
 mod present;
 mod ready;
+mod steps;
 mod uninstall;
 
 use std::time::Duration;
 
 use clap::Args;
-use kube::core::DynamicObject;
 
 use crate::cluster::{Cluster, ConnectionArgs};
 use crate::error::{Error, Result};
 use crate::human::parse_duration;
-use crate::verbs::dry;
-use crate::{node, output};
-use apply::{Objects, name};
-use manifests::{Choice, IMAGE, Server, Storage};
+use crate::node;
+use manifests::{Choice, IMAGE, Storage};
 use present::Present;
-use ready::Deadline;
+use steps::make_so;
 
 pub(crate) use uninstall::{UninstallArgs, run as uninstall};
 
 /// Install Orlop into a cluster
 ///
 /// The custom resources, the operator, and volumes if they are wanted, from manifests that are built into this program; those who want to choose more take the
-/// chart. Done again, it makes the cluster so again.
+/// chart. Done again, it makes the cluster so again: what is not given stays as it was chosen.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
     /// Volumes for the cluster, in pools of its nodes: none; csi, of one copy; or replicated, these and those with replicas on several nodes
     #[arg(long, value_enum, value_name = "VOLUMES", default_value = "none")]
     storage: Storage,
-    /// The image of this program
-    #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
-    image: String,
-    /// A pool of each node: a file below /var/lib/orlop with its size, or a raw device [default: /var/lib/orlop/pool,size=100GiB]
+    /// The image of this program [default: the one that is installed, or else orlop/orlop with the version of this program]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// A pool of each node: a file below /var/lib/orlop with its size, or a raw device [default: those that are installed, or else /var/lib/orlop/pool,size=100GiB]
     #[arg(long, value_name = "PATH[,size=BYTES]", value_parser = parse_pool)]
     pool: Vec<String>,
     /// Monitors and alerts for the operator of Prometheus, too
@@ -103,17 +103,32 @@ pub(crate) async fn install(args: InstallArgs) -> Result<()> {
         return Err(Error::usage("--pool is for nodes that have volumes: give --storage csi or --storage replicated"));
     }
     let cluster = Cluster::connect_to(&args.cluster, None).await?;
-    let present = present::look(&cluster).await?;
-    if let Some(present) = &present {
-        refuse_helm("install", present)?;
-        if present.storage > args.storage {
-            let name = present.storage.name();
-            let says = format!("install Orlop: the cluster has it with --storage {name}, and volumes may be in use");
-            return Err(Error::new(says).next(format!("orlop upgrade, or install it with --storage {name}")));
-        }
-    }
-    let choice = Choice { storage: args.storage, image: args.image, pools: args.pool, monitoring: args.monitoring };
+    let choice = match present::look(&cluster).await? {
+        Some(present) => again(present, &args)?,
+        None => Choice {
+            storage: args.storage,
+            image: args.image.clone().unwrap_or_else(|| IMAGE.to_owned()),
+            pools: args.pool.clone(),
+            monitoring: args.monitoring,
+        },
+    };
     make_so(&cluster, choice, &args.how, false).await
+}
+
+/// What is there, and what is to be beside it: nothing that is there is taken away or exchanged because it was not given.
+fn again(present: Present, args: &InstallArgs) -> Result<Choice> {
+    refuse_helm("install", &present)?;
+    if present.storage > args.storage {
+        let name = present.storage.name();
+        let says = format!("install Orlop: the cluster has it with --storage {name}, and volumes may be in use");
+        return Err(Error::new(says).next(format!("orlop upgrade, or install it with --storage {name}")));
+    }
+    Ok(Choice {
+        storage: args.storage,
+        image: present.same_image(args.image.as_deref())?,
+        pools: present.same_pools(&args.pool)?,
+        monitoring: present.monitoring || args.monitoring,
+    })
 }
 
 /// Runs `orlop upgrade`.
@@ -140,95 +155,10 @@ fn refuse_helm(verb: &str, present: &Present) -> Result<()> {
     }
 }
 
-async fn make_so(cluster: &Cluster, choice: Choice, how: &HowArgs, also_nodes: bool) -> Result<()> {
-    let server = server(cluster).await?;
-    if choice.storage != Storage::None && !server.snapshots {
-        eprintln!(
-            "The cluster has no kinds of snapshots: volumes are installed without them. With external-snapshotter, run this again."
-        );
-    }
-    let wanted = manifests::objects(&choice, server)?;
-    let definitions = definitions()?;
-    let mut objects = Objects::of(cluster);
-    if !how.force_conflicts {
-        let conflicts = objects.conflicts(&wanted).await?;
-        if !conflicts.is_empty() {
-            let says =
-                format!("apply the manifests: somebody has changed what is installed:\n  {}", conflicts.join("\n  "));
-            return Err(Error::new(says).next("--force-conflicts sets these fields to what they are in this version"));
-        }
-    }
-    if !how.dry_run {
-        let deadline = Deadline::after(how.timeout);
-        // These are ours alone, and what comes after them needs them.
-        for definition in &definitions {
-            objects.apply(definition, true).await?;
-        }
-        for definition in api::crds::all() {
-            let name = definition.metadata.name.unwrap_or_default();
-            ready::kind_is_served(cluster, &name, deadline).await?;
-        }
-        for object in &wanted {
-            objects.apply(object, how.force_conflicts).await?;
-        }
-    }
-    let lines: Vec<_> =
-        definitions.iter().chain(&wanted).map(|one| format!("{} applied{}\n", name(one), dry(how.dry_run))).collect();
-    output::print(&lines.concat())?;
-    if how.dry_run || how.no_wait {
-        return Ok(());
-    }
-    let deadline = Deadline::after(how.timeout);
-    let behind = ready::all_is_ready(cluster, choice.storage, deadline).await?;
-    match also_nodes && behind > 0 {
-        true => tell_of_nodes(&nodes::replace(cluster, deadline).await?),
-        false if behind > 0 => tell_of_daemons(behind),
-        false => {}
-    }
-    eprintln!("Orlop {} works. See what the cluster would not survive: orlop check", env!("CARGO_PKG_VERSION"));
-    Ok(())
-}
-
-fn tell_of_daemons(behind: i32) {
-    let daemons = crate::human::count(u64::try_from(behind).unwrap_or_default(), "node runs", "nodes run");
-    eprintln!(
-        "{daemons} the daemon of the version before. To replace them, one after the other: orlop upgrade --nodes"
-    );
-}
-
-/// Those that nobody but who drains nodes may replace.
-fn tell_of_nodes(left: &[String]) {
-    for node in left {
-        eprintln!(
-            "node {node}: on its kernel block devices end with the daemon, which was not replaced. Drain the node, then:\n  \
-             kubectl -n {} delete pod -l app.kubernetes.io/name=orlop-node --field-selector spec.nodeName={node}",
-            api::STORAGE_NAMESPACE
-        );
-    }
-}
-
-/// What this server knows beyond what all do.
-async fn server(cluster: &Cluster) -> Result<Server> {
-    let serves = async |group: &str, resource: &str| match cluster.client().list_api_group_resources(group).await {
-        Ok(all) => Ok(all.resources.iter().any(|one| one.name == resource)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(cluster.explain(format!("see whether the server knows {resource}"), error)),
-    };
-    Ok(Server {
-        snapshots: serves("snapshot.storage.k8s.io/v1", "volumesnapshotclasses").await?,
-        budgets: serves("policy/v1", "poddisruptionbudgets").await?,
-    })
-}
-
-/// The custom resources, as what is applied.
-fn definitions() -> Result<Vec<DynamicObject>> {
-    let failed = |e| Error::new("read the custom resources").because(e);
-    let as_object = |crd| serde_json::to_value(crd).and_then(serde_json::from_value).map_err(failed);
-    api::crds::all().iter().map(as_object).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
 
     #[test]
@@ -246,9 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn custom_resources_are_applied_whole() {
-        let all = definitions().expect("plain data");
-        assert_eq!(all.len(), api::crds::all().len());
-        assert!(all.iter().all(|one| manifests::kind(one) == "CustomResourceDefinition"));
+    fn what_is_not_given_again_stays_as_it_was_chosen() {
+        let present = |monitoring: bool| {
+            let pools = vec!["/dev/disk/by-id/a".to_owned()];
+            let image = "registry/orlop:dev".to_owned();
+            Present { storage: Storage::Csi, image, pools, monitoring, by_helm: false, has_operator: true }
+        };
+        let args = |words: &[&str]| {
+            let command = InstallArgs::augment_args(clap::Command::new("install").no_binary_name(true));
+            InstallArgs::from_arg_matches(&command.get_matches_from(words)).expect("arguments")
+        };
+        let choice = again(present(true), &args(&["--storage", "replicated"])).expect("nothing is taken away");
+        assert_eq!((choice.storage, choice.image.as_str()), (Storage::Replicated, "registry/orlop:dev"));
+        assert_eq!((choice.pools, choice.monitoring), (vec!["/dev/disk/by-id/a".to_owned()], true));
+        let more = again(present(false), &args(&["--storage", "csi", "--monitoring"])).expect("it is more");
+        assert!(more.monitoring);
+        assert!(again(present(true), &args(&[])).is_err(), "volumes are not taken away");
     }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 
+use super::present::REPLICATED;
 use super::ready::Deadline;
 use crate::check;
 use crate::cluster::Cluster;
@@ -54,6 +55,16 @@ pub(crate) async fn replace(cluster: &Cluster, deadline: Deadline) -> Result<Vec
         until(deadline, &what(), works).await?;
     }
     Ok(left)
+}
+
+/// The nodes whose daemons hold no replicas, since they are of a time when volumes had one copy.
+pub(crate) async fn hold_no_replicas(cluster: &Cluster) -> Result<Vec<String>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), api::STORAGE_NAMESPACE);
+    let holds = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| check::words(spec).any(|word| word == REPLICATED));
+    let all = daemons(cluster, &pods).await?;
+    let mut nodes: Vec<_> = all.into_iter().filter(|(_, pod)| !holds(pod)).map(|(node, _)| node).collect();
+    nodes.sort();
+    Ok(nodes)
 }
 
 /// The newest version of the DaemonSet.

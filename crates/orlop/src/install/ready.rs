@@ -90,25 +90,50 @@ async fn daemon_set(cluster: &Cluster, name: &str, deadline: Deadline) -> Result
     let api: Api<DaemonSet> = Api::namespaced(cluster.client(), api::STORAGE_NAMESPACE);
     let what = format!("wait for the daemons {name}");
     let mut told = String::new();
+    let mut nowhere = false;
     let done = watch_until(cluster, api, name, &what, Some(deadline.left()), |state: Option<DaemonSet>| {
         let Some(set) = state else { return Ok(None) };
-        let status = set.status.clone().unwrap_or_default();
-        let (ready, wanted) = (status.number_ready, status.desired_number_scheduled);
-        tell(&mut told, format!("daemons {name}: {ready} of {wanted} are ready"));
+        nowhere = is_nowhere(&set);
+        tell(&mut told, progress_of_daemons(&set));
         Ok(behind(&set))
     });
-    done.await.map_err(|e| with_a_look(e, api::STORAGE_NAMESPACE))
+    let done = done.await;
+    done.map_err(|e| match (e.exit_code(), nowhere) {
+        (Exit::TimedOut | Exit::Interrupted, true) => e.next(format!(
+            "compare the node selector of the DaemonSet with kubectl get nodes --show-labels: kubectl -n {} get daemonset {name} -o yaml",
+            api::STORAGE_NAMESPACE
+        )),
+        _ => with_a_look(e, api::STORAGE_NAMESPACE),
+    })
 }
 
-/// How many nodes have a daemon of another version, once all daemons work; those that are replaced by hand alone are not waited for.
+fn progress_of_daemons(set: &DaemonSet) -> String {
+    let (status, name) = (set.status.clone().unwrap_or_default(), set.name_any());
+    match is_nowhere(set) {
+        true => format!("daemons {name}: none, since no node is one that they are for"),
+        false => {
+            format!("daemons {name}: {} of {} are ready", status.number_ready, status.desired_number_scheduled)
+        }
+    }
+}
+
+/// Its controller has seen it, and found no node for it.
+fn is_nowhere(set: &DaemonSet) -> bool {
+    is_seen(set) && set.status.as_ref().is_some_and(|status| status.desired_number_scheduled == 0)
+}
+
+fn is_seen(set: &DaemonSet) -> bool {
+    set.status.as_ref().and_then(|status| status.observed_generation) >= set.metadata.generation
+}
+
+/// How many nodes have a daemon of another version, once there are daemons and all of them work; those that are replaced by hand alone are not waited for.
 fn behind(set: &DaemonSet) -> Option<i32> {
     let status = set.status.clone().unwrap_or_default();
     let strategy = set.spec.update_strategy.as_ref().and_then(|one| one.type_.clone());
     let by_hand = strategy.as_deref() == Some("OnDelete");
     let wanted = status.desired_number_scheduled;
     let behind = wanted - status.updated_number_scheduled.unwrap_or_default();
-    let is_seen = status.observed_generation >= set.metadata.generation;
-    (is_seen && status.number_ready == wanted && (by_hand || behind == 0)).then_some(behind)
+    (is_seen(set) && wanted > 0 && status.number_ready == wanted && (by_hand || behind == 0)).then_some(behind)
 }
 
 /// Says where waiting is, whenever it is elsewhere than before.
@@ -146,16 +171,30 @@ mod tests {
         check(status(2, 2, 2, 2), true);
     }
 
+    fn set(strategy: &str, seen: i64, [wanted, ready, updated]: [i32; 3]) -> DaemonSet {
+        let status = json!({
+            "observedGeneration": seen, "desiredNumberScheduled": wanted, "numberReady": ready, "updatedNumberScheduled": updated,
+            "currentNumberScheduled": wanted, "numberMisscheduled": 0,
+        });
+        let spec = json!({"selector": {}, "template": {}, "updateStrategy": {"type": strategy}});
+        let value = json!({"metadata": {"name": "orlop-node", "generation": 2}, "spec": spec, "status": status});
+        serde_json::from_value(value).expect("a DaemonSet")
+    }
+
+    #[test]
+    fn no_daemons_are_not_all_daemons() {
+        let check = |seen: i64, says: &str| {
+            let set = set("OnDelete", seen, [0, 0, 0]);
+            assert_eq!((behind(&set), progress_of_daemons(&set).as_str()), (None, says));
+        };
+        check(1, "daemons orlop-node: 0 of 0 are ready");
+        check(2, "daemons orlop-node: none, since no node is one that they are for");
+    }
+
     #[test]
     fn daemons_that_are_replaced_by_hand_are_not_waited_for_but_counted() {
         let check = |strategy: &str, ready: i32, updated: i32, expected: Option<i32>| {
-            let status = json!({
-                "observedGeneration": 2, "desiredNumberScheduled": 3, "numberReady": ready, "updatedNumberScheduled": updated,
-                "currentNumberScheduled": 3, "numberMisscheduled": 0,
-            });
-            let spec = json!({"selector": {}, "template": {}, "updateStrategy": {"type": strategy}});
-            let value = json!({"metadata": {"generation": 2}, "spec": spec, "status": status});
-            let set: DaemonSet = serde_json::from_value(value).expect("a DaemonSet");
+            let set = set(strategy, 2, [3, ready, updated]);
             assert_eq!(behind(&set), expected, "{strategy} {ready} {updated}");
         };
         check("OnDelete", 2, 3, None);

@@ -9,18 +9,17 @@ use clap::Args;
 use csi::DRIVER;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt};
 
 use super::apply::{Objects, name};
 use super::manifests::{self, Choice, IMAGE, Server, Storage};
 use super::ready::Deadline;
-use super::{present, refuse_helm};
+use super::{definitions, goodbye, present, refuse_helm};
 use crate::cluster::{Cluster, ConnectionArgs};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Result};
 use crate::human::parse_duration;
 use crate::output;
-use crate::run::watch_until;
 use crate::verbs::{self, dry};
 
 /// How many of the names of what is in use are said.
@@ -60,9 +59,9 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<()> {
     for object in everything()?.iter().rev() {
         there.extend(objects.find(object).await?.map(|_| object.clone()));
     }
-    let crds = if args.delete_crds { definitions(&cluster).await? } else { Vec::new() };
-    if args.delete_crds && present.is_none() {
-        refuse_held(&cluster, &crds).await?;
+    let crds = if args.delete_crds { definitions::theirs(&cluster).await? } else { Vec::new() };
+    if present.as_ref().is_none_or(|present| !present.has_operator) {
+        goodbye::refuse_held(&cluster, &crds).await?;
     }
     let (classes, rest): (Vec<_>, Vec<_>) = there.into_iter().partition(|one| manifests::kind(one) == "StorageClass");
     if args.dry_run {
@@ -74,7 +73,7 @@ pub(crate) async fn run(args: UninstallArgs) -> Result<()> {
     refuse_in_use(&cluster)
         .await
         .map_err(|e| e.next("what was made meanwhile is in use; orlop upgrade brings the storage classes back"))?;
-    delete_definitions(&cluster, &crds, Deadline::after(args.timeout)).await?;
+    goodbye::delete(&cluster, &crds, Deadline::after(args.timeout)).await?;
     for object in &rest {
         objects.delete(object).await?;
     }
@@ -143,64 +142,4 @@ fn volume_and_claim(volume: &PersistentVolume) -> String {
     let claim =
         claim.and_then(|claim| Some(format!(", claimed by {}/{}", claim.namespace.as_ref()?, claim.name.as_ref()?)));
     format!("persistentvolume {}{}", volume.name_any(), claim.unwrap_or_default())
-}
-
-/// The custom resources of Orlop that the cluster knows, also those of other versions of it.
-async fn definitions(cluster: &Cluster) -> Result<Vec<CustomResourceDefinition>> {
-    let all: Vec<CustomResourceDefinition> =
-        verbs::pages(&cluster.api_all()).await.map_err(|e| cluster.explain("list the custom resources", e))?;
-    Ok(all.into_iter().filter(|crd| crd.spec.group == api::GROUP).collect())
-}
-
-/// Without an operator nobody lets go of what it holds.
-async fn refuse_held(cluster: &Cluster, crds: &[CustomResourceDefinition]) -> Result<()> {
-    for crd in crds {
-        let (kind, plural) = (&crd.spec.names.kind, &crd.spec.names.plural);
-        let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(api::GROUP, api::VERSION, kind));
-        resource.plural.clone_from(plural);
-        let all = verbs::pages(&Api::<DynamicObject>::all_with(cluster.client(), &resource)).await;
-        let all = all.map_err(|e| cluster.explain(format!("list {plural}"), e))?;
-        let held: Vec<_> = all.iter().filter(|one| !one.finalizers().is_empty()).map(ResourceExt::name_any).collect();
-        if !held.is_empty() {
-            let says =
-                format!("delete the custom resources: there is no operator to let go of {plural} {}", held.join(", "));
-            return Err(
-                Error::new(says).next("orlop install, and then uninstall again; or take their finalizers off by hand")
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Deletes them, with all resources of their kinds, and waits until the operator has let go of those.
-async fn delete_definitions(cluster: &Cluster, crds: &[CustomResourceDefinition], deadline: Deadline) -> Result<()> {
-    let api: Api<CustomResourceDefinition> = cluster.api_all();
-    for crd in crds {
-        match api.delete(&crd.name_any(), &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            deleted => drop(deleted.map_err(|e| cluster.explain(format!("delete {}", crd.name_any()), e))?),
-        }
-    }
-    for crd in crds {
-        let (name, uid) = (crd.name_any(), crd.uid());
-        let what = format!("wait until {name} is gone");
-        let gone = watch_until(
-            cluster,
-            api.clone(),
-            &name,
-            &what,
-            Some(deadline.left()),
-            |state: Option<CustomResourceDefinition>| {
-                // One of the same name that was made since is another one.
-                Ok(state.is_none_or(|now| now.uid() != uid).then_some(()))
-            },
-        );
-        gone.await.map_err(|e| match e.exit_code() {
-            Exit::TimedOut | Exit::Interrupted => {
-                e.next(format!("see what is left of them: kubectl get {name} -A; then uninstall again"))
-            }
-            _ => e,
-        })?;
-    }
-    Ok(())
 }

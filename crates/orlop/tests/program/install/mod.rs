@@ -1,5 +1,6 @@
 //! `orlop install`, `upgrade` and `uninstall` on a real API server, without nodes: the test says what controllers would say.
 
+mod goodbye;
 mod nodes;
 
 use std::collections::BTreeSet;
@@ -67,6 +68,12 @@ impl Cluster {
         crds.get_opt("applicationbackups.orlop.io").await.unwrap().is_some()
     }
 
+    /// What its controller says once a replica of the operator is ready.
+    async fn operator_is_at_work(&self) {
+        let status = Patch::Merge(json!({"status": {"replicas": 1, "readyReplicas": 1}}));
+        self.operator().patch_status("orlop-operator", &PatchParams::default(), &status).await.unwrap();
+    }
+
     async fn volume(&self, name: &str, driver: &str) {
         let spec = json!({
             "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "csi": {"driver": driver, "volumeHandle": name},
@@ -90,11 +97,18 @@ impl Cluster {
 async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_nothing() {
     sandbox::require_assets!();
     let cluster = Cluster::new().await;
-    let dry = cluster.run(&["install", "--storage", "replicated", "--dry-run"]).await.good();
-    assert!(
-        dry.contains("deployment.apps/orlop-operator applied (dry run on the server: nothing was changed)"),
-        "{dry}"
-    );
+    for words in
+        [&["install", "--storage", "replicated", "--dry-run"][..], &["install", "--dry-run", "--force-conflicts"]]
+    {
+        let dry = cluster.run(words).await.good();
+        let tried = "(dry run on the server: nothing was changed)";
+        for what in ["customresourcedefinition.apiextensions.k8s.io/volumes.orlop.io", "namespace/orlop-system"] {
+            assert!(dry.contains(&format!("{what} applied {tried}")), "{what} in {dry}");
+        }
+        // The server has said nothing of what is in a namespace that it does not have.
+        let untold = "deployment.apps/orlop-operator applied (dry run, not checked: its namespace is not there yet)";
+        assert!(dry.contains(untold), "{dry}");
+    }
     assert!(!cluster.has_crds().await && cluster.left().await.is_empty());
     let image = "registry.example.com/orlop:0.0.1";
     let pools = ["--pool", "/dev/disk/by-id/a"];
@@ -116,6 +130,13 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
     cluster.run(&words).await.good();
     let again = cluster.daemons().get("orlop-node").await.unwrap();
     assert_eq!(again.metadata.generation, daemon.metadata.generation);
+    // What is not given stays as it is; what is given and would be exchanged is refused.
+    let other = ["install", "--storage", "replicated", "--image", image, "--no-wait", "--pool", "/dev/disk/by-id/b"];
+    cluster.run(&other).await.ended(1).says("nodes have the pools /dev/disk/by-id/a");
+    cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.ended(1).says("orlop upgrade");
+    cluster.run(&words[..words.len() - pools.len()]).await.good();
+    let again = cluster.daemons().get("orlop-node").await.unwrap();
+    assert_eq!(again.metadata.generation, daemon.metadata.generation);
     // Replicas are not taken from under volumes by who forgets that they were wanted.
     cluster.run(&["install", "--no-wait"]).await.ended(1).says("--storage replicated");
     // What was chosen stays chosen, in the version of the program.
@@ -124,6 +145,33 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
     let container = &daemon.spec.template.spec.as_ref().unwrap().containers[0];
     assert_eq!(container.image.as_deref(), Some(concat!("registry.example.com/orlop:", env!("CARGO_PKG_VERSION"))));
     assert_eq!(container.args.clone().unwrap(), words_of_it);
+    let upgraded = cluster.daemons().get("orlop-node").await.unwrap().metadata.generation;
+    cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.good();
+    assert_eq!(cluster.daemons().get("orlop-node").await.unwrap().metadata.generation, upgraded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_program_does_not_cut_down_what_a_newer_one_has_made() {
+    sandbox::require_assets!();
+    let cluster = Cluster::new().await;
+    cluster.run(&["install", "--no-wait"]).await.good();
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client());
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/snapshots/items/properties/colour";
+    let newer = serde_json::from_value(json!([{"op": "add", "path": path, "value": {"type": "string"}}])).unwrap();
+    crds.patch("volumerecords.orlop.io", &PatchParams::default(), &Patch::Json::<()>(newer)).await.unwrap();
+    let image = |one: &Deployment| one.spec.template.spec.as_ref().unwrap().containers[0].image.clone();
+    let before = image(&cluster.operator().get("orlop-operator").await.unwrap());
+    for words in [
+        &["install", "--no-wait", "--image", "orlop/orlop:next"][..],
+        &["install", "--no-wait", "--image", "orlop/orlop:next", "--force-conflicts"],
+        &["install", "--dry-run"],
+        &["upgrade", "--no-wait", "--image", "orlop/orlop:next"],
+    ] {
+        cluster.run(words).await.ended(1).says("of a newer version").says("volumerecords.orlop.io");
+    }
+    let crd = serde_json::to_value(crds.get("volumerecords.orlop.io").await.unwrap()).unwrap();
+    assert!(crd.pointer(path).is_some(), "the field is gone");
+    assert_eq!(image(&cluster.operator().get("orlop-operator").await.unwrap()), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +192,12 @@ async fn what_somebody_has_changed_by_hand_is_named_and_nothing_is_changed() {
     let image = |one: &Deployment| one.spec.template.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
     let operator = cluster.operator().get("orlop-operator").await.unwrap();
     assert_eq!((operator.spec.replicas, image(&operator).as_str()), (Some(3), "orlop/orlop:0.1.0"));
+    // The server is asked also when conflicts are not in the way.
+    let dry = ["upgrade", "--dry-run", "--force-conflicts", "--image", "orlop/orlop:next"];
+    let said = cluster.run(&dry).await.good();
+    assert!(said.contains("deployment.apps/orlop-operator applied (dry run on the server"), "{said}");
+    let wrong = ["upgrade", "--dry-run", "--force-conflicts", "--image", ""];
+    cluster.run(&wrong).await.ended(1).says("deployment.apps/orlop-operator");
     cluster.run(&["upgrade", "--no-wait", "--image", "orlop/orlop:next", "--force-conflicts"]).await.good();
     let operator = cluster.operator().get("orlop-operator").await.unwrap();
     assert_eq!((operator.spec.replicas, image(&operator).as_str()), (Some(2), "orlop/orlop:next"));
@@ -219,8 +273,12 @@ async fn orlop_is_not_taken_from_under_volumes_and_leaves_what_cannot_be_made_ag
     }
     // Without an operator nobody lets go of what is held.
     let held = cluster.run(&["uninstall", "--delete-crds"]).await.ended(1);
-    held.says("there is no operator to let go of applicationbackups b");
+    held.says("no operator is at work to let go of applicationbackups b");
+    // One that is not ready lets go of nothing either.
     cluster.run(&["install", "--no-wait"]).await.good();
+    cluster.run(&["uninstall", "--delete-crds"]).await.ended(1).says("no operator is at work");
+    assert!(cluster.has_crds().await && cluster.left().await.contains("orlop-operator"));
+    cluster.operator_is_at_work().await;
     let waiting = cluster.start(&["uninstall", "--delete-crds", "--timeout", "2m"]);
     let is_deleted =
         async || backups.get_opt("b").await.is_ok_and(|b| b.is_some_and(|b| b.metadata.deletion_timestamp.is_some()));

@@ -6,7 +6,7 @@ use api::Volume;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::Cluster;
@@ -51,8 +51,12 @@ impl Cluster {
 
     /// A daemon of a version, as the controller of its set makes one.
     async fn daemon(&self, name: &str, node: &str, revision: &str) {
+        self.daemon_with(name, node, revision, &["node", "--cluster"]).await;
+    }
+
+    async fn daemon_with(&self, name: &str, node: &str, revision: &str, args: &[&str]) {
         let labels = json!({"app.kubernetes.io/name": "orlop-node", "controller-revision-hash": revision});
-        let spec = json!({"nodeName": node, "containers": [{"name": "node", "image": "x"}], "automountServiceAccountToken": false});
+        let spec = json!({"nodeName": node, "containers": [{"name": "node", "image": "x", "args": args}], "automountServiceAccountToken": false});
         let pod = json!({"metadata": {"name": name, "labels": labels}, "spec": spec});
         self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
         let status = Patch::Merge(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
@@ -116,4 +120,29 @@ async fn daemons_are_replaced_one_after_the_other_where_pods_go_on_and_nowhere_e
     let ran = upgrading.await.unwrap().says("node old: on its kernel block devices end with the daemon");
     ran.good();
     assert!(!cluster.is_being_deleted("old-1").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_do_not_work_where_daemons_are_of_volumes_with_one_copy() {
+    sandbox::require_assets!();
+    let cluster = Cluster::new().await;
+    cluster.run(&["install", "--storage", "csi", "--no-wait"]).await.good();
+    for node in ["a", "b"] {
+        cluster.node(node, "6.12.1").await;
+        cluster.daemon_with(&format!("{node}-1"), node, "first", &["node"]).await;
+    }
+    cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.good();
+    cluster.everything_is_ready(0).await;
+    // Also when it is run again, since nothing has become better by then.
+    for words in [&["install", "--storage", "replicated"][..], &["upgrade"]] {
+        let ran = cluster.run(words).await.says("volumes with replicas do not work yet").says(": a, b");
+        assert!(!ran.stderr.contains(" works."), "{}", ran.stderr);
+        ran.good();
+    }
+    for node in ["a", "b"] {
+        cluster.pods().delete(&format!("{node}-1"), &DeleteParams::default().grace_period(0)).await.unwrap();
+        cluster.daemon(&format!("{node}-2"), node, "second").await;
+    }
+    cluster.everything_is_ready(2).await;
+    cluster.run(&["install", "--storage", "replicated"]).await.says(" works.").good();
 }
