@@ -45,6 +45,14 @@ pub(super) struct Point {
     pub(super) transforms: Transforms,
 }
 
+impl Point {
+    /// The key of an object at the target.
+    pub(super) fn at_target(&self, key: &ObjectKey) -> ObjectKey {
+        let namespace = key.namespace.as_deref().map(|namespace| self.mapping.namespace(namespace).to_owned());
+        ObjectKey { namespace, ..key.clone() }
+    }
+}
+
 /// What a ledger says is not there.
 #[derive(Default)]
 struct Holes {
