@@ -4,7 +4,7 @@
 //! ended, and what somebody else has suspended is left alone.
 
 use api::{GitOpsHold, HoldState};
-use application::gitops::{Kept, Tool, keeps};
+use application::gitops::{HELD_BY, Kept, SKIP, Tool, keeps};
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::error::DiscoveryError;
@@ -13,10 +13,6 @@ use serde_json::{Value, json};
 
 use crate::error::{During, Error};
 
-/// On a held resource: the uids of the runs that hold it.
-const HELD_BY: &str = "orlop.io/held-by";
-/// By which Argo CD leaves an Application alone.
-const SKIP: &str = "argocd.argoproj.io/skip-reconcile";
 /// What writes holds. One of its own: Flux takes away what kubectl has written.
 const MANAGER: &str = "orlop-hold";
 
