@@ -114,7 +114,8 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
 
 /// Lets go what the run holds. Its finalizer goes after that, so there is always somebody who comes by.
 async fn let_go(restores: &Restores, gathered: &Gathered) -> Result<(), Error> {
-    if !gathered.restore.finalizers().iter().any(|finalizer| finalizer == api::FINALIZER) {
+    let holds = gathered.restore.spec.hold_git_ops || !gathered.status().holds.is_empty();
+    if !holds || !gathered.restore.finalizers().iter().any(|finalizer| finalizer == api::FINALIZER) {
         return Ok(());
     }
     let client = &restores.context.client;
