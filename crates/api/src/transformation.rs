@@ -47,7 +47,7 @@ pub struct TransformSpec {
     /// Labels that an object must bear, all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub selectors: BTreeMap<String, String>,
-    /// Changes of single fields.
+    /// Changes of single fields. No place for what is secret: who may read transformations and restores can read it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub paths: Vec<TransformPath>,

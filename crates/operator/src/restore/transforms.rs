@@ -55,6 +55,17 @@ pub(super) fn of(kept: Vec<RestoreTransform>) -> Result<Transforms, Refusal> {
     Ok(Transforms { kept, all })
 }
 
+/// Takes the values for Secrets out of what a run keeps that is over: who may read restores need not be one who may read Secrets.
+pub(super) fn forget_secrets(kept: &mut [RestoreTransform]) {
+    let is_of_secrets =
+        |spec: &&mut TransformSpec| spec.group_version_kind().is_ok_and(|kind| kind == ("", "v1", "Secret"));
+    for spec in kept.iter_mut().flat_map(|one| &mut one.transform_specs).filter(is_of_secrets) {
+        spec.paths.iter_mut().for_each(|path| path.value = None);
+        spec.json_patch.iter_mut().for_each(|operation| operation.value = None);
+        spec.merge_patch = None;
+    }
+}
+
 fn unusable(name: &str, errors: &[FieldError]) -> Refusal {
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Refusal::new("TransformationInvalid", format!("ResourceTransformation {name}: {}", errors.join("; ")))
