@@ -85,7 +85,8 @@ pub struct TransformPath {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PathOperation {
-    /// It gets the value, whether it is there or not; the maps that lead to it are made where they are not there.
+    /// It gets the value, whether it is there or not; the maps that lead to it are made where they are not there. A `keypair` is put over a map
+    /// that is there.
     #[default]
     Add,
     /// It must be there, and gets the value. A `slice` is appended to what is there, a `keypair` is put over it.
