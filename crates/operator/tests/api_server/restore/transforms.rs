@@ -130,6 +130,18 @@ async fn what_does_not_fit_is_said_and_changes_nothing() {
         ("invalid", path("spec.replicas", "modify", "int", "-1"), "TransformRefused", "spec.replicas"),
         ("type", path("spec.replicas", "modify", "string", "many"), "TransformRefused", "replicas"),
         ("unknown", path("spec.replica", "add", "int", "1"), "TransformRefused", "would drop: spec.replica"),
+        (
+            "source",
+            json!([{"resource": "v1/PersistentVolumeClaim", "mergePatch": "spec: {dataSource: {kind: PersistentVolumeClaim, name: x}}"}]),
+            "TransformFailed",
+            "sets spec.dataSource",
+        ),
+        (
+            "volume",
+            json!([{"resource": "v1/PersistentVolumeClaim", "paths": [{"path": "spec.volumeName", "operation": "add", "value": "v"}]}]),
+            "TransformFailed",
+            "sets spec.volumeName",
+        ),
         ("wrong", path("metadata.name", "modify", "string", "x"), "TransformationInvalid", "another object"),
     ];
     for (name, specs, word, part) in cases {
