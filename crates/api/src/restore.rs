@@ -175,7 +175,7 @@ pub struct ApplicationRestoreStatus {
     /// What the rules did, action by action and pod by pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookStatus>,
-    /// The transformations, as they were when the run began.
+    /// The transformations, as they were when the run began. Values for Secrets are taken out when it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<RestoreTransform>,
     /// What keeps the objects of the restore as its own source says, and whether it was held while the restore was under way, as `holdGitOps` asks for.

@@ -47,7 +47,7 @@ pub struct TransformSpec {
     /// Labels that an object must bear, all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub selectors: BTreeMap<String, String>,
-    /// Changes of single fields.
+    /// Changes of single fields. No place for what is secret: who may read transformations and restores can read it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub paths: Vec<TransformPath>,
@@ -85,7 +85,8 @@ pub struct TransformPath {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PathOperation {
-    /// It gets the value, whether it is there or not; the maps that lead to it are made where they are not there.
+    /// It gets the value, whether it is there or not; the maps that lead to it are made where they are not there. A `keypair` is put over a map
+    /// that is there.
     #[default]
     Add,
     /// It must be there, and gets the value. A `slice` is appended to what is there, a `keypair` is put over it.

@@ -10,7 +10,7 @@
 
 use serde_json::Value;
 
-use crate::{apply::RESTORED_BY, json, key::ObjectKey, pods, rules};
+use crate::{apply::RESTORED_BY, gitops, json, key::ObjectKey, pods, rules};
 
 /// Fields that the server sets, and that tell one life of an object from another.
 const LIFE: &[&[&str]] = &[
@@ -92,6 +92,7 @@ pub(crate) fn for_comparison(object: &mut Value) {
     for path in LIFE {
         json::remove(object, path);
     }
+    gitops::forget_hold(object);
     json::remove_keys(object, &["metadata", "annotations"], |name| name == RESTORED_BY || STATUS.contains(&name));
 }
 
@@ -506,5 +507,18 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
                 "metadata": {"annotations": {"kubernetes.io/service-account.name": "web"}}}),
         );
+    }
+
+    #[test]
+    fn a_hold_is_neither_stored_nor_restored() {
+        let held = || serde_json::json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+            "metadata": {"name": "a", "namespace": "shop", "annotations": {gitops::HELD_BY: "u"}}, "spec": {"suspend": true}});
+        let key = ObjectKey::of(&held()).expect("it has a name");
+        let (mut stored, mut restored) = (held(), held());
+        for_storage(&mut stored);
+        for_restore(&key, &mut restored, RestoreOptions::default());
+        for object in [stored, restored] {
+            assert!(object["spec"].get("suspend").is_none() && object["metadata"].get("annotations").is_none(), "{object}");
+        }
     }
 }

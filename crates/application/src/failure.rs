@@ -30,6 +30,8 @@ const TOO_LARGE: &[&str] = &[
 /// Parts of messages by which server-side apply refuses what a plain creation may take.
 const APPLY_ONLY: &[&str] = &["failed to create typed patch object", "duplicate entries for key"];
 
+/// What a server says whose webhook does not answer.
+const SILENT_WEBHOOK: &str = "failed calling webhook";
 /// What a server says that has webhooks which cannot be asked without consequences.
 const NO_DRY_RUN: &str = "does not support dry run";
 /// Parts of refusals that depend on where an object is made and on what is there, though they have the codes of those that do not.
@@ -44,6 +46,11 @@ impl Failure {
     /// Whether the server has looked at what is in the object, and found it wrong.
     pub(crate) fn is_about_content(&self) -> bool {
         matches!(self.code, Some(400 | 422)) && !NOT_CONTENT.iter().any(|part| self.reason.contains(part))
+    }
+
+    /// Whether the server could not ask one of its webhooks, so that it has not come to say what it thinks.
+    pub(crate) fn is_silent_webhook(&self) -> bool {
+        matches!(self.code, Some(500..=599)) && self.reason.contains(SILENT_WEBHOOK)
     }
 
     /// Whether the server has webhooks that cannot be asked without consequences.
@@ -164,6 +171,7 @@ mod tests {
         );
         let down = r#"Internal error occurred: failed calling webhook "guard.example.com": connection refused"#;
         check(500, down, down, true);
+        assert!(failure(500, down).is_silent_webhook() && !failure(500, "etcd is down").is_silent_webhook());
         check(
             500,
             "etcdserver: request is too large",

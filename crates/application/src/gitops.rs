@@ -10,6 +10,10 @@ use serde_json::Value;
 use crate::json;
 use crate::key::ObjectKey;
 
+/// On a held resource: who holds it.
+pub const HELD_BY: &str = "orlop.io/held-by";
+/// By which Argo CD leaves an Application alone.
+pub const SKIP: &str = "argocd.argoproj.io/skip-reconcile";
 const ARGO_LABEL: &str = "argocd.argoproj.io/instance";
 const ARGO_ANNOTATION: &str = "argocd.argoproj.io/tracking-id";
 /// What an Argo CD that manages the cluster it is in calls that cluster.
@@ -42,6 +46,11 @@ impl Tool {
             Self::Kustomization => ("kustomize.toolkit.fluxcd.io", "Kustomization"),
             Self::HelmRelease => ("helm.toolkit.fluxcd.io", "HelmRelease"),
         }
+    }
+
+    fn of(object: &Value) -> Option<Self> {
+        let group = json::text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
+        Self::ALL.into_iter().find(|tool| tool.kind() == (group, json::text(object, &["kind"])))
     }
 }
 
@@ -109,6 +118,18 @@ fn names(key: &ObjectKey) -> (String, String, String, String) {
     (key.group.clone(), key.kind.clone(), key.namespace.clone().unwrap_or_default(), key.name.clone())
 }
 
+/// Takes a hold off an object, with the suspension that came with it. It is a run's and ends with the run. In another life of the object nobody would
+/// end it but who sweeps up, and he would let go whatever bears it, also what a person has suspended.
+pub(crate) fn forget_hold(object: &mut Value) {
+    let is_held = !json::text(object, &["metadata", "annotations", HELD_BY]).is_empty();
+    let tool = Tool::of(object).filter(|_| is_held);
+    let is_ours = |name: &str| name == HELD_BY || (name == SKIP && tool == Some(Tool::Application));
+    json::remove_keys(object, &["metadata", "annotations"], is_ours);
+    if matches!(tool, Some(Tool::Kustomization | Tool::HelmRelease)) {
+        json::remove(object, &["spec", "suspend"]);
+    }
+}
+
 /// Whether a resource of a tool keeps some of these objects, in this cluster.
 pub fn keeps(tool: Tool, resource: &Value, kept: &Kept) -> bool {
     let text = |path: &[&str]| json::text(resource, path);
@@ -167,6 +188,24 @@ mod tests {
         check(flux("helm"), Some("Flux HelmRelease flux-system/shop"));
         check(json!({"labels": {"app.kubernetes.io/instance": "shop"}}), None);
         check(json!({}), None);
+    }
+
+    #[test]
+    fn a_hold_goes_with_its_suspension_and_what_a_person_suspended_stays() {
+        let check = |api_version: &str, kind: &str, annotations: Value, suspends: bool, left: Value| {
+            let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"annotations": annotations},
+                "spec": {"suspend": true}});
+            forget_hold(&mut object);
+            assert_eq!(object["metadata"].get("annotations").cloned().unwrap_or(json!({})), left, "{kind}");
+            assert_eq!(object["spec"]["suspend"] == true, suspends, "{kind}");
+        };
+        let argo = "argoproj.io/v1alpha1";
+        check(argo, "Application", json!({HELD_BY: "u", SKIP: "true", "a": "b"}), true, json!({"a": "b"}));
+        check(argo, "Application", json!({SKIP: "true"}), true, json!({SKIP: "true"}));
+        check("helm.toolkit.fluxcd.io/v2", "HelmRelease", json!({HELD_BY: "u"}), false, json!({}));
+        check("kustomize.toolkit.fluxcd.io/v1", "Kustomization", json!({HELD_BY: "u"}), false, json!({}));
+        check("kustomize.toolkit.fluxcd.io/v1", "Kustomization", json!({}), true, json!({}));
+        check("batch/v1", "CronJob", json!({HELD_BY: "u"}), true, json!({}));
     }
 
     fn kept(marks: &[Value]) -> Kept {

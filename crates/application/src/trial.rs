@@ -28,7 +28,7 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// For a cluster that serves these kinds. Objects are tried under a name of their own, so that one that is there is not in the way.
+    /// For a cluster that serves these kinds. Where one of its name is there, an object is tried under this name.
     pub fn new(client: Client, catalog: Arc<ApiCatalog>, name: impl Into<String>, patience: Patience) -> Self {
         Self { access: Access { client, patience }, catalog, name: name.into() }
     }
@@ -51,24 +51,50 @@ impl Trial {
         if let Some(namespace) = &key.namespace {
             json::set(&mut tried, &["metadata", "namespace"], namespace.clone().into());
         }
-        if !is_named_by_content(&key) {
+        let mut said = self.ask(&spot.path, &tried).await?;
+        // One is there: what is asked about was good enough to come that far, but the answer does not have it. So it is asked once more, under another
+        // name; that this one is refused, as names may be, says nothing.
+        if matches!(said, Said::There) && !is_named_by_content(&key) {
             json::set(&mut tried, &["metadata", "name"], self.name.clone().into());
+            said = self.ask(&spot.path, &tried).await?;
+            if matches!(said, Said::Refused(_)) {
+                said = Said::Nothing;
+            }
         }
+        Ok(match said {
+            Said::Taken(answer) => dropped(&tried, &answer, changes),
+            Said::Refused(why) => Some(why),
+            Said::There | Said::Nothing => None,
+        })
+    }
+
+    async fn ask(&self, path: &str, object: &Value) -> Result<Said, Failure> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: true };
-        let ask = || async {
-            match self.access.create(&spot.path, &params, &tried).await {
-                // One is there: what is asked about was good enough to come that far.
-                Err(failure) if failure.code == Some(409) => Ok(None),
-                answer => answer.map(Some),
+        let once = || async {
+            match self.access.create(path, &params, object).await {
+                Err(failure) if failure.code == Some(409) => Ok(Said::There),
+                Err(failure) if failure.is_silent_webhook() => Ok(Said::Nothing),
+                answer => answer.map(Said::Taken),
             }
         };
-        match self.access.patience.request(ask).await {
-            Ok(answer) => Ok(answer.and_then(|answer| dropped(&tried, &answer, changes))),
-            Err(failure) if failure.is_about_content() => Ok(Some(failure.reason)),
-            Err(failure) if failure.was_answered() && !failure.retryable => Ok(None),
-            Err(failure) => Err(failure),
+        match self.access.patience.request(once).await {
+            Err(failure) if failure.is_about_content() => Ok(Said::Refused(failure.reason)),
+            Err(failure) if failure.was_answered() && !failure.retryable => Ok(Said::Nothing),
+            said => said,
         }
     }
+}
+
+/// What the server says about an object.
+enum Said {
+    /// It would be this.
+    Taken(Value),
+    /// One of its name is there.
+    There,
+    /// It is not one; why.
+    Refused(String),
+    /// Nothing that is about what is in it.
+    Nothing,
 }
 
 /// Kinds whose names say what is in them.

@@ -83,7 +83,7 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     let pods: Vec<Pod> = labelled(client, RUN_LABEL).await?;
     let secrets: Vec<Secret> = labelled(client, RUN_LABEL).await?;
     let claims: Vec<PersistentVolumeClaim> = labelled(client, RUN_LABEL).await?;
-    let held = hold::held(client).await?;
+    let held = hold::held(client).await;
     let mut runs =
         alive(client, |run: &ApplicationBackup| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
     runs.extend(
@@ -92,10 +92,10 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     remove(client, orphans(pods, &runs)).await?;
     remove(client, orphans(secrets, &runs)).await?;
     remove(client, orphans(claims, &runs)).await?;
-    hold::let_go(client, &held, |uid| !runs.contains(uid)).await?;
     let is_known = |labels: &BTreeMap<String, String>| labels.get(RUN_LABEL).is_some_and(|uid| runs.contains(uid));
     snapshots::end(client, RUN_LABEL, |snapshot| is_known(snapshot.labels())).await?;
-    Ok(())
+    // Last, since these are others' kinds: one that does not answer keeps nothing else from going.
+    hold::let_go(client, &held?, |uid| !runs.contains(uid)).await
 }
 
 async fn alive<K: Object>(client: &Client, is_over: impl Fn(&K) -> bool) -> Result<BTreeSet<String>, Error> {

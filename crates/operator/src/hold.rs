@@ -4,7 +4,7 @@
 //! ended, and what somebody else has suspended is left alone.
 
 use api::{GitOpsHold, HoldState};
-use application::gitops::{Kept, Tool, keeps};
+use application::gitops::{HELD_BY, Kept, SKIP, Tool, keeps};
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::error::DiscoveryError;
@@ -13,10 +13,8 @@ use serde_json::{Value, json};
 
 use crate::error::{During, Error};
 
-/// On a held resource: the uids of the runs that hold it.
-const HELD_BY: &str = "orlop.io/held-by";
-/// By which Argo CD leaves an Application alone.
-const SKIP: &str = "argocd.argoproj.io/skip-reconcile";
+/// Resources of a tool in memory at a time; lists of what they keep may make each some hundred KiB.
+const PAGE: u32 = 32;
 /// What writes holds. One of its own: Flux takes away what kubectl has written.
 const MANAGER: &str = "orlop-hold";
 
@@ -27,8 +25,8 @@ pub(crate) struct Held {
     object: DynamicObject,
 }
 
-/// The resources of a tool in all namespaces, if the cluster has the tool.
-async fn all(client: &Client, tool: Tool) -> Result<Vec<Held>, Error> {
+/// Those resources of a tool that are wanted, of all namespaces, if the cluster has the tool. There may be thousands, so only these are kept.
+async fn all(client: &Client, tool: Tool, is_wanted: impl Fn(&Held) -> bool) -> Result<Vec<Held>, Error> {
     let (group, kind) = tool.kind();
     let found = match kube::discovery::group(client, group).await {
         Ok(found) => found,
@@ -37,9 +35,23 @@ async fn all(client: &Client, tool: Tool) -> Result<Vec<Held>, Error> {
     };
     let Some((resource, _)) = found.recommended_kind(kind) else { return Ok(Vec::new()) };
     let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
-    let list = api.list(&ListParams::default()).await.during(|| format!("list the {kind}s of {group}"))?;
-    let held = |object| Held { tool, resource: resource.clone(), object };
-    Ok(list.items.into_iter().map(held).collect())
+    let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
+    loop {
+        let page = match api.list(&params).await {
+            // The token was too old: all of it again, for which there is one answer.
+            Err(kube::Error::Api(status)) if status.code == 410 && params.limit.is_some() => {
+                (found, params) = (Vec::new(), ListParams::default());
+                continue;
+            }
+            answer => answer.during(|| format!("list the {kind}s of {group}"))?,
+        };
+        let held = |object| Held { tool, resource: resource.clone(), object };
+        found.extend(page.items.into_iter().map(held).filter(&is_wanted));
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(found);
+        }
+    }
 }
 
 impl Held {
@@ -119,12 +131,8 @@ pub(crate) async fn find(client: &Client, kept: &Kept, scope: Option<&str>) -> R
 async fn keepers(client: &Client, kept: &Kept) -> Result<Vec<Held>, Error> {
     let mut found = Vec::new();
     for tool in Tool::ALL {
-        for held in all(client, tool).await? {
-            let value = serde_json::to_value(&held.object).during(|| format!("read the {}", held.title()))?;
-            if keeps(tool, &value, kept) {
-                found.push(held);
-            }
-        }
+        let is_keeper = |held: &Held| serde_json::to_value(&held.object).is_ok_and(|value| keeps(tool, &value, kept));
+        found.extend(all(client, tool, is_keeper).await?);
     }
     Ok(found)
 }
@@ -160,7 +168,7 @@ pub(crate) async fn hold(
 pub(crate) async fn held(client: &Client) -> Result<Vec<Held>, Error> {
     let mut held = Vec::new();
     for tool in Tool::ALL {
-        held.extend(all(client, tool).await?.into_iter().filter(|held| !held.holders().is_empty()));
+        held.extend(all(client, tool, |held| !held.holders().is_empty()).await?);
     }
     Ok(held)
 }

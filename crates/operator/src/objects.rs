@@ -41,6 +41,11 @@ pub fn uid<K: Object>(object: &K) -> Result<String, Error> {
     object.uid().ok_or_else(|| Error::NotStored(title(object), "uid"))
 }
 
+/// The namespace that a run may act on, if not on all: only one in the namespace of administrators may act on others.
+pub fn scope<K: Object>(run: &K) -> Option<&str> {
+    run.meta().namespace.as_deref().filter(|own| *own != api::ADMIN_NAMESPACE)
+}
+
 /// Client for the objects of a kind in the namespace of `object`.
 pub fn beside<K: Object, L: Object>(client: &Client, object: &L) -> Api<K> {
     Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::{FieldError, filters, kinds, label, subdomain, wrong};
-use crate::{ADMIN_NAMESPACE, ApplicationRestoreSpec};
+use crate::{ADMIN_NAMESPACE, ApplicationRestoreSpec, GROUP};
 
 /// How long workloads may take to be ready when nothing else is said: images are pulled, databases recover.
 const DEFAULT_READY: Duration = Duration::from_secs(600);
@@ -72,6 +72,12 @@ impl ApplicationRestoreSpec {
             errors.push(wrong("spec.transforms", self.transforms.len().to_string(), &allowed));
         }
         kinds(&mut errors, "spec.restoreStatusFor", &self.restore_status_for);
+        for (i, kind) in self.restore_status_for.iter().enumerate() {
+            if kind.split_once('.').is_some_and(|(_, group)| group.eq_ignore_ascii_case(GROUP)) {
+                let allowed = "kinds of other groups: what Orlop's own objects say of themselves is Orlop's to write";
+                errors.push(wrong(format!("spec.restoreStatusFor[{i}]"), kind, allowed));
+            }
+        }
         self.validate_waiting(&mut errors);
         self.validate_plan(&mut errors);
         errors
@@ -186,6 +192,18 @@ mod tests {
         });
         assert_eq!(neither, ["spec.readyTimeout"]);
         assert_eq!(fields(|spec| spec.pre_exec_rule = Some("No Name".into())), ["spec.preExecRule"]);
+    }
+
+    #[test]
+    fn a_status_of_orlops_own_kinds_is_not_brought_back() {
+        let check = |kind: &str, good: bool| {
+            assert_eq!(fields(|spec| spec.restore_status_for = vec![kind.into()]).is_empty(), good, "{kind}");
+        };
+        check("Widget.example.com", true);
+        check("*.not-orlop.io", true);
+        for kind in ["*.orlop.io", "ApplicationRestore.orlop.io", "applicationbackups.orlop.io"] {
+            check(kind, false);
+        }
     }
 
     #[test]

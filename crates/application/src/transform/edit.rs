@@ -13,6 +13,8 @@ const LARGEST: usize = 3 << 20;
 pub enum Edit {
     /// Puts a value there; the maps on the way are made where they are not.
     Set(String, Value),
+    /// Puts a map over the one that is there, or where there is none.
+    Put(String, Value),
     /// Puts a value in place of the one that must be there.
     Replace(String, Value),
     /// Adds to the list or to the map that must be there.
@@ -44,6 +46,10 @@ impl Edit {
     pub(super) fn apply(&self, object: &mut Value) -> Result<(), String> {
         match self {
             Self::Set(place, value) => set(object, place, value.clone()),
+            Self::Put(place, value) => match object.pointer_mut(place).filter(|there| !there.is_null()) {
+                Some(there) => extend(there, place, value.clone()),
+                None => set(object, place, value.clone()),
+            },
             Self::Replace(place, value) => find(object, place).map(|there| *there = value.clone()),
             Self::Extend(place, value) => extend(find(object, place)?, place, value.clone()),
             Self::Remove(place) => remove(object, place),

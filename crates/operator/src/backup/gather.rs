@@ -166,7 +166,8 @@ impl Gathered {
 
     /// On whose behalf commands of its rules run.
     pub(super) fn acting<'a>(&'a self, context: &'a Context) -> Acting<'a> {
-        Acting { containers: &*context.config.containers, limits: context.limits(), uid: &self.uid }
+        let scope = objects::scope(&self.run);
+        Acting { containers: &*context.config.containers, limits: context.limits(), uid: &self.uid, scope }
     }
 }
 

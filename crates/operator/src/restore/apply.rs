@@ -10,7 +10,7 @@ use super::inventory::Part;
 use super::plan::{Move, Plan};
 use super::point::Point;
 use super::ready::Then;
-use super::validate::Refusal;
+use super::validate::{self, Refusal};
 use super::volume::act::{Acted, Run};
 use super::volume::observe::Seen;
 use super::volume::step::{Step, naming_what_is_kept};
@@ -93,7 +93,7 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
         Plan::Match(rule, item) => matching(restores, gathered, &rule, item).await,
         Plan::Command(steps) => {
             let hooks = gathered.status().hooks;
-            Ok(Applied::Commanded(rules::take(&acting(context, &gathered.uid), &hooks, steps).await))
+            Ok(Applied::Commanded(rules::take(&acting(context, &gathered.restore, &gathered.uid), &hooks, steps).await))
         }
         Plan::RuleDone => {
             forget_rules(restores, gathered).await;
@@ -114,7 +114,8 @@ pub(super) async fn apply(restores: &Restores, gathered: &mut Gathered, plan: Pl
 
 /// Lets go what the run holds. Its finalizer goes after that, so there is always somebody who comes by.
 async fn let_go(restores: &Restores, gathered: &Gathered) -> Result<(), Error> {
-    if !gathered.restore.finalizers().iter().any(|finalizer| finalizer == api::FINALIZER) {
+    let holds = gathered.restore.spec.hold_git_ops || !gathered.status().holds.is_empty();
+    if !holds || !gathered.restore.finalizers().iter().any(|finalizer| finalizer == api::FINALIZER) {
         return Ok(());
     }
     let client = &restores.context.client;
@@ -128,8 +129,12 @@ async fn matching(
     rule: &rules::Wanted,
     item: usize,
 ) -> Result<Applied, Error> {
-    let (context, status) = (&restores.context, gathered.status());
-    let found = rules::list(&context.client, rule, item, &status.namespaces, context.limits()).await?;
+    let Scene::Begun(Begun { point: Some(Ok(point)), .. }) = &gathered.scene else {
+        return Ok(Applied::Waited("looks for the recovery point".into()));
+    };
+    let context = &restores.context;
+    let goes: Vec<String> = validate::namespaces(&gathered.restore.spec, &point.facts.sources).into_iter().collect();
+    let found = rules::list(&context.client, rule, item, &goes, context.limits()).await?;
     Ok(match found {
         Ok(commands) => Applied::Matched(commands),
         Err(failure) if rule.time == api::HookTime::Pre => Applied::Failed(failure.into()),
@@ -140,7 +145,7 @@ async fn matching(
 /// Removes what commands of rules left in their containers, and ends those that still run.
 async fn forget_rules(restores: &Restores, gathered: &Gathered) {
     let hooks = gathered.status().hooks;
-    let acting = acting(&restores.context, &gathered.uid);
+    let acting = acting(&restores.context, &gathered.restore, &gathered.uid);
     drop(rules::take(&acting, &hooks, rules::let_go(&hooks)).await);
     rules::forget(&acting, &hooks).await;
 }

@@ -2,7 +2,6 @@
 
 use super::apply::Applied;
 use super::gather::{Gathered, Scene};
-use super::prepared::scope;
 use super::validate::Refusal;
 use super::{Restores, Trouble, foresee, make, trial};
 use crate::error::Error;
@@ -81,7 +80,9 @@ async fn hold(restores: &Restores, gathered: &Gathered) -> Result<Applied, Error
     let Some(Ok(point)) = fresh.source.as_ref().filter(|_| gathered.restore.spec.hold_git_ops) else {
         return Ok(Applied::Begun(Vec::new()));
     };
-    match hold::hold(&restores.context.client, &gathered.uid, &point.facts.kept, scope(&gathered.restore)).await {
+    match hold::hold(&restores.context.client, &gathered.uid, &point.facts.kept, objects::scope(&gathered.restore))
+        .await
+    {
         Ok(holds) => Ok(Applied::Begun(holds)),
         Err(error) if error.refusal().is_some() => Ok(Applied::Failed(Refusal::new("NotHeld", error.to_string()))),
         Err(error) => Err(error),

@@ -23,7 +23,7 @@ use super::{Restores, Trouble};
 use crate::context::Context;
 use crate::error::{During, Error};
 use crate::objects;
-use crate::rules::{self, Acting, Named, RuleFacts};
+use crate::rules::{self, Acting, Named, Next, RuleFacts};
 
 /// What is known of a restore.
 pub(super) struct Gathered {
@@ -62,7 +62,7 @@ pub(super) struct Fresh {
 /// What is known of a restore that has begun.
 pub(super) struct Begun {
     pub(super) spec: Verdict,
-    /// Not looked for when the spec is not the one that the run began with, nor where a rule runs or workloads are waited for.
+    /// Not looked for when the spec is not the one that the run began with, nor where commands of a rule run or workloads are waited for.
     pub(super) point: Option<Result<Arc<Point>, Source>>,
     pub(super) seen: Vec<Seen>,
     /// The rule that runs at this stage.
@@ -99,7 +99,9 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     let uid = objects::uid(&restore)?;
     let now = Timestamp::now();
     let status = restore.status.clone().unwrap_or_default();
-    let look = || observe(&context.client, &uid, &status.volumes, context.limits(), now);
+    let stray = validate::stray_status(&restore);
+    let volumes = if stray.is_none() { &status.volumes[..] } else { &[] };
+    let look = || observe(&context.client, &uid, volumes, context.limits(), now);
     let scene = if status.phase.is_final() {
         Scene::Over
     } else if restore.metadata.deletion_timestamp.is_some() {
@@ -113,17 +115,21 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
             Ok(transforms) => (spec, transforms),
             Err(refusal) => (Verdict::Refuse(refusal), Transforms::default()),
         };
-        // What was made is known by the mark that it bears.
-        let needs_point = spec == Verdict::Go && time.is_none() && status.stage != RestoreStage::Ready;
-        let point = if needs_point { Some(restores.point(&restore, &uid, transforms).await?) } else { None };
-        let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
-        seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
+        let spec = stray.map_or(spec, Verdict::Refuse);
         let rule = match time {
             Some(time) => Some(rule(context, &restore, &uid, time).await?),
             None => None,
         };
+        // Pods are looked for where the spec and the recovery point say. What was made is known by the mark that it bears.
+        let finds_pods =
+            |rule: &RuleFacts| matches!(rule.next(&status.hooks, now, context.limits()), Next::List { .. });
+        let needs_point =
+            spec == Verdict::Go && status.stage != RestoreStage::Ready && rule.as_ref().is_none_or(finds_pods);
+        let point = if needs_point { Some(restores.point(&restore, &uid, transforms).await?) } else { None };
+        let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
+        seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
         let workloads = match status.stage {
-            RestoreStage::Ready => workloads(context, &status.namespaces, &uid).await?,
+            RestoreStage::Ready if spec == Verdict::Go => workloads(context, &status.namespaces, &uid).await?,
             _ => Vec::new(),
         };
         Scene::Begun(Begun { spec, point, seen, rule, workloads })
@@ -158,12 +164,13 @@ fn named<'a>(restore: &'a ApplicationRestore, namespace: &'a str, time: HookTime
 async fn rule(context: &Context, restore: &ApplicationRestore, uid: &str, time: HookTime) -> Result<RuleFacts, Error> {
     let namespace = restore.namespace().unwrap_or_default();
     let hooks = restore.status.as_ref().map(|status| status.hooks.as_slice()).unwrap_or_default();
-    rules::gather(&context.client, named(restore, &namespace, time), &acting(context, uid), hooks).await
+    rules::gather(&context.client, named(restore, &namespace, time), &acting(context, restore, uid), hooks).await
 }
 
 /// On whose behalf commands of rules run.
-pub(super) fn acting<'a>(context: &'a Context, uid: &'a str) -> Acting<'a> {
-    Acting { containers: &*context.config.containers, limits: context.limits(), uid }
+pub(super) fn acting<'a>(context: &'a Context, restore: &'a ApplicationRestore, uid: &'a str) -> Acting<'a> {
+    let scope = objects::scope(restore);
+    Acting { containers: &*context.config.containers, limits: context.limits(), uid, scope }
 }
 
 /// Looks at the workloads that the run made.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use api::ObjectFilter;
 use application::order::order;
-use application::{ObjectKey, Wave};
+use application::{ObjectKey, Rule, Wave, rules};
 use kube::core::{ApiResource, GroupVersionKind};
 
 /// Group name by which a filter picks the group that has none.
@@ -29,6 +29,8 @@ pub(crate) struct Inventory {
     waves: Vec<(Wave, Vec<ObjectKey>)>,
     /// Left alone because the restore is one of its own namespace only: what is of cluster scope, and what grants rights.
     pub(crate) left_alone: u64,
+    /// Left out by a rule that is about all of their kind. A backup leaves them out too, but who wrote the recovery point is not known.
+    pub(crate) skipped: Vec<(ObjectKey, Rule)>,
 }
 
 /// What decides which objects a restore is about.
@@ -47,9 +49,14 @@ impl Inventory {
     /// Picks from all keys of a recovery point.
     pub(crate) fn pick(keys: Vec<ObjectKey>, picking: &Picking<'_>) -> Self {
         let needed = Needed::of(&keys, picking);
-        let mut left_alone = 0;
-        let mut picked = Vec::new();
+        let (mut left_alone, mut picked, mut skipped) = (0, Vec::new(), Vec::new());
         for key in keys {
+            if let Some(rule) = run_rule(&key) {
+                if picking.names(&key) {
+                    skipped.push((key, rule));
+                }
+                continue;
+            }
             let wanted = picking.takes(&key) || needed.takes(&key);
             if !wanted || Wave::of(&key).is_none() {
                 continue;
@@ -60,7 +67,7 @@ impl Inventory {
                 picked.push(key);
             }
         }
-        Self { waves: order(picked), left_alone }
+        Self { waves: order(picked), left_alone, skipped }
     }
 
     /// The waves of one part, in order; what it leaves to the other part is left out.
@@ -85,6 +92,11 @@ impl Inventory {
 /// nothing, or make a claim of its own under the same name.
 pub(crate) fn stands_on_volumes(wave: Wave) -> bool {
     wave >= Wave::CustomResources
+}
+
+/// The rule that keeps an object from coming back which is a run of Orlop's. The run would start again, or go on from wherever it says that it is.
+fn run_rule(key: &ObjectKey) -> Option<Rule> {
+    rules::for_kind(&key.group, &key.kind).filter(|rule| *rule == Rule::OrlopRuns)
 }
 
 /// Whether it is a role or a binding, under whichever name of its group.
@@ -112,7 +124,11 @@ impl Picking<'_> {
 
     /// Whether an object is picked by itself.
     pub(crate) fn takes(&self, key: &ObjectKey) -> bool {
-        !self.is_filled(key) && (self.filters.is_empty() || self.filters.iter().any(|f| matches(f, key)))
+        !self.is_filled(key) && run_rule(key).is_none() && self.names(key)
+    }
+
+    fn names(&self, key: &ObjectKey) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|f| matches(f, key))
     }
 
     fn is_filled(&self, key: &ObjectKey) -> bool {
@@ -212,6 +228,7 @@ mod tests {
         assert_eq!(names(Part::Foundations), foundations);
         assert_eq!(names(Part::Resources), resources);
         assert_eq!(inventory.left_alone, left_alone);
+        assert!(inventory.skipped.is_empty());
         assert_eq!(inventory.keys().count(), foundations.len() + resources.len());
     }
 
@@ -326,5 +343,21 @@ mod tests {
         check(ObjectFilter { namespace: Some("shop".into()), ..ObjectFilter::default() }, true);
         check(ObjectFilter { kind: Some("ConfigMap".into()), ..ObjectFilter::default() }, false);
         check(ObjectFilter { name: Some("other".into()), ..ObjectFilter::default() }, false);
+    }
+
+    #[test]
+    fn a_run_is_never_made_and_counts_where_it_is_picked() {
+        let runs = ["orlop.io/ApplicationRestore shop/forged", "orlop.io/ApplicationBackup shop/old"];
+        let keys = || runs.iter().chain(&["orlop.io/Rule shop/quiesce"]).map(|text| key(text)).collect();
+        let of = |filters: &[ObjectFilter]| {
+            let inventory = Inventory::pick(keys(), &Picking { filters, ..Picking::default() });
+            let made: Vec<String> = inventory.keys().map(ToString::to_string).collect();
+            (made, inventory.skipped)
+        };
+        let (made, skipped) = of(&[]);
+        assert_eq!(made, ["Rule.orlop.io shop/quiesce"]);
+        assert_eq!(skipped, runs.map(|text| (key(text), Rule::OrlopRuns)));
+        let only = ObjectFilter { kind: Some("ApplicationRestore".into()), ..ObjectFilter::default() };
+        assert_eq!(of(&[only]), (Vec::new(), vec![(key(runs[0]), Rule::OrlopRuns)]));
     }
 }

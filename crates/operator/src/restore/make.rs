@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApplicationRestore, Missed, ObjectOutcomes};
-use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, StatusWritten, Wave, discover, gitops};
+use application::{
+    Applied as Outcome, Applier, Loss, ObjectKey, Patience, Rule, StatusWritten, Wave, discover, gitops,
+};
 use futures::{StreamExt, stream};
 use kube::ResourceExt;
 use serde_json::Value;
@@ -50,6 +52,7 @@ pub(super) async fn make(
     if part == Part::Foundations {
         maker.outcomes.wanted += point.facts.inventory.left_alone;
         maker.outcomes.kept += point.facts.inventory.left_alone;
+        point.facts.inventory.skipped.iter().for_each(|(key, rule)| maker.skip(&point.at_target(key), *rule));
         idle(gathered, point).iter().for_each(|(field, why)| maker.note(field, why));
     }
     Ok(Applied::Made { part, outcomes: maker.outcomes })
@@ -225,11 +228,15 @@ impl<'a> Maker<'a> {
     }
 
     fn leave_out(&mut self, left: &Prepared) {
+        if let Some(loss) = left.loss {
+            self.skip(&left.key, loss.rule);
+        }
+    }
+
+    fn skip(&mut self, key: &ObjectKey, rule: Rule) {
         self.outcomes.wanted += 1;
         self.outcomes.skipped += 1;
-        if let Some(loss) = left.loss {
-            self.note(&left.key, &format!("not made ({}): {}", loss.rule.name(), loss.rule.why()));
-        }
+        self.note(key, &format!("not made ({}): {}", rule.name(), rule.why()));
     }
 
     fn count(&mut self, key: &ObjectKey, outcome: Outcome, loss: Option<Loss>) {

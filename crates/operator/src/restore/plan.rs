@@ -98,7 +98,9 @@ fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
 /// What makes it impossible to go on with a restore that has begun.
 fn trouble(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Verdict {
     match (&begun.spec, &begun.point) {
-        (Verdict::Go, Some(Ok(_))) => Verdict::Go,
+        (Verdict::Go, Some(Ok(point))) => {
+            validate::off_limits(&gathered.restore, &point.facts).map_or(Verdict::Go, Verdict::Refuse)
+        }
         (Verdict::Go, None) => Verdict::Wait("looks for the recovery point".into()),
         (Verdict::Go, Some(Err(source))) => {
             let spec = &gathered.restore.spec;
@@ -143,7 +145,14 @@ fn rule(gathered: &Gathered, begun: &Begun, facts: &RuleFacts, limits: &Limits) 
     };
     let is_first = status.stage == RestoreStage::PreExecRule;
     match next {
-        Next::List { item } => facts.wanted().map_or(Plan::RuleDone, |rule| Plan::Match(rule, item)),
+        Next::List { item } => match (facts.wanted(), trouble(gathered, begun, limits)) {
+            (None, _) => Plan::RuleDone,
+            (Some(rule), Verdict::Go) => Plan::Match(rule, item),
+            (_, Verdict::Wait(why)) => Plan::Wait(why),
+            (_, Verdict::Refuse(_)) if !open.is_empty() => Plan::Command(open),
+            (_, Verdict::Refuse(refusal)) if is_first => Plan::Fail(refusal),
+            (_, Verdict::Refuse(refusal)) => Plan::Finish(Some(refusal.into())),
+        },
         Next::Steps(steps) => Plan::Command(steps),
         Next::Fail(_) if !open.is_empty() => Plan::Command(open),
         Next::Fail(failure) if is_first => Plan::Fail(failure.into()),

@@ -45,6 +45,14 @@ pub(super) struct Point {
     pub(super) transforms: Transforms,
 }
 
+impl Point {
+    /// The key of an object at the target.
+    pub(super) fn at_target(&self, key: &ObjectKey) -> ObjectKey {
+        let namespace = key.namespace.as_deref().map(|namespace| self.mapping.namespace(namespace).to_owned());
+        ObjectKey { namespace, ..key.clone() }
+    }
+}
+
 /// What a ledger says is not there.
 #[derive(Default)]
 struct Holes {
@@ -190,7 +198,10 @@ fn kept(marks: BTreeSet<Mark>, inventory: &Inventory, volumes: &[WantedVolume], 
         let namespace = key.namespace.as_deref().map(|namespace| mapping.namespace(namespace).to_owned());
         kept.add(&ObjectKey { namespace, ..key.clone() });
     }
-    volumes.iter().filter_map(|wanted| ObjectKey::of(&wanted.manifest).ok()).for_each(|key| kept.add(&key));
+    for wanted in volumes {
+        ObjectKey::of(&wanted.manifest).into_iter().for_each(|key| kept.add(&key));
+        kept.marks.extend(gitops::mark(&wanted.manifest));
+    }
     kept
 }
 
@@ -468,5 +479,24 @@ mod tests {
         check(json!({"metadata": {"annotations": {CLASS_ANNOTATION: "old"}}}), Some("old"));
         check(json!({"spec": {"storageClassName": ""}}), Some(""));
         check(json!({"spec": {}}), None);
+    }
+
+    #[test]
+    fn a_claim_that_is_filled_is_known_to_who_keeps_it() {
+        let marked = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": "shop", "labels": {"argocd.argoproj.io/instance": "web"}}});
+        let wanted = WantedVolume {
+            source_name: ("shop".into(), "data".into()),
+            namespace: "shop".into(),
+            claim: "data".into(),
+            stored: Value::Null,
+            manifest: marked,
+            changes: Vec::new(),
+            source: Err(String::new()),
+            placement: Placement::default(),
+            beside: Vec::new(),
+        };
+        let kept = kept(BTreeSet::new(), &Inventory::default(), &[wanted], &Mapping::default());
+        assert_eq!(kept.marks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Argo CD application web"]);
     }
 }

@@ -52,11 +52,6 @@ pub(super) fn options(spec: &ApplicationRestoreSpec) -> RestoreOptions {
     RestoreOptions { keep_cluster_ips: spec.preserve_cluster_ips, keep_node_ports: spec.preserve_node_ports }
 }
 
-/// The namespace that a restore may act on, if not on all.
-pub(super) fn scope(restore: &ApplicationRestore) -> Option<&str> {
-    restore.metadata.namespace.as_deref().filter(|own| *own != api::ADMIN_NAMESPACE)
-}
-
 /// What a restore does with objects that exist.
 pub(super) fn policy(spec: &ApplicationRestoreSpec) -> application::ReplacePolicy {
     match spec.replace_policy {
@@ -135,7 +130,9 @@ impl<'a> Preparer<'a> {
     }
 
     fn status(&self, key: &ObjectKey, stored: &Value) -> Option<Value> {
-        let is_wanted = self.restore.spec.restore_status_for.iter().any(|kind| names_kind(kind, key));
+        // What Orlop's own objects say of themselves is acted upon by Orlop: it is nobody's to write but its.
+        let is_wanted =
+            key.group != api::GROUP && self.restore.spec.restore_status_for.iter().any(|kind| names_kind(kind, key));
         // A claim has the size of its volume there, which is no status of its own.
         let has_one =
             |status: &&Value| clean::is_custom(&key.group) && status.as_object().is_some_and(|s| !s.is_empty());

@@ -16,6 +16,7 @@ use super::gather::{Begun, Gathered, Scene};
 use super::inventory::Part;
 use super::point::Point;
 use super::ready::{Then, first_unready};
+use super::transforms::forget_secrets;
 use super::validate::{self, Refusal};
 use super::volume::act::Acted;
 use super::volume::step::Step;
@@ -165,6 +166,9 @@ fn next(old: &ApplicationRestoreStatus, applied: &Applied, facts: &Facts<'_>) ->
             }
         }
         Applied::Finished(failure) => finish(&mut new, failure.as_ref(), facts),
+    }
+    if new.phase.is_final() {
+        forget_secrets(&mut new.transforms);
     }
     new
 }

@@ -234,3 +234,27 @@ fn a_rule_that_fails_first_leaves_everything_as_it_was() {
     assert_eq!((status.phase, status.conditions[0].reason.as_str()), (Phase::Failed, "RuleFailed"));
     assert_eq!(status.message.as_deref(), Some("ended with code 7; nothing was restored"));
 }
+
+#[test]
+fn values_for_secrets_do_not_outlive_the_run() {
+    let specs = |resource: &str| {
+        serde_json::from_value(serde_json::json!([{"resource": resource,
+            "paths": [{"path": "data.a", "operation": "add", "value": "hidden"}, {"path": "data.b", "operation": "delete"}],
+            "jsonPatch": [{"op": "add", "path": "/data/c", "value": "hidden"}],
+            "mergePatch": "data: {d: hidden}"}]))
+        .expect("they are specs")
+    };
+    let kept =
+        |resource: &str| api::RestoreTransform { name: "t".into(), generation: 1, transform_specs: specs(resource) };
+    let transforms = vec![kept("v1/Secret"), kept("v1/ConfigMap")];
+    let begun =
+        ApplicationRestoreStatus { phase: Phase::Running, transforms: transforms.clone(), ..Default::default() };
+    let under_way = from(begun.clone(), &[Applied::RuleDone]);
+    assert_eq!(under_way.transforms, transforms, "it has yet to make them");
+    for end in [Applied::Finished(None), Applied::Failed(Refusal::new("Gone", "gone"))] {
+        let over = from(begun.clone(), &[end]);
+        assert!(over.phase.is_final() && !format!("{:?}", over.transforms[0]).contains("hidden"), "{over:#?}");
+        assert_eq!(over.transforms[0].transform_specs[0].paths.len(), 2, "what was changed is still told");
+        assert_eq!(over.transforms[1], transforms[1]);
+    }
+}

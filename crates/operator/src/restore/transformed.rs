@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::Missed;
-use application::{Change, Mapping, ObjectKey, RestoreOptions, Transformed, clean};
+use application::{Change, Mapping, ObjectKey, RestoreOptions, clean};
 use serde_json::Value;
 
 use super::inventory::Inventory;
 use super::transforms::Transforms;
+use super::volume::act::SOURCES;
 
 /// What they make of the objects that are picked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,14 +23,17 @@ pub(crate) struct TransformFacts {
     pub(crate) classes: BTreeSet<String>,
 }
 
+/// Which transformations were for an object, or why they cannot change it. What they changed is not kept: it may be as large as the objects.
+type Tried = Result<Vec<usize>, String>;
+
 /// Tries transformations on one object after the other.
 pub(super) struct Trying<'a> {
     transforms: &'a Transforms,
     mapping: &'a Mapping,
     options: RestoreOptions,
     /// By the name at the source: the one at the target, and what came of it.
-    objects: BTreeMap<ObjectKey, (ObjectKey, Result<Transformed, String>)>,
-    claims: Vec<(ObjectKey, Result<Transformed, String>)>,
+    objects: BTreeMap<ObjectKey, (ObjectKey, Tried)>,
+    claims: Vec<(ObjectKey, Tried)>,
     classes: BTreeSet<String>,
 }
 
@@ -50,8 +54,8 @@ impl<'a> Trying<'a> {
         }
         // What cannot be named is found to be damaged where it is read.
         let name = self.mapping.apply(&mut object).ok()?;
-        let result = self.transforms.apply(&name, &mut object);
-        let is_changed = result.as_ref().is_ok_and(|transformed| !transformed.by.is_empty());
+        let result = self.transforms.apply(&name, &mut object).map(|transformed| transformed.by);
+        let is_changed = result.as_ref().is_ok_and(|by| !by.is_empty());
         self.objects.insert(key.clone(), (name, result));
         is_changed.then_some(object)
     }
@@ -59,9 +63,16 @@ impl<'a> Trying<'a> {
     /// Changes a claim that is filled. What changed in it.
     pub(super) fn claim(&mut self, manifest: &mut Value) -> Vec<Change> {
         let Ok(key) = ObjectKey::of(manifest) else { return Vec::new() };
-        let result = self.transforms.apply(&key, manifest);
+        let before = manifest.clone();
+        let result = self.transforms.apply(&key, manifest).and_then(|transformed| {
+            let is_set = |field: &&str| !manifest["spec"][*field].is_null() && manifest["spec"][*field] != before["spec"][*field];
+            match SOURCES.iter().find(is_set) {
+                Some(field) => Err(format!("a transformation sets spec.{field}, and the data of this claim comes from the recovery point: leave it out")),
+                None => Ok(transformed),
+            }
+        });
         let changes = result.as_ref().map(|transformed| transformed.changes.clone()).unwrap_or_default();
-        self.claims.push((key, result));
+        self.claims.push((key, result.map(|transformed| transformed.by)));
         changes
     }
 
@@ -74,10 +85,10 @@ impl<'a> Trying<'a> {
     pub(super) fn finish(self, inventory: &Inventory) -> TransformFacts {
         let mut facts = TransformFacts { classes: self.classes, ..TransformFacts::default() };
         let mut used = BTreeSet::new();
-        let mut note = |name: &ObjectKey, result: &Result<Transformed, String>| match result {
-            Ok(transformed) => {
-                used.extend(transformed.by.iter().copied());
-                !transformed.by.is_empty()
+        let mut note = |name: &ObjectKey, result: &Tried| match result {
+            Ok(by) => {
+                used.extend(by.iter().copied());
+                !by.is_empty()
             }
             Err(why) => {
                 facts.errors.push(Missed { item: name.to_string(), reason: why.clone() });

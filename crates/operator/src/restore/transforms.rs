@@ -55,6 +55,17 @@ pub(super) fn of(kept: Vec<RestoreTransform>) -> Result<Transforms, Refusal> {
     Ok(Transforms { kept, all })
 }
 
+/// Takes the values for Secrets out of what a run keeps that is over: who may read restores need not be one who may read Secrets.
+pub(super) fn forget_secrets(kept: &mut [RestoreTransform]) {
+    let is_of_secrets =
+        |spec: &&mut TransformSpec| spec.group_version_kind().is_ok_and(|kind| kind == ("", "v1", "Secret"));
+    for spec in kept.iter_mut().flat_map(|one| &mut one.transform_specs).filter(is_of_secrets) {
+        spec.paths.iter_mut().for_each(|path| path.value = None);
+        spec.json_patch.iter_mut().for_each(|operation| operation.value = None);
+        spec.merge_patch = None;
+    }
+}
+
 fn unusable(name: &str, errors: &[FieldError]) -> Refusal {
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Refusal::new("TransformationInvalid", format!("ResourceTransformation {name}: {}", errors.join("; ")))
@@ -107,6 +118,7 @@ fn edit(path: &TransformPath) -> Result<Edit, FieldError> {
     let is_added_to = matches!(path.type_, ValueType::Slice | ValueType::Keypair);
     Ok(match (path.operation, path.typed()?) {
         (PathOperation::Delete, _) | (_, None) => Edit::Remove(place),
+        (PathOperation::Add, Some(value)) if path.type_ == ValueType::Keypair => Edit::Put(place, value),
         (PathOperation::Add, Some(value)) => Edit::Set(place, value),
         (PathOperation::Modify, Some(value)) if is_added_to => Edit::Extend(place, value),
         (PathOperation::Modify, Some(value)) => Edit::Replace(place, value),
@@ -143,21 +155,23 @@ mod tests {
                 {"path": "spec.replicas", "operation": "modify", "type": "int", "value": "1"},
                 {"path": "metadata.annotations", "operation": "add", "type": "keypair", "value": "a:b"},
                 {"path": "metadata.annotations", "operation": "modify", "type": "keypair", "value": "c:d"},
+                {"path": "metadata.labels", "operation": "add", "type": "keypair", "value": "new:n"},
                 {"path": "spec.paused", "operation": "delete"},
             ],
             "jsonPatch": [{"op": "test", "path": "/spec/replicas", "value": 1}],
             "mergePatch": "spec: {strategy: {type: Recreate, rollingUpdate: null}}",
         }]));
         let mut object = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"},
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop", "annotations": {"old": "o", "a": "z"}},
             "spec": {"replicas": 3, "paused": true, "strategy": {"rollingUpdate": {"maxSurge": 1}}},
         });
         let key = ObjectKey::of(&object).expect("it has a name");
         all.apply(&key, &mut object).expect("it can be changed");
         assert_eq!(object["spec"], json!({"replicas": 1, "strategy": {"type": "Recreate"}}));
-        assert_eq!(object["metadata"]["annotations"], json!({"a": "b", "c": "d"}));
+        assert_eq!(object["metadata"]["annotations"], json!({"old": "o", "a": "b", "c": "d"}));
+        assert_eq!(object["metadata"]["labels"], json!({"new": "n"}));
         let error = all.apply(&key, &mut object).expect_err("it is not paused any more");
-        assert_eq!(error, "ResourceTransformation t, transformSpecs[0].paths[3]: there is no /spec/paused in it");
+        assert_eq!(error, "ResourceTransformation t, transformSpecs[0].paths[4]: there is no /spec/paused in it");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::inventory::Inventory;
 use super::transformed::TransformFacts;
+use crate::objects;
 
 /// Troubles with transformations that are named; the others are counted.
 const TROUBLES_NAMED: usize = 5;
@@ -49,6 +50,12 @@ impl Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         Self::new(failure.reason, failure.message)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason.into_owned(), message: refusal.message }
     }
 }
 
@@ -205,10 +212,8 @@ pub(crate) fn target(
     point: &PointFacts,
     target: &TargetFacts,
 ) -> Verdict {
-    let own = restore.metadata.namespace.as_deref().unwrap_or_default();
-    let wrong = restore.spec.validate_targets(own, &point.sources);
-    if !wrong.is_empty() {
-        return refuse("InvalidSpec", join(&wrong));
+    if let Some(wrong) = off_limits(restore, point) {
+        return Verdict::Refuse(wrong);
     }
     if let Some(stray) = stray_claim(&restore.spec, point) {
         return Verdict::Refuse(stray);
@@ -232,6 +237,27 @@ pub(crate) fn target(
         Some(refusal) => Verdict::Refuse(refusal),
         None => Verdict::Go,
     }
+}
+
+/// A namespace that the restore would go to and may not.
+pub(crate) fn off_limits(restore: &ApplicationRestore, point: &PointFacts) -> Option<Refusal> {
+    let own = restore.metadata.namespace.as_deref().unwrap_or_default();
+    let wrong = restore.spec.validate_targets(own, &point.sources);
+    (!wrong.is_empty()).then(|| Refusal::new("InvalidSpec", join(&wrong)))
+}
+
+/// A namespace that the status names and that the restore may not act on. The operator writes no such status. One that came in another way may name what it
+/// likes, and a restore goes on from its status, so nothing is done that follows from it.
+pub(crate) fn stray_status(restore: &ApplicationRestore) -> Option<Refusal> {
+    let own = objects::scope(restore)?;
+    let status = restore.status.as_ref()?;
+    let hooks = status.hooks.iter().map(|hook| &hook.namespace).filter(|namespace| !namespace.is_empty());
+    let volumes = status.volumes.iter().map(|volume| &volume.namespace);
+    let stray = status.namespaces.iter().chain(hooks).chain(volumes).find(|namespace| *namespace != own)?;
+    let message = format!(
+        "its status names the namespace {stray}, and a restore in {own} acts on {own} only: somebody else than Orlop has written this status; delete the restore and make another"
+    );
+    Some(Refusal::new("StatusNotOwn", message))
 }
 
 /// A claim that would be filled in a namespace that the restore does not go to. It cannot be, unless the recovery point was read for

@@ -28,6 +28,8 @@ pub(crate) struct Acting<'a> {
     pub limits: &'a Limits,
     /// Uid of the run.
     pub uid: &'a str,
+    /// The namespace that the run may act on, if not on all: a status that names pods of others is not the operator's.
+    pub scope: Option<&'a str>,
 }
 
 /// A rule of a run.
@@ -254,6 +256,10 @@ fn target(hook: &HookStatus) -> Target {
 }
 
 impl Acting<'_> {
+    fn may_reach(&self, hook: &HookStatus) -> bool {
+        self.scope.is_none_or(|own| hook.namespace == own)
+    }
+
     /// The name of a command in its container: the same for every operator.
     fn key(&self, index: usize, attempt: u32) -> String {
         format!("{}-{index}-{attempt}", mover_pod::short(self.uid))
@@ -263,9 +269,11 @@ impl Acting<'_> {
 /// Looks at the commands that may be there.
 pub(crate) async fn look(acting: &Acting<'_>, hooks: &[HookStatus]) -> BTreeMap<usize, Seen> {
     let open = hooks.iter().enumerate().filter(|(_, hook)| is_open(hook));
-    let asks = open.map(|(index, hook)| (index, target(hook), script::look(&acting.key(index, hook.attempts))));
+    let (reached, barred): (Vec<_>, Vec<_>) = open.partition(|(_, hook)| acting.may_reach(hook));
+    let asks =
+        reached.into_iter().map(|(index, hook)| (index, target(hook), script::look(&acting.key(index, hook.attempts))));
     let seen = ask_all(acting.containers, asks.collect(), acting.limits.hooks.at_once).await;
-    seen.into_iter().collect()
+    seen.into_iter().chain(barred.into_iter().map(|(index, _)| (index, Seen::Gone))).collect()
 }
 
 /// Does the steps.
@@ -273,6 +281,10 @@ pub(crate) async fn take(acting: &Acting<'_>, hooks: &[HookStatus], steps: Vec<(
     let (mut done, mut asks, mut of) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (index, step) in steps {
         let Some(hook) = hooks.get(index) else { continue };
+        if !acting.may_reach(hook) {
+            done.push((index, Done { attempt: hook.attempts, seen: Seen::Gone, retries: 0, released: false }));
+            continue;
+        }
         match step {
             Step::Begin => {
                 done.push((index, Done { attempt: hook.attempts, seen: Seen::Intended, retries: 0, released: false }));
@@ -303,6 +315,8 @@ pub(crate) async fn take(acting: &Acting<'_>, hooks: &[HookStatus], steps: Vec<(
 /// Removes what commands that have ended left in their containers. They do it themselves after a while, so nobody waits for it.
 pub(crate) async fn forget(acting: &Acting<'_>, hooks: &[HookStatus]) {
     let ended = hooks.iter().enumerate().filter(|(_, hook)| hook.attempts > 0 && !is_open(hook));
-    let asks = ended.map(|(index, hook)| (index, target(hook), script::forget(&acting.key(index, hook.attempts))));
+    let asks = ended
+        .filter(|(_, hook)| acting.may_reach(hook))
+        .map(|(index, hook)| (index, target(hook), script::forget(&acting.key(index, hook.attempts))));
     drop(ask_all(acting.containers, asks.collect(), acting.limits.hooks.at_once).await);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{ObjectPlan, RestorePlan, VolumePlan};
+use api::{GitOpsHold, ObjectPlan, RestorePlan, VolumePlan};
 
 /// Differences that are named; the plan of now is in the status as a whole.
 const MOST_NAMED: usize = 5;
@@ -62,12 +62,17 @@ fn parts(plan: &RestorePlan) -> Parts {
         let name = format!("the volume {}/{}", one.namespace, one.claim);
         (name, (format!("{:?}", one.action), format!("{} {} {:?}", one.files, one.bytes, one.transformed)))
     };
-    plan.items.iter().map(object).chain(plan.volumes.iter().map(volume)).collect()
+    let hold = |one: &GitOpsHold| {
+        let name = format!("the hold of {} {}/{}", one.kind, one.namespace, one.name);
+        (name, (format!("{:?}", one.state), String::new()))
+    };
+    let things = plan.items.iter().map(object).chain(plan.volumes.iter().map(volume));
+    things.chain(plan.holds.iter().map(hold)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use api::{PlanCounts, PlannedAction, PlannedChange};
+    use api::{HoldState, PlanCounts, PlannedAction, PlannedChange};
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -117,6 +122,21 @@ mod tests {
             assert!(said.contains(part), "{part} in {said}");
         }
         assert!(!said.contains("d (") && said.contains("plan old") && said.contains("hash now"), "{said}");
+        let hold = |name: &str, state| GitOpsHold {
+            kind: "HelmRelease".into(),
+            namespace: "t".into(),
+            name: name.into(),
+            state,
+        };
+        let (mut before, mut after) = (plan(&[]), plan(&[]));
+        before.holds = vec![hold("a", HoldState::Held), hold("b", HoldState::Held), hold("c", HoldState::Held)];
+        after.holds = vec![hold("a", HoldState::WasSuspended), hold("b", HoldState::Held)];
+        let holds = differences("old", Some(&before), &after);
+        assert!(holds.contains("the hold of HelmRelease t/a (WasSuspended, it was Held)"), "{holds}");
+        assert!(
+            holds.contains("the hold of HelmRelease t/c (it was in the plan)") && !holds.contains("t/b"),
+            "{holds}"
+        );
         assert!(differences("old", None, &now).contains("not known"));
         assert!(differences("old", Some(&now), &now).contains("do not list"));
     }

@@ -42,7 +42,7 @@ pub(super) async fn plan(
     let (context, restore) = (&restores.context, &gathered.restore);
     let limits = context.limits();
     let holds = match restore.spec.hold_git_ops {
-        true => hold::find(&context.client, &point.facts.kept, prepared::scope(restore)).await?,
+        true => hold::find(&context.client, &point.facts.kept, objects::scope(restore)).await?,
         false => Vec::new(),
     };
     let terms = terms(restores, restore, point, &holds).await?;
@@ -60,10 +60,13 @@ pub(super) async fn plan(
         Patience::default(),
     );
     tally.left_alone(point.facts.inventory.left_alone);
+    for (key, rule) in &point.facts.inventory.skipped {
+        tally.left(&point.at_target(key), PlannedAction::Skip, &told(*rule));
+    }
     for part in [Part::Foundations, Part::Resources] {
         for (wave, keys) in point.facts.inventory.part(part) {
             if held_back && stands_on_volumes(wave) {
-                keys.iter().for_each(|key| tally.left(&at_target(point, key), PlannedAction::Conflict, HELD_BACK));
+                keys.iter().for_each(|key| tally.left(&point.at_target(key), PlannedAction::Conflict, HELD_BACK));
                 continue;
             }
             for kind in keys.chunk_by(|a, b| (&a.group, &a.kind) == (&b.group, &b.kind)) {
@@ -84,9 +87,8 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-fn at_target(point: &Point, key: &ObjectKey) -> ObjectKey {
-    let namespace = key.namespace.as_deref().map(|namespace| point.mapping.namespace(namespace).to_owned());
-    ObjectKey { namespace, ..key.clone() }
+fn told(rule: application::Rule) -> String {
+    format!("{}: {}", rule.name(), rule.why())
 }
 
 /// What decides beside the objects and the volumes what is done: rules with all that they run, transformations with all that they say.
@@ -121,10 +123,7 @@ async fn look_ahead(foresight: &Foresight, objects: Vec<Prepared>, tally: &mut T
     for one in objects {
         match one.loss.filter(|loss| loss.is_whole) {
             _ if one.is_lived_on => tally.left(&one.key, PlannedAction::Keep, LIVES_ON),
-            Some(loss) => {
-                let reason = format!("{}: {}", loss.rule.name(), loss.rule.why());
-                tally.left(&one.key, PlannedAction::Skip, &reason);
-            }
+            Some(loss) => tally.left(&one.key, PlannedAction::Skip, &told(loss.rule)),
             None => asked.push(one),
         }
     }

@@ -21,7 +21,7 @@ use crate::repositories::Opened;
 use crate::turns::Room;
 
 /// Fields of a claim that tie it to where its data came from. The data comes from a mover.
-const SOURCES: [&str; 3] = ["volumeName", "dataSource", "dataSourceRef"];
+pub(crate) const SOURCES: [&str; 3] = ["volumeName", "dataSource", "dataSourceRef"];
 
 /// How a step went.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,10 @@
 
 use std::io::Write as _;
 
-use api::{ApplicationRestore, HookState, HookTime, Phase, Rule};
-use k8s_openapi::api::core::v1::ConfigMap;
+use api::{ApplicationRestore, ApplicationRestoreSpec, HookState, HookTime, Phase, Rule};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use sandbox::fault_proxy::Fault;
 use serde_json::json;
 
@@ -175,4 +177,53 @@ async fn a_restore_with_rules_survives_the_death_of_its_operator_at_every_write(
         let name = crashes.kill_at(n, &fault, begin, end).await;
         check(&name, &format!("write {n} of {}, {fault}", writes.len())).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_status_gives_no_way_into_another_namespace() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    publish(&world, "p1", shop()).await;
+    let diary = Diary::new(&world);
+    world.namespace("tenant").await;
+    world.location("tenant").await;
+    with_a_database(&world, "victim").await;
+    let pod = world.api::<Pod>("victim").get("db-0").await.unwrap().uid().unwrap();
+    let rule = json!({
+        "apiVersion": "orlop.io/v1alpha1", "kind": "Rule", "metadata": {"name": "reach"},
+        "spec": {"rules": [item("db", &[command(&diary.note("reached"))])]},
+    });
+    world.create::<Rule>("tenant", rule).await;
+    let hook = json!({"time": "Pre", "rule": "reach", "generation": 1, "item": 0, "action": 0, "namespace": "victim",
+        "pod": "db-0", "podUid": pod, "container": "db", "state": "Pending"});
+    let cases = [
+        ("namespaces", "tenant", json!({"namespaces": ["victim"]}), "StatusNotOwn"),
+        ("hooks", "tenant", json!({"hooks": [hook]}), "StatusNotOwn"),
+        ("spec", "victim", json!({}), "InvalidSpec"),
+    ];
+    let restores: Api<ApplicationRestore> = world.api("tenant");
+    for (name, target, forged, _) in &cases {
+        let spec = ApplicationRestoreSpec {
+            recovery_point: Some("p1".into()),
+            backup_location: "main".into(),
+            namespace_mapping: [(SHOP.to_owned(), (*target).to_owned())].into(),
+            pre_exec_rule: Some("reach".into()),
+            ..ApplicationRestoreSpec::default()
+        };
+        restores.create(&PostParams::default(), &ApplicationRestore::new(name, spec)).await.unwrap();
+        let mut status = json!({"phase": "Running", "stage": "PreExecRule", "observedGeneration": 1});
+        status.as_object_mut().unwrap().extend(forged.as_object().unwrap().clone());
+        let patch = Patch::Merge(json!({"status": status}));
+        restores.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+    let operator = world.operator();
+    for (name, _, _, word) in cases {
+        let status = until(&format!("the end of {name}"), || async {
+            restores.get(name).await.unwrap().status.filter(|status| status.phase.is_final())
+        })
+        .await;
+        assert_eq!((status.phase, reason(&status)), (Phase::Failed, word), "{name}: {status:#?}");
+    }
+    assert_eq!(diary.lines(), Vec::<String>::new(), "a command ran where it may not");
+    operator.stop().await;
 }

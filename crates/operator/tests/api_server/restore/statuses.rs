@@ -1,6 +1,6 @@
 //! The status of custom resources, which only their controllers know otherwise.
 
-use api::{ApplicationRestoreStatus, Phase};
+use api::{ApplicationRestore, ApplicationRestoreStatus, Phase, PlannedAction};
 use application::ObjectKey;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
@@ -9,6 +9,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::restore::point::{Wanted, publish, shop};
 use crate::restore::{over, ready, restore_with};
 use crate::support::{SHOP, World, parse};
 
@@ -131,4 +132,32 @@ async fn a_status_is_written_once_and_not_over_a_newer_one() {
     // The same run comes by again.
     applier.write_status(&key, &old).await.unwrap();
     assert_eq!(status(&world, "Widget", SHOP, "w").await, json!({"phase": "Lost"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_does_not_come_back_whatever_status_is_asked_for() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    let forged = json!({
+        "apiVersion": "orlop.io/v1alpha1", "kind": "ApplicationRestore", "metadata": {"name": "forged", "namespace": SHOP},
+        "spec": {"recoveryPoint": "p1", "backupLocation": "main", "preExecRule": "reach"},
+        "status": {"phase": "Running", "stage": "PreExecRule", "namespaces": ["kube-system"], "observedGeneration": 1},
+    });
+    let mut objects = shop().objects;
+    objects.push(forged);
+    publish(&world, "p1", Wanted { objects, ..shop() }).await;
+    let operator = world.operator();
+    let kinds = ["ApplicationRestore"];
+    let plan = restore(&world, "plan", "p1", &kinds, true).await.plan.unwrap();
+    let item = plan.items.iter().find(|item| item.item.ends_with("plan/forged")).unwrap();
+    assert_eq!(item.action, PlannedAction::Skip, "{item:?}");
+    assert!(item.reason.as_ref().unwrap().starts_with("orlop-runs"), "{item:?}");
+    let done = restore(&world, "done", "p1", &kinds, false).await;
+    assert_eq!(done.phase, Phase::Succeeded, "{done:#?}");
+    let objects = done.objects.unwrap();
+    assert_eq!((objects.skipped, objects.statuses), (1, 0), "{objects:?}");
+    let note = objects.notes.iter().find(|note| note.item.ends_with("done/forged")).unwrap();
+    assert!(note.reason.contains("orlop-runs"), "{note:?}");
+    assert!(world.api::<ApplicationRestore>("done").get_opt("forged").await.unwrap().is_none(), "a run came back");
+    operator.stop().await;
 }

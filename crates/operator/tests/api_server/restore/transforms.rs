@@ -1,16 +1,20 @@
 //! Objects that are changed on their way back.
 
-use api::{ApplicationRestoreStatus, Phase, ResourceTransformation, TransformationPhase};
+use api::{
+    ApplicationRestore, ApplicationRestoreStatus, Phase, ResourceTransformation, RestoreStage, TransformationPhase,
+};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::restore::point::{publish, shop};
 use crate::restore::whole::assert_data;
 use crate::restore::{assert_nothing_left, namespace_exists, over, ready, reason, restore_with};
 use crate::support::kubelet::Behaviour;
-use crate::support::{ADMIN, SHOP, World, until};
+use crate::support::{ADMIN, SHOP, World, parse, until};
 
 async fn transformation(world: &World, name: &str, specs: Value) {
     let manifest = json!({
@@ -126,6 +130,18 @@ async fn what_does_not_fit_is_said_and_changes_nothing() {
         ("invalid", path("spec.replicas", "modify", "int", "-1"), "TransformRefused", "spec.replicas"),
         ("type", path("spec.replicas", "modify", "string", "many"), "TransformRefused", "replicas"),
         ("unknown", path("spec.replica", "add", "int", "1"), "TransformRefused", "would drop: spec.replica"),
+        (
+            "source",
+            json!([{"resource": "v1/PersistentVolumeClaim", "mergePatch": "spec: {dataSource: {kind: PersistentVolumeClaim, name: x}}"}]),
+            "TransformFailed",
+            "sets spec.dataSource",
+        ),
+        (
+            "volume",
+            json!([{"resource": "v1/PersistentVolumeClaim", "paths": [{"path": "spec.volumeName", "operation": "add", "value": "v"}]}]),
+            "TransformFailed",
+            "sets spec.volumeName",
+        ),
         ("wrong", path("metadata.name", "modify", "string", "x"), "TransformationInvalid", "another object"),
     ];
     for (name, specs, word, part) in cases {
@@ -223,5 +239,46 @@ async fn a_run_does_what_its_transformations_said_when_it_began() {
     assert_eq!(status.transforms[0].name, "scale");
     let web = world.api::<Deployment>("t").get("web").await.unwrap();
     assert_eq!(web.spec.replicas, Some(0), "as it was when the run began");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_does_not_answer_refuses_no_transformation() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    publish(&world, "p1", shop()).await;
+    transformation(&world, "west", json!([{"resource": "v1/ConfigMap", "mergePatch": "data: {site: west}"}])).await;
+    let webhook: ValidatingWebhookConfiguration = parse(json!({
+        "metadata": {"name": "silent"},
+        "webhooks": [{
+            "name": "silent.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+            "matchConditions": [{"name": "ours", "expression": "object.metadata.name == 'settings'"}],
+        }],
+    }));
+    let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(world.client.clone());
+    webhooks.create(&PostParams::default(), &webhook).await.unwrap();
+    let settings = || parse::<ConfigMap>(json!({"metadata": {"name": "settings"}}));
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let maps = world.api::<ConfigMap>("default");
+    until("the webhook to be asked", || async { maps.create(&dry, &settings()).await.is_err().then_some(()) }).await;
+    let operator = world.operator();
+    restore_with(&world, "west", |spec| {
+        spec.recovery_point = Some("p1".into());
+        spec.namespace_mapping = [(SHOP.to_owned(), "west".to_owned())].into();
+        spec.transforms = vec!["west".into()];
+    })
+    .await;
+    until("the restore to begin", || async {
+        let status = world.api::<ApplicationRestore>(ADMIN).get("west").await.unwrap().status?;
+        (status.stage == RestoreStage::Foundations).then_some(())
+    })
+    .await;
+    webhooks.delete("silent", &DeleteParams::default()).await.unwrap();
+    let status = over(&world, "west").await;
+    assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
+    let made = world.api::<ConfigMap>("west").get("settings").await.unwrap().data.unwrap();
+    assert_eq!(made["site"], "west");
     operator.stop().await;
 }
