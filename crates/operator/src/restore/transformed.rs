@@ -65,7 +65,7 @@ impl<'a> Trying<'a> {
         let Ok(key) = ObjectKey::of(manifest) else { return Vec::new() };
         let before = manifest.clone();
         let result = self.transforms.apply(&key, manifest).and_then(|transformed| {
-            let is_set = |field: &&str| !manifest["spec"][*field].is_null() && manifest["spec"][*field] != before["spec"][*field];
+            let is_set = |field: &&&str| !manifest["spec"][**field].is_null() && manifest["spec"][**field] != before["spec"][**field];
             match SOURCES.iter().find(is_set) {
                 Some(field) => Err(format!("a transformation sets spec.{field}, and the data of this claim comes from the recovery point: leave it out")),
                 None => Ok(transformed),
