@@ -511,14 +511,19 @@ mod tests {
 
     #[test]
     fn a_hold_is_neither_stored_nor_restored() {
-        let held = || serde_json::json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
-            "metadata": {"name": "a", "namespace": "shop", "annotations": {gitops::HELD_BY: "u"}}, "spec": {"suspend": true}});
+        let held = || {
+            serde_json::json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+            "metadata": {"name": "a", "namespace": "shop", "annotations": {gitops::HELD_BY: "u"}}, "spec": {"suspend": true}})
+        };
         let key = ObjectKey::of(&held()).expect("it has a name");
         let (mut stored, mut restored) = (held(), held());
         for_storage(&mut stored);
         for_restore(&key, &mut restored, RestoreOptions::default());
         for object in [stored, restored] {
-            assert!(object["spec"].get("suspend").is_none() && object["metadata"].get("annotations").is_none(), "{object}");
+            assert!(
+                object["spec"].get("suspend").is_none() && object["metadata"].get("annotations").is_none(),
+                "{object}"
+            );
         }
     }
 }
