@@ -175,7 +175,8 @@ impl Bench<'_> {
         }
         match is_tree {
             true => self.put_aside(&target)?,
-            false => std::fs::remove_file(&target)?,
+            false if direct => std::fs::remove_file(&target)?,
+            false => std::fs::remove_dir_all(&target)?,
         }
         self.measured.add(step, peer, Sample { cost, stored: 0 });
         Ok(())

@@ -64,4 +64,6 @@ pub use names::is_for_clone;
 pub use on_node::OnNode;
 pub use registration::register;
 pub use server::{Endpoint, Listening, ServeError, serve};
-pub use volumes::{Capacity, Error, Kind, Labels, Limits, NewVolume, Origin, Range, Secret, Snapshot, Volume, Volumes};
+pub use volumes::{
+    Capacity, Error, Kind, Labels, Limits, NewVolume, Origin, Range, Secret, Snapshot, SnapshotState, Volume, Volumes,
+};

@@ -1,7 +1,9 @@
 //! The volumes of one node, each with one copy, by the control API of the node in this process.
 
 use crate::names;
-use crate::volumes::{Capacity, Error, Kind, Labels, Limits, NewVolume, Range, Secret, Snapshot, Volume, Volumes};
+use crate::volumes::{
+    Capacity, Error, Kind, Labels, Limits, NewVolume, Range, Secret, Snapshot, SnapshotState, Volume, Volumes,
+};
 use node::proto::{self, node_server::Node as Control};
 use node::{Node, Service};
 use std::collections::BTreeMap;
@@ -226,7 +228,7 @@ fn snapshot(snapshot: proto::Snapshot) -> Snapshot {
         id: snapshot.name,
         bytes: snapshot.bytes,
         created: snapshot.created,
-        is_taken: true,
+        state: SnapshotState::Ready,
         is_asked_here: true,
         labels: snapshot.labels.into_iter().collect(),
     }

@@ -198,12 +198,23 @@ pub struct Snapshot {
     pub created: u64,
     /// Its bytes are kept encrypted.
     pub is_encrypted: bool,
-    /// It is there; one that is not was asked for, and is not taken yet.
-    pub is_taken: bool,
+    /// Whether it can be used.
+    pub state: SnapshotState,
     /// The driver of this node was asked for it, and no other.
     pub is_asked_here: bool,
     /// What is noted of it.
     pub labels: Labels,
+}
+
+/// Whether a snapshot can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotState {
+    /// It was asked for, and is not taken yet.
+    Wanted,
+    /// It is there.
+    Ready,
+    /// It was there; no pool has it any more.
+    Lost,
 }
 
 /// How much may be asked of a volume in a second; nothing is no limit.

@@ -11,7 +11,7 @@ use super::{InCluster, failed};
 use crate::error::Error as ClusterError;
 use crate::placed;
 use api::{Volume as Object, WantedSnapshot};
-use csi::{Error, Kind, Labels, Snapshot};
+use csi::{Error, Kind, Labels, Snapshot, SnapshotState};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -72,7 +72,12 @@ impl InCluster {
         while begin.elapsed() < TAKE_LIMIT {
             if let Some(record) = self.record(asked.object)? {
                 if record.taken(asked.id).is_some() {
-                    return Ok(self.told_snapshot(asked.object, asked.name, &asked.wanted, Some(&record)));
+                    let snapshot = self.told_snapshot(asked.object, asked.name, &asked.wanted, Some(&record));
+                    let story = || format!("{} is lost with the pools that it was in; delete it", snapshot.id);
+                    return match snapshot.state {
+                        SnapshotState::Lost => Err(Error { kind: Kind::Damaged, story: story() }),
+                        _ => Ok(snapshot),
+                    };
                 }
                 why = self.bring_about(asked.object, &record)?;
             }
@@ -159,7 +164,11 @@ impl InCluster {
             bytes: taken.map_or(object.spec.bytes, |taken| taken.blocks * 4096),
             created: wanted.created,
             is_encrypted: object.spec.wrapped_key.is_some(),
-            is_taken: taken.is_some(),
+            state: match taken {
+                None => SnapshotState::Wanted,
+                Some(taken) if taken.holders.is_empty() => SnapshotState::Lost,
+                Some(_) => SnapshotState::Ready,
+            },
             is_asked_here: wanted.node == self.me,
             labels: wanted.labels.clone(),
         }

@@ -1,7 +1,11 @@
 //! Snapshots, clones and growth of replicated volumes, as the CSI driver of a node asks for them.
 
 use crate::world::{World, attach, detach, make, new_volume, read, until, write};
-use csi::{Kind, Labels, Snapshot, Volumes};
+use api::VolumeRecord;
+use csi::{Kind, Labels, Snapshot, SnapshotState, Volumes};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
 
 async fn take(world: &World, i: usize, id: &'static str) -> Result<Snapshot, csi::Error> {
     let labels = Labels::from([("purpose".to_owned(), "test".to_owned())]);
@@ -20,7 +24,7 @@ async fn a_snapshot_is_taken_cloned_and_deleted() {
     make(&world, 0, "pvc-1", 2).await;
     // Nobody uses the volume: the node that is asked serves it for the moment.
     let empty = take(&world, 2, "pvc-1@empty").await.unwrap();
-    assert!(empty.is_taken && empty.bytes == 16 << 20 && empty.volume == "pvc-1", "{empty:?}");
+    assert!(empty.state == SnapshotState::Ready && empty.bytes == 16 << 20 && empty.volume == "pvc-1", "{empty:?}");
     assert!(world.records().await[0].spec.attached.is_none(), "it was given back");
     let device = attach(&world, 0, "pvc-1").await.unwrap();
     write(&device, 3, 3).await.unwrap();
@@ -55,6 +59,28 @@ async fn a_snapshot_is_taken_cloned_and_deleted() {
         world.ask(0, move |volumes| volumes.delete(id)).await.unwrap();
     }
     until("the volumes to go", async || world.records().await.is_empty()).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_no_pool_has_any_more_is_told_as_lost() {
+    sandbox::require_assets!("etcd", "kube-apiserver");
+    let world = World::new(2).await;
+    make(&world, 0, "pvc-1", 2).await;
+    take(&world, 0, "pvc-1@s").await.unwrap();
+    // As it is when the pools of all that took it are gone, and later replicas have the volume.
+    let record = world.records().await.remove(0);
+    let mut snapshots = json!(record.spec.snapshots);
+    snapshots[0]["taken"]["holders"] = json!([]);
+    let patch = Patch::Merge(json!({"spec": {"snapshots": snapshots}}));
+    let records: Api<VolumeRecord> = Api::all(world.client.clone());
+    records.patch(&record.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    let all = world.ask(1, |volumes| volumes.snapshots()).await.unwrap();
+    assert_eq!(all.iter().map(|one| one.state).collect::<Vec<_>>(), [SnapshotState::Lost]);
+    let again = take(&world, 0, "pvc-1@s").await.unwrap_err();
+    assert!(again.kind == Kind::Damaged && again.story.contains("is lost with the pools"), "{again}");
+    world.ask(1, |volumes| volumes.delete_snapshot("pvc-1@s")).await.unwrap();
+    until("it to be gone", async || world.records().await[0].spec.snapshots.is_empty()).await;
     world.end().await;
 }
 

@@ -9,7 +9,7 @@ use crate::names::{self, labels};
 use crate::parameters;
 use crate::proto;
 use crate::token;
-use crate::volumes::{Labels, Snapshot};
+use crate::volumes::{Labels, Snapshot, SnapshotState};
 use prost_types::Timestamp;
 use tonic::Status;
 
@@ -32,10 +32,12 @@ impl Driver {
                 let what = format!("there is a snapshot {name:.130?}, and it is of the volume {}", there.volume);
                 return Err(Status::already_exists(what));
             }
-            if there.is_taken {
-                return Ok(proto::CreateSnapshotResponse { snapshot: Some(told(there)) });
+            match there.state {
+                SnapshotState::Ready => return Ok(proto::CreateSnapshotResponse { snapshot: Some(told(there)) }),
+                SnapshotState::Lost => return Err(lost(&there.id)),
+                SnapshotState::Wanted => {}
             }
-            // An earlier call has ended before it was: this one waits for it, too.
+            // An earlier call has ended before it was taken: this one waits for it, too.
             let taken = self.volumes.snapshot(std::slice::from_ref(&there.id), &there.labels)?;
             return Ok(proto::CreateSnapshotResponse { snapshot: taken.first().map(told) });
         }
@@ -75,7 +77,7 @@ impl Driver {
         check::map("secrets", &request.secrets)?;
         let fits = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
         let mut all = self.volumes.snapshots()?;
-        all.retain(|snapshot| snapshot.is_taken && !names::is_for_clone(&snapshot.labels));
+        all.retain(|snapshot| snapshot.state == SnapshotState::Ready && !names::is_for_clone(&snapshot.labels));
         all.retain(|snapshot| fits(&request.snapshot_id, &snapshot.id));
         all.retain(|snapshot| fits(&request.source_volume_id, &snapshot.volume));
         let (page, next_token) =
@@ -104,9 +106,18 @@ impl Driver {
     pub(crate) fn snapshot(&self, id: &str) -> Result<Snapshot, Status> {
         let found = self.find_snapshot(id)?;
         let found = found.ok_or_else(|| Status::not_found(format!("there is no snapshot {id:.300}")))?;
-        let waits = || Status::aborted(format!("the snapshot {id:.300} is not taken yet; ask again"));
-        Some(found).filter(|found| found.is_taken).ok_or_else(waits)
+        match found.state {
+            SnapshotState::Ready => Ok(found),
+            SnapshotState::Wanted => {
+                Err(Status::aborted(format!("the snapshot {id:.300} is not taken yet; ask again")))
+            }
+            SnapshotState::Lost => Err(lost(id)),
+        }
     }
+}
+
+fn lost(id: &str) -> Status {
+    Status::data_loss(format!("the snapshot {id:.300} is lost with the pools that it was in; delete it"))
 }
 
 /// A snapshot as the protocol has it.

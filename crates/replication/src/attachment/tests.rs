@@ -454,6 +454,20 @@ fn a_volume_grows_when_all_replicas_have() {
 }
 
 #[test]
+fn a_volume_that_cannot_grow_has_its_snapshots_all_the_same() {
+    let mut cluster = Cluster::new();
+    let mut attachment = cluster.attach(7, false);
+    cluster.replicas.get_mut(&ReplicaId(2)).unwrap().1.may_not_grow = true;
+    cluster.want(&mut attachment, |record| record.with_wanted_blocks(20).unwrap());
+    cluster.want(&mut attachment, |record| record.with_snapshot(S).unwrap());
+    cluster.pass(&mut attachment, 80);
+    assert!(cluster.record().taken(S).is_some() && cluster.record().blocks == 16);
+    cluster.replicas.get_mut(&ReplicaId(2)).unwrap().1.may_not_grow = false;
+    cluster.pass(&mut attachment, 200);
+    assert_eq!(cluster.record().blocks, 20, "it is asked again");
+}
+
+#[test]
 fn a_detach_waits_for_a_snapshot_that_is_begun() {
     let mut cluster = Cluster::new();
     let mut attachment = cluster.attach(7, false);

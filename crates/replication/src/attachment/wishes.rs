@@ -37,11 +37,12 @@ pub enum Wish {
 }
 
 impl Wish {
-    /// What is wanted first.
-    fn of(record: &Record) -> Option<Self> {
+    /// What is wanted first. After a refusal it is the other: a volume that has no room to grow has its snapshots all the same.
+    fn of(record: &Record, refusals: u32) -> Option<Self> {
         let grows = record.wanted_blocks > record.blocks;
         let blocks = Some(Self::Blocks(record.wanted_blocks)).filter(|_| grows);
-        blocks.or_else(|| record.wanted_snapshot().map(Self::Snapshot))
+        let snapshot = record.wanted_snapshot().map(Self::Snapshot);
+        if refusals % 2 == 0 { blocks.or(snapshot) } else { snapshot.or(blocks) }
     }
 
     /// Whether it is wanted still.
@@ -94,7 +95,7 @@ impl Attachment {
         let is_open = |wish: &Wish| record.is_some_and(|record| wish.is_open(record));
         // What is begun is ended first.
         let begun = self.pursuit.as_ref().map(|pursuit| pursuit.wish).filter(is_open);
-        let wanted = begun.or_else(|| record.and_then(Wish::of));
+        let wanted = begun.or_else(|| record.and_then(|record| Wish::of(record, self.refusals)));
         if let Some(pursuit) = self.pursuit.take_if(|pursuit| Some(pursuit.wish) != wanted) {
             // The record has it, or nobody wants it any more.
             self.links.values_mut().for_each(|link| link.drop_purpose(Purpose::Wish));
@@ -162,7 +163,8 @@ impl Attachment {
     /// The record that says that it is done, when it is; or begins another epoch for another attempt.
     pub(super) fn fulfilled(&self, record: &Record, now: Time) -> Option<Record> {
         let is_due = now >= self.pursue_after && self.may_serve(now) && self.detaching.is_none();
-        if self.pursuit.is_none() && is_due && Wish::of(record).is_some_and(|wish| self.is_spoiled(wish)) {
+        if self.pursuit.is_none() && is_due && Wish::of(record, self.refusals).is_some_and(|wish| self.is_spoiled(wish))
+        {
             return record.changed(&Change::default(), self.base).ok();
         }
         let pursuit = self.pursuit.as_ref().filter(|pursuit| pursuit.is_done())?;

@@ -29,6 +29,7 @@ pub(crate) struct Disk {
     /// What cannot be read.
     pub(super) rotten: BTreeSet<u64>,
     pub(crate) is_full: bool,
+    pub(crate) may_not_grow: bool,
     pub(super) is_slow: bool,
     pub(super) is_failing: bool,
 }
@@ -42,6 +43,7 @@ impl Disk {
             count: 0,
             rotten: BTreeSet::new(),
             is_full: false,
+            may_not_grow: false,
             is_slow: false,
             is_failing: false,
         }
@@ -99,6 +101,7 @@ impl Disk {
                 self.snapshots.entry((*id, *epoch)).or_insert(values);
                 Outcome::Done
             }
+            Operation::Grow { .. } if self.may_not_grow => Outcome::Refused { reason: "it has no room".into() },
             Operation::Grow { blocks } => {
                 let size = self.blocks.len().max(usize::try_from(*blocks).unwrap());
                 self.blocks.resize_with(size, nothing);

@@ -52,7 +52,8 @@ impl Key {
     }
 
     pub(crate) fn random() -> Result<Self, Malformed> {
-        Self::made_by(|bytes| aws_lc_rs::rand::fill(bytes).ok()).ok_or_else(super::no_random)
+        let mut key = Self(Box::new([0; Self::LEN]));
+        super::fill(&mut key.0[..]).map(|()| key)
     }
 
     pub(crate) fn bytes(&self) -> &[u8; Self::LEN] {
