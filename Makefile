@@ -27,15 +27,18 @@ soak: setup
 		-E '(package(orlop) and test(/^kills::|killed_or_replaced|killed_in_any_call/)) or (package(fuse) and test(/^restart::/))'
 
 ## The store of the volume engine crashes in a simulation, at any operation, and clusters of replicated volumes meet every fault, with many more seeds
-## (SEEDS=10000) than in `make test`.
+## (SEEDS=10000) than in `make test`; and the model of their rules is gone through in every order of more events.
 sim: setup
 	ORLOP_SIM_SEEDS=$(or $(SEEDS),10000) cargo nextest run --workspace --locked --no-capture \
 		-E '(package(volume) or package(replication)) and test(/^simulation::/)'
+	cargo test --manifest-path model/Cargo.toml --target-dir target/model --locked -- --nocapture --include-ignored
 
 ## Formatting, clippy with the lints of Cargo.toml, licences and bans.
 lint: setup
 	cargo fmt --all --check
+	cargo fmt --manifest-path model/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --manifest-path model/Cargo.toml --target-dir target/model --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
 
 ## Each fuzz target for a minute: every parser, and restores out of hostile repositories.
