@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Bytes of a volume that is read and written, at full scale.
-const SIZE: u64 = 512 << 20;
+const SIZE: u64 = 256 << 20;
 /// Of one that has a replica coming back, with little in it.
 const LARGE: u64 = 10 << 30;
 /// Of one that gets a new replica.
