@@ -16,7 +16,6 @@ use jiff::Timestamp;
 
 use super::inventory::Inventory;
 use super::transformed::TransformFacts;
-use crate::objects;
 
 /// Troubles with transformations that are named; the others are counted.
 const TROUBLES_NAMED: usize = 5;
@@ -244,20 +243,6 @@ pub(crate) fn off_limits(restore: &ApplicationRestore, point: &PointFacts) -> Op
     let own = restore.metadata.namespace.as_deref().unwrap_or_default();
     let wrong = restore.spec.validate_targets(own, &point.sources);
     (!wrong.is_empty()).then(|| Refusal::new("InvalidSpec", join(&wrong)))
-}
-
-/// A namespace that the status names and that the restore may not act on. The operator writes no such status. One that came in another way may name what it
-/// likes, and a restore goes on from its status, so nothing is done that follows from it.
-pub(crate) fn stray_status(restore: &ApplicationRestore) -> Option<Refusal> {
-    let own = objects::scope(restore)?;
-    let status = restore.status.as_ref()?;
-    let hooks = status.hooks.iter().map(|hook| &hook.namespace).filter(|namespace| !namespace.is_empty());
-    let volumes = status.volumes.iter().map(|volume| &volume.namespace);
-    let stray = status.namespaces.iter().chain(hooks).chain(volumes).find(|namespace| *namespace != own)?;
-    let message = format!(
-        "its status names the namespace {stray}, and a restore in {own} acts on {own} only: somebody else than Orlop has written this status; delete the restore and make another"
-    );
-    Some(Refusal::new("StatusNotOwn", message))
 }
 
 /// A claim that would be filled in a namespace that the restore does not go to. It cannot be, unless the recovery point was read for
