@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::restore::assert_nothing_left;
-use crate::restore::point::{Wanted, namespace, publish, shop_files};
+use crate::restore::point::{Wanted, namespace, publish, publish_with, shop_files};
 use crate::support::{SHOP, World, claim_manifest, until};
 
 /// Makes a restore of `p1` in the namespace of a tenant, into it.
@@ -79,6 +79,28 @@ async fn a_claim_that_names_a_volume_of_others_gets_its_namespace_nothing() {
         assert_eq!((&after.spec, after.labels()), (&before.spec, before.labels()), "{tenant}");
     }
     world.bound(SHOP, "data").await;
+    assert_nothing_left(&world).await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_point_makes_no_claim_where_its_restore_does_not_go() {
+    sandbox::require_assets!();
+    let world = World::new().await;
+    world.namespace("victim").await;
+    let mut foreign = claim_manifest("data");
+    foreign["metadata"]["namespace"] = "victim".into();
+    let wanted = Wanted { objects: vec![namespace()], volumes: vec![("data", shop_files())], missed: Vec::new() };
+    publish_with(&world, "p1", wanted, |root| root.claim.as_mut().unwrap().object = foreign.clone()).await;
+    begin(&world, "tenant", ReplacePolicy::Retain).await;
+    let operator = world.operator();
+    let status = over(&world, "tenant").await;
+    assert_eq!(status.volumes[0].stage, VolumeStage::Missed, "{status:#?}");
+    assert!(status.volumes[0].reason.as_ref().unwrap().contains("victim/data"), "{status:#?}");
+    for namespace in ["victim", "tenant"] {
+        assert!(world.api::<PersistentVolumeClaim>(namespace).get_opt("data").await.unwrap().is_none(), "{namespace}");
+    }
+    assert!(world.kubelet.started().is_empty(), "there is nothing to be filled");
     assert_nothing_left(&world).await;
     operator.stop().await;
 }
