@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::inventory::Inventory;
 use super::transformed::TransformFacts;
+use crate::objects;
 
 /// Troubles with transformations that are named; the others are counted.
 const TROUBLES_NAMED: usize = 5;
@@ -391,11 +392,12 @@ fn join(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Another restore as this one sees it; none if it is over.
+/// Another restore as this one sees it; none if it is over. Where one goes that is not the administrators' is known, whatever it says: so it keeps nobody waiting elsewhere.
 pub(crate) fn other(restore: &ApplicationRestore) -> Option<Other> {
     let status = restore.status.clone().unwrap_or_default();
     let over = status.phase.is_final();
     let metadata = &restore.metadata;
+    let may_go = |namespace: &String| objects::scope(restore).is_none_or(|own| namespace == own);
     (!over).then(|| Other {
         name: format!(
             "{}/{}",
@@ -404,7 +406,7 @@ pub(crate) fn other(restore: &ApplicationRestore) -> Option<Other> {
         ),
         age: age(restore),
         begun: status.stage > RestoreStage::Preparing && status.phase == Phase::Running,
-        namespaces: status.namespaces.into_iter().collect(),
+        namespaces: status.namespaces.into_iter().filter(may_go).collect(),
     })
 }
 

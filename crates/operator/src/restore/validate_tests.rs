@@ -288,6 +288,18 @@ fn restores_that_share_a_namespace_run_one_after_the_other() {
 }
 
 #[test]
+fn a_restore_says_only_of_its_own_namespace_that_it_goes_there() {
+    let goes = |own: &str| {
+        let namespaces = vec![own.to_owned(), "victim".into()];
+        let status = api::ApplicationRestoreStatus { namespaces, ..Default::default() };
+        let other = other(&restore(|r| (r.metadata.namespace, r.status) = (Some(own.into()), Some(status))));
+        other.expect("it is not over").namespaces.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(goes("tenant"), ["tenant"]);
+    assert_eq!(goes(api::ADMIN_NAMESPACE), [api::ADMIN_NAMESPACE, "victim"]);
+}
+
+#[test]
 fn a_restore_that_is_over_is_in_nobodys_way() {
     let with = |phase, stage| {
         let status = api::ApplicationRestoreStatus { phase, stage, ..Default::default() };
