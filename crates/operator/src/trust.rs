@@ -3,7 +3,7 @@
 //! A run goes on from its status, so that an operator that is new can take it up. But whoever may make runs in a namespace may be allowed to write their statuses
 //! too, and the operator acts with rights that he does not have. So a run in an ordinary namespace is believed about its own namespace, and about no other.
 
-use api::{ApplicationBackup, ApplicationRestore, Failure, HookStatus};
+use api::{ApplicationBackup, ApplicationRestore, Failure, HookStatus, VolumeRestore};
 use kube::Resource;
 
 use crate::objects::{self, Object};
@@ -22,6 +22,19 @@ pub(crate) fn of_restore(run: &ApplicationRestore) -> Result<(), Failure> {
     let Some(status) = &run.status else { return Ok(()) };
     let volumes = status.volumes.iter().map(|volume| &volume.namespace);
     own(run, status.namespaces.iter().chain(volumes).chain(pods(&status.hooks)))
+}
+
+/// Whether the volumes in the status of a restore that has begun are those of its recovery point, by namespaces and names of their claims at the target: each is
+/// filled from the one at its place.
+pub(crate) fn of_volumes<'a>(
+    status: &'a [VolumeRestore],
+    point: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), Failure> {
+    let named = status.iter().map(|volume| (volume.namespace.as_str(), volume.claim.as_str()));
+    if named.eq(point) {
+        return Ok(());
+    }
+    Err(not_own::<ApplicationRestore>("has other volumes than its recovery point, or in another order"))
 }
 
 /// Namespaces of the pods that commands run in; that no pod matched is noted without one.

@@ -1,6 +1,6 @@
 //! Whose statuses are believed.
 
-use api::{ApplicationBackupStatus, ApplicationRestoreStatus, VolumeBackup, VolumeRestore};
+use api::{ApplicationBackupStatus, ApplicationRestoreStatus, VolumeBackup};
 
 use super::*;
 
@@ -65,4 +65,20 @@ fn a_status_of_its_own_namespace_is_gone_on_from() {
         Ok(())
     );
     assert!(backup("shop", |status| status.volumes = vec![saved("")]).is_err(), "a volume is of a namespace");
+}
+
+#[test]
+fn a_restore_has_the_volumes_of_its_recovery_point_in_its_order() {
+    let volume =
+        |claim: &&str| VolumeRestore { namespace: "shop".into(), claim: claim.to_string(), ..VolumeRestore::default() };
+    let check = |claims: &[&str], good: bool| {
+        let status: Vec<VolumeRestore> = claims.iter().map(volume).collect();
+        let believed = of_volumes(&status, [("shop", "a"), ("shop", "b")].into_iter());
+        assert_eq!(believed.is_ok(), good, "{claims:?}: {believed:?}");
+    };
+    check(&["a", "b"], true);
+    check(&["b", "a"], false);
+    check(&["a"], false);
+    check(&["a", "b", "c"], false);
+    check(&[], false);
 }
