@@ -11,6 +11,7 @@ use super::manifests::{self, Choice, IMAGE, POOL, Server, Storage};
 use crate::check;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
+use crate::version::numbers;
 
 /// With this word a daemon holds replicas of volumes for the whole cluster.
 pub(crate) const REPLICATED: &str = "--cluster";
@@ -156,12 +157,6 @@ impl Present {
         }
         Ok(format!("{name}:{}", env!("CARGO_PKG_VERSION")))
     }
-}
-
-/// The three numbers of `0.1.0` or `v0.1.0`.
-fn numbers(version: &str) -> Option<[u64; 3]> {
-    let numbers: Option<Vec<u64>> = version.trim_start_matches('v').split('.').map(|part| part.parse().ok()).collect();
-    numbers?.try_into().ok()
 }
 
 #[cfg(test)]
