@@ -161,28 +161,40 @@ pub(crate) async fn hold(
     Ok(found.iter().map(|held| held.told(scope)).collect())
 }
 
-/// Everything that is held by whomever.
-///
-/// # Errors
-/// The API server did not answer, or refused.
-pub(crate) async fn held(client: &Client) -> Result<Vec<Held>, Error> {
-    let mut held = Vec::new();
-    for tool in Tool::ALL {
-        held.extend(all(client, tool, |held| !held.holders().is_empty()).await?);
-    }
-    Ok(held)
+/// What is held by whomever, as far as it could be found.
+pub(crate) struct Holds {
+    held: Vec<Held>,
+    /// Why some of it could not be found: the first of the reasons.
+    error: Option<Error>,
 }
 
-/// Lets go what is held by runs that are over.
-///
-/// # Errors
-/// A conflict, or the API server did not answer, or refused.
-pub(crate) async fn let_go(client: &Client, held: &[Held], is_over: impl Fn(&str) -> bool) -> Result<(), Error> {
-    for held in held {
-        let (over, left): (Vec<_>, Vec<_>) = held.holders().into_iter().partition(|holder| is_over(holder));
-        if !over.is_empty() {
-            held.write(client, &left).await?;
+/// Looks for everything that is held. A tool that does not answer hides nothing that others hold.
+pub(crate) async fn held(client: &Client) -> Holds {
+    let mut holds = Holds { held: Vec::new(), error: None };
+    for tool in Tool::ALL {
+        match all(client, tool, |held| !held.holders().is_empty()).await {
+            Ok(held) => holds.held.extend(held),
+            Err(error) => drop(holds.error.get_or_insert(error)),
         }
     }
-    Ok(())
+    holds
+}
+
+impl Holds {
+    /// Lets go what is held by runs that are over. What cannot be let go keeps nothing else held.
+    ///
+    /// # Errors
+    /// The first reason why something could not be found or let go: a conflict, or the API server did not answer, or refused.
+    pub(crate) async fn let_go(self, client: &Client, is_over: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let mut first = self.error;
+        for held in self.held {
+            let (over, left): (Vec<_>, Vec<_>) = held.holders().into_iter().partition(|holder| is_over(holder));
+            if !over.is_empty()
+                && let Err(error) = held.write(client, &left).await
+            {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
 }

@@ -24,6 +24,7 @@ pub mod rules;
 mod schedule;
 mod snapshots;
 mod transformation;
+mod trust;
 mod turns;
 
 use std::sync::Arc;

@@ -15,6 +15,12 @@ struct Version {
     api_version: String,
 }
 
+/// The three numbers of `0.1.0` or `v0.1.0`.
+pub(crate) fn numbers(version: &str) -> Option<[u64; 3]> {
+    let numbers: Option<Vec<u64>> = version.trim_start_matches('v').split('.').map(|part| part.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
 /// Prints the version.
 pub(crate) fn version(format: Format) -> Result<()> {
     let version =

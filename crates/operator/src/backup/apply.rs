@@ -13,7 +13,7 @@ use super::deletion;
 use super::gather::{Gathered, snapshot_name};
 use super::plan::{Moves, Plan, Reason, patience_is_over};
 use super::store::{self, Draft, Report, StoreError};
-use super::validate::selection;
+use super::validate::{INVALID_SPEC, selection};
 use super::volume::{Done, Step};
 use crate::cleanup;
 use crate::context::Context;
@@ -179,7 +179,7 @@ async fn troubled(context: &Context, gathered: &Gathered, error: StoreError) -> 
                 _ => (&problem).into(),
             }
         }
-        StoreError::Capture(error) => Reason::new("InvalidSpec", error.to_string()),
+        StoreError::Capture(error) => Reason::new(INVALID_SPEC, error.to_string()),
         other => Reason::new("Damaged", other.to_string()),
     };
     end(context, gathered, Applied::Failed(reason)).await

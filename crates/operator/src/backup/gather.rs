@@ -46,6 +46,8 @@ pub(super) struct Gathered {
 pub(super) enum Facts {
     /// Nothing more.
     None,
+    /// It must not go on; why. So nothing that it says of itself was followed.
+    Barred(Failure),
     /// The run is being deleted.
     Leaving(deletion::Leaving),
     /// What is to be backed up, and where to.
@@ -196,6 +198,10 @@ async fn facts(context: &Context, gathered: &Gathered) -> Result<Facts, Error> {
     // What is held in the application is let go first.
     if gathered.is_leaving() && !gathered.may_hold() {
         return Ok(Facts::Leaving(deletion::gather(context, gathered).await?));
+    }
+    let has_begun = !matches!(gathered.stage(), BackupStage::Pending | BackupStage::Done);
+    if let Some(failure) = validate::barred(&gathered.run).filter(|_| has_begun) {
+        return Ok(Facts::Barred(failure));
     }
     Ok(match gathered.stage() {
         BackupStage::Pending | BackupStage::Done => Facts::None,

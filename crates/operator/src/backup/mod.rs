@@ -32,10 +32,11 @@ use std::sync::Arc;
 
 use api::{ApplicationBackup, Phase, RUN_LABEL};
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
-use kube::{Api, ResourceExt};
 
 use crate::context::{Context, try_again};
 use crate::error::Error;
@@ -68,9 +69,46 @@ async fn reconcile(cached: Arc<ApplicationBackup>, context: Arc<Context>) -> Res
 
 /// Tells the metrics of a complete recovery point, also of one that an operator before this one has made.
 fn note_good_point(context: &Context, run: &ApplicationBackup) {
-    let Some(status) = run.status.as_ref().filter(|status| status.phase == Phase::Succeeded) else { return };
-    let Some(ended) = status.stages.last().and_then(|stage| stage.finished_at.as_ref()) else { return };
-    for namespace in run.spec.namespaces_or(&run.namespace().unwrap_or_default()) {
-        context.metrics.good_point(&namespace, ended.0);
+    let Some((namespaces, at)) = good_point(run) else { return };
+    namespaces.iter().for_each(|namespace| context.metrics.good_point(namespace, at));
+}
+
+/// Of which namespaces a run has made a complete recovery point, and when, as it says. Of those that it may not act on it has made none, whatever it says: who
+/// watches over them would believe that they are safe.
+fn good_point(run: &ApplicationBackup) -> Option<(Vec<String>, Timestamp)> {
+    let status = run.status.as_ref().filter(|status| status.phase == Phase::Succeeded)?;
+    let ended = status.stages.last()?.finished_at.as_ref()?.0;
+    validate::barred(run).is_none().then(|| (validate::selection(run).namespaces, ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{ApplicationBackupSpec, ApplicationBackupStatus, Timed};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_that_a_namespace_is_safe_by_a_run_of_another() {
+        let check = |own: &str, of: &str, expected: bool| {
+            let spec = ApplicationBackupSpec {
+                namespaces: vec![of.to_owned()],
+                backup_location: "main".into(),
+                ..ApplicationBackupSpec::default()
+            };
+            let mut run = ApplicationBackup::new("b", spec);
+            run.metadata.namespace = Some(own.into());
+            let at = Time(Timestamp::UNIX_EPOCH);
+            run.status = Some(ApplicationBackupStatus {
+                phase: Phase::Succeeded,
+                stages: vec![Timed { stage: "Publishing".into(), started_at: at.clone(), finished_at: Some(at) }],
+                ..ApplicationBackupStatus::default()
+            });
+            let told = good_point(&run).map(|(namespaces, _)| namespaces);
+            assert_eq!(told, expected.then(|| vec![of.to_owned()]), "{of} by a run in {own}");
+        };
+        check("shop", "shop", true);
+        check("tenant", "shop", false);
+        check(api::ADMIN_NAMESPACE, "shop", true);
     }
 }

@@ -10,7 +10,7 @@ use super::consistency::is_cut;
 use super::deletion;
 use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
 use super::store::Draft;
-use super::validate::{validate, was_changed};
+use super::validate::{INVALID_SPEC, validate, was_changed};
 use super::volume::{self, ClaimState, Seen, Step, is_final};
 use crate::conditions::{BLOCKED, yes_since};
 use crate::config::Limits;
@@ -117,6 +117,7 @@ pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
 
 fn decide(gathered: &Gathered, limits: &Limits) -> Plan {
     match &gathered.facts {
+        Facts::Barred(failure) => barred(gathered, failure),
         Facts::Rule(facts) if gathered.stage() == BackupStage::PostExecRule => after(gathered, facts, limits),
         Facts::Rule(_) | Facts::Volumes(_) if gathered.is_leaving() => {
             Plan::Fail(Reason::new("Deleted", "the run was deleted before it was done"))
@@ -135,9 +136,15 @@ fn decide(gathered: &Gathered, limits: &Limits) -> Plan {
         Facts::None if gathered.stage() == BackupStage::Done => Plan::Rest,
         Facts::None => match validate(&gathered.run) {
             Ok(()) => Plan::Begin,
-            Err(message) => Plan::Fail(Reason::new("InvalidSpec", message)),
+            Err(message) => Plan::Fail(Reason::new(INVALID_SPEC, message)),
         },
     }
+}
+
+/// Ends a run that must not go on, once nothing is left that its commands hold.
+fn barred(gathered: &Gathered, failure: &Failure) -> Plan {
+    let open = rules::let_go(gathered.hooks());
+    if open.is_empty() { Plan::Fail(failure.clone().into()) } else { Plan::Command(open) }
 }
 
 /// Waits for what may pass, as long as patience lasts; fails at once for what will not.
@@ -171,7 +178,7 @@ fn prepare(gathered: &Gathered, facts: &Preparing, limits: &Limits) -> Plan {
         return Plan::Fail(failure.clone().into());
     }
     match &facts.claims {
-        Err(error) => Plan::Fail(Reason::new("InvalidSpec", error.to_string())),
+        Err(error) => Plan::Fail(Reason::new(INVALID_SPEC, error.to_string())),
         Ok(claims) => Plan::List(claims.iter().map(|claim| listed(gathered, facts, claim)).collect()),
     }
 }
@@ -377,3 +384,7 @@ fn storing(gathered: &Gathered, facts: &Storing, limits: &Limits) -> Plan {
         _ => Plan::Store(opened),
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use super::deletion;
 use super::gather::Gathered;
 use super::plan::Reason;
 use super::store::Report;
+use super::validate::selection;
 use super::volume::{Done, Step, advance};
 use crate::conditions::{
     Answer, BLOCKED, COMPLETE, RELEASED, Says, end_stages, enter_stage, said, set, set_once, shorten, yes_since,
@@ -54,6 +55,7 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
         Applied::Begun => objects::set_finalizer(&context.client, &run, true).await?,
         _ => run,
     };
+    let namespaces = selection(&run).namespaces;
     let old = run.status.clone().unwrap_or_default();
     let (new, next) = advanced(&run, &applied, now, context.limits());
     if new != old {
@@ -62,7 +64,7 @@ pub(super) async fn write(context: &Context, gathered: Gathered, applied: Applie
         tell(context, &run, &old, &new).await;
     }
     if new.stage == BackupStage::Done && old.stage != BackupStage::Done {
-        count(context, &new, &applied);
+        count(context, &new, &applied, &namespaces);
         context.backups.forget(&uid);
     }
     match applied {
@@ -311,7 +313,8 @@ fn newly_missed<'a>(
     })
 }
 
-fn count(context: &Context, new: &ApplicationBackupStatus, applied: &Applied) {
+/// Counts a run that is over, of these namespaces. A recovery point that was found where this run's was to be may say that it is of others.
+fn count(context: &Context, new: &ApplicationBackupStatus, applied: &Applied, own: &[String]) {
     let metrics = &context.metrics;
     metrics.run_ended(KIND, new.phase, new.ledger.as_ref().map_or(0, |l| l.missed));
     metrics.stages_ended(KIND, &new.stages);
@@ -319,7 +322,7 @@ fn count(context: &Context, new: &ApplicationBackupStatus, applied: &Applied) {
     metrics.stored(new.stored_bytes.unwrap_or(0));
     let Applied::Published(report) = applied else { return };
     let repository::Source::Application { namespaces, .. } = &report.point.source else { return };
-    for namespace in namespaces.iter().filter(|_| report.point.complete) {
+    for namespace in namespaces.iter().filter(|namespace| report.point.complete && own.contains(namespace)) {
         metrics.good_point(namespace, report.point.created);
     }
 }

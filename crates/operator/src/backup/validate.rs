@@ -1,11 +1,16 @@
 //! Whether a backup's spec can be meant, and what it selects.
 
-use api::{ApplicationBackup, ObjectFilter};
+use api::{ApplicationBackup, Failure, ObjectFilter};
 use application::Selection;
 use kube::ResourceExt;
 
+use crate::trust;
+
 /// How the core group is written in a filter.
 const CORE: &str = "core";
+
+/// The word for a spec that cannot be meant.
+pub(super) const INVALID_SPEC: &str = "InvalidSpec";
 
 /// Everything that is wrong with the spec, as one text; the schema checks most of it, but not on every server.
 pub(super) fn validate(run: &ApplicationBackup) -> Result<(), String> {
@@ -14,6 +19,15 @@ pub(super) fn validate(run: &ApplicationBackup) -> Result<(), String> {
         return Ok(());
     }
     Err(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// Why a run must not go on from where its status says that it is, if it must not. A spec that cannot be meant is refused before a run begins; but that it
+/// has begun is something that its status says, and a status may come from somebody else.
+pub(super) fn barred(run: &ApplicationBackup) -> Option<Failure> {
+    match validate(run) {
+        Ok(()) => trust::of_backup(run).err(),
+        Err(message) => Some(Failure { reason: INVALID_SPEC.into(), message }),
+    }
 }
 
 /// Whether the spec is another one than the run began with.
@@ -46,9 +60,37 @@ fn filter(filter: &ObjectFilter) -> application::ObjectFilter {
 
 #[cfg(test)]
 mod tests {
-    use api::ApplicationBackupSpec;
+    use api::{ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, VolumeBackup};
 
     use super::*;
+
+    #[test]
+    fn a_run_that_is_said_to_have_begun_must_be_one_that_could() {
+        let check = |own: &str, of: &[&str], volumes: &[&str], word: Option<&str>| {
+            let spec = ApplicationBackupSpec {
+                namespaces: of.iter().map(ToString::to_string).collect(),
+                backup_location: "main".into(),
+                ..ApplicationBackupSpec::default()
+            };
+            let mut run = ApplicationBackup::new("b", spec);
+            run.metadata.namespace = Some(own.into());
+            let volume =
+                |namespace: &&str| VolumeBackup { namespace: namespace.to_string(), ..VolumeBackup::default() };
+            run.status = Some(ApplicationBackupStatus {
+                stage: BackupStage::Resources,
+                volumes: volumes.iter().map(volume).collect(),
+                ..ApplicationBackupStatus::default()
+            });
+            let barred = barred(&run).map(|failure| failure.reason);
+            assert_eq!(barred.as_deref(), word, "{own}: {of:?}, {volumes:?}");
+        };
+        check("team", &[], &["team"], None);
+        check("team", &["team"], &[], None);
+        check("team", &["kube-system"], &[], Some(INVALID_SPEC));
+        check("team", &["team"], &["team", "victim"], Some("StatusNotOwn"));
+        check(api::ADMIN_NAMESPACE, &["kube-system"], &["kube-system"], None);
+        check(api::ADMIN_NAMESPACE, &[], &[], Some(INVALID_SPEC));
+    }
 
     #[test]
     fn labels_become_one_selector_and_core_the_group_without_a_name() {

@@ -119,7 +119,7 @@ async fn let_go(restores: &Restores, gathered: &Gathered) -> Result<(), Error> {
         return Ok(());
     }
     let client = &restores.context.client;
-    hold::let_go(client, &hold::held(client).await?, |uid| uid == gathered.uid).await
+    hold::held(client).await.let_go(client, |uid| uid == gathered.uid).await
 }
 
 /// The pods that an item of a rule is for: those in the namespaces that the restore goes to.

@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::error::{During, Error};
 use crate::objects;
 use crate::rules::{self, Acting, Named, Next, RuleFacts};
+use crate::trust;
 
 /// What is known of a restore.
 pub(super) struct Gathered {
@@ -99,8 +100,8 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     let uid = objects::uid(&restore)?;
     let now = Timestamp::now();
     let status = restore.status.clone().unwrap_or_default();
-    let stray = validate::stray_status(&restore);
-    let volumes = if stray.is_none() { &status.volumes[..] } else { &[] };
+    let believed = trust::of_restore(&restore);
+    let volumes = if believed.is_ok() { &status.volumes[..] } else { &[] };
     let look = || observe(&context.client, &uid, volumes, context.limits(), now);
     let scene = if status.phase.is_final() {
         Scene::Over
@@ -115,7 +116,7 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
             Ok(transforms) => (spec, transforms),
             Err(refusal) => (Verdict::Refuse(refusal), Transforms::default()),
         };
-        let spec = stray.map_or(spec, Verdict::Refuse);
+        let spec = believed.map_or_else(|failure| Verdict::Refuse(failure.into()), |()| spec);
         let rule = match time {
             Some(time) => Some(rule(context, &restore, &uid, time).await?),
             None => None,

@@ -15,6 +15,7 @@ use super::volume::step::{Step, discard, miss, next};
 use super::volume::view::{MoverState, Terms, WantedVolume};
 use crate::config::Limits;
 use crate::rules::{self, Next, RuleFacts, Wanted};
+use crate::trust;
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -99,7 +100,10 @@ fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
 fn trouble(gathered: &Gathered, begun: &Begun, limits: &Limits) -> Verdict {
     match (&begun.spec, &begun.point) {
         (Verdict::Go, Some(Ok(point))) => {
-            validate::off_limits(&gathered.restore, &point.facts).map_or(Verdict::Go, Verdict::Refuse)
+            let listed = point.volumes.iter().map(|wanted| (wanted.namespace.as_str(), wanted.claim.as_str()));
+            let believed = trust::of_volumes(&gathered.status().volumes, listed).err().map(Refusal::from);
+            let refusal = validate::off_limits(&gathered.restore, &point.facts).or(believed);
+            refusal.map_or(Verdict::Go, Verdict::Refuse)
         }
         (Verdict::Go, None) => Verdict::Wait("looks for the recovery point".into()),
         (Verdict::Go, Some(Err(source))) => {

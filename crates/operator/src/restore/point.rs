@@ -163,6 +163,7 @@ async fn contents(
     picking.filled = volumes.iter().map(|v| v.source_name.clone()).collect();
     for (namespace, claim) in &picking.filled {
         check_namespace(document, Some(namespace), claim)?;
+        check_name(claim)?;
     }
     let mut survey = survey(opened, document, &picking, &mut trying).await?;
     survey.workloads.place(&mut volumes);
@@ -262,8 +263,7 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
     all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
     all.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
     let wanted = all.into_iter().map(|(namespace, claim, stored, source)| {
-        // A claim that does not say what it is cannot be made, and is missed by that.
-        let made = manifest(&stored, mapping).map_err(|error| format!("the recovery point's claim: {error}"));
+        let made = made_of(&stored, &namespace, &claim, mapping);
         let (manifest, source) = match (made, source) {
             (Ok(manifest), source) => (manifest, source),
             (Err(_), Err(why)) | (Err(why), Ok(_)) => (Value::Null, Err(why)),
@@ -281,6 +281,21 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
         }
     });
     wanted.collect()
+}
+
+/// A claim as it is to be made. One that does not say what it is, or is another than its data is said to be of, cannot be made, and is missed by that: by the
+/// latter it was decided whether the restore may make it.
+fn made_of(stored: &Value, namespace: &str, claim: &str, mapping: &Mapping) -> Result<Value, String> {
+    let bad = |error: Nameless| format!("the recovery point's claim: {error}");
+    let made = manifest(stored, mapping).map_err(bad)?;
+    let key = ObjectKey::of(&made).map_err(bad)?;
+    if key.namespace.as_deref() == Some(mapping.namespace(namespace)) && key.name == claim {
+        return Ok(made);
+    }
+    let is = format!("{}/{}", stored["metadata"]["namespace"].as_str().unwrap_or_default(), key.name);
+    Err(format!(
+        "the recovery point has the claim {is} where that of {namespace}/{claim} should be; it was not made by Orlop, or is damaged"
+    ))
 }
 
 /// What the objects of a recovery point amount to.
@@ -321,6 +336,7 @@ async fn survey(
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), repository::Error> {
     let object: Value = serde_json::from_slice(value).map_err(|error| damaged("table of objects", &error))?;
     let named = named(ObjectKey::of(&object))?;
+    check_name(&named.name)?;
     if named.encode() == key {
         return Ok((named, object));
     }
@@ -331,6 +347,14 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(ObjectKey, Value), rep
 /// What an object says that it is.
 pub(super) fn named(key: Result<ObjectKey, Nameless>) -> Result<ObjectKey, repository::Error> {
     key.map_err(|error| damaged("table of objects", &error))
+}
+
+/// Refuses a name that would be more than one part of the path of a request. No API server lets an object have one, so nothing that has one was backed up.
+fn check_name(name: &str) -> Result<(), repository::Error> {
+    if matches!(name, "." | "..") || name.contains(['/', '%', '?', '#']) {
+        return Err(wrong("document", format!("{name:?} cannot be the name of an object")));
+    }
+    Ok(())
 }
 
 /// Refuses what is of a namespace that the recovery point does not say it is of: where a restore goes was checked by what it says, so
@@ -426,8 +450,21 @@ mod tests {
     }
 
     #[test]
-    fn a_point_has_nothing_of_other_namespaces() {
-        let document = RecoveryPoint {
+    fn a_name_is_one_part_of_a_path() {
+        for good in ["data", "kube-root-ca.crt", "system:node", "a.b..c"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["..", ".", "a/status", "../../kube-system/secrets/a", "a?dryRun=All", "%2e%2e", "a#b"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "shop", "name": bad}});
+            let key = ObjectKey::of(&map).expect("it has a name").encode();
+            assert!(decode(&key, map.to_string().as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    /// A recovery point of the namespace `shop`.
+    fn document(roots: Vec<repository::Root>) -> RecoveryPoint {
+        RecoveryPoint {
             version: RecoveryPoint::VERSION,
             id: "p".parse().expect("a name"),
             created: jiff::Timestamp::UNIX_EPOCH,
@@ -441,15 +478,49 @@ mod tests {
             complete: true,
             objects: None,
             ledger: None,
-            roots: Vec::new(),
+            roots,
             sessions: Vec::new(),
             packs: Vec::new(),
             stats: Stats::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_point_has_nothing_of_other_namespaces() {
+        let document = document(Vec::new());
         assert!(check_namespace(&document, Some("shop"), &"x").is_ok());
         assert!(check_namespace(&document, None, &"x").is_ok());
         let error = check_namespace(&document, Some("kube-system"), &"x").expect_err("another namespace");
         assert!(error.to_string().contains("kube-system"), "{error}");
+    }
+
+    #[test]
+    fn a_claim_is_what_its_data_is_said_to_be_of() {
+        let mapping = Mapping { namespaces: [("shop".to_owned(), "team".to_owned())].into(), ..Mapping::default() };
+        let check = |namespace: &str, name: &str, good: bool| {
+            let object =
+                json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"accessModes": ["ReadWriteOnce"]}});
+            let bytes = [1; repository::TableRef::LEN];
+            let root = repository::Root {
+                name: "shop/data".into(),
+                kind: RootKind::Tree,
+                table: repository::TableRef::decode(&mut repository::Fields::new(&bytes)).expect("a table"),
+                files: 0,
+                bytes: 0,
+                changed_while_read: 0,
+                started: jiff::Timestamp::UNIX_EPOCH,
+                finished: jiff::Timestamp::UNIX_EPOCH,
+                claim: Some(repository::Claim { namespace: "shop".into(), name: "data".into(), object }),
+            };
+            let wanted = volumes(&document(vec![root]), &Holes::default(), &Picking::default(), &mapping);
+            assert_eq!((wanted[0].namespace.as_str(), wanted[0].claim.as_str()), ("team", "data"));
+            assert_eq!(wanted[0].source.is_ok(), good, "{namespace}/{name}: {:?}", wanted[0].source);
+            assert_eq!(wanted[0].manifest.is_null(), !good, "{}", wanted[0].manifest);
+        };
+        check("shop", "data", true);
+        check("kube-system", "data", false);
+        check("shop", "other", false);
+        check("", "data", false);
     }
 
     #[test]

@@ -246,20 +246,6 @@ pub(crate) fn off_limits(restore: &ApplicationRestore, point: &PointFacts) -> Op
     (!wrong.is_empty()).then(|| Refusal::new("InvalidSpec", join(&wrong)))
 }
 
-/// A namespace that the status names and that the restore may not act on. The operator writes no such status. One that came in another way may name what it
-/// likes, and a restore goes on from its status, so nothing is done that follows from it.
-pub(crate) fn stray_status(restore: &ApplicationRestore) -> Option<Refusal> {
-    let own = objects::scope(restore)?;
-    let status = restore.status.as_ref()?;
-    let hooks = status.hooks.iter().map(|hook| &hook.namespace).filter(|namespace| !namespace.is_empty());
-    let volumes = status.volumes.iter().map(|volume| &volume.namespace);
-    let stray = status.namespaces.iter().chain(hooks).chain(volumes).find(|namespace| *namespace != own)?;
-    let message = format!(
-        "its status names the namespace {stray}, and a restore in {own} acts on {own} only: somebody else than Orlop has written this status; delete the restore and make another"
-    );
-    Some(Refusal::new("StatusNotOwn", message))
-}
-
 /// A claim that would be filled in a namespace that the restore does not go to. It cannot be, unless the recovery point was read for
 /// another spec; then nothing is begun.
 fn stray_claim(restore: &ApplicationRestoreSpec, point: &PointFacts) -> Option<Refusal> {
@@ -406,11 +392,12 @@ fn join(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Another restore as this one sees it; none if it is over.
+/// Another restore as this one sees it; none if it is over. Where one goes that is not the administrators' is known, whatever it says: so it keeps nobody waiting elsewhere.
 pub(crate) fn other(restore: &ApplicationRestore) -> Option<Other> {
     let status = restore.status.clone().unwrap_or_default();
     let over = status.phase.is_final();
     let metadata = &restore.metadata;
+    let may_go = |namespace: &String| objects::scope(restore).is_none_or(|own| namespace == own);
     (!over).then(|| Other {
         name: format!(
             "{}/{}",
@@ -419,7 +406,7 @@ pub(crate) fn other(restore: &ApplicationRestore) -> Option<Other> {
         ),
         age: age(restore),
         begun: status.stage > RestoreStage::Preparing && status.phase == Phase::Running,
-        namespaces: status.namespaces.into_iter().collect(),
+        namespaces: status.namespaces.into_iter().filter(may_go).collect(),
     })
 }
 

@@ -119,26 +119,6 @@ fn a_wrong_or_changed_spec_is_refused() {
 }
 
 #[test]
-fn a_status_of_another_namespace_is_nothing_to_go_on_from() {
-    let with = |own: &str, change: fn(&mut api::ApplicationRestoreStatus)| {
-        let mut status = api::ApplicationRestoreStatus { namespaces: vec!["shop".into()], ..Default::default() };
-        change(&mut status);
-        stray_status(&restore(|r| (r.metadata.namespace, r.status) = (Some(own.into()), Some(status))))
-    };
-    let forged: [fn(&mut api::ApplicationRestoreStatus); 3] = [
-        |status| status.namespaces.push("kube-system".into()),
-        |status| status.hooks = vec![api::HookStatus { namespace: "kube-system".into(), ..Default::default() }],
-        |status| status.volumes = vec![api::VolumeRestore { namespace: "kube-system".into(), ..Default::default() }],
-    ];
-    for change in forged {
-        let refusal = with("shop", change).expect("it is refused");
-        assert!(refusal.reason == "StatusNotOwn" && refusal.message.contains("kube-system"), "{refusal:?}");
-        assert_eq!(with(api::ADMIN_NAMESPACE, change), None, "one of administrators acts on all");
-    }
-    assert_eq!(with("shop", |status| status.hooks.push(api::HookStatus::default())), None, "one that matched nothing");
-}
-
-#[test]
 fn a_recovery_point_must_be_found() {
     let look = |found: &Source, waited| source(&restore(|_| {}).spec, found, waited, MINUTE);
     let gone = |may_pass| Source::NoLocation { reason: "Unreachable", message: "no route".into(), may_pass };
@@ -305,6 +285,18 @@ fn restores_that_share_a_namespace_run_one_after_the_other() {
     check(101, true, &["shop2", "bank"], true);
     check(99, true, &["shop"], false);
     check(99, false, &[], false);
+}
+
+#[test]
+fn a_restore_says_only_of_its_own_namespace_that_it_goes_there() {
+    let goes = |own: &str| {
+        let namespaces = vec![own.to_owned(), "victim".into()];
+        let status = api::ApplicationRestoreStatus { namespaces, ..Default::default() };
+        let other = other(&restore(|r| (r.metadata.namespace, r.status) = (Some(own.into()), Some(status))));
+        other.expect("it is not over").namespaces.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(goes("tenant"), ["tenant"]);
+    assert_eq!(goes(api::ADMIN_NAMESPACE), [api::ADMIN_NAMESPACE, "victim"]);
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod schedule;
 mod snapshots;
 mod stores;
 mod support;
+mod trust;

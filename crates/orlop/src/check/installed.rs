@@ -1,13 +1,12 @@
 //! What the cluster has for Orlop, and what of Orlop it has: versions, custom resources, the operator, snapshots, the scheduler, classes.
 
-use std::collections::BTreeSet;
-
 use csi::DRIVER;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
 
+use super::definitions::{Compared, compare};
 use super::facts::{Facts, Known};
 use super::finding::Finding;
 use super::snapshots;
@@ -57,9 +56,11 @@ fn crds(facts: &Facts) -> Finding {
     for wanted in api::crds::all() {
         match found.iter().find(|one| one.name_any() == wanted.name_any()) {
             None => missing.push(wanted.name_any()),
-            Some(one) if !has_schema_of(one, &wanted) => other.push(wanted.name_any()),
-            Some(one) if !has_schema_of(&wanted, one) => newer.push(wanted.name_any()),
-            Some(_) => {}
+            Some(one) => match compare(one, &wanted) {
+                Compared::Same => {}
+                Compared::Older | Compared::Apart => other.push(wanted.name_any()),
+                Compared::Newer => newer.push(wanted.name_any()),
+            },
         }
     }
     let install = "orlop crds | kubectl apply --server-side -f -";
@@ -70,45 +71,17 @@ fn crds(facts: &Facts) -> Finding {
         return Finding::problem("custom resources", "some are not there").names(missing).next(install);
     }
     if !other.is_empty() {
-        return Finding::problem("custom resources", "some lack fields that this version knows")
+        return Finding::problem("custom resources", "some lack fields or values that this version knows")
             .names(other)
             .next(install);
     }
     if !newer.is_empty() {
-        let says = format!("some have fields that version {} does not know", env!("CARGO_PKG_VERSION"));
+        let says = format!("some are newer than version {}", env!("CARGO_PKG_VERSION"));
         return Finding::warning("custom resources", says)
             .names(newer)
             .next("use the program of the version that the cluster has");
     }
     Finding::good("custom resources", format!("all are those of version {}", env!("CARGO_PKG_VERSION")))
-}
-
-type Crd = k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-
-/// Whether all fields of a wanted definition are in the schemas of one that was found.
-pub(crate) fn has_schema_of(found: &Crd, wanted: &Crd) -> bool {
-    let fields = |crd: &Crd| {
-        let mut fields = BTreeSet::new();
-        for version in &crd.spec.versions {
-            let schema = serde_json::to_value(&version.schema).unwrap_or_default();
-            gather(&schema["openAPIV3Schema"], &version.name, &mut fields);
-        }
-        fields
-    };
-    fields(wanted).is_subset(&fields(found))
-}
-
-fn gather(schema: &serde_json::Value, path: &str, fields: &mut BTreeSet<String>) {
-    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-        let path = format!("{path}.{name}");
-        gather(inner, &path, fields);
-        fields.insert(path);
-    }
-    for inner in ["items", "additionalProperties"] {
-        if schema[inner].is_object() {
-            gather(&schema[inner], path, fields);
-        }
-    }
 }
 
 /// The words of all containers of a pod.

@@ -6,6 +6,7 @@ mod availability;
 mod clocks;
 mod control_plane;
 mod daemons;
+mod definitions;
 mod facts;
 mod finding;
 mod installed;
@@ -25,8 +26,9 @@ use crate::output::{self, OutputArgs};
 use facts::Facts;
 
 pub(crate) use control_plane::is_ready;
+pub(crate) use definitions::{Compared, compare};
 use finding::{Finding, Verdict, few};
-pub(crate) use installed::{has_schema_of, words};
+pub(crate) use installed::words;
 pub(crate) use nodes::devices_outlive_daemons;
 
 /// Look at a cluster: whether it has what Orlop needs, and what it would not survive

@@ -12,12 +12,15 @@ use super::finding::Finding;
 use super::installed::operator_is_ready;
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    let volumes = match &facts.volumes {
-        Ok(Some(volumes)) if !volumes.is_empty() => volumes,
-        Ok(_) => return Vec::new(),
+    let phase = |volume: &Volume| volume.status.as_ref().map_or(VolumePhase::Pending, |status| status.phase);
+    // What is being deleted loses its replicas, as it should.
+    let volumes: Vec<&Volume> = match &facts.volumes {
+        Ok(volumes) => volumes.iter().flatten().filter(|volume| phase(volume) != VolumePhase::Deleting).collect(),
         Err(why) => return vec![Finding::unknown("replicated volumes", format!("they cannot be listed: {why}"))],
     };
-    let phase = |volume: &Volume| volume.status.as_ref().map_or(VolumePhase::Pending, |status| status.phase);
+    if volumes.is_empty() {
+        return Vec::new();
+    }
     let unwell: Vec<_> = volumes
         .iter()
         .filter(|volume| matches!(phase(volume), VolumePhase::Degraded | VolumePhase::Pending))
@@ -29,11 +32,11 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             .names(unwell)
             .next("kubectl get volumes.orlop.io -o wide"),
     }];
-    findings.push(out_of_reach(facts, volumes));
+    findings.push(out_of_reach(facts, &volumes));
     let zones = zones_of_nodes(facts);
     if zones.values().collect::<BTreeSet<_>>().len() > 1 {
         let together: Vec<_> =
-            volumes.iter().filter(|one| is_in_one_zone(one, &zones)).map(ResourceExt::name_any).collect();
+            volumes.iter().filter(|one| is_in_one_zone(one, &zones)).map(|one| one.name_any()).collect();
         if !together.is_empty() {
             let says = "volumes with all replicas in one zone, though there are several";
             findings.push(Finding::warning("replicated volumes", says).names(together));
@@ -55,7 +58,7 @@ fn in_sync(facts: &Facts, volumes: usize) -> Finding {
 }
 
 /// The replicas that count as in sync, and that nobody serves now: a volume learns of it only with its next write.
-fn out_of_reach(facts: &Facts, volumes: &[Volume]) -> Finding {
+fn out_of_reach(facts: &Facts, volumes: &[&Volume]) -> Finding {
     if let Err(why) = facts.nodes.as_ref().map(drop).and(facts.daemons.as_ref().map(drop)) {
         return Finding::unknown("replicas in reach", format!("nodes and daemons cannot be listed: {why}"));
     }
@@ -64,7 +67,7 @@ fn out_of_reach(facts: &Facts, volumes: &[Volume]) -> Finding {
         let why = replicas.filter_map(|replica| Some((&replica.node, is_at_work(facts, &replica.node).err()?)));
         why.map(|(node, why)| format!("{} on {node} ({why})", volume.name_any())).collect()
     };
-    let away: Vec<_> = volumes.iter().flat_map(away).collect();
+    let away: Vec<_> = volumes.iter().flat_map(|volume| away(volume)).collect();
     match away.is_empty() {
         true => Finding::good("replicas in reach", "the nodes of all replicas are ready, and so are their daemons"),
         false => Finding::warning("replicas in reach", "replicas that cannot be reached now, whatever volumes say")
@@ -146,6 +149,17 @@ mod tests {
         check("Healthy", Ok(0), Verdict::Unknown);
         check("Healthy", Err("it is forbidden".into()), Verdict::Unknown);
         check("Degraded", Ok(0), Verdict::Warning);
+    }
+
+    #[test]
+    fn a_volume_that_is_being_deleted_is_not_said_to_be_in_sync() {
+        let mut facts = facts();
+        facts.deployments = Ok(vec![operator(1)]);
+        facts.volumes = Ok(Some(vec![volume("Deleting", ["a", "b"]), volume("Healthy", ["a", "b"])]));
+        let says = found(&judge(&facts), "replicated volumes").says.clone();
+        assert!(says.contains("all 1 have"), "{says}");
+        facts.volumes = Ok(Some(vec![volume("Deleting", ["a", "b"])]));
+        assert!(judge(&facts).is_empty(), "nothing is to be said of it");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt;
 use kube::core::DynamicObject;
 
-use crate::check;
+use crate::check::{self, Compared};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::verbs;
@@ -23,20 +23,20 @@ pub(crate) async fn theirs(cluster: &Cluster) -> Result<Vec<CustomResourceDefini
     Ok(all.into_iter().filter(|crd| crd.spec.group == api::GROUP).collect())
 }
 
-/// Refuses where the cluster has fields that this program lacks: once it had our schemas, the server would drop them from every resource that is written, and with them
-/// what they say, such as which snapshots a volume has.
+/// Refuses where the cluster has newer custom resources than this program: once it had our schemas, the server would drop what they lack from every resource that is written,
+/// and with it what it says, such as which snapshots a volume has.
 pub(crate) fn refuse_newer(theirs: &[CustomResourceDefinition]) -> Result<()> {
     let ours = api::crds::all();
     let is_newer = |crd: &&CustomResourceDefinition| {
         let same = ours.iter().find(|one| one.name_any() == crd.name_any());
-        same.is_some_and(|one| !check::has_schema_of(one, crd))
+        same.is_some_and(|one| matches!(check::compare(crd, one), Compared::Newer | Compared::Apart))
     };
     let newer: Vec<_> = theirs.iter().filter(is_newer).map(ResourceExt::name_any).collect();
     if newer.is_empty() {
         return Ok(());
     }
     let says = format!(
-        "apply the custom resources: the cluster has them of a newer version than {}, with fields that would be lost: {}",
+        "apply the custom resources: the cluster has them of a newer version than {}, with what would be lost: {}",
         env!("CARGO_PKG_VERSION"),
         newer.join(", ")
     );
@@ -84,6 +84,12 @@ mod tests {
         });
         let refused = refuse_newer(&newer).expect_err("snapshots would lose their colour");
         assert!(refused.to_string().contains("volumerecords.orlop.io"), "{refused}");
+        let older_with_more = changed(&|crd| {
+            crd["metadata"]["annotations"] = json!({api::crds::VERSION_ANNOTATION: "0.0.1"});
+            let fields = crd.pointer_mut(schema).expect("fields");
+            fields["gone"] = json!({"type": "string"});
+        });
+        assert!(refuse_newer(&older_with_more).is_ok(), "what this program has dropped keeps it from nothing");
         let next = changed(&|crd| {
             let versions = crd["spec"]["versions"].as_array_mut().expect("versions");
             let mut next = versions[0].clone();

@@ -33,9 +33,9 @@ pub(crate) use uninstall::{UninstallArgs, run as uninstall};
 /// chart. Done again, it makes the cluster so again: what is not given stays as it was chosen.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// Volumes for the cluster, in pools of its nodes: none; csi, of one copy; or replicated, these and those with replicas on several nodes
-    #[arg(long, value_enum, value_name = "VOLUMES", default_value = "none")]
-    storage: Storage,
+    /// Volumes for the cluster, in pools of its nodes: none; csi, of one copy; or replicated, these and those with replicas on several nodes [default: those that are installed, or else none]
+    #[arg(long, value_enum, value_name = "VOLUMES")]
+    storage: Option<Storage>,
     /// The image of this program [default: the one that is installed, or else orlop/orlop with the version of this program]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
@@ -99,32 +99,39 @@ fn parse_pool(text: &str) -> Result<String, String> {
 
 /// Runs `orlop install`.
 pub(crate) async fn install(args: InstallArgs) -> Result<()> {
-    if args.storage == Storage::None && !args.pool.is_empty() {
-        return Err(Error::usage("--pool is for nodes that have volumes: give --storage csi or --storage replicated"));
-    }
     let cluster = Cluster::connect_to(&args.cluster, None).await?;
-    let choice = match present::look(&cluster).await? {
-        Some(present) => again(present, &args)?,
+    let choice = choice(present::look(&cluster).await?, &args)?;
+    make_so(&cluster, choice, &args.how, false).await
+}
+
+/// What is to be there.
+fn choice(present: Option<Present>, args: &InstallArgs) -> Result<Choice> {
+    let choice = match present {
+        Some(present) => again(present, args)?,
         None => Choice {
-            storage: args.storage,
+            storage: args.storage.unwrap_or(Storage::None),
             image: args.image.clone().unwrap_or_else(|| IMAGE.to_owned()),
             pools: args.pool.clone(),
             monitoring: args.monitoring,
         },
     };
-    make_so(&cluster, choice, &args.how, false).await
+    if choice.storage == Storage::None && !args.pool.is_empty() {
+        return Err(Error::usage("--pool is for nodes that have volumes: give --storage csi or --storage replicated"));
+    }
+    Ok(choice)
 }
 
 /// What is there, and what is to be beside it: nothing that is there is taken away or exchanged because it was not given.
 fn again(present: Present, args: &InstallArgs) -> Result<Choice> {
     refuse_helm("install", &present)?;
-    if present.storage > args.storage {
+    let storage = args.storage.unwrap_or(present.storage);
+    if present.storage > storage {
         let name = present.storage.name();
         let says = format!("install Orlop: the cluster has it with --storage {name}, and volumes may be in use");
-        return Err(Error::new(says).next(format!("orlop upgrade, or install it with --storage {name}")));
+        return Err(Error::new(says).next("leave --storage out to keep what is there"));
     }
     Ok(Choice {
-        storage: args.storage,
+        storage,
         image: present.same_image(args.image.as_deref())?,
         pools: present.same_pools(&args.pool)?,
         monitoring: present.monitoring || args.monitoring,
@@ -186,11 +193,16 @@ mod tests {
             let command = InstallArgs::augment_args(clap::Command::new("install").no_binary_name(true));
             InstallArgs::from_arg_matches(&command.get_matches_from(words)).expect("arguments")
         };
-        let choice = again(present(true), &args(&["--storage", "replicated"])).expect("nothing is taken away");
-        assert_eq!((choice.storage, choice.image.as_str()), (Storage::Replicated, "registry/orlop:dev"));
-        assert_eq!((choice.pools, choice.monitoring), (vec!["/dev/disk/by-id/a".to_owned()], true));
-        let more = again(present(false), &args(&["--storage", "csi", "--monitoring"])).expect("it is more");
+        let again = |present, words: &[&str]| choice(Some(present), &args(words));
+        let kept = again(present(true), &["--storage", "replicated"]).expect("nothing is taken away");
+        assert_eq!((kept.storage, kept.image.as_str()), (Storage::Replicated, "registry/orlop:dev"));
+        assert_eq!((kept.pools, kept.monitoring), (vec!["/dev/disk/by-id/a".to_owned()], true));
+        let more = again(present(false), &["--storage", "csi", "--monitoring"]).expect("it is more");
         assert!(more.monitoring);
-        assert!(again(present(true), &args(&[])).is_err(), "volumes are not taken away");
+        let same = again(present(true), &[]).expect("nothing is asked for");
+        assert_eq!((same.storage, same.pools), (Storage::Csi, vec!["/dev/disk/by-id/a".to_owned()]));
+        assert!(again(present(true), &["--storage", "none"]).is_err(), "volumes are not taken away");
+        assert_eq!(choice(None, &args(&[])).expect("a new one").storage, Storage::None);
+        assert!(choice(None, &args(&["--pool", "/dev/disk/by-id/a"])).is_err(), "nobody would have the pool");
     }
 }

@@ -1,6 +1,7 @@
 //! What of Orlop a cluster has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -11,6 +12,8 @@ use super::manifests::{self, Choice, IMAGE, POOL, Server, Storage};
 use crate::check;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
+use crate::node;
+use crate::version::numbers;
 
 /// With this word a daemon holds replicas of volumes for the whole cluster.
 pub(crate) const REPLICATED: &str = "--cluster";
@@ -123,7 +126,10 @@ impl Present {
         if self.pools.is_empty() {
             return Ok(given.to_vec());
         }
-        let as_set = |pools: &[String]| pools.iter().cloned().collect::<BTreeSet<_>>();
+        // A size can be written in more than one way.
+        let meant =
+            |pool: &String| node::parse_pool(pool).map_or_else(|_| (pool.into(), None), |spec| (spec.path, spec.bytes));
+        let as_set = |pools: &[String]| pools.iter().map(meant).collect::<BTreeSet<(PathBuf, Option<u64>)>>();
         if given.is_empty() || as_set(given) == as_set(&self.pools) {
             return Ok(self.pools.clone());
         }
@@ -156,12 +162,6 @@ impl Present {
         }
         Ok(format!("{name}:{}", env!("CARGO_PKG_VERSION")))
     }
-}
-
-/// The three numbers of `0.1.0` or `v0.1.0`.
-fn numbers(version: &str) -> Option<[u64; 3]> {
-    let numbers: Option<Vec<u64>> = version.trim_start_matches('v').split('.').map(|part| part.parse().ok()).collect();
-    numbers?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -218,6 +218,9 @@ mod tests {
         check(&["/dev/a", "/dev/b"], &[], Some(&["/dev/a", "/dev/b"]));
         // In the order in which they are: another one would be another version of the daemon.
         check(&["/dev/a", "/dev/b"], &["/dev/b", "/dev/a"], Some(&["/dev/a", "/dev/b"]));
+        let file = "/var/lib/orlop/pool,size=100GiB";
+        check(&[file], &["/var/lib/orlop/pool,size=107374182400"], Some(&[file]));
+        check(&[file], &["/var/lib/orlop/pool,size=200GiB"], None);
         check(&["/dev/a"], &["/dev/b"], None);
         check(&["/dev/a", "/dev/b"], &["/dev/a"], None);
         check(&[], &["/dev/a"], Some(&["/dev/a"]));

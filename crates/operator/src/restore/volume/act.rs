@@ -72,20 +72,24 @@ impl Run<'_> {
             Step::RemoveTarget { uid } => self.remove(seen.target.as_ref(), uid).await,
             Step::RemoveFilling { uid } => self.remove(seen.filling.as_ref(), uid).await,
             Step::MakeFilling | Step::StartMover { .. } | Step::MakeTarget { .. } => match fill {
-                Some((wanted, opened)) => self.make(step, seen, wanted, opened).await,
-                None => Ok(()),
+                Some((wanted, opened)) => return self.make(step, seen, wanted, opened).await,
+                None => return Ok(Acted::Refused("the recovery point has no such volume".into())),
             },
         };
         refused(step, done)
     }
 
-    async fn make(&self, step: &Step, seen: &Seen, wanted: &WantedVolume, opened: &Opened) -> Result<(), Error> {
-        match step {
+    async fn make(&self, step: &Step, seen: &Seen, wanted: &WantedVolume, opened: &Opened) -> Result<Acted, Error> {
+        let done = match step {
             Step::MakeFilling => self.create_claim(&self.filling(seen, wanted)).await,
-            Step::MakeTarget { disk } => self.create_claim(&self.target(wanted, disk)).await,
+            Step::MakeTarget { disk } => match target(self.uid, seen, wanted, disk) {
+                Ok(claim) => self.create_claim(&claim).await,
+                Err(why) => return Ok(Acted::Refused(why)),
+            },
             Step::StartMover { attempt } => self.start_mover(*attempt, seen, wanted, opened).await,
             _ => Ok(()),
-        }
+        };
+        refused(step, done)
     }
 
     /// The temporary claim: like the one that is wanted, under a name and with a label of the run's.
@@ -98,18 +102,6 @@ impl Run<'_> {
             "labels": {RUN_LABEL: self.uid},
             "annotations": {RUN_ANNOTATION: self.annotation},
         });
-        claim
-    }
-
-    /// The claim that is wanted, bound to its volume from the first moment, so that nobody else provisions one.
-    fn target(&self, wanted: &WantedVolume, disk: &str) -> Value {
-        let mut claim = wanted.manifest.clone();
-        strip(&mut claim);
-        claim["spec"]["volumeName"] = disk.into();
-        if !claim["metadata"]["annotations"].is_object() {
-            claim["metadata"]["annotations"] = json!({});
-        }
-        claim["metadata"]["annotations"][FILLED_BY] = self.uid.into();
         claim
     }
 
@@ -266,6 +258,23 @@ impl Run<'_> {
     }
 }
 
+/// The claim that is wanted, bound to its volume from the first moment, so that nobody else provisions one. It is made where it was looked for, or not at all.
+fn target(uid: &str, seen: &Seen, wanted: &WantedVolume, disk: &str) -> Result<Value, String> {
+    let mut claim = wanted.manifest.clone();
+    strip(&mut claim);
+    let metadata = &claim["metadata"];
+    if metadata["namespace"] != seen.namespace.as_str() || metadata["name"] != seen.claim.as_str() {
+        let (namespace, name) = (&metadata["namespace"], &metadata["name"]);
+        return Err(format!("the claim of {}/{} says that it is {name} in {namespace}", seen.namespace, seen.claim));
+    }
+    claim["spec"]["volumeName"] = disk.into();
+    if !claim["metadata"]["annotations"].is_object() {
+        claim["metadata"]["annotations"] = json!({});
+    }
+    claim["metadata"]["annotations"][FILLED_BY] = uid.into();
+    Ok(claim)
+}
+
 fn strip(claim: &mut Value) {
     if let Some(spec) = claim["spec"].as_object_mut() {
         spec.retain(|field, _| !SOURCES.contains(&field.as_str()));
@@ -319,6 +328,33 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn a_claim_is_made_where_it_was_looked_for_or_not_at_all() {
+        let check = |namespace: &str, name: &str, good: bool| {
+            let wanted = WantedVolume {
+                source_name: ("shop".into(), "data".into()),
+                namespace: "team".into(),
+                claim: "data".into(),
+                stored: Value::Null,
+                manifest: json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"volumeName": "old"}}),
+                changes: Vec::new(),
+                source: Err(String::new()),
+                placement: Placement::default(),
+                beside: Vec::new(),
+            };
+            let seen = Seen { namespace: "team".into(), claim: "data".into(), ..Seen::default() };
+            let made = target("run", &seen, &wanted, "disk");
+            assert_eq!(made.is_ok(), good, "{made:?}");
+            if let Ok(claim) = made {
+                assert_eq!(claim["spec"]["volumeName"], "disk");
+                assert_eq!(claim["metadata"]["annotations"][FILLED_BY], "run");
+            }
+        };
+        check("team", "data", true);
+        check("victim", "data", false);
+        check("team", "other", false);
+    }
 
     #[test]
     fn a_claim_is_made_anew_and_mapped() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::VolumeRestore;
+use api::{RUN_LABEL, VolumeRestore};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
@@ -95,13 +95,16 @@ async fn one(
         objects::read(client, &namespace, &filling_name(run_uid, index)).await?;
     let ours = target.as_ref().is_some_and(|t| is_ours(t, run_uid));
     let mut disks = BTreeMap::new();
-    let named = if ours { target.as_ref() } else { None }.or(filling.as_ref()).and_then(volume_name);
-    let disk = match named {
-        Some(name) => read_disk(client, &name, filling.as_ref(), &mut disks).await?,
+    let own_target = target.as_ref().filter(|_| ours);
+    let disk = match own_target.or(filling.as_ref()).and_then(volume_name) {
+        Some(name) => {
+            let owner = Owner { run_uid, index, claims: [filling.as_ref(), own_target] };
+            read_disk(client, &name, &owner, &mut disks).await?
+        }
         None => None,
     };
     let stray = stray(things, index, [target.as_ref(), filling.as_ref()], &mut disks);
-    let movers = movers_of(&things.pods, run_uid, index, limits);
+    let movers = movers_of(&things.pods, &namespace, run_uid, index, limits);
     let users = match &target {
         Some(claim) if !ours => users(client, claim).await?,
         _ => Vec::new(),
@@ -143,14 +146,38 @@ fn see_filling(claim: &PersistentVolumeClaim) -> Filling {
     Filling { uid: claim.uid().unwrap_or_default(), filled, deleted: deleted(claim) }
 }
 
+/// Whose a volume must be to be acted upon.
+struct Owner<'a> {
+    run_uid: &'a str,
+    index: usize,
+    /// The temporary claim, and the one that is wanted if this run made it.
+    claims: [Option<&'a PersistentVolumeClaim>; 2],
+}
+
+impl Owner<'_> {
+    /// Whether a volume is bound to one of the claims, or held by the run as the volume of that index. That a claim names it says nothing: whoever may make
+    /// claims chooses what they name and what is noted on them. To which claim a volume is bound, and who holds it, is written on it by the control plane and by Orlop.
+    fn has(&self, pv: &PersistentVolume) -> bool {
+        let bound = pv.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()?.uid.as_ref());
+        let is_bound =
+            bound.is_some_and(|uid| self.claims.iter().flatten().any(|c| c.metadata.uid.as_ref() == Some(uid)));
+        let is_labelled = pv.labels().get(RUN_LABEL).is_some_and(|uid| uid == self.run_uid);
+        is_bound || is_labelled && held_of(pv).is_some_and(|held| held.index == self.index)
+    }
+}
+
+/// Reads a volume that a claim names; nothing if it is not there, or somebody else's.
 async fn read_disk(
     client: &Client,
     name: &str,
-    filling: Option<&PersistentVolumeClaim>,
+    owner: &Owner<'_>,
     disks: &mut BTreeMap<String, PersistentVolume>,
 ) -> Result<Option<Disk>, Error> {
     let found = Api::<PersistentVolume>::all(client.clone()).get_opt(name).await;
-    let Some(pv) = found.during(|| format!("read the PersistentVolume {name}"))? else { return Ok(None) };
+    let Some(pv) = found.during(|| format!("read the PersistentVolume {name}"))?.filter(|pv| owner.has(pv)) else {
+        return Ok(None);
+    };
+    let [filling, _] = owner.claims;
     let disk = see_disk(&pv, filling.and_then(ResourceExt::uid).as_deref());
     disks.insert(name.to_owned(), pv);
     Ok(Some(disk))
@@ -184,10 +211,17 @@ fn stray(
     Some(see_disk(pv, None))
 }
 
-/// The mover pods of a volume, the newest attempt last.
-fn movers_of<'a>(pods: &'a [Pod], run_uid: &str, index: usize, limits: &Limits) -> Vec<(u32, &'a Pod)> {
+/// The mover pods of a volume, the newest attempt last. In its namespace: whoever may make pods in another may give them the name and the label of a mover.
+fn movers_of<'a>(
+    pods: &'a [Pod],
+    namespace: &str,
+    run_uid: &str,
+    index: usize,
+    limits: &Limits,
+) -> Vec<(u32, &'a Pod)> {
     let name = |attempt| mover_pod::name(run_uid, Direction::Restore, index, attempt);
-    let of = |attempt| pods.iter().find(|pod| pod.name_any() == name(attempt)).map(|pod| (attempt, pod));
+    let here = pods.iter().filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace));
+    let of = |attempt| here.clone().find(|pod| pod.name_any() == name(attempt)).map(|pod| (attempt, pod));
     (1..=limits.mover_attempts).filter_map(of).collect()
 }
 
@@ -286,6 +320,58 @@ mod tests {
         check("pvc-9999", Some("1234"), false);
         check("pvc-1234", None, false);
         check("pvc-1234", Some(""), false);
+    }
+
+    #[test]
+    fn a_volume_is_acted_upon_only_if_it_is_bound_to_a_claim_of_the_run_or_held_by_it() {
+        let claim = |uid: Value| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({"metadata": {"name": "c", "uid": uid}, "spec": {"volumeName": "theirs"}}))
+                .expect("the test's claim is a claim")
+        };
+        let held = |index: usize| {
+            let held = Held { index, policy: "Delete".into(), made_for_us: true, replaces: None };
+            serde_json::to_string(&held).expect("plain data")
+        };
+        let check = |bound: Value, labels: Value, annotations: Value, expected: bool| {
+            let pv = json!({
+                "metadata": {"name": "theirs", "labels": labels, "annotations": annotations},
+                "spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": bound}},
+            });
+            let pv: PersistentVolume = serde_json::from_value(pv).expect("the test's volume is a volume");
+            let (filling, target) = (claim("filling".into()), claim("target".into()));
+            let owner = Owner { run_uid: "run", index: 1, claims: [Some(&filling), Some(&target)] };
+            assert_eq!(owner.has(&pv), expected, "{pv:?}");
+        };
+        let of = |uid: &str| json!({RUN_LABEL: uid});
+        let none = || json!({});
+        check("filling".into(), none(), none(), true);
+        check("target".into(), none(), none(), true);
+        check("victim".into(), none(), none(), false);
+        check(Value::Null, none(), none(), false);
+        check("victim".into(), of("run"), json!({HELD: held(1)}), true);
+        check("victim".into(), of("run"), json!({HELD: held(0)}), false);
+        check("victim".into(), of("other"), json!({HELD: held(1)}), false);
+        check("victim".into(), of("run"), none(), false);
+        let unbound: PersistentVolume =
+            serde_json::from_value(json!({"metadata": {"name": "free"}, "spec": {}})).expect("a volume");
+        let filling = claim(Value::Null);
+        assert!(
+            !Owner { run_uid: "run", index: 1, claims: [Some(&filling), None] }.has(&unbound),
+            "nobody has promised it"
+        );
+    }
+
+    #[test]
+    fn a_pod_of_another_namespace_is_no_mover() {
+        let pod = |namespace: &str| -> Pod {
+            let name = mover_pod::name("0123456789", Direction::Restore, 0, 1);
+            serde_json::from_value(json!({"metadata": {"name": name, "namespace": namespace}})).expect("a pod")
+        };
+        let pods = [pod("tenant"), pod("shop")];
+        let limits = Limits::default();
+        let movers = |pods| movers_of(pods, "shop", "0123456789", 0, &limits);
+        assert!(movers(&pods[..1]).is_empty());
+        assert_eq!(movers(&pods), [(1, &pods[1])]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patc
 use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::await_condition;
 use kube::{Api, ResourceExt};
+use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
 use serde_json::{Value, json};
 
 use crate::restore::point::{Wanted, config_map, publish, shop};
@@ -178,6 +179,45 @@ async fn what_a_run_holds_that_is_gone_is_let_go_and_what_another_holds_is_not()
     assert_eq!(let_go(&world, "alive").await.phase, Phase::Succeeded);
     assert_eq!(suspended(&world).await, CALM);
     operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_let_go_keeps_nothing_else_held() {
+    sandbox::require_assets!();
+    let world = ready().await;
+    world.namespace("tools").await;
+    for kind in [ARGO, KUSTOMIZATION, HELM] {
+        define(&world, kind).await;
+    }
+    let held = |name: &str| {
+        let metadata = json!({"name": name, "annotations": {"orlop.io/held-by": "gone"}});
+        json!({"metadata": metadata, "spec": {"suspend": true}})
+    };
+    // More than a page of a list.
+    let names: Vec<String> = (0..40).map(|n| format!("k-{n:02}")).collect();
+    for name in &names {
+        make(&world, KUSTOMIZATION, name, held(name)).await;
+    }
+    make(&world, HELM, "web", held("web")).await;
+    let plan = Plan::none()
+        .with(Rule::on(Verb::List, Fault::INTERNAL_ERROR).path("/applications"))
+        .with(Rule::on(Verb::Patch, Fault::INTERNAL_ERROR).path("/kustomizations/k-00"));
+    let proxy = FaultProxy::start(world.plane.kubeconfig(), plan).await.unwrap();
+    operator::cleanup::sweep(&proxy.client().await.unwrap()).await.unwrap();
+    let is_held = async |kind, name: &str| {
+        let object = api(&world, kind).get(name).await.unwrap();
+        let by = object.annotations().contains_key("orlop.io/held-by");
+        assert_eq!(by, object.data["spec"]["suspend"] == true, "{object:?}");
+        by
+    };
+    let mut left = Vec::new();
+    for name in &names {
+        if is_held(KUSTOMIZATION, name).await {
+            left.push(name.as_str());
+        }
+    }
+    assert_eq!(left, ["k-00"]);
+    assert!(!is_held(HELM, "web").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Restores against a real API server.
 
+mod claims;
 mod crash;
 mod faults;
 mod holds;

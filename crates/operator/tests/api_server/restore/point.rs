@@ -125,6 +125,11 @@ fn shop_objects() -> Vec<Value> {
 
 /// Publishes a recovery point in the bucket of the location `main`.
 pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
+    publish_with(world, id, wanted, |_| ()).await
+}
+
+/// The same, with changes to what it says of its volumes.
+pub async fn publish_with(world: &World, id: &str, wanted: Wanted, change: impl Fn(&mut Root)) -> Made {
     let store = StoreConfig::FileSystem { path: world.buckets().join("bucket") };
     let store = store.open(RetryPolicy::never()).unwrap();
     let repository = Repository::open_or_create(store, &Passphrase::new(PASSPHRASE)).await.unwrap();
@@ -132,7 +137,9 @@ pub async fn publish(world: &World, id: &str, wanted: Wanted) -> Made {
     let (mut roots, mut volume_packs, mut sessions) = (Vec::new(), Vec::new(), Vec::new());
     for (claim, files) in wanted.volumes {
         let writer = repository.writer(&point_id).await.unwrap();
-        roots.push(volume(&writer, &repository, claim, files).await);
+        let mut root = volume(&writer, &repository, claim, files).await;
+        change(&mut root);
+        roots.push(root);
         let written = writer.finish().await.unwrap();
         sessions.push(written.session);
         volume_packs.push(written.packs);

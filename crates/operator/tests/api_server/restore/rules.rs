@@ -196,10 +196,12 @@ async fn a_forged_status_gives_no_way_into_another_namespace() {
     world.create::<Rule>("tenant", rule).await;
     let hook = json!({"time": "Pre", "rule": "reach", "generation": 1, "item": 0, "action": 0, "namespace": "victim",
         "pod": "db-0", "podUid": pod, "container": "db", "state": "Pending"});
+    let volume = |claim: &str| json!({"namespace": "tenant", "claim": claim, "stage": "Pending"});
     let cases = [
         ("namespaces", "tenant", json!({"namespaces": ["victim"]}), "StatusNotOwn"),
         ("hooks", "tenant", json!({"hooks": [hook]}), "StatusNotOwn"),
         ("spec", "victim", json!({}), "InvalidSpec"),
+        ("volumes", "tenant", json!({"stage": "Volumes", "volumes": [volume("data"), volume("more")]}), "StatusNotOwn"),
     ];
     let restores: Api<ApplicationRestore> = world.api("tenant");
     for (name, target, forged, _) in &cases {

@@ -62,7 +62,10 @@ async fn helm_installs_upgrades_and_uninstalls_and_leaves_what_cannot_be_made_ag
     let helm = require_helm!();
     let plane = ControlPlane::start().await.unwrap();
     let folder = chart().into_os_string().into_string().unwrap();
-    let chosen = ["--set", "storage.mode=csi,storage.snapshots=false"];
+    let chosen = [
+        "--set",
+        "storage.mode=csi,storage.snapshots=false,storage.pools[0].path=/var/lib/orlop/a,storage.pools[0].size=1GiB,storage.pools[1].path=/dev/sdb",
+    ];
     let words = [&["install", "orlop", &folder, "--create-namespace"][..], &chosen].concat();
     let said = at(&helm, &plane, &words).await.good();
     assert!(said.contains("Orlop 0.1.0 is installed"), "{said}");
@@ -76,7 +79,16 @@ async fn helm_installs_upgrades_and_uninstalls_and_leaves_what_cannot_be_made_ag
     ran.ended(1).says("helm upgrade orlop");
     // Helm forgets what was chosen when anything is.
     let forgets = at(&helm, &plane, &["upgrade", "orlop", &folder, "--set", "operator.replicas=3"]).await;
-    forgets.ended(1).says("give storage.mode again");
+    forgets.ended(1).says("with storage.mode=none").says("--reset-then-reuse-values");
+    // One of them is another value than the daemons have, whichever was given again.
+    for (pools, says) in [
+        ("", "the pool /var/lib/orlop/a here"),
+        (",storage.pools[0].path=/var/lib/orlop/a,storage.pools[0].size=2GiB", "the pool /dev/sdb here"),
+    ] {
+        let other = format!("storage.mode=replicated,storage.snapshots=false{pools}");
+        let takes = at(&helm, &plane, &["upgrade", "orlop", &folder, "--set", &other]).await;
+        takes.ended(1).says(says).says("--reset-then-reuse-values");
+    }
     assert!(daemons.get_opt("orlop-node").await.unwrap().is_some());
     let words = [&["upgrade", "orlop", &folder, "--set", "operator.replicas=3"][..], &chosen].concat();
     at(&helm, &plane, &words).await.good();

@@ -134,11 +134,13 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
     let other = ["install", "--storage", "replicated", "--image", image, "--no-wait", "--pool", "/dev/disk/by-id/b"];
     cluster.run(&other).await.ended(1).says("nodes have the pools /dev/disk/by-id/a");
     cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.ended(1).says("orlop upgrade");
-    cluster.run(&words[..words.len() - pools.len()]).await.good();
+    cluster.run(&["install", "--image", image, "--no-wait"]).await.good();
     let again = cluster.daemons().get("orlop-node").await.unwrap();
     assert_eq!(again.metadata.generation, daemon.metadata.generation);
-    // Replicas are not taken from under volumes by who forgets that they were wanted.
-    cluster.run(&["install", "--no-wait"]).await.ended(1).says("--storage replicated");
+    // Replicas are not taken from under volumes.
+    for fewer in ["none", "csi"] {
+        cluster.run(&["install", "--storage", fewer, "--no-wait"]).await.ended(1).says("with --storage replicated");
+    }
     // What was chosen stays chosen, in the version of the program.
     cluster.run(&["upgrade", "--no-wait"]).await.good();
     let daemon = cluster.daemons().get("orlop-node").await.unwrap();
@@ -146,7 +148,7 @@ async fn orlop_is_installed_with_its_custom_resources_first_and_again_changes_no
     assert_eq!(container.image.as_deref(), Some(concat!("registry.example.com/orlop:", env!("CARGO_PKG_VERSION"))));
     assert_eq!(container.args.clone().unwrap(), words_of_it);
     let upgraded = cluster.daemons().get("orlop-node").await.unwrap().metadata.generation;
-    cluster.run(&["install", "--storage", "replicated", "--no-wait"]).await.good();
+    cluster.run(&["install", "--no-wait"]).await.good();
     assert_eq!(cluster.daemons().get("orlop-node").await.unwrap().metadata.generation, upgraded);
 }
 
