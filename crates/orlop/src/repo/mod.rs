@@ -115,7 +115,7 @@ enum Verb {
 
 /// Runs the command.
 pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
-    let (place, format) = (args.place.located().await?, args.output.output);
+    let (place, format) = (args.place.located().await?, args.output.format());
     match args.verb {
         Verb::Init(args) => manage::init(&place, &args, format).await,
         Verb::Backup(args) => backup::run(&place, &args, format).await,
