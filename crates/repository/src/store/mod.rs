@@ -115,6 +115,11 @@ pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether it is known that nobody writes such a part any more.
+    async fn is_abandoned(&self, _unfinished: &str) -> bool {
+        false
+    }
+
     /// Tells what the store says about itself.
     async fn abilities(&self) -> Result<Abilities, StoreError> {
         Ok(Abilities::default())
@@ -356,8 +361,14 @@ impl Store {
         let mut files = self.list(layout::UNFINISHED).await?;
         let now = (self.clock)();
         let is_old = |touched: Timestamp| now.duration_since(touched) >= untouched_for;
-        files.retain(|file| layout::is_unfinished(&file.name) && file.modified.is_some_and(is_old));
-        Ok(files)
+        files.retain(|file| layout::is_unfinished(&file.name));
+        let mut left = Vec::new();
+        for file in files {
+            if file.modified.is_some_and(is_old) || self.access.is_abandoned(&file.name).await {
+                left.push(file);
+            }
+        }
+        Ok(left)
     }
 
     /// Finds out what the store can do, by creating an object twice, reading it and deleting it.
