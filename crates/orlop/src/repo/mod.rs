@@ -13,6 +13,7 @@ mod key;
 mod located;
 mod manage;
 mod open;
+mod path;
 mod pin;
 mod progress;
 mod prune;
