@@ -40,7 +40,8 @@ pub(super) struct BackupArgs {
     /// The name of the recovery point; else the time and some letters
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
-    /// What is unchanged since this recovery point is not stored again; else the newest of this host with the same content
+    /// What is unchanged since this recovery point is not stored again; else the newest of this host with the same content, or for an
+    /// image with a single one of its size
     #[arg(long, value_name = "ID")]
     parent: Option<String>,
     /// Read everything, whatever earlier recovery points say
@@ -203,7 +204,7 @@ async fn write(
     parents: bool,
     cancel: &CancellationToken,
 ) -> Result<Stored> {
-    let writer = repository.writer(id).await.map_err(|e| explain(format!("begin the recovery point {id}"), e))?;
+    let writer = repository.lone_writer(id).await.map_err(|e| explain(format!("begin the recovery point {id}"), e))?;
     let run = Run { repository, writer, args, parents, cancel: cancel.clone() };
     let mut stored = Vec::new();
     for (name, path) in &what.folders {
@@ -286,7 +287,33 @@ fn id(args: &BackupArgs, created: Timestamp) -> Result<PointId> {
     }
 }
 
-/// The content of this name and kind in the recovery point that is to be the parent.
+/// What is looked for in earlier recovery points, to compare it with what is backed up.
+#[derive(Clone, Copy)]
+struct Sought<'a> {
+    name: &'a str,
+    kind: RootKind,
+    /// If no recovery point has the name, a single content of this many bytes will do.
+    size: Option<u64>,
+}
+
+impl Sought<'_> {
+    fn named(self, point: &RecoveryPoint) -> Option<&Root> {
+        point.root(self.name).filter(|root| root.kind == self.kind)
+    }
+
+    /// The only content of the kind, whatever its name is.
+    fn single(self, point: &RecoveryPoint) -> Option<&Root> {
+        let mut roots = point.roots.iter().filter(|root| root.kind == self.kind);
+        roots.next().filter(|_| roots.next().is_none())
+    }
+
+    /// In a recovery point that was named, a single content of the kind is what is meant.
+    fn meant(self, point: &RecoveryPoint) -> Option<&Root> {
+        self.named(point).or_else(|| self.single(point))
+    }
+}
+
+/// The content of the recovery point that is to be the parent.
 ///
 /// With a session, only in one that it may have as a parent: while a prune is under way, the newest may be refused, and an older one or
 /// none is taken.
@@ -294,16 +321,15 @@ async fn parent(
     repository: &Repository,
     session: Option<&Writer>,
     args: &BackupArgs,
-    name: &str,
-    kind: RootKind,
+    sought: Sought<'_>,
 ) -> Result<Option<(PointId, Root)>> {
-    let content = |point: &RecoveryPoint| point.root(name).filter(|root| root.kind == kind).cloned();
     if let Some(id) = &args.parent {
         let point = point(repository, id).await?;
-        let Some(root) = content(&point) else { return Ok(None) };
+        let Some(root) = sought.meant(&point).cloned() else { return Ok(None) };
         if may_be_parent(session, &point.id).await? {
             return Ok(Some((point.id, root)));
         }
+        let name = sought.name;
         eprintln!("orlop: {name}: a prune is under way, so {} cannot be the parent, and all is read", point.id);
         return Ok(None);
     }
@@ -312,11 +338,12 @@ async fn parent(
     let ours = |point: &RecoveryPoint| matches!(&point.source, Source::Paths { host: other } if *other == host);
     let mut points: Vec<_> = points.into_iter().filter_map(|entry| entry.point.ok()).filter(ours).collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.created));
-    for point in points {
-        if let Some(root) = content(&point)
-            && may_be_parent(session, &point.id).await?
-        {
-            return Ok(Some((point.id, root)));
+    let named = points.iter().filter_map(|point| Some((point, sought.named(point)?)));
+    let like = |root: &&Root| Some(root.bytes) == sought.size;
+    let alike = points.iter().filter_map(|point| Some((point, sought.single(point).filter(like)?)));
+    for (point, root) in named.chain(alike) {
+        if may_be_parent(session, &point.id).await? {
+            return Ok(Some((point.id.clone(), root.clone())));
         }
     }
     Ok(None)

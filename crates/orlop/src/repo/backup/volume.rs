@@ -7,7 +7,7 @@ use repository::volume::{self, BackupOptions, Changes, Parent, StreamSummary, Vo
 use repository::{PointId, Repository, Root, RootKind, TableRef, Writer};
 use serde::Serialize;
 
-use super::{BackupArgs, Content, Run, parent};
+use super::{BackupArgs, Content, Run, Sought, parent};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -112,19 +112,15 @@ async fn parent_of(
     args: &BackupArgs,
     image: &Image,
 ) -> Result<Option<(PointId, Root)>> {
-    let found = parent(repository, session, args, &image.name, RootKind::Volume).await?;
+    let sought = Sought { name: &image.name, kind: RootKind::Volume, size: Some(image.size) };
+    let found = parent(repository, session, args, sought).await?;
     match (&args.parent, found) {
-        (Some(id), None) if !has_volume(repository, id, image).await? => {
+        (Some(id), None) if sought.meant(&point(repository, id).await?).is_none() => {
             Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
                 .next("orlop repo show tells what it has; --name gives the image the name that it has there"))
         }
         (_, found) => Ok(found),
     }
-}
-
-async fn has_volume(repository: &Repository, id: &str, image: &Image) -> Result<bool> {
-    let point = point(repository, id).await?;
-    Ok(point.root(&image.name).is_some_and(|root| root.kind == RootKind::Volume))
 }
 
 fn root(name: &str, kind: RootKind, table: TableRef, bytes: u64, started: Timestamp) -> Root {
