@@ -156,6 +156,8 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     place.run(&["backup", "--image", &disk, "--parent", "text"]).ended(1).says("has no volume");
     place.run(&["backup", "--image", &place.text("no-disk")]).ended(1).says("no-disk");
     place.run(&["backup", "--image", &place.text("")]).ended(2).says("it is a folder");
+    place.run(&["backup", "--image", "/dev/null"]).ended(2).says("neither a file nor a block device");
+    place.run(&["backup", "--stdin", ""]).ended(2).says("a value is required");
     place.run(&["backup", "--stdin", "x", "--dry-run"]).ended(2).says("leave --dry-run out");
     let would = place.run(&[&image, &["--dry-run", "-o", "json"][..]].concat()).json();
     assert_eq!(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use jiff::Timestamp;
 use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, Tag, Tags, Writer, WrittenPacks};
 use serde::Serialize;
@@ -29,13 +30,18 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "stdin", "cross_mounts"])]
     image: Option<PathBuf>,
     /// The name of the image in the recovery point; else its full path
-    #[arg(long, value_name = "NAME", requires = "image")]
+    #[arg(long, value_name = "NAME", requires = "image", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// What of the image has changed since --parent: lines of offset and length, in bytes. Nothing else is read
     #[arg(long, value_name = "FILE", requires = "image", requires = "parent")]
     changed_ranges: Option<PathBuf>,
     /// Instead of folders, what comes on standard input, under this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "cross_mounts", "parent", "no_parent"])]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["paths", "cross_mounts", "parent", "no_parent"],
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     stdin: Option<String>,
     /// The name of the recovery point; else the time and some letters
     #[arg(long, value_name = "NAME")]

@@ -1,5 +1,6 @@
 //! An image, a block device, or what comes on standard input.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -47,8 +48,13 @@ impl Image {
     pub(super) fn find(path: &Path, name: Option<&str>) -> Result<Self> {
         let what = || format!("back up {}", path.display());
         let full = path.canonicalize().map_err(|e| Error::new(what()).because(e))?;
-        if full.is_dir() {
+        let kind = full.metadata().map_err(|e| Error::new(what()).because(e))?.file_type();
+        if kind.is_dir() {
             return Err(Error::usage(format!("{}: it is a folder", what())).next("leave --image out for folders"));
+        }
+        if !(kind.is_file() || kind.is_block_device()) {
+            return Err(Error::usage(format!("{}: it is neither a file nor a block device", what()))
+                .next("--stdin NAME stores what comes out of a pipe"));
         }
         let size = volume::image_size(&full).map_err(|e| explain_volume(what(), e))?;
         let name = match (name, full.to_str()) {
