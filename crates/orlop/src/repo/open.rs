@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use repository::keys::KeyRing;
+use repository::store::RateLimits;
 use repository::volume::{self, Map};
 use repository::{
     ContentError, PointId, Recipient, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
@@ -29,7 +30,7 @@ impl PlaceArgs {
             None => (self.recipient().await?, " with what opens this one"),
         };
         let (location, secret) = (Some(location.to_owned()), self.secret.clone());
-        let place = Self { location, secret, backup_location: None, located: None, past_deletions: false };
+        let place = Self { location, secret, backup_location: None, located: None, past_deletions: false, ..*self };
         let store = place.store()?;
         let what = format!("open the repository in {}{with}", store.place());
         Repository::open(store, &recipient).await.map_err(|e| explain(what, e))
@@ -42,7 +43,8 @@ impl PlaceArgs {
             true => config.open_past_deletions(RetryPolicy::default()),
             false => config.open(RetryPolicy::default()),
         };
-        opened.map_err(|e| Error::usage(format!("use {place}")).because(e))
+        let limits = RateLimits { upload: self.limit_upload, download: self.limit_download };
+        opened.map(|store| store.with_limits(limits)).map_err(|e| Error::usage(format!("use {place}")).because(e))
     }
 
     /// What it is called, and how it becomes a store.

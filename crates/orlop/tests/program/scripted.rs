@@ -118,3 +118,15 @@ fn a_path_may_be_written_as_it_was_where_it_was_backed_up() {
     let differences = script.run(&words, "").ended(1).stdout;
     assert!(differences.contains("\"path\":\"sub/file\""), "{differences}");
 }
+
+#[test]
+fn limits_of_the_rate_are_kept() {
+    let script = Script::new();
+    script.json(&["init"]);
+    let path = |name: &str| script.place.text(name);
+    fs::write(path("disk"), noise(600 << 10, 1)).unwrap();
+    let took = |words: &[&str]| script.json(words)["seconds"].as_f64().unwrap();
+    assert!(took(&["backup", "--image", &path("disk"), "--id", "p", "--limit-upload", "512KiB"]) > 1.1);
+    assert!(took(&["restore", "p", &path("out"), "--limit-download", "512KiB"]) > 1.1);
+    script.run(&["list", "--limit-upload", "0"], "").ended(2).says("nothing would ever be done");
+}
