@@ -133,6 +133,8 @@ fn an_image_of_another_name_is_compared_with_the_only_one_of_its_size() {
     backup("all", &[]);
     backup("list", &["--parent", "monday", "--changed-ranges", &list]);
     fs::write(&next, &image[..image.len() - 4096]).unwrap();
+    let by_list = ["--parent", "monday", "--changed-ranges", &list];
+    place.run(&[&["backup", "--image", &next], &by_list[..]].concat()).ended(1).says("has no volume");
     let other = place.run(&["backup", "--image", &next, "--json"]).json();
     assert_eq!(other["contents"][0].get("parent"), None, "an image of another size is another one");
 }

@@ -10,7 +10,8 @@ use repository::{Counters, PointId, Progress, Repository, Root, RootKind};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 
-use super::{BackupArgs, Content, Run, Sought, parent};
+use super::parent::{Sought, parent};
+use super::{BackupArgs, Content, Run};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};

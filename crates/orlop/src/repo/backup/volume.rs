@@ -8,7 +8,8 @@ use repository::volume::{self, BackupOptions, Changes, Parent, StreamSummary, Vo
 use repository::{PointId, Repository, Root, RootKind, TableRef, Writer};
 use serde::Serialize;
 
-use super::{BackupArgs, Content, Run, Sought, parent};
+use super::parent::{Sought, parent};
+use super::{BackupArgs, Content, Run};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -121,7 +122,7 @@ async fn parent_of(
     let sought = Sought { name: &image.name, kind: RootKind::Volume, size: Some(image.size) };
     let found = parent(repository, session, args, sought).await?;
     match (&args.parent, found) {
-        (Some(id), None) if sought.meant(&point(repository, id).await?).is_none() => {
+        (Some(id), None) if sought.meant(&point(repository, id).await?, args).is_none() => {
             Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
                 .next("orlop repo show tells what it has; --name gives the image the name that it has there"))
         }
