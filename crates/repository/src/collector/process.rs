@@ -62,7 +62,9 @@ fn parse(host: &str) -> Option<(&str, Process)> {
     let (id, rest) = process.split_once(' ')?;
     let (began, scope) = rest.split_once('-')?;
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-    Some((name, Process { id: id.parse().ok()?, began: hex(began)?, scope: hex(scope)? }))
+    // Others would mean groups of processes, or all of them.
+    let id = id.parse().ok().filter(|id| *id > 0)?;
+    Some((name, Process { id, began: hex(began)?, scope: hex(scope)? }))
 }
 
 /// When a process began, and whether it is over but for being waited for.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_RANGE, ETAG, HeaderMap, LAST_MODIFIED, RANGE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, LAST_MODIFIED, RANGE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -128,7 +128,9 @@ impl Bucket {
         let Some(object) = self.objects.get(name) else { return no_such_key() };
         let len = object.bytes.len();
         let Some(range) = headers.get(RANGE) else {
-            return described(200, object).body(s3s::Body::from(object.bytes.clone())).unwrap();
+            // Said to who asks without the bytes, too.
+            let answer = described(200, object).header(CONTENT_LENGTH, len);
+            return answer.body(s3s::Body::from(object.bytes.clone())).unwrap();
         };
         let (start, last) = range.to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         let (start, last): (usize, usize) = (start.parse().unwrap(), last.parse().unwrap());

@@ -233,15 +233,21 @@ async fn what_a_repair_has_moved_is_locked_where_it_is() {
     let sources = RepairSources { from: Some(there), living: BTreeMap::new() };
     let report = repair(&repo, &sources, &RepairOptions::default(), &NoProgress).await.unwrap();
     assert_eq!(report.left, []);
-    let moved = packs().await.into_iter().find(|pack| !before.contains(pack)).unwrap();
+    // What is found only when something else is there again is stored in a pack of its own.
+    let moved: Vec<_> = packs().await.into_iter().filter(|pack| !before.contains(pack)).collect();
     let repo = Repository::open(store(&server).with_clock(in_a_month), &passphrase()).await.unwrap();
     let days_left = async || {
-        let until = repo.store().locked_until(&moved).await.unwrap().unwrap();
-        (until.duration_since(in_a_month()).as_secs() + DAY / 2) / DAY
+        let mut days = Vec::new();
+        for pack in &moved {
+            let until = repo.store().locked_until(pack).await.unwrap().unwrap();
+            days.push((until.duration_since(in_a_month()).as_secs() + DAY / 2) / DAY);
+        }
+        days
     };
-    assert_eq!(days_left().await, 15);
+    assert!(!moved.is_empty() && days_left().await.iter().all(|days| *days == 15));
     fixture::publish(&repo, "third", &grown, Some(&parent)).await.unwrap();
-    assert_eq!(days_left().await, 45);
+    let days = days_left().await;
+    assert!(days.contains(&45), "nothing is locked for longer: {days:?}");
     assert_eq!(fixture::restore(&repo, "third").await.unwrap(), grown);
 }
 
