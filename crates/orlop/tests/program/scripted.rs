@@ -40,7 +40,7 @@ fn every_verb_tells_its_result_as_json() {
     fs::write(path("disk"), noise(1 << 20, 1)).unwrap();
     fs::write(path("changes"), "4096 4096\n").unwrap();
 
-    assert!(script.json(&["init"])["repository"].is_string());
+    assert!(script.json(&["init"])["id"].is_string());
     assert_eq!(script.json(&["backup", &path("data"), "--id", "tree-1"])["complete"], true);
     fs::write(path("data/file"), "two").unwrap();
     script.json(&["backup", &path("data"), "--id", "tree-2"]);
