@@ -167,7 +167,7 @@ impl Kind for ApplicationBackup {
 
 /// Runs the command.
 pub(crate) async fn run(args: BackupArgs) -> Result<Exit> {
-    let format = args.output.output;
+    let format = args.output.format();
     if let Verb::Create(create) = &args.verb {
         // What can be seen to be wrong without a cluster is said without one.
         create.spec()?;

@@ -140,9 +140,9 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Upgrade(args) => install::upgrade(args).await.map(|()| Exit::Succeeded),
         Command::Uninstall(args) => install::uninstall(args).await.map(|()| Exit::Succeeded),
         Command::Check(args) => check::run(args).await,
-        Command::Crds(args) => version::crds(args.output).map(|()| Exit::Succeeded),
+        Command::Crds(args) => version::crds(args.format()).map(|()| Exit::Succeeded),
         Command::Completion(args) => complete::script(args, Cli::command()).map(|()| Exit::Succeeded),
-        Command::Version(args) => version::version(args.output).map(|()| Exit::Succeeded),
+        Command::Version(args) => version::version(args.format()).map(|()| Exit::Succeeded),
     }
 }
 

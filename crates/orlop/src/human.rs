@@ -1,5 +1,6 @@
 //! Sizes, times and counts as people read them, and the arguments that people write for them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -97,6 +98,11 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let unit = text[digits.len()..].trim();
     let (_, shift) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?;
     number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// The same for bytes a second, of which there must be some.
+pub(crate) fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_bytes(text)?).ok_or_else(|| "nothing would ever be done".to_owned())
 }
 
 /// Reads `key=value`; for arguments.

@@ -72,7 +72,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub(crate) async fn run(args: LocationArgs) -> Result<Exit> {
-    let format = args.output.output;
+    let format = args.output.format();
     match args.verb {
         Verb::Add(add) => {
             // What can be seen to be wrong without a cluster is said without one.

@@ -36,7 +36,17 @@ pub(crate) struct OutputArgs {
         global = true,
         help_heading = "Output"
     )]
-    pub(crate) output: Format,
+    output: Format,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output", global = true, help_heading = "Output")]
+    json: bool,
+}
+
+impl OutputArgs {
+    /// The format that was asked for.
+    pub(crate) fn format(self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
 }
 
 /// Writes to standard output. A reader that has gone away, such as `head`, is no failure.

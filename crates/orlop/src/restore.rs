@@ -237,7 +237,7 @@ pub(crate) fn refuse_before_verb(matches: &ArgMatches) -> Result<()> {
 
 /// Runs the command.
 pub(crate) async fn run(args: RestoreArgs) -> Result<Exit> {
-    let format = args.output.output;
+    let format = args.output.format();
     let create = match args.verb {
         None => args.create,
         Some(Verb::Create(create)) => *create,

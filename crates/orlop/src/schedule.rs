@@ -81,7 +81,7 @@ impl Kind for ApplicationBackupSchedule {
 
 /// Runs the command.
 pub(crate) async fn run(args: ScheduleArgs) -> Result<Exit> {
-    let format = args.output.output;
+    let format = args.output.format();
     let cluster = Cluster::connect(&args.cluster).await?;
     match args.verb {
         Verb::List(list) => verbs::list::<ApplicationBackupSchedule>(&cluster, list, format).await?,

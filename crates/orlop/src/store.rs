@@ -116,10 +116,10 @@ struct Repaired {
 pub(crate) async fn run(args: StoreArgs) -> Result<Exit> {
     // Disks of pools are read with calls that wait.
     let ran = tokio::task::spawn_blocking(move || match &args.verb {
-        Verb::Format(format) => make(format, args.output.output),
-        Verb::Check(check) => look(check, args.output.output),
-        Verb::Dump(at) => dump(at, args.output.output),
-        Verb::Repair(repair) => mend(repair, args.output.output),
+        Verb::Format(format) => make(format, args.output.format()),
+        Verb::Check(check) => look(check, args.output.format()),
+        Verb::Dump(at) => dump(at, args.output.format()),
+        Verb::Repair(repair) => mend(repair, args.output.format()),
     });
     ran.await.map_err(|e| Error::new("use the pool").because(e))?
 }

@@ -58,8 +58,13 @@ impl Passphrase {
         }
     }
 
+    /// The text, for what else it is to open.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.0.expose().as_bytes()
+        self.expose().as_bytes()
     }
 }
 

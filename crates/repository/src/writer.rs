@@ -131,7 +131,16 @@ impl Repository {
     ///
     /// Several sessions may work for one point, also at once and on several machines; it names them all when it is published.
     pub async fn writer(&self, point: &PointId) -> Result<Writer> {
-        let begun = Begun::begin(self, point).await?;
+        self.writer_of(point, false).await
+    }
+
+    /// The same, where this process alone works for the point, and publishes it. So a collector need not wait for it once it has ended.
+    pub async fn lone_writer(&self, point: &PointId) -> Result<Writer> {
+        self.writer_of(point, true).await
+    }
+
+    async fn writer_of(&self, point: &PointId, alone: bool) -> Result<Writer> {
+        let begun = Begun::begin(self, point, alone).await?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let session = Session {
             repo: self.clone(),

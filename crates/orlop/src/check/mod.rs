@@ -70,7 +70,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Exit> {
     }
     let report = judge(&facts::gather(&client, args.clocks).await);
     let names = || report.findings.iter().map(|finding| format!("{}\n", finding.check)).collect();
-    output::print(&output::render(args.output.output, &report, || table(&report), names)?)?;
+    output::print(&output::render(args.output.format(), &report, || table(&report), names)?)?;
     verdict(&report, args.strict)
 }
 

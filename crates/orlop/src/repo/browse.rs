@@ -1,20 +1,20 @@
 //! `orlop repo ls` and `dump`: looking into a recovery point without restoring it.
 
 use std::io::{BufWriter, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use repository::tree::entry::{Entry, Kind};
 use repository::tree::{self, TreePath};
-use repository::{Repository, Root, volume};
+use repository::{Repository, Root, RootKind, volume};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
-use super::open::{explain_tree, explain_volume, has_files, map, point, root};
+use super::open::{explain_tree, explain_volume, has_files, map, point};
+use super::path::{inside, root_with, tree_path};
 use super::progress::Show;
 use super::restore::tell;
 use crate::error::{Error, Exit, Result};
@@ -118,27 +118,13 @@ impl Line {
     }
 }
 
-/// A path that a person wrote, relative to the top of a tree; a slash at its begin means the top.
-pub(super) fn tree_path(path: &Path) -> Result<TreePath> {
-    let mut tree_path = TreePath::root();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => tree_path = tree_path.child(name.as_bytes()),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(Error::usage(format!("{}: a path in a recovery point has no ..", path.display())));
-            }
-        }
-    }
-    Ok(tree_path)
-}
-
 pub(super) async fn ls(place: &PlaceArgs, args: &LsArgs, format: Format) -> Result<Exit> {
     let top = tree_path(args.path.as_deref().unwrap_or(Path::new("")))?;
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
-    let root = root(&point, args.volume.as_deref())?;
+    let root = root_with(&point, args.volume.as_deref(), Some(&top))?;
     has_files(root)?;
+    let top = inside(&repository, root, top).await?;
     let what = format!("list {top} of {}", root.name);
     let lines = lines(&repository, root, &top, args.recursive).await.map_err(|e| explain_tree(&what, e))?;
     if lines.is_empty() && top != TreePath::root() {
@@ -193,7 +179,11 @@ pub(super) async fn dump(place: &PlaceArgs, args: &DumpArgs, format: Format) -> 
     let path = args.path.as_deref().map(tree_path).transpose()?;
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
-    let root = root(&point, args.volume.as_deref())?;
+    let root = root_with(&point, args.volume.as_deref(), path.as_ref())?;
+    let path = match path {
+        Some(path) if root.kind == RootKind::Tree => Some(inside(&repository, root, path).await?),
+        path => path,
+    };
     if args.format == DumpFormat::Tar {
         return dump_tar(&repository, root, &path.unwrap_or_default()).await;
     }
@@ -238,25 +228,5 @@ async fn dump_map(map: &volume::Map, name: &str) -> Result<Exit> {
         Err(volume::Error::Stream { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(Exit::Succeeded),
         Err(e) => Err(explain_volume(format!("dump {name}"), e)),
         Ok(()) => Ok(Exit::Succeeded),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_relative_to_the_top() {
-        for (text, expected) in [
-            ("", Some(".")),
-            ("/", Some(".")),
-            ("a/b", Some("a/b")),
-            ("/a//b/", Some("a/b")),
-            ("./a", Some("a")),
-            ("../a", None),
-        ] {
-            let found = tree_path(Path::new(text)).ok().map(|path| path.to_string());
-            assert_eq!(found.as_deref(), expected, "{text}");
-        }
     }
 }

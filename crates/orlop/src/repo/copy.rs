@@ -23,9 +23,9 @@ pub(super) struct CopyArgs {
     /// The other repository, as with --location; it must have been made
     #[arg(long, value_name = "URL")]
     to: String,
-    /// File with its passphrase
+    /// File with its passphrase; else it is opened with what opens the first one
     #[arg(long, value_name = "FILE")]
-    to_password_file: PathBuf,
+    to_password_file: Option<PathBuf>,
     /// Only say what would be copied
     #[arg(long)]
     dry_run: bool,
@@ -57,7 +57,7 @@ struct Line {
 
 pub(super) async fn run(place: &PlaceArgs, args: &CopyArgs, format: Format) -> Result<Exit> {
     let from = place.open().await?;
-    let to = PlaceArgs::elsewhere(&args.to, &args.to_password_file).open().await?;
+    let to = place.open_other(&args.to, args.to_password_file.as_deref()).await?;
     if from.id() == to.id() {
         return Err(Error::usage(format!("{} is the repository that is copied from", to.store().place()))
             .next("name another repository with --to"));

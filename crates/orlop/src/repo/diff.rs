@@ -11,8 +11,8 @@ use repository::{RecoveryPoint, Repository, Root, RootKind, table};
 use serde::Serialize;
 
 use super::PlaceArgs;
-use super::browse::tree_path;
 use super::open::{explain, explain_tree, has_files, point, roots};
+use super::path::{inside, tree_path};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -128,6 +128,12 @@ fn pairs<'a>(old: &'a RecoveryPoint, new: &'a RecoveryPoint, name: Option<&str>)
             pair => Ok(vec![pair]),
         };
     }
+    // What is alone in both is meant, also when an image lies in another file.
+    if let ([old], [new]) = (&old.roots[..], &new.roots[..])
+        && old.kind == new.kind
+    {
+        return Ok(vec![(Some(old), Some(new))]);
+    }
     let both = old.roots.iter().map(|root| (Some(root), new.root(&root.name)));
     let added = new.roots.iter().filter(|root| old.root(&root.name).is_none()).map(|root| (None, Some(root)));
     Ok(both.chain(added).collect())
@@ -158,9 +164,12 @@ async fn compare(
     };
     let (name, what) = (&new.name, format!("compare {}", new.name));
     if new.kind == RootKind::Tree {
-        let top = TreePath::root();
+        let top = match path {
+            Some(path) => inside(repository, new, path.clone()).await?,
+            None => TreePath::root(),
+        };
         let mut tell = |path: &TreePath, change| printer.print(&file_line(name, path, change));
-        let counted = diff::tree(repository, &old.table, &new.table, path.unwrap_or(&top), &mut tell).await;
+        let counted = diff::tree(repository, &old.table, &new.table, &top, &mut tell).await;
         let counts = counted.map_err(|e| explain_tree(what, e))?;
         sum.added += counts.added;
         sum.removed += counts.removed;

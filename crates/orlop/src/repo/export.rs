@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Args;
-use repository::{Counters, RecoveryPoint};
+use repository::{Counters, Recipient, RecoveryPoint};
 use restic::Exported;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -31,9 +31,9 @@ pub(super) struct ExportArgs {
     /// Where to: the folder of a restic repository, which is made if there is none. What is in it already is not stored again
     #[arg(long, value_name = "restic:PATH")]
     to: String,
-    /// File with the password of the restic repository
+    /// File with the password of the restic repository; else it is the passphrase of the first one
     #[arg(long, value_name = "FILE")]
-    to_password_file: PathBuf,
+    to_password_file: Option<PathBuf>,
 }
 
 /// What `export` did.
@@ -46,7 +46,7 @@ struct Done {
 }
 
 pub(super) async fn run(place: &PlaceArgs, args: &ExportArgs, format: Format) -> Result<Exit> {
-    let (target, password) = (target(&args.to)?, password(&args.to_password_file)?);
+    let (target, password) = (target(&args.to)?, password(place, args.to_password_file.as_deref()).await?);
     let repository = place.open().await?;
     let mut points: Vec<RecoveryPoint> = Vec::new();
     for id in &args.ids {
@@ -99,13 +99,26 @@ fn target(to: &str) -> Result<PathBuf> {
 }
 
 /// The password, as restic will read it from the same file.
-fn password(path: &Path) -> Result<String> {
-    let bad = |why: &str| Error::new(format!("read {}: {why}", path.display()));
-    let text = String::from_utf8(read_secret(path)?).map_err(|_| bad("a password is text"))?;
+async fn password(place: &PlaceArgs, file: Option<&Path>) -> Result<String> {
+    let (what, text) = match file {
+        Some(path) => {
+            let what = format!("read {}", path.display());
+            let text = String::from_utf8(read_secret(path)?);
+            (what.clone(), text.map_err(|_| Error::new(format!("{what}: a password is text")))?)
+        }
+        None => match place.recipient().await? {
+            Recipient::Passphrase(passphrase) => ("take the passphrase".to_owned(), passphrase.expose().to_owned()),
+            Recipient::Kms(_) => {
+                return Err(Error::usage("the password of the restic repository is missing")
+                    .next("give --to-password-file: restic opens nothing with a key of a service"));
+            }
+        },
+    };
     if text.trim() == text {
         Ok(text)
     } else {
-        Err(bad("restic would leave out the white space around the password").next("take it out of the file"))
+        Err(Error::new(format!("{what}: restic would leave out the white space around the password"))
+            .next("give --to-password-file and a password without it"))
     }
 }
 

@@ -89,7 +89,10 @@ pub(super) async fn init(place: &PlaceArgs, args: &InitArgs, format: Format) -> 
     } else {
         let lock = args.lock_for.map(|seconds| Lock::new(args.lock_mode, seconds)).transpose();
         let lock = lock.map_err(|e| Error::usage(what.clone()).because(e))?;
-        let repository = Repository::create_locked(store, &recipient, lock).await.map_err(|e| explain(what, e))?;
+        let repository = Repository::create_locked(store, &recipient, lock).await.map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::new(what).because(e).next("make the bucket or the container first"),
+            _ => explain(what, e),
+        })?;
         Some((repository.id().to_string(), StoreLine::new(repository.known())))
     };
     let (id, store) = id.unzip();

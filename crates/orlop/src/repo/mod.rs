@@ -13,6 +13,7 @@ mod key;
 mod located;
 mod manage;
 mod open;
+mod path;
 mod pin;
 mod progress;
 mod prune;
@@ -27,10 +28,13 @@ mod verify;
 pub(crate) use manage::{PointLine, lines_table};
 pub(crate) use open::explain;
 
+use std::num::NonZeroU64;
+
 use clap::{Args, Subcommand};
 use operator::repositories::Access;
 
 use crate::error::{Exit, Result};
+use crate::human;
 use crate::output::OutputArgs;
 
 /// Work on a repository without a cluster: make, fill, list, restore and check it
@@ -66,6 +70,12 @@ pub(crate) struct PlaceArgs {
     /// (S3 only)
     #[arg(long, global = true)]
     past_deletions: bool,
+    /// Send no more bytes a second on average, such as 10MiB; one pack of up to 32 MiB goes at once
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_rate, global = true)]
+    limit_upload: Option<NonZeroU64>,
+    /// Fetch no more bytes a second on average
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_rate, global = true)]
+    limit_download: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,7 +125,7 @@ enum Verb {
 
 /// Runs the command.
 pub(crate) async fn run(args: RepoArgs) -> Result<Exit> {
-    let (place, format) = (args.place.located().await?, args.output.output);
+    let (place, format) = (args.place.located().await?, args.output.format());
     match args.verb {
         Verb::Init(args) => manage::init(&place, &args, format).await,
         Verb::Backup(args) => backup::run(&place, &args, format).await,

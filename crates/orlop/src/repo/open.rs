@@ -1,9 +1,11 @@
 //! Opening a repository, finding a recovery point and a content in it, and what errors mean.
 
 use std::io;
+use std::path::Path;
 
 use jiff::Timestamp;
 use repository::keys::KeyRing;
+use repository::store::RateLimits;
 use repository::volume::{self, Map};
 use repository::{
     ContentError, PointId, Recipient, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Store, StoreConfig,
@@ -21,11 +23,17 @@ pub(super) const LATEST: &str = "latest";
 const FORMS: &str = "file:///path, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix";
 
 impl PlaceArgs {
-    /// Another place than the one that the command works on; nothing of it comes from the environment.
-    pub(super) fn elsewhere(location: &str, password_file: &std::path::Path) -> Self {
-        let secret = SecretArgs::of_file(password_file);
-        let (backup_location, located) = (None, None);
-        Self { location: Some(location.to_owned()), backup_location, located, secret, past_deletions: false }
+    /// Another repository than the one that the command works on, opened with the passphrase in a file, or else with what opens this one.
+    pub(super) async fn open_other(&self, location: &str, password_file: Option<&Path>) -> Result<Repository> {
+        let (recipient, with) = match password_file {
+            Some(file) => (SecretArgs::of_file(file).recipient().await?, ""),
+            None => (self.recipient().await?, " with what opens this one"),
+        };
+        let (location, secret) = (Some(location.to_owned()), self.secret.clone());
+        let place = Self { location, secret, backup_location: None, located: None, past_deletions: false, ..*self };
+        let store = place.store()?;
+        let what = format!("open the repository in {}{with}", store.place());
+        Repository::open(store, &recipient).await.map_err(|e| explain(what, e))
     }
 
     /// The store. Nothing is asked of it yet.
@@ -35,7 +43,8 @@ impl PlaceArgs {
             true => config.open_past_deletions(RetryPolicy::default()),
             false => config.open(RetryPolicy::default()),
         };
-        opened.map_err(|e| Error::usage(format!("use {place}")).because(e))
+        let limits = RateLimits { upload: self.limit_upload, download: self.limit_download };
+        opened.map(|store| store.with_limits(limits)).map_err(|e| Error::usage(format!("use {place}")).because(e))
     }
 
     /// What it is called, and how it becomes a store.
@@ -116,6 +125,7 @@ pub(super) fn explain_volume(what: impl Into<String>, error: volume::Error) -> E
         volume::Error::Image { ref source, .. } | volume::Error::Stream { ref source, .. } if is_full(source) => {
             Error::new(what).because(error).next("make room there, or write to another disk, and run it again")
         }
+        volume::Error::TargetExists { .. } => Error::new(what).because(error).next("--replace overwrites it"),
         other => Error::new(what).because(other),
     }
 }

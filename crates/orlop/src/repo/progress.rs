@@ -57,12 +57,11 @@ impl Shown {
         let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let elapsed = self.started.elapsed();
         let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
-        let of = match self.total.load(Ordering::Relaxed) {
-            0 => String::new(),
-            total => format!(" of {}", human::bytes(total)),
-        };
+        let total = self.total.load(Ordering::Relaxed);
+        let of = if total == 0 { String::new() } else { format!(" of {}", human::bytes(total)) };
+        let left = left(elapsed, bytes, total).map_or_else(String::new, |left| format!(", {} left", human::took(left)));
         format!(
-            "{}: {}, {}{of}, {}/s, {}",
+            "{}: {}, {}{of}, {}/s, {}{left}",
             self.what,
             human::count(files, self.units.0, self.units.1),
             human::bytes(bytes),
@@ -70,6 +69,13 @@ impl Shown {
             human::took(elapsed)
         )
     }
+}
+
+/// How long it takes for the rest if it goes on as it went; not known before anything was done, or without a total that is still ahead.
+fn left(elapsed: Duration, done: u64, total: u64) -> Option<Duration> {
+    let rest = total.checked_sub(done).filter(|_| done > 0)?;
+    let left = elapsed.as_millis() * u128::from(rest) / u128::from(done);
+    u64::try_from(left).ok().map(Duration::from_millis)
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -142,9 +148,25 @@ mod tests {
         let show = Show::start("backup /data");
         show.progress().total(Counters { files: 2, bytes: 4096, new_bytes: 0 });
         show.progress().add(Counters { files: 1, bytes: 2048, new_bytes: 0 });
-        assert!(show.shown.line().starts_with("backup /data: 1 file, 2.0 KiB of 4.0 KiB, "), "{}", show.shown.line());
+        let line = show.shown.line();
+        assert!(line.starts_with("backup /data: 1 file, 2.0 KiB of 4.0 KiB, ") && line.ends_with(" left"), "{line}");
         let show = Show::start_of_packs("check");
         assert!(show.shown.line().starts_with("check: 0 packs, 0 B, "), "{}", show.shown.line());
+    }
+
+    #[test]
+    fn the_time_left_follows_the_rate() {
+        let seconds = Duration::from_secs;
+        for (elapsed, done, total, expected) in [
+            (seconds(10), 25, 100, Some(seconds(30))),
+            (seconds(10), 100, 100, Some(seconds(0))),
+            (seconds(3), u64::MAX / 2, u64::MAX - 1, Some(seconds(3))),
+            (seconds(10), 0, 100, None),
+            (seconds(10), 25, 0, None),
+            (seconds(10), 120, 100, None),
+        ] {
+            assert_eq!(left(elapsed, done, total), expected, "{done} of {total}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct PruneArgs {
     #[arg(long)]
     dry_run: bool,
     /// Give up backups without a sign of life for this long: they can never be completed. Too short a time costs a backup, never a
-    /// recovery point
+    /// recovery point. Those whose process was on this machine and has ended are given up at once
     #[arg(long, value_name = "TIME", value_parser = human::parse_duration, default_value = "6h")]
     dead_after: Duration,
     /// Wait for backups that are under way; else prune ends with 4, and a later one goes on
@@ -207,6 +207,7 @@ fn table(pruned: &Pruned) -> String {
         text.push_str("Nothing is to be freed.\n");
     } else if pruned.state == "waiting" {
         text.push_str("Nothing was freed: backups are under way that may need it. A later prune goes on.\n");
+        text.push_str("--wait waits for them, --dead-after gives up sooner those that have died on other machines.\n");
     } else {
         let packs = human::count(pruned.packs, "pack", "packs");
         text.push_str(&format!("{} in {packs} {would}freed.\n", human::bytes(pruned.bytes)));

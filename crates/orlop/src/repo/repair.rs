@@ -21,9 +21,9 @@ use crate::output::{self, Format};
 #[derive(Debug, Args)]
 pub(super) struct RepairArgs {
     /// Another repository that has the bytes: with copies of the recovery points, or backups of the same contents
-    #[arg(long, value_name = "URL", requires = "from_password_file")]
+    #[arg(long, value_name = "URL")]
     from: Option<String>,
-    /// File with the passphrase of the other repository
+    /// File with the passphrase of the other repository; else it is opened with what opens the first one
     #[arg(long, value_name = "FILE", requires = "from")]
     from_password_file: Option<PathBuf>,
     /// What may still have the bytes of a content: the folder, the image or the device. CONTENT is its name in the recovery points, and
@@ -76,9 +76,9 @@ struct Left {
 
 pub(super) async fn run(place: &PlaceArgs, args: &RepairArgs, format: Format) -> Result<Exit> {
     let repository = place.open().await?;
-    let from = match (&args.from, &args.from_password_file) {
-        (Some(url), Some(file)) => Some(PlaceArgs::elsewhere(url, file).open().await?),
-        _ => None,
+    let from = match &args.from {
+        Some(url) => Some(place.open_other(url, args.from_password_file.as_deref()).await?),
+        None => None,
     };
     let sources = RepairSources { from, living: living(&args.source)? };
     known_contents(&repository, &sources.living).await?;

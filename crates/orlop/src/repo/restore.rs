@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use clap::Args;
 use repository::tree::{self, ExpectedCounts, Incidents, RestoreOptions, TreePath};
-use repository::{Counters, RecoveryPoint, Repository, Root, volume};
+use repository::{Counters, RecoveryPoint, Repository, Root, RootKind, volume};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
-use super::browse::tree_path;
 use super::open::{explain_tree, explain_volume, has_files, map, point, roots};
+use super::path::{inside, roots_with, tree_path};
 use super::progress::Show;
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -23,7 +23,7 @@ pub(super) struct RestoreArgs {
     /// The recovery point, or `latest`
     id: String,
     /// The folder to write into; made if it is missing, else it must be empty. For a volume that was stored as an image, or a stream: the
-    /// file to make, or a block device
+    /// file to make, the folder to make it in, or a block device
     target: PathBuf,
     /// Only this volume (namespace/claim) or folder. Without it all are restored; if there are several, each below its own name
     #[arg(long, value_name = "NAME")]
@@ -64,7 +64,7 @@ pub(super) async fn run(place: &PlaceArgs, args: &RestoreArgs, format: Format) -
     let only = args.path.as_deref().map(tree_path).transpose()?;
     let repository = place.open().await?;
     let point = point(&repository, &args.id).await?;
-    let targets = targets(&point, args)?;
+    let targets = targets(&point, args, only.as_ref())?;
     if only.is_some() {
         targets.iter().try_for_each(|(root, _)| has_files(root))?;
     }
@@ -90,17 +90,32 @@ pub(super) async fn run(place: &PlaceArgs, args: &RestoreArgs, format: Format) -
 }
 
 /// What goes where: one content into the target itself, several each below its own name.
-fn targets<'a>(point: &'a RecoveryPoint, args: &RestoreArgs) -> Result<Vec<(&'a Root, PathBuf)>> {
-    let roots = roots(point, args.volume.as_deref())?;
+fn targets<'a>(
+    point: &'a RecoveryPoint,
+    args: &RestoreArgs,
+    only: Option<&TreePath>,
+) -> Result<Vec<(&'a Root, PathBuf)>> {
+    let with_path = only.filter(|_| args.volume.is_none()).map(|path| roots_with(point, path));
+    let roots = match with_path.as_deref() {
+        Some([root]) => vec![*root],
+        _ => roots(point, args.volume.as_deref())?,
+    };
     if roots.is_empty() {
         return Err(Error::new(format!("the recovery point {} has no volume and no folder", point.id)));
     }
     if let [root] = roots[..] {
-        return Ok(vec![(root, args.target.clone())]);
+        return Ok(vec![(root, place_of(root, &args.target))]);
     }
     // Names come from the repository, so they must not lead out of the target.
     let below = |root: &'a Root| Ok((root, args.target.join(relative(&root.name)?)));
     roots.into_iter().map(below).collect()
+}
+
+/// A volume or a stream is a file: in a folder that is there it gets its own name.
+fn place_of(root: &Root, target: &Path) -> PathBuf {
+    let name = relative(&root.name).ok().filter(|_| root.kind != RootKind::Tree && target.is_dir());
+    let name = name.as_deref().and_then(Path::file_name);
+    name.map_or_else(|| target.to_owned(), |name| target.join(name))
 }
 
 fn relative(name: &str) -> Result<PathBuf> {
@@ -126,13 +141,14 @@ async fn restore_all(
             contents.push(restore_map(&map, root, target, args, cancel).await?);
             continue;
         }
-        if let Some(path) = &only {
-            exists(repository, root, path).await?;
-        }
+        let only = match only.clone() {
+            Some(path) => Some(existing(repository, root, path).await?),
+            None => None,
+        };
         let whole = only.is_none();
         let options = RestoreOptions {
             replace: args.replace,
-            only: only.clone(),
+            only,
             expected: whole.then_some(ExpectedCounts { files: root.files, bytes: root.bytes }),
             cancel: cancel.clone(),
             ..RestoreOptions::default()
@@ -179,10 +195,12 @@ async fn restore_map(
     Ok(Content { name, target, files: 0, bytes: summary.bytes, failed: Incidents::default() })
 }
 
-async fn exists(repository: &Repository, root: &Root, path: &TreePath) -> Result<()> {
+/// The path in a tree, where there is something at it.
+async fn existing(repository: &Repository, root: &Root, path: TreePath) -> Result<TreePath> {
+    let path = inside(repository, root, path).await?;
     let what = format!("restore {path} of {}", root.name);
-    match tree::entry(repository, &root.table, path).await.map_err(|e| explain_tree(&what, e))? {
-        Some(_) => Ok(()),
+    match tree::entry(repository, &root.table, &path).await.map_err(|e| explain_tree(&what, e))? {
+        Some(_) => Ok(path),
         None => Err(Error::new(format!("{what}: there is no such file")).next("orlop repo ls shows what is there")),
     }
 }
@@ -202,7 +220,10 @@ async fn would(repository: &Repository, targets: &[(&Root, PathBuf)], only: Opti
     for (root, target) in targets {
         let (files, bytes) = match only {
             None => (root.files, root.bytes),
-            Some(path) => super::browse::count(repository, root, path).await?,
+            Some(path) => {
+                let path = existing(repository, root, path.clone()).await?;
+                super::browse::count(repository, root, &path).await?
+            }
         };
         let name = root.name.clone();
         contents.push(Content { name, target: target.clone(), files, bytes, failed: Incidents::default() });

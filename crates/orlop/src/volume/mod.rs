@@ -250,12 +250,12 @@ pub(crate) async fn run(args: VolumeArgs) -> Result<Exit> {
                 .because(e)
                 .next("start `orlop node`, or name a pool that none has open with --store")
         })?;
-        return ask(client, args.verb, args.output.output).await;
+        return ask(client, args.verb, args.output.format()).await;
     };
     let failed = || Error::new("use the pool");
     let node = open(store).await?;
     let (client, service) = node::offline(node.clone()).await.map_err(|e| failed().because(e))?;
-    let asked = ask(client, args.verb, args.output.output).await;
+    let asked = ask(client, args.verb, args.output.format()).await;
     service.await.map_err(|e| failed().because(e))?;
     if let Some(node) = Arc::into_inner(node) {
         tokio::task::spawn_blocking(move || node.stop()).await.map_err(|e| failed().because(e))?;

@@ -94,7 +94,8 @@ fn what_cannot_be_understood_ends_with_2_and_names_it() {
     check(&["repo", "check", "--sample", "5", "--read-data"], "cannot be used with");
     check(&["repo", "check", "--sample", "0"], "it is not more than 0 and at most 100");
     check(&["repo", "check", "--seed", "1"], "--sample");
-    check(&["repo", "repair", "--from", "file:///x"], "--from-password-file");
+    check(&["repo", "list", "-o", "yaml", "--json"], "cannot be used with");
+    check(&["repo", "dump", "p", "file", "--json"], "leave --output out");
     check(&["repo", "export", "p", "--to", "/x", "--to-password-file", "f"], "write restic:PATH");
     check(&["backup", "delete", "x", "--no-wait", "--timeout", "5s"], "cannot be used with");
 }

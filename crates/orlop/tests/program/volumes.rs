@@ -57,7 +57,10 @@ fn an_image_comes_back_as_a_file_and_on_standard_output() {
     place.run(&["restore", "monday", &target]).good();
     assert!(place.is_the_disk("back"));
     assert!(fs::metadata(&target).unwrap().blocks() * 512 < 3 * MIB, "holes stay holes");
-    place.run(&["restore", "monday", &target]).ended(1).says("exists; name a new file");
+    place.run(&["restore", "monday", &target]).ended(1).says("exists; name a new file").says("next: --replace");
+    fs::create_dir(place.path("folder")).unwrap();
+    place.run(&["restore", "monday", &place.text("folder")]).good();
+    assert!(place.is_the_disk("folder/disk"));
     place.run(&["restore", "monday", &target, "--replace"]).good();
 
     let dumped = place.command().args(["dump", "monday"]).output().unwrap();
@@ -109,6 +112,33 @@ fn what_comes_on_standard_input_comes_back() {
     place.run(&["check", "--read-data"]).good();
 }
 
+/// The next generation may lie in another file, as snapshots do.
+#[test]
+fn an_image_of_another_name_is_compared_with_the_only_one_of_its_size() {
+    let place = Volumes::new();
+    place.backup(&["--id", "monday"]);
+    let (next, list) = (place.text("next"), place.text("changes"));
+    let mut image = fs::read(place.path("disk")).unwrap();
+    image[4096..8192].copy_from_slice(&noise(4096, 5));
+    fs::write(&next, &image).unwrap();
+    fs::write(&list, "4096 4096\n").unwrap();
+    let backup = |id: &str, words: &[&str]| {
+        let all = [&["backup", "--image", &next, "--id", id, "--json"], words].concat();
+        let done = place.run(&all).json();
+        assert_eq!(done["contents"][0]["parent"], "monday", "{done}");
+        assert!(done["storedBytes"].as_u64().unwrap() < 100 << 10, "{done}");
+        place.run(&["verify", id, "--source", &next]).good();
+        place.run(&["forget", id]).good();
+    };
+    backup("all", &[]);
+    backup("list", &["--parent", "monday", "--changed-ranges", &list]);
+    fs::write(&next, &image[..image.len() - 4096]).unwrap();
+    let by_list = ["--parent", "monday", "--changed-ranges", &list];
+    place.run(&[&["backup", "--image", &next], &by_list[..]].concat()).ended(1).says("has no volume");
+    let other = place.run(&["backup", "--image", &next, "--json"]).json();
+    assert_eq!(other["contents"][0].get("parent"), None, "an image of another size is another one");
+}
+
 #[test]
 fn what_cannot_be_done_is_said_and_changes_nothing() {
     let place = Volumes::new();
@@ -124,9 +154,12 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     fs::write(&list, format!("{} 1\n", 8 * MIB)).unwrap();
     refused(&["--changed-ranges", &list, "--parent", "monday"], 1, "the volume ends at 8388608");
     refused(&["--parent", "sunday"], 1, "there is no recovery point sunday");
-    place.run(&["backup", "--image", &disk, "--parent", "monday"]).ended(1).says("has no volume");
+    place.command().args(["backup", "--stdin", "text", "--id", "text"]).write_stdin("text").assert().success();
+    place.run(&["backup", "--image", &disk, "--parent", "text"]).ended(1).says("has no volume");
     place.run(&["backup", "--image", &place.text("no-disk")]).ended(1).says("no-disk");
     place.run(&["backup", "--image", &place.text("")]).ended(2).says("it is a folder");
+    place.run(&["backup", "--image", "/dev/null"]).ended(2).says("neither a file nor a block device");
+    place.run(&["backup", "--stdin", ""]).ended(2).says("a value is required");
     place.run(&["backup", "--stdin", "x", "--dry-run"]).ended(2).says("leave --dry-run out");
     let would = place.run(&[&image, &["--dry-run", "-o", "json"][..]].concat()).json();
     assert_eq!(
@@ -134,7 +167,7 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
         (&(8 * MIB).into(), &"monday".into(), &true.into())
     );
     let points = place.run(&["list", "-o", "json"]).json();
-    assert_eq!(points.as_array().unwrap().len(), 1);
+    assert_eq!(points.as_array().unwrap().len(), 2, "the first and the text");
 }
 
 /// A loop device over a file, taken away again at the end.

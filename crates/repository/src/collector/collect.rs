@@ -8,21 +8,21 @@
 //! 5. index runs, ended sessions, void points and signs of life are deleted, each of which means nothing any more: the same;
 //! 6. `collections/<F+1>-done` says that it is over: the collection itself is deleted by the next one.
 
-use super::look::{Look, Unfinished, look, mark, unfinished};
+use super::look::{Look, Silence, Unfinished, look, mark, unfinished};
 use super::machine::{Folder, Listed, Object, Port};
 use super::objects::{Collection, MAX_CANDIDATES, Tombstone};
 use super::rules::{Rule, Rules};
 use crate::ids::{PackId, PointId, SessionId, WriterId};
 use crate::layout::{ObjectName, RunId};
 use crate::writer::PackInfo;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a collection is to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// A run without a sign of life for so long, by the clock of the store, is revoked.
-    pub(crate) dead_after: SignedDuration,
+    /// When a run is taken for dead, and revoked.
+    pub(crate) silence: Silence,
     /// Finds out what would be done, and does nothing.
     pub(crate) dry_run: bool,
     /// Where the store does not refuse what exists, nobody else may write.
@@ -200,7 +200,7 @@ async fn nothing_else(port: &Port, plan: &Plan, seen: &Look, epoch: u64, listed:
     if !seen.void.is_empty() || seen.strays.keys().any(|point| seen.is_decided(point)) {
         return false;
     }
-    if unfinished(port, seen, epoch, plan.dead_after).await.iter().any(|run| run.silent) {
+    if unfinished(port, seen, epoch, plan.silence).await.iter().any(|run| run.silent) {
         return false;
     }
     let living: BTreeSet<_> = seen.strays.values().flatten().map(|stray| stray.id).collect();
@@ -237,7 +237,7 @@ async fn settle(
         return Err(Refused::Session(*id, what.clone()));
     }
     let (mut revoked, mut waiting) = (Vec::new(), Vec::new());
-    for run in unfinished(port, seen, up_to, plan.dead_after).await {
+    for run in unfinished(port, seen, up_to, plan.silence).await {
         let name = ObjectName::Point(run.point.clone());
         if port.exists(name.clone()).await {
             continue;
@@ -262,7 +262,7 @@ async fn settle(
 /// Runs of which there must be none where the store does not refuse what exists.
 async fn others(port: &Port, plan: &Plan) -> Vec<Unfinished> {
     let seen = look(port).await;
-    let runs = unfinished(port, &seen, u64::MAX, plan.dead_after).await;
+    let runs = unfinished(port, &seen, u64::MAX, plan.silence).await;
     runs.into_iter().filter(|run| !run.silent).collect()
 }
 

@@ -111,6 +111,15 @@ impl Look {
     }
 }
 
+/// When a run is taken for dead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silence {
+    /// It has given no sign of life for so long, by the clock of the store.
+    pub(crate) after: SignedDuration,
+    /// Whether the process is known to have ended that says of itself where it runs.
+    pub(crate) ended: fn(&str) -> bool,
+}
+
 /// A run of which nobody knows yet what becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unfinished {
@@ -119,13 +128,13 @@ pub(crate) struct Unfinished {
     pub(crate) started: Timestamp,
     /// Its last sign of life, by the clock of the store.
     pub(crate) seen: Option<Timestamp>,
-    /// Whether that is so long ago that it may be taken for dead.
+    /// Whether that is so long ago that it may be taken for dead, or its processes have ended.
     pub(crate) silent: bool,
 }
 
 /// The runs without end that have a session up to an epoch. A run lives while any of its sessions does: one may be read back, or wait for
 /// the others, long after it has written its last pack.
-pub(super) async fn unfinished(port: &Port, look: &Look, up_to: u64, dead_after: SignedDuration) -> Vec<Unfinished> {
+pub(super) async fn unfinished(port: &Port, look: &Look, up_to: u64, silence: Silence) -> Vec<Unfinished> {
     let mut undecided: Vec<_> = look.strays.iter().collect();
     undecided.retain(|(point, strays)| !look.is_decided(point) && strays.iter().any(|stray| stray.id.epoch <= up_to));
     if undecided.is_empty() {
@@ -135,11 +144,14 @@ pub(super) async fn unfinished(port: &Port, look: &Look, up_to: u64, dead_after:
     let now = port.now().await;
     let mut runs = Vec::new();
     for (point, strays) in undecided {
-        let signs = strays.iter().flat_map(|stray| {
-            [look.sessions.get(&stray.id).copied().flatten(), beats.get(&stray.id).copied()].into_iter().flatten()
-        });
-        let seen = signs.max();
-        let silent = now.zip(seen).is_some_and(|(now, seen)| now.duration_since(seen) >= dead_after);
+        let sign = |stray: &Stray| look.sessions.get(&stray.id).copied().flatten().max(beats.get(&stray.id).copied());
+        let last_sign = |living: bool| {
+            let counted = strays.iter().filter(|stray| !living || !(silence.ended)(&stray.host));
+            counted.filter_map(sign).max()
+        };
+        let (seen, seen_living) = (last_sign(false), last_sign(true));
+        let is_long_ago = |seen| now.is_some_and(|now: Timestamp| now.duration_since(seen) >= silence.after);
+        let silent = strays.iter().all(|stray| (silence.ended)(&stray.host)) || seen_living.is_some_and(is_long_ago);
         let Some(last) = strays.iter().max_by_key(|stray| stray.started) else { continue };
         runs.push(Unfinished {
             point: point.clone(),

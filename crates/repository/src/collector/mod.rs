@@ -39,6 +39,7 @@ mod machine;
 mod mark;
 mod objects;
 mod points;
+mod process;
 mod report;
 mod rules;
 mod session;

@@ -2,8 +2,9 @@
 
 use super::collect::{Collected, Plan, Refused, State, collect};
 use super::driver::Driver;
-use super::look::Unfinished;
+use super::look::{Silence, Unfinished};
 use super::machine::Machine;
+use super::process;
 use super::rules::Rules;
 use crate::error::{Error, Result};
 use crate::ids::PointId;
@@ -15,7 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 /// How to collect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CollectOptions {
-    /// A run without a sign of life for so long, by the clock of the store, is revoked: it will never be published.
+    /// A run without a sign of life for so long, by the clock of the store, is revoked: it will never be published. So is one of which it is
+    /// known that its process has ended, however short that is ago.
     pub dead_after: SignedDuration,
     /// Finds out what would be done, and changes nothing.
     pub dry_run: bool,
@@ -94,7 +96,7 @@ impl Repository {
         let mut report = self.clear_unfinished(options).await?;
         loop {
             let plan = Plan {
-                dead_after: options.dead_after,
+                silence: Silence { after: options.dead_after, ended: process::has_ended },
                 dry_run: options.dry_run,
                 alone: !self.store().refuses_what_exists(),
                 now: Timestamp::now(),
@@ -146,7 +148,7 @@ impl CollectReport {
 
 impl From<Unfinished> for Run {
     fn from(run: Unfinished) -> Self {
-        Self { point: run.point, host: run.host, started: run.started, last_seen: run.seen }
+        Self { point: run.point, host: process::shown(&run.host), started: run.started, last_seen: run.seen }
     }
 }
 

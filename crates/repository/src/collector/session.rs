@@ -1,7 +1,9 @@
 //! A session that has begun: its name, its signs of life, and its parents.
 
 use super::driver::Driver;
+use super::look::Silence;
 use super::machine::Machine;
+use super::process;
 use super::report::CollectOptions;
 use super::rules::Rules;
 use super::sessions::{Begin, NotBegun, Parents, begin, parents};
@@ -42,14 +44,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Begins a session for a recovery point.
-    pub(crate) async fn begin(repo: &Repository, point: &PointId) -> Result<Self> {
+    /// Begins a session for a recovery point; `alone` says that no other process works for that.
+    pub(crate) async fn begin(repo: &Repository, point: &PointId, alone: bool) -> Result<Self> {
         let wanted = Begin {
             point: point.clone(),
-            host: host(),
+            host: if alone { process::host_of_process() } else { process::host() },
             started: Timestamp::now(),
             alone: !repo.store().refuses_what_exists(),
-            dead_after: CollectOptions::DEAD_AFTER,
+            silence: Silence { after: CollectOptions::DEAD_AFTER, ended: process::has_ended },
         };
         let machine = Machine::new(move |port| begin(port, Rules::default(), wanted));
         let begun = Driver::new(repo, &NoProgress).run(machine).await?;
@@ -99,16 +101,9 @@ fn refused(why: NotBegun, point: &PointId) -> Error {
         NotBegun::NoEpoch => Error::Missing { object: layout::epoch(1) },
         NotBegun::Revoked => Error::Revoked { id },
         NotBegun::PointExists => Error::PointExists { id },
-        NotBegun::Busy { point, host } => Error::Busy { id: point, host },
+        NotBegun::Busy { point, host } => Error::Busy { id: point, host: process::shown(&host) },
         NotBegun::TooOften => Error::Interrupted("a session could not begin, however often it was tried".to_owned()),
     }
-}
-
-/// Where this process runs, for people.
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name.trim().chars().take(64).collect();
-    if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
 /// Gives a sign of life now and then. One that fails is no harm: what is said by it is said by the next.

@@ -1,12 +1,12 @@
 //! Beginning a session, and what it may take over from earlier recovery points.
 
-use super::look::{look, unfinished};
+use super::look::{Silence, look, unfinished};
 use super::machine::{Object, Port};
 use super::objects::SessionRecord;
 use super::rules::{Rule, Rules};
 use crate::ids::{PointId, SessionId};
 use crate::layout::ObjectName;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 /// How often a session is begun anew when its creation was not answered, or when an epoch was opened meanwhile.
@@ -20,8 +20,8 @@ pub(crate) struct Begin {
     pub(crate) started: Timestamp,
     /// Where the store does not refuse what exists, there must be no other run.
     pub(crate) alone: bool,
-    /// How long a run may be silent before it is taken for dead, where that matters.
-    pub(crate) dead_after: SignedDuration,
+    /// When a run is taken for dead, where that matters.
+    pub(crate) silence: Silence,
 }
 
 /// Why a session does not begin.
@@ -73,7 +73,7 @@ pub(crate) async fn begin(port: Port, rules: Rules, wanted: Begin) -> Result<Ses
 /// nothing better can be had, and the specification asks for one writer.
 async fn nobody_else(port: &Port, wanted: &Begin) -> Result<(), NotBegun> {
     let seen = look(port).await;
-    let runs = unfinished(port, &seen, u64::MAX, wanted.dead_after).await;
+    let runs = unfinished(port, &seen, u64::MAX, wanted.silence).await;
     match runs.into_iter().find(|run| !run.silent && run.point != wanted.point) {
         Some(run) => Err(NotBegun::Busy { point: run.point, host: run.host }),
         None => Ok(()),

@@ -93,7 +93,7 @@ async fn copy_with(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<CopySummary> {
-    let writer = to.writer(&point.id).await?;
+    let writer = to.lone_writer(&point.id).await?;
     let base = match base {
         Some(base) if writer.parent(&base.1.id).await?.is_some() => Some(base),
         _ => None,

@@ -141,7 +141,7 @@ impl Work<'_> {
         let token = crate::crypto::random::<16>().map_err(|what| Error::invalid(what.to_string()))?;
         let point: PointId =
             format!("repair-{}", to_hex(&token)).parse().map_err(|what: Malformed| Error::invalid(what.to_string()))?;
-        let writer = self.repo.writer(&point).await?;
+        let writer = self.repo.lone_writer(&point).await?;
         mark::put(self.repo, writer.session().writer).await?;
         Ok(Session { point, writer })
     }

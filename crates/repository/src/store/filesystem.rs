@@ -1,14 +1,14 @@
 //! A folder of a file system as a store.
 //!
 //! An object is written in four steps, and what a crash leaves after each is harmless:
-//! 1. a file under `unfinished/` is written: a leftover there, which `check` lists as foreign, and a collector clears away when nobody has
-//!    touched it for long;
+//! 1. a file under `unfinished/` is made, locked and written: a leftover there, which `check` lists as foreign, and a collector clears away
+//!    when nobody has it locked any more, or nobody has touched it for long;
 //! 2. the file is synced: the same;
 //! 3. it is moved to its name, which fails if the name is taken: the object is there, whole, or not there;
 //! 4. the folder is synced: from here on the object survives a power failure. Only now is the creation reported, or that the name
 //!    is taken.
 
-use super::disk::{Disk, RealDisk};
+use super::disk::{self, Disk, RealDisk};
 use super::{ObjectAccess, ObjectInfo, StoreError, StoreErrorKind};
 use crate::codec::to_hex;
 use crate::layout::UNFINISHED;
@@ -129,6 +129,11 @@ impl ObjectAccess for FileSystem {
         true
     }
 
+    async fn is_abandoned(&self, unfinished: &str) -> bool {
+        let look = |path: &Path| disk::is_locked_by_nobody(path);
+        self.blocking("look at", unfinished, StoreError::io_of_read, look).await.unwrap_or(false)
+    }
+
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.blocking("delete", name, StoreError::io, |path| {
             fs::remove_file(path)?;
@@ -161,12 +166,14 @@ impl Creator {
         self.make_folder(&unfinished)?;
         let token = crate::crypto::random::<16>().map_err(io::Error::other)?;
         let temporary = unfinished.join(to_hex(&token));
-        let written =
-            self.write_synced(&temporary, bytes).and_then(|()| match self.move_to_free_name(&temporary, path) {
+        // Kept open until it has its name, because it is locked as long.
+        let written = self.write_synced(&temporary, bytes).and_then(|_open| {
+            match self.move_to_free_name(&temporary, path) {
                 // A collector took this process for dead, and cleared away what it was writing: it is written again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failed::Call(io::Error::other(error))),
                 moved => Ok(moved?),
-            });
+            }
+        });
         match &written {
             Ok(()) => {}
             Err(Failed::Call(error)) if error.kind() == io::ErrorKind::AlreadyExists => self.clean_up(&temporary),
@@ -179,9 +186,10 @@ impl Creator {
         written
     }
 
-    fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+    fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<File, Failed> {
         let file = self.disk.write_new(path, bytes)?;
-        self.disk.sync_file(path, &file).map_err(Failed::Sync)
+        self.disk.sync_file(path, &file).map_err(Failed::Sync)?;
+        Ok(file)
     }
 
     /// Moves a file to a name that must be free. Where that is not one step, it is given a second name, and loses the first.

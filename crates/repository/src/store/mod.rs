@@ -15,6 +15,7 @@ mod filesystem;
 mod google;
 mod lock;
 mod object;
+mod pace;
 mod retry;
 mod s3;
 
@@ -23,11 +24,13 @@ pub use config::StoreConfig;
 pub use error::{StoreError, StoreErrorKind};
 pub use google::GoogleLocation;
 pub use lock::{Lock, LockMode, Retention};
+pub use pace::RateLimits;
 pub use retry::RetryPolicy;
 pub use s3::{ContainerKeys, S3Location, WebIdentity};
 
 pub(crate) use retry::Attempts;
 
+use self::pace::Pace;
 use crate::codec::to_hex;
 use crate::layout;
 use async_trait::async_trait;
@@ -115,6 +118,11 @@ pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether it is known that nobody writes such a part any more.
+    async fn is_abandoned(&self, _unfinished: &str) -> bool {
+        false
+    }
+
     /// Tells what the store says about itself.
     async fn abilities(&self) -> Result<Abilities, StoreError> {
         Ok(Abilities::default())
@@ -162,13 +170,21 @@ pub struct Store {
     conditional_create: bool,
     lock: Option<Lock>,
     clock: fn() -> Timestamp,
+    pace: Arc<Pace>,
 }
 
 impl Store {
     /// Wraps `access`; `place` is what messages call the store.
     pub fn new(access: impl ObjectAccess, place: &str, retry: RetryPolicy) -> Self {
         let (access, place): (Arc<dyn ObjectAccess>, _) = (Arc::new(access), place.into());
-        Self { access, place, retry, conditional_create: true, lock: None, clock: Timestamp::now }
+        let pace = Arc::default();
+        Self { access, place, retry, conditional_create: true, lock: None, clock: Timestamp::now, pace }
+    }
+
+    /// Keeps transfers below a rate.
+    pub fn with_limits(mut self, limits: RateLimits) -> Self {
+        self.pace = Arc::new(Pace::new(limits));
+        self
     }
 
     /// What messages call the store.
@@ -205,6 +221,7 @@ impl Store {
     }
 
     async fn put_once(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.pace.upload.pass(bytes.len() as u64).await;
         match (self.retention_of(name), self.conditional_create) {
             (Some(retention), conditional) => self.access.put_locked(name, bytes, retention, conditional).await,
             (None, true) => self.access.put_new(name, bytes).await,
@@ -277,7 +294,11 @@ impl Store {
                 Ok(bytes) if bytes.len() as u64 > limit => {
                     return Err(StoreError::new(StoreErrorKind::TooLarge, "read", name));
                 }
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => {
+                    // How long it is, is known only now.
+                    self.pace.download.pass(bytes.len() as u64).await;
+                    return Ok(bytes);
+                }
                 Err(error) => attempts.wait_after(error).await?,
             }
         }
@@ -290,6 +311,7 @@ impl Store {
         let len = range.end.saturating_sub(range.start);
         let mut attempts = self.retry.attempts();
         loop {
+            self.pace.download.pass(len).await;
             let error = match self.access.get_range(name, range.clone()).await {
                 Ok(bytes) if bytes.len() as u64 == len => return Ok(bytes),
                 Ok(_) if self.head(name).await? < range.end => {
@@ -356,8 +378,14 @@ impl Store {
         let mut files = self.list(layout::UNFINISHED).await?;
         let now = (self.clock)();
         let is_old = |touched: Timestamp| now.duration_since(touched) >= untouched_for;
-        files.retain(|file| layout::is_unfinished(&file.name) && file.modified.is_some_and(is_old));
-        Ok(files)
+        files.retain(|file| layout::is_unfinished(&file.name));
+        let mut left = Vec::new();
+        for file in files {
+            if file.modified.is_some_and(is_old) || self.access.is_abandoned(&file.name).await {
+                left.push(file);
+            }
+        }
+        Ok(left)
     }
 
     /// Finds out what the store can do, by creating an object twice, reading it and deleting it.

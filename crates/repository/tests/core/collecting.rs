@@ -333,25 +333,30 @@ async fn a_sign_of_life_counts_for_its_run() {
 
 /// What a process leaves that is killed while it creates an object in a folder.
 #[tokio::test]
-async fn what_was_left_unfinished_is_cleared_away_when_it_is_old_and_nothing_else_is() {
+async fn what_was_left_unfinished_is_cleared_away_when_it_is_old_or_nobody_has_it_and_nothing_else_is() {
     let folder = tempfile::tempdir().unwrap();
     let config = StoreConfig::FileSystem { path: folder.path().to_owned() };
     let repo = fixture::create(config.open(RetryPolicy::never()).unwrap()).await;
     fixture::publish(&repo, "kept", &both(), None).await.unwrap();
     let path = |name: &str| folder.path().join("unfinished").join(name);
-    let (old, young, foreign) = (path(&"a".repeat(32)), path(&"b".repeat(32)), path("notes"));
-    for file in [&old, &young, &foreign] {
+    let (old, dead, young, foreign) =
+        (path(&"a".repeat(32)), path(&"b".repeat(32)), path(&"c".repeat(32)), path("notes"));
+    for file in [&old, &dead, &young, &foreign] {
         std::fs::write(file, [7; 1000]).unwrap();
     }
+    let open = |path| std::fs::File::options().write(true).open(path).unwrap();
+    // Of a file system that takes no part in locks, every file looks as if somebody had it.
+    let held = [&old, &young].map(open);
+    held.iter().for_each(|file| file.lock().unwrap());
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7 * 3600);
     for file in [&old, &foreign] {
-        std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+        open(file).set_modified(long_ago).unwrap();
     }
     let planned = plan(&repo).await;
-    assert_eq!((planned.unfinished, planned.unfinished_bytes, old.exists()), (1, 1000, true));
+    assert_eq!((planned.unfinished, planned.unfinished_bytes, old.exists()), (2, 2000, true));
     let done = collect(&repo).await;
-    assert_eq!((done.state, done.unfinished, done.unfinished_bytes), (CollectState::Finished, 1, 1000));
-    assert!(!old.exists() && young.exists() && foreign.exists());
+    assert_eq!((done.state, done.unfinished, done.unfinished_bytes), (CollectState::Finished, 2, 2000));
+    assert!(!old.exists() && !dead.exists() && young.exists() && foreign.exists());
     assert_eq!(collect(&repo).await.state, CollectState::Nothing);
     is_clean(&repo).await;
 }

@@ -4,6 +4,7 @@
 //! The suite sees the store as its users do, with retries. [`conforms`] holds for all that create conditionally.
 
 use crate::faults::{EAGER, Fault, Faulty, Request, memory};
+use crate::google::GoogleServer;
 use crate::s3::S3Server;
 use crate::servers::{self, Server};
 use bytes::Bytes;
@@ -230,6 +231,19 @@ async fn azurite_conforms() {
     let store = server.azure("team/a").open(EAGER).unwrap();
     conforms(store.clone()).await;
     conforms_at_size(store).await;
+}
+
+#[tokio::test]
+async fn google_conforms() {
+    let server = GoogleServer::start().await;
+    conforms(server.config("").open(RetryPolicy::never()).unwrap()).await;
+    let store = server.config("team/our backups, ü").open(RetryPolicy::never()).unwrap();
+    conforms(store.clone()).await;
+    conforms_at_size(store).await;
+    let repo = crate::fixture::create(server.config("repository").open(RetryPolicy::never()).unwrap()).await;
+    let contents = crate::fixture::contents(&[("a", "1"), ("spread", "wide")]);
+    crate::fixture::publish(&repo, "first", &contents, None).await.unwrap();
+    assert_eq!(crate::fixture::restore(&repo, "first").await.unwrap(), contents);
 }
 
 /// The negative case: a server that ignores the condition overwrites, and the probe must say so.

@@ -8,10 +8,15 @@ use crate::servers::{self, Server};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use repository::check::{self, CheckOptions};
+use repository::copy::copy;
+use repository::repair::{RepairOptions, RepairSources, repair};
 use repository::{
     CollectOptions, CollectState, ErrorKind, Lock, LockMode, NoProgress, Repository, RetryPolicy, Store, StoreErrorKind,
 };
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use tokio_util::sync::CancellationToken;
 
 const LOCKABLE: &str = "lockable";
 const DAY: i64 = 86_400;
@@ -44,6 +49,10 @@ static AHEAD: AtomicI64 = AtomicI64::new(0);
 
 fn clock() -> Timestamp {
     Timestamp::now() + SignedDuration::from_secs(AHEAD.load(Ordering::SeqCst))
+}
+
+fn in_a_month() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(30 * DAY)
 }
 
 /// Two recovery points, the second of which needs packs of the first.
@@ -197,6 +206,49 @@ async fn a_lock_is_extended_for_what_a_new_point_needs_and_for_nothing_else() {
     fixture::publish(&repo, "third", &grown, Some(&parent)).await.unwrap();
     assert_eq!((days_left(&needed).await, days_left(&not_needed).await), (45, 25));
     assert_eq!((days_left(&pack_of("second").await).await, days_left("orlop-repository").await), (35, 45));
+}
+
+/// A pack that a recovery point refers to may be gone, when a repair has its blobs in another one: then that one is locked for it.
+#[tokio::test]
+async fn what_a_repair_has_moved_is_locked_where_it_is() {
+    let server = lockable!();
+    let repo = Repository::create_locked(store(&server), &passphrase(), Some(a_month())).await.unwrap();
+    let one = contents(&[("a", "1"), ("spread", "wide")]);
+    let parent = fixture::publish(&repo, "first", &one, None).await.unwrap();
+    let there = fixture::create(crate::faults::memory()).await;
+    let (progress, cancel) = (Arc::new(NoProgress), CancellationToken::new());
+    copy(&repo, &there, &fixture::point_id("first"), progress, &cancel).await.unwrap();
+    let packs = async || {
+        let packs = store(&server).list("domains/default/packs/").await.unwrap();
+        packs.into_iter().map(|object| object.name).collect::<Vec<_>>()
+    };
+    let lost = packs().await.remove(0);
+    store(&server).delete(&lost).await.unwrap();
+    let mut grown = one.clone();
+    grown.insert("b".to_owned(), b"2".to_vec());
+    let error = fixture::publish(&repo, "second", &grown, Some(&parent)).await.unwrap_err();
+    assert!(error.is_damage(), "nobody has it: {error}");
+
+    let before = packs().await;
+    let sources = RepairSources { from: Some(there), living: BTreeMap::new() };
+    let report = repair(&repo, &sources, &RepairOptions::default(), &NoProgress).await.unwrap();
+    assert_eq!(report.left, []);
+    // What is found only when something else is there again is stored in a pack of its own.
+    let moved: Vec<_> = packs().await.into_iter().filter(|pack| !before.contains(pack)).collect();
+    let repo = Repository::open(store(&server).with_clock(in_a_month), &passphrase()).await.unwrap();
+    let days_left = async || {
+        let mut days = Vec::new();
+        for pack in &moved {
+            let until = repo.store().locked_until(pack).await.unwrap().unwrap();
+            days.push((until.duration_since(in_a_month()).as_secs() + DAY / 2) / DAY);
+        }
+        days
+    };
+    assert!(!moved.is_empty() && days_left().await.iter().all(|days| *days == 15));
+    fixture::publish(&repo, "third", &grown, Some(&parent)).await.unwrap();
+    let days = days_left().await;
+    assert!(days.contains(&45), "nothing is locked for longer: {days:?}");
+    assert_eq!(fixture::restore(&repo, "third").await.unwrap(), grown);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod faults;
 mod fixture;
+mod google;
 mod key_races;
 mod keys;
 mod kms;

@@ -1,18 +1,25 @@
 //! Folders of this machine.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use repository::tree::{self, BackupOptions, Incidents, TreeSummary};
-use repository::{PointId, Repository, Root, RootKind};
+use repository::{Counters, PointId, Progress, Repository, Root, RootKind};
 use serde::Serialize;
+use tokio::task::AbortHandle;
 
-use super::{BackupArgs, Content, Run, parent};
+use super::parent::{Sought, parent};
+use super::{BackupArgs, Content, Run};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
 use crate::repo::open::explain_tree;
 use crate::repo::progress::Show;
+
+/// How long a backup must last before the folder is counted for it: for a short one nobody needs to know how much is left.
+const COUNT_AFTER: Duration = Duration::from_secs(5);
 
 /// One folder of a recovery point.
 #[derive(Debug, Serialize)]
@@ -57,11 +64,16 @@ pub(super) fn folders(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>> {
     Ok(folders)
 }
 
+/// The tree of a folder in earlier recovery points. Another folder of the same size says nothing.
+fn sought(name: &str) -> Sought<'_> {
+    Sought { name, kind: RootKind::Tree, size: None }
+}
+
 impl Run<'_> {
     /// Stores a folder.
     pub(super) async fn folder(&self, name: &str, path: &Path) -> Result<(Root, Content)> {
         let parent = match self.parents {
-            true => parent(self.repository, Some(&self.writer), self.args, name, RootKind::Tree).await?,
+            true => parent(self.repository, Some(&self.writer), self.args, sought(name)).await?,
             false => None,
         };
         let started = Timestamp::now();
@@ -69,9 +81,17 @@ impl Run<'_> {
         options.walk.cross_mounts = self.args.cross_mounts;
         options.cancel = self.cancel.clone();
         let show = Show::start(format!("backup {name}"));
+        let counting = match &parent {
+            Some((_, root)) => {
+                show.progress().total(Counters { files: root.files, bytes: root.bytes, new_bytes: 0 });
+                None
+            }
+            None => Some(count_beside(path, self.args.cross_mounts, show.progress())),
+        };
         let table = parent.as_ref().map(|(_, root)| &root.table);
         let summary = tree::backup(&self.writer, self.repository, path, table, &options, show.progress()).await;
         drop(show);
+        counting.inspect(AbortHandle::abort);
         let summary = summary.map_err(|e| explain_tree(format!("back up {name}"), e))?;
         if let Some(why) = &summary.parent_lost {
             eprintln!(
@@ -182,7 +202,7 @@ pub(super) async fn would(
     for (name, path) in paths {
         let parent = match args.no_parent {
             true => None,
-            false => parent(repository, None, args, name, RootKind::Tree).await?.map(|(id, _)| id.to_string()),
+            false => parent(repository, None, args, sought(name)).await?.map(|(id, _)| id.to_string()),
         };
         let (files, bytes) = count(path, args.cross_mounts)?;
         contents.push(WouldContent { name: name.clone(), parent, files, bytes });
@@ -198,6 +218,21 @@ pub(super) async fn would(
     let names = || would.contents.iter().map(|c| format!("{}\n", c.name)).collect();
     output::print(&output::render(format, &would, table, names)?)?;
     Ok(Exit::Succeeded)
+}
+
+/// Tells the backup of a folder, while it goes on, how much there is in all. What cannot be counted stays unknown.
+fn count_beside(folder: &Path, cross_mounts: bool, progress: Arc<dyn Progress>) -> AbortHandle {
+    let folder = folder.to_owned();
+    let counting = tokio::spawn(async move {
+        tokio::time::sleep(COUNT_AFTER).await;
+        // A thread of its own, which nobody waits for.
+        std::thread::spawn(move || {
+            if let Ok((files, bytes)) = count(&folder, cross_mounts) {
+                progress.total(Counters { files, bytes, new_bytes: 0 });
+            }
+        });
+    });
+    counting.abort_handle()
 }
 
 /// Files below a folder, and their bytes; as the walk of a backup goes, without following symlinks.

@@ -1,19 +1,21 @@
 //! `orlop repo backup`: folders of this machine, an image or a device, or what comes on standard input, as one recovery point.
 
 mod folders;
+mod parent;
 mod volume;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use jiff::Timestamp;
-use repository::{PointId, RecoveryPoint, Repository, Root, RootKind, Source, Stats, Tag, Tags, Writer, WrittenPacks};
+use repository::{PointId, RecoveryPoint, Repository, Root, Source, Stats, Tag, Tags, Writer, WrittenPacks};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::PlaceArgs;
-use super::open::{Broken, check_content, explain, new_id, point};
+use super::open::{Broken, check_content, explain, new_id};
 use super::progress::Show;
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -29,18 +31,24 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "stdin", "cross_mounts"])]
     image: Option<PathBuf>,
     /// The name of the image in the recovery point; else its full path
-    #[arg(long, value_name = "NAME", requires = "image")]
+    #[arg(long, value_name = "NAME", requires = "image", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// What of the image has changed since --parent: lines of offset and length, in bytes. Nothing else is read
     #[arg(long, value_name = "FILE", requires = "image", requires = "parent")]
     changed_ranges: Option<PathBuf>,
     /// Instead of folders, what comes on standard input, under this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "cross_mounts", "parent", "no_parent"])]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["paths", "cross_mounts", "parent", "no_parent"],
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     stdin: Option<String>,
     /// The name of the recovery point; else the time and some letters
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
-    /// What is unchanged since this recovery point is not stored again; else the newest of this host with the same content
+    /// What is unchanged since this recovery point is not stored again; else the newest of this host with the same content, or for an
+    /// image with a single one of its size
     #[arg(long, value_name = "ID")]
     parent: Option<String>,
     /// Read everything, whatever earlier recovery points say
@@ -203,7 +211,7 @@ async fn write(
     parents: bool,
     cancel: &CancellationToken,
 ) -> Result<Stored> {
-    let writer = repository.writer(id).await.map_err(|e| explain(format!("begin the recovery point {id}"), e))?;
+    let writer = repository.lone_writer(id).await.map_err(|e| explain(format!("begin the recovery point {id}"), e))?;
     let run = Run { repository, writer, args, parents, cancel: cancel.clone() };
     let mut stored = Vec::new();
     for (name, path) in &what.folders {
@@ -284,49 +292,6 @@ fn id(args: &BackupArgs, created: Timestamp) -> Result<PointId> {
             new_id(created, &format!("{unique:08x}"))
         }
     }
-}
-
-/// The content of this name and kind in the recovery point that is to be the parent.
-///
-/// With a session, only in one that it may have as a parent: while a prune is under way, the newest may be refused, and an older one or
-/// none is taken.
-async fn parent(
-    repository: &Repository,
-    session: Option<&Writer>,
-    args: &BackupArgs,
-    name: &str,
-    kind: RootKind,
-) -> Result<Option<(PointId, Root)>> {
-    let content = |point: &RecoveryPoint| point.root(name).filter(|root| root.kind == kind).cloned();
-    if let Some(id) = &args.parent {
-        let point = point(repository, id).await?;
-        let Some(root) = content(&point) else { return Ok(None) };
-        if may_be_parent(session, &point.id).await? {
-            return Ok(Some((point.id, root)));
-        }
-        eprintln!("orlop: {name}: a prune is under way, so {} cannot be the parent, and all is read", point.id);
-        return Ok(None);
-    }
-    let host = host(args);
-    let points = repository.points().await.map_err(|e| explain("list the recovery points", e))?;
-    let ours = |point: &RecoveryPoint| matches!(&point.source, Source::Paths { host: other } if *other == host);
-    let mut points: Vec<_> = points.into_iter().filter_map(|entry| entry.point.ok()).filter(ours).collect();
-    points.sort_by_key(|point| std::cmp::Reverse(point.created));
-    for point in points {
-        if let Some(root) = content(&point)
-            && may_be_parent(session, &point.id).await?
-        {
-            return Ok(Some((point.id, root)));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a session may take over what a recovery point has; without a session, nothing will be taken over.
-async fn may_be_parent(session: Option<&Writer>, id: &PointId) -> Result<bool> {
-    let Some(writer) = session else { return Ok(true) };
-    let parent = writer.parent(id).await.map_err(|e| explain(format!("read the recovery point {id}"), e))?;
-    Ok(parent.is_some())
 }
 
 fn table(done: &Done) -> String {

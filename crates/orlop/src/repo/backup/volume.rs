@@ -1,5 +1,6 @@
 //! An image, a block device, or what comes on standard input.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -7,7 +8,8 @@ use repository::volume::{self, BackupOptions, Changes, Parent, StreamSummary, Vo
 use repository::{PointId, Repository, Root, RootKind, TableRef, Writer};
 use serde::Serialize;
 
-use super::{BackupArgs, Content, Run, parent};
+use super::parent::{Sought, parent};
+use super::{BackupArgs, Content, Run};
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -47,8 +49,13 @@ impl Image {
     pub(super) fn find(path: &Path, name: Option<&str>) -> Result<Self> {
         let what = || format!("back up {}", path.display());
         let full = path.canonicalize().map_err(|e| Error::new(what()).because(e))?;
-        if full.is_dir() {
+        let kind = full.metadata().map_err(|e| Error::new(what()).because(e))?.file_type();
+        if kind.is_dir() {
             return Err(Error::usage(format!("{}: it is a folder", what())).next("leave --image out for folders"));
+        }
+        if !(kind.is_file() || kind.is_block_device()) {
+            return Err(Error::usage(format!("{}: it is neither a file nor a block device", what()))
+                .next("--stdin NAME stores what comes out of a pipe"));
         }
         let size = volume::image_size(&full).map_err(|e| explain_volume(what(), e))?;
         let name = match (name, full.to_str()) {
@@ -112,19 +119,15 @@ async fn parent_of(
     args: &BackupArgs,
     image: &Image,
 ) -> Result<Option<(PointId, Root)>> {
-    let found = parent(repository, session, args, &image.name, RootKind::Volume).await?;
+    let sought = Sought { name: &image.name, kind: RootKind::Volume, size: Some(image.size) };
+    let found = parent(repository, session, args, sought).await?;
     match (&args.parent, found) {
-        (Some(id), None) if !has_volume(repository, id, image).await? => {
+        (Some(id), None) if sought.meant(&point(repository, id).await?, args).is_none() => {
             Err(Error::new(format!("the recovery point {id} has no volume {}", image.name))
                 .next("orlop repo show tells what it has; --name gives the image the name that it has there"))
         }
         (_, found) => Ok(found),
     }
-}
-
-async fn has_volume(repository: &Repository, id: &str, image: &Image) -> Result<bool> {
-    let point = point(repository, id).await?;
-    Ok(point.root(&image.name).is_some_and(|root| root.kind == RootKind::Volume))
 }
 
 fn root(name: &str, kind: RootKind, table: TableRef, bytes: u64, started: Timestamp) -> Root {

@@ -10,6 +10,7 @@ mod random;
 mod world;
 
 use super::collect::{Collected, Plan, Refused, State, collect};
+use super::look::Silence;
 use super::machine::{Machine, Object};
 use super::points::forget;
 use super::rules::{Rule, Rules};
@@ -286,11 +287,16 @@ impl Simulation {
 }
 
 fn collector(rules: Rules, now: jiff::Timestamp, hours: i64) -> Machine<End> {
-    let plan = Plan { dead_after: SignedDuration::from_hours(hours), dry_run: false, alone: false, now };
+    let plan = Plan { silence: silence(hours), dry_run: false, alone: false, now };
     Machine::new(move |port| async move {
         let collected: Result<Collected, Refused> = collect(port, rules, plan).await;
         End::Collected(collected)
     })
+}
+
+/// Nobody knows of processes, so only time decides who is dead.
+fn silence(hours: i64) -> Silence {
+    Silence { after: SignedDuration::from_hours(hours), ended: |_| false }
 }
 
 fn number(name: &str) -> Option<u64> {

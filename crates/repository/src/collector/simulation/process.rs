@@ -1,6 +1,7 @@
 //! Processes: what a writer does between its operations, and how the operations of any of them travel.
 
 use super::random::Random;
+use super::silence;
 use super::world::{Request, World};
 use crate::collector::collect::{Collected, Refused};
 use crate::collector::machine::{Answer, Machine, Next, Object, Operation, PointRecord, Port};
@@ -9,7 +10,7 @@ use crate::collector::rules::Rules;
 use crate::collector::sessions::{Begin, begin, parents};
 use crate::ids::{PackId, PointId, SessionId};
 use crate::layout::{ObjectName, RunId};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 /// What ended.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(super) async fn write(port: Port, rules: Rules, script: Script, started: Tim
             host: "simulated".to_owned(),
             started,
             alone: false,
-            dead_after: SignedDuration::from_hours(6),
+            silence: silence(6),
         };
         let Ok(session) = begin(port.clone(), rules, wanted).await else { return End::NotBegun };
         if let Some(choice) = script.parent {
