@@ -272,7 +272,9 @@ fn explain(what: String, error: OpenError) -> Error {
         OpenError::Damaged { .. } | OpenError::LogDamaged { .. } => {
             Some("restore the volumes from a replica or a backup if `orlop store repair` cannot mend it")
         }
-        OpenError::Exists => Some("use it as it is, or remove it first"),
+        OpenError::Exists => Some(
+            "use it as it is; if nothing in it is wanted, remove the file, or clear the begin of the device with `dd if=/dev/zero of=DEVICE bs=16k count=1`",
+        ),
         OpenError::Disk { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
             Some("leave --size out to take what is there; it is refused if it holds something")
         }

@@ -79,7 +79,7 @@ fn a_pool_is_made_once_checked_and_told() {
     let store = Store::new();
     assert!(store.run("format", &["--size", SIZE]).good().contains("is an empty pool of 16.0 MiB"));
     store.run("format", &["--size", SIZE]).ended(1).says("File exists").says("leave --size out");
-    store.run("format", &["--overwrite"]).ended(1).says("there is a pool already");
+    store.run("format", &["--overwrite"]).ended(1).says("there is a pool already").says("if nothing in it is wanted");
     assert!(store.run("check", &["--read-data"]).good().contains("Nothing is wrong."));
     let checked = store.run("check", &["-o", "json"]).json();
     assert_eq!((&checked["clean"], &checked["states"]), (&true.into(), &0.into()));
