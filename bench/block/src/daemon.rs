@@ -4,7 +4,7 @@ use crate::fio::Way;
 use crate::peers::Target;
 use anyhow::{Context, Result, bail};
 use node::proto::{AttachRequest, CreateSnapshotsRequest, CreateVolumeRequest, DetachRequest, FrontEnd};
-use node::{Access, Config, Node, PoolSpec, Serving};
+use node::{Access, Config, Node, PoolSpec, RuntimeDir, Serving};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -39,7 +39,8 @@ pub(crate) fn serve(arguments: ServeArgs) -> Result<()> {
     let runtime = Runtime::new()?;
     let _entered = runtime.enter();
     let pools = vec![PoolSpec { path: arguments.pool, bytes: None }];
-    let serving = Some(Serving { runtime: arguments.runtime.clone(), keeper: None });
+    let claimed = RuntimeDir::claim(&arguments.runtime)?;
+    let serving = Some(Serving { runtime: claimed, keeper: None, nbd_tls: None });
     let access = if arguments.threads { Access::Threads } else { Access::Best };
     let node = Arc::new(Node::start(Config {
         pools,
@@ -112,7 +113,8 @@ impl Daemon {
         let request = CreateVolumeRequest { name: name.into(), bytes, ..CreateVolumeRequest::default() };
         self.runtime.block_on(client.create_volume(request))?;
         let front_end = if over_nbd { FrontEnd::Nbd } else { FrontEnd::Device };
-        let request = AttachRequest { name: name.into(), front_end: front_end.into(), secret: Vec::new() };
+        let front_end = front_end.into();
+        let request = AttachRequest { name: name.into(), front_end, ..AttachRequest::default() };
         let place = self.runtime.block_on(client.attach(request))?.into_inner().place;
         self.attached.borrow_mut().push(name.into());
         let way = if over_nbd { Way::Nbd(place) } else { Way::Path(place) };

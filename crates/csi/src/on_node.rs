@@ -148,6 +148,7 @@ impl Volumes for OnNode {
             name: id.to_owned(),
             front_end: proto::FrontEnd::Device.into(),
             secret: secret.map(|secret| secret.to_vec()).unwrap_or_default(),
+            listen: String::new(),
         };
         self.wait(self.service.attach(Request::new(request))).map(|attached| attached.place.into())
     }

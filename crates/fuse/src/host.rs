@@ -7,6 +7,7 @@ use crate::mount::MountError;
 use crate::protocol::ALWAYS;
 use crate::users::User;
 use block::{BlockSizes, Device, Failure, Pool};
+use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -209,6 +210,21 @@ impl Host {
         }
         attached.remove(name);
         Ok(())
+    }
+
+    /// Ends a block device that an earlier process has attached, and that nobody can serve any more. Whoever uses it gets errors from now on, and it is gone
+    /// with the last of them.
+    pub fn give_up(&self, name: &str) -> Result<(), DetachError> {
+        let Ok(label) = label(name) else { return Ok(()) };
+        if let Some(keeper) = self.keeper() {
+            keeper.forget(name)?;
+        }
+        let system = |action| move |source| DetachError::System { action, path: PathBuf::from(name), source };
+        let Some(device) = LoopDevice::find(&label).map_err(system("look for the block device of"))? else {
+            return Ok(());
+        };
+        let opened = device.open(OFlags::RDWR).map_err(|e| system("open the block device of")(e.into()))?;
+        LoopDevice::clear(&opened).map_err(|e| system("clear the block device of")(e.into()))
     }
 
     fn detach_left(&self, name: &str, label: &str) -> Result<(), DetachError> {

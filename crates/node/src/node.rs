@@ -3,12 +3,13 @@
 use crate::attachments::{Attachments, Entry, Local, Place};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
+use crate::pool_spec::PoolSpec;
 use crate::proto;
 use crate::replicated::{Replicated, Replication};
+use crate::runtime::RuntimeDir;
 use crate::scrub::{Pace, Scrubber};
-use crate::store::{PoolSpec, Store};
+use crate::store::Store;
 use fuse::{Host, Keeper};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,9 +36,11 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Serving {
     /// Where the list of what is attached, and the sockets of NBD exports, are. For encrypted volumes it must be memory, such as a folder in `/run`.
-    pub runtime: PathBuf,
+    pub runtime: RuntimeDir,
     /// Who keeps devices while the process is replaced.
     pub keeper: Option<Keeper>,
+    /// By what clients over TCP know it, and it knows them; without it, it listens for them on this machine alone, and speaks to them in clear.
+    pub nbd_tls: Option<nbd::Tls>,
 }
 
 /// A node.
@@ -49,6 +52,8 @@ pub struct Node {
     /// Held by whoever changes which volumes, snapshots and attachments there are: one at a time, so that what was looked at stays as it is.
     changing: Mutex<()>,
     scrubber: Option<Scrubber>,
+    /// Let go of last.
+    _runtime: Option<RuntimeDir>,
 }
 
 impl Node {
@@ -68,11 +73,12 @@ impl Node {
             }
             stores.push(Arc::new(Store::open(spec, (config.cache_bytes, config.access), now())?));
         }
-        let attachments = match config.serving {
-            None => None,
-            Some(serving) => {
-                let host = Host::new(serving.keeper);
-                Some(Arc::new(Attachments::new(host, &serving.runtime, &stores, metrics.clone())?))
+        let (attachments, runtime) = match config.serving {
+            None => (None, None),
+            Some(Serving { runtime, keeper, nbd_tls }) => {
+                let attachments =
+                    Attachments::new(Host::new(keeper), (runtime.path(), nbd_tls), &stores, metrics.clone())?;
+                (Some(Arc::new(attachments)), Some(runtime))
             }
         };
         let replicated = match (config.replication, &attachments) {
@@ -85,7 +91,8 @@ impl Node {
                 return Err(Error::new(Kind::Invalid, what));
             }
         };
-        let mut node = Self { stores, metrics, attachments, replicated, changing: Mutex::default(), scrubber: None };
+        let (changing, scrubber) = (Mutex::default(), None);
+        let mut node = Self { stores, metrics, attachments, replicated, changing, scrubber, _runtime: runtime };
         node.resume()?;
         if let Some(pace) = config.scrub {
             let scrubber = Scrubber::start(node.stores.clone(), pace);
@@ -109,10 +116,15 @@ impl Node {
             }
             match self.attach_again(attachments, &entry) {
                 Ok(place) => tracing::info!(name = entry.name, place = place.place, "served again"),
-                Err(error) if error.kind() == Kind::NotFound => {
+                Err(error) if error.kind() == Kind::NotFound && self.store(&entry.pool).is_ok() => {
                     tracing::warn!(name = entry.name, error = error.story(), "what was attached is not there any more");
                     attachments.give_up(&entry)?;
                 }
+                Err(error) if error.kind() == Kind::NotFound => tracing::error!(
+                    name = entry.name,
+                    pool = entry.pool,
+                    "what was attached is not served, and whoever uses it waits: start the node with its pool again"
+                ),
                 Err(error) => {
                     tracing::error!(name = entry.name, error = error.story(), "what was attached is not served")
                 }
@@ -171,17 +183,15 @@ impl Node {
 
     /// The pools.
     pub(crate) fn pools(&self) -> Vec<proto::Pool> {
-        let pool = |store: &Arc<Store>| {
-            let usage = store.pool.usage();
-            proto::Pool {
-                name: store.name.clone(),
-                bytes: usage.blocks * BLOCK as u64,
-                free_bytes: usage.free * BLOCK as u64,
-                full: store.told.is_full.load(Ordering::Relaxed),
-                failed: store.told.has_failed.load(Ordering::Relaxed),
-            }
-        };
-        self.stores.iter().map(pool).collect()
+        self.stores.iter().map(|store| describe_pool(store)).collect()
+    }
+
+    /// Makes a pool larger while it is used; writes that wait for room go on.
+    pub(crate) fn grow_pool(&self, name: &str, bytes: u64) -> Result<proto::Pool> {
+        let _changing = self.change();
+        let store = self.store(name)?;
+        store.grow(bytes)?;
+        Ok(describe_pool(store))
     }
 
     /// The pool of this name, or the only one.
@@ -244,6 +254,17 @@ impl Node {
     }
 }
 
+fn describe_pool(store: &Store) -> proto::Pool {
+    let usage = store.pool.usage();
+    proto::Pool {
+        name: store.name.clone(),
+        bytes: usage.blocks * BLOCK as u64,
+        free_bytes: usage.free * BLOCK as u64,
+        full: store.told.is_full.load(Ordering::Relaxed),
+        failed: store.told.has_failed.load(Ordering::Relaxed),
+    }
+}
+
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -253,7 +274,12 @@ pub(crate) fn now() -> u64 {
 pub(crate) fn split(name: &str) -> Result<(&str, &str)> {
     match name.split_once('@') {
         Some((volume, snapshot)) if !volume.is_empty() && !snapshot.is_empty() => Ok((volume, snapshot)),
-        _ => Err(Error::new(Kind::Invalid, format!("{name:?} is no name of a snapshot, which is VOLUME@SNAPSHOT"))),
+        _ => {
+            let what = format!(
+                "{name:?} is no name of a snapshot, which is VOLUME@SNAPSHOT; `orlop volume snapshot` takes one of a volume"
+            );
+            Err(Error::new(Kind::Invalid, what))
+        }
     }
 }
 

@@ -167,7 +167,7 @@ fn count(store: &Store, scrubbed: &Scrubbed) -> u64 {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use crate::store::PoolSpec;
+    use crate::pool_spec::PoolSpec;
     use std::os::unix::fs::FileExt;
     use volume::Access;
 

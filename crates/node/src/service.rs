@@ -56,6 +56,11 @@ impl node_server::Node for Service {
         self.ask(|node| Ok(proto::ListPoolsResponse { pools: node.pools() })).await
     }
 
+    async fn grow_pool(&self, request: Request<proto::GrowPoolRequest>) -> Answer<proto::Pool> {
+        let request = request.into_inner();
+        self.ask(move |node| node.grow_pool(&request.name, request.bytes)).await
+    }
+
     async fn create_volume(&self, request: Request<proto::CreateVolumeRequest>) -> Answer<proto::Volume> {
         let request = Wiped::new(request.into_inner());
         self.ask(move |node| node.create_volume(&request)).await
@@ -104,9 +109,13 @@ impl node_server::Node for Service {
 
     async fn attach(&self, request: Request<proto::AttachRequest>) -> Answer<proto::Attachment> {
         let request = Wiped::new(request.into_inner());
-        let front_end = match request.front_end() {
-            proto::FrontEnd::Unspecified | proto::FrontEnd::Device => FrontEnd::Device,
-            proto::FrontEnd::Nbd => FrontEnd::Nbd,
+        let front_end = match (request.front_end(), request.listen.as_str()) {
+            (proto::FrontEnd::Nbd, "") => FrontEnd::Nbd,
+            (proto::FrontEnd::Nbd, address) => FrontEnd::Tcp(address.parse().map_err(|_| {
+                Status::invalid_argument(format!("{address:?} is no address with a port, as 127.0.0.1:10809 is"))
+            })?),
+            (_, "") => FrontEnd::Device,
+            _ => return Err(Status::invalid_argument("a block device listens on no address; an NBD server does")),
         };
         if proto::FrontEnd::try_from(request.front_end).is_err() {
             return Err(Status::invalid_argument(format!("there is no front end {}", request.front_end)));

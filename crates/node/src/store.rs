@@ -2,34 +2,16 @@
 
 use crate::error::{Error, Kind, Result, stored};
 use crate::metrics::PoolFigures;
+use crate::pool_spec::{PoolSpec, unopened};
 use crate::records::{Record, Records, RecordsError, Slots};
 use block::Buffer;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use volume::{
-    Access, BLOCK, Epoch, FileDisk, Notice, Options, Pool, Shape, SnapshotId, SnapshotInfo, State, VolumeInfo,
+    Access, BLOCK, Disk, Epoch, FileDisk, Notice, Options, Pool, SnapshotId, SnapshotInfo, State, VolumeInfo,
 };
-
-/// Which pool a node opens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolSpec {
-    /// The file or raw device.
-    pub path: PathBuf,
-    /// A file of this size is made if there is none, and one that is smaller grows; a device, and a file without it, is taken as it is.
-    pub bytes: Option<u64>,
-}
-
-impl PoolSpec {
-    /// What people call it: the last part of its path.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.path
-            .file_name()
-            .map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
-    }
-}
 
 /// What the pool has told of since it was opened.
 #[derive(Debug, Default)]
@@ -51,6 +33,8 @@ pub(crate) struct Store {
     pub(crate) pool: Arc<Pool<Buffer>>,
     pub(crate) told: Arc<Told>,
     book: Mutex<Book>,
+    /// What the pool lies on.
+    disk: Arc<FileDisk>,
 }
 
 struct Book {
@@ -63,22 +47,39 @@ impl Store {
     pub(crate) fn open(spec: &PoolSpec, (cache_bytes, access): (usize, Access), now: u64) -> Result<Self> {
         let name = spec.name();
         let what = || format!("open the pool {}", spec.path.display());
-        let disk = Arc::new(disk(spec).map_err(|e| Error::new(Kind::Failed, what()).because(e))?);
+        let disk = Arc::new(spec.open().map_err(|e| unopened(&what(), e))?);
         let told = Arc::new(Told::default());
         let options = Options { cache_bytes, access, may_wait: block::is_patient, ..Options::default() };
         let listener = {
             let (name, told) = (name.clone(), told.clone());
             Box::new(move |notice| hear(&name, &told, notice))
         };
-        let pool = Pool::open(disk, options, listener).map_err(|e| Error::new(Kind::Failed, what()).because(e))?;
+        let pool = Pool::open(disk.clone(), options, listener).map_err(|e| unopened(&what(), e))?;
         tracing::info!(pool = name, disk = %pool.reached(), "opened");
         if spec.bytes.is_some() {
             pool.grow().map_err(stored(format!("grow the pool {}", spec.path.display())))?;
         }
         let (slots, records) = Slots::open(&pool).map_err(|e| unreadable(what(), e))?;
-        let store = Self { name, pool: Arc::new(pool), told, book: Mutex::new(Book { slots, records }) };
+        let store = Self { name, pool: Arc::new(pool), told, book: Mutex::new(Book { slots, records }), disk };
         store.follow(now)?;
         Ok(store)
+    }
+
+    /// Makes the pool larger, and its file before it; with 0 it takes in what its device or its file has grown by.
+    pub(crate) fn grow(&self, bytes: u64) -> Result<()> {
+        let what = || format!("make the pool {} larger", self.name);
+        let failed = |error: io::Error| Error::new(Kind::Failed, what()).because(error);
+        let before = self.disk.bytes().map_err(failed)?;
+        if bytes != 0 && bytes < before {
+            let what = format!("{}: it has {before} bytes, and a pool does not shrink", what());
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        if bytes > before && !self.disk.is_file() {
+            let what = format!("{}: its device has {before} bytes; make that larger, and leave the size out", what());
+            return Err(Error::new(Kind::Precondition, what));
+        }
+        self.disk.extend(bytes).map_err(failed)?;
+        self.pool.grow().map_err(stored(what()))
     }
 
     /// What is told of it for metrics.
@@ -207,29 +208,6 @@ fn unreadable(what: String, error: RecordsError) -> Error {
         RecordsError::Store(error) => stored(what)(error),
         other => Error::new(Kind::Failed, what).because(other),
     }
-}
-
-/// Opens the file or device of a pool; what does not exist or is too small becomes what it should be.
-fn disk(spec: &PoolSpec) -> std::result::Result<FileDisk, volume::OpenError> {
-    let Some(bytes) = spec.bytes else { return FileDisk::open(&spec.path) };
-    if exists(&spec.path) {
-        let disk = FileDisk::open(&spec.path)?;
-        disk.extend(bytes).map_err(|source| volume::OpenError::Disk { action: "make it larger".into(), source })?;
-        return Ok(disk);
-    }
-    let disk = FileDisk::create(&spec.path, bytes)?;
-    let shape = Shape { id: rand::random(), log_blocks: None, most_changed_nodes: None };
-    if let Err(error) = volume::create(&disk, shape) {
-        // Nobody else has seen the file, which was made a moment ago.
-        drop(disk);
-        let _gone = std::fs::remove_file(&spec.path);
-        return Err(error);
-    }
-    Ok(disk)
-}
-
-fn exists(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok()
 }
 
 fn hear(name: &str, told: &Told, notice: Notice) {

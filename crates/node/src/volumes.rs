@@ -104,17 +104,22 @@ impl Node {
 
     pub(crate) fn delete_volume(&self, name: &str, with_snapshots: bool) -> Result<()> {
         let _changing = self.change();
-        let Ok((store, volume)) = self.volume(name) else { return Ok(()) };
         self.refuse_attached(name, "delete")?;
-        let snapshots = store.snapshots().into_iter().filter(|(of, _)| with_snapshots && of == name);
-        let snapshots: Vec<_> = snapshots.map(|(_, snapshot)| snapshot).collect();
-        for snapshot in &snapshots {
+        // Its snapshots are there also when the volume is gone, or another one has its name.
+        let of = |store: &Arc<Store>| {
+            let snapshots = store.snapshots().into_iter().filter(|(of, _)| with_snapshots && of == name);
+            snapshots.map(|(_, snapshot)| (store.clone(), snapshot)).collect::<Vec<_>>()
+        };
+        let snapshots: Vec<_> = self.stores.iter().flat_map(of).collect();
+        for (_, snapshot) in &snapshots {
             self.refuse_attached(&format!("{name}@{}", snapshot.name), "delete")?;
         }
-        for snapshot in snapshots {
+        for (store, snapshot) in snapshots {
             let what = format!("delete the snapshot {name}@{}", snapshot.name);
             store.pool.delete(State::Snapshot(snapshot.id)).map_err(stored(what))?;
+            store.follow(now())?;
         }
+        let Ok((store, volume)) = self.volume(name) else { return Ok(()) };
         store.pool.delete(State::Volume(volume.id)).map_err(stored(format!("delete the volume {name}")))?;
         store.follow(now())
     }
@@ -272,7 +277,7 @@ pub(crate) fn encryption(store: &Store, record: &Record) -> proto::Encryption {
 pub(crate) fn told_place(place: Place) -> proto::Attachment {
     let front_end = match place.front_end {
         FrontEnd::Device => proto::FrontEnd::Device,
-        FrontEnd::Nbd => proto::FrontEnd::Nbd,
+        FrontEnd::Nbd | FrontEnd::Tcp(_) => proto::FrontEnd::Nbd,
     };
     proto::Attachment { front_end: front_end.into(), place: place.place, read_only: place.read_only }
 }

@@ -23,6 +23,7 @@ mod logs;
 mod machine;
 mod member;
 mod memory;
+mod nbd_tls;
 mod node;
 mod output;
 mod points;

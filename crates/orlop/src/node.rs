@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fuse::{Keeper, KeeperServer};
-use node::{Access, Config, Node, Pace, PoolSpec, Serving};
+use node::{Access, Config, Node, Pace, PoolSpec, RuntimeDir, Serving};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::daemons::stop_at_signals;
 use crate::error::{Error, Exit, Result};
 use crate::human;
 use crate::member::{self, Member, MemberArgs};
+use crate::nbd_tls;
 
 /// Where a node's sockets are if nobody says it: memory, which is gone when the machine restarts, as what is attached is.
 pub(crate) const RUNTIME_DIR: &str = "/run/orlop";
@@ -38,8 +39,8 @@ const READY: &str = "ready";
 /// one: requests wait for the next `orlop node` with the same folder and pools.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// A pool: a file or a raw device. With a size, a file is made if there is none, and one that is smaller grows; a device that has grown is taken in
-    /// with `size=0`
+    /// A pool: a file or a raw device. With a size, a file is made if there is none, and a pool in one that is smaller grows; a device that has grown is
+    /// taken in with `size=0`
     #[arg(long, value_name = "PATH[,size=BYTES]", required = true, value_parser = parse_pool)]
     pool: Vec<PoolSpec>,
     /// The folder for sockets and for the list of what is attached; for encrypted volumes it must be memory
@@ -61,6 +62,10 @@ pub(crate) struct NodeArgs {
     /// How much of a pool is read in a second for that
     #[arg(long, value_name = "BYTES", default_value = "16Mi", value_parser = human::parse_bytes)]
     scrub_rate: u64,
+    /// The folder with the certificates for NBD over TCP: tls.crt and tls.key of this node, and ca.crt, which has signed those of clients. Without it,
+    /// `orlop volume attach --nbd --listen` takes addresses of this machine alone
+    #[arg(long, value_name = "DIR")]
+    nbd_tls: Option<PathBuf>,
     /// Where health and metrics are served; without it they are not
     #[arg(long, env = "ORLOP_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
@@ -112,7 +117,8 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         None => None,
         Some(address) => {
             let listener = TcpListener::bind(address).await;
-            Some(listener.map_err(|e| Error::new(format!("listen on {address}")).because(e))?)
+            let listener = listener.map_err(|e| Error::new(format!("listen on {address}")).because(e))?;
+            Some((listener.local_addr().unwrap_or(address), listener))
         }
     };
     let member = member::wanted(args.member, csi_driver::node_name(&args.csi)).await?;
@@ -129,16 +135,18 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     let pace = Pace { interval: args.scrub_interval, bytes_per_second: args.scrub_rate };
     let scrub = (!args.scrub_interval.is_zero()).then_some(pace);
     let awaited = args.keeper == "awaited";
+    let nbd_tls = args.nbd_tls.as_deref().map(nbd_tls::read).transpose()?;
     let start = move || {
+        let claimed = RuntimeDir::claim(&args.runtime_dir).map_err(|e| Error::new("start the node").because(e))?;
         let keeper = if awaited { await_keeper(&args.runtime_dir, KEEPER_LIMIT)? } else { keeper(&args.runtime_dir)? };
-        let serving = Some(Serving { runtime: args.runtime_dir, keeper: Some(keeper) });
+        let serving = Some(Serving { runtime: claimed, keeper: Some(keeper), nbd_tls });
         Node::start(Config { pools: args.pool, cache_bytes, access, scrub, serving, replication })
             .map_err(|e| Error::new("start the node").because(e))
     };
     let started = tokio::task::spawn_blocking(start).await;
     let node = Arc::new(started.map_err(|e| Error::new("start the node").because(e))??);
-    let figures = metrics.map(|listener| {
-        tracing::info!(address = ?listener.local_addr(), "health and metrics are served");
+    let figures = metrics.map(|(address, listener)| {
+        tracing::info!(%address, "health and metrics are served");
         tokio::spawn(node::serve_metrics(node.clone(), listener, stop.clone()))
     });
     let watching = tokio::spawn(watch_keeper(node.clone(), runtime.clone(), awaited, stop.clone()));

@@ -2,13 +2,14 @@
 //!
 //! What it prints for programs is the structs of this module.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use volume::{Disk, FileDisk, OpenError, Shape};
+use volume::{Disk, FileDisk, OpenError, Problem, Shape};
 
 use crate::error::{Error, Exit, Result};
 use crate::human;
@@ -184,7 +185,7 @@ fn look(args: &CheckArgs, format: Format) -> Result<Exit> {
     let checked = Checked {
         pool: pool.clone(),
         clean: found.problems.is_empty(),
-        problems: found.problems.iter().map(ToString::to_string).collect(),
+        problems: found.problems.iter().map(|problem| told(problem, &found.names)).collect(),
         states: found.states,
         map_blocks: found.nodes,
         data_blocks: found.data,
@@ -222,23 +223,44 @@ fn mend(args: &RepairArgs, format: Format) -> Result<Exit> {
     let pool = &args.at.pool;
     let what = || format!("repair {}", pool.display());
     let disk = FileDisk::open(pool).map_err(|e| explain(what(), e))?;
-    let done = volume::repair(&disk, args.give_up_log).map_err(|e| explain(what(), e))?;
+    let done = volume::repair(&disk, args.give_up_log).map_err(|error| {
+        let next = match &error {
+            OpenError::LogDamaged { .. } => {
+                "--give-up-log takes the log up to there, and what was flushed after it is lost; a replica or a backup may have it"
+            }
+            OpenError::Damaged { .. } => {
+                "nothing in the pool tells what was there; restore the volumes from a replica or a backup"
+            }
+            _ => return explain(what(), error),
+        };
+        Error::new(what()).because(error).next(next)
+    })?;
     let space = done.space.map(|why| format!("which blocks are used was made anew from the maps: {why}"));
     let log = done.log.map(|what| format!("the log was given up: {what}"));
     let repaired = Repaired {
         pool: pool.clone(),
         corrected_blocks: done.blocks,
         notes: space.into_iter().chain(log).collect(),
-        left: done.left.iter().map(ToString::to_string).collect(),
+        left: done.left.iter().map(|problem| told(problem, &done.names)).collect(),
     };
     let table = || {
         let lines = repaired.notes.iter().chain(&repaired.left).map(|line| format!("{line}\n"));
         let corrected = human::count(repaired.corrected_blocks, "block", "blocks");
-        let state = if repaired.left.is_empty() { "It is sound." } else { "The rest cannot be mended here." };
+        let state = if repaired.left.is_empty() {
+            "Superblocks, catalog and maps are sound; data was not read, which `orlop store check --read-data` does."
+        } else {
+            "The rest cannot be mended here."
+        };
         lines.chain([format!("{}: {corrected} corrected. {state}\n", pool.display())]).collect()
     };
     output::print(&output::render(format, &repaired, table, || name_of(pool))?)?;
     Ok(if repaired.left.is_empty() { Exit::Succeeded } else { Exit::Failed })
+}
+
+/// A problem, with the name of what it is about.
+fn told(problem: &Problem, names: &BTreeMap<u64, String>) -> String {
+    let name = problem.of().and_then(|id| names.get(&id));
+    name.map_or_else(|| problem.to_string(), |name| format!("{problem} ({name})"))
 }
 
 fn name_of(pool: &Path) -> String {
@@ -247,10 +269,15 @@ fn name_of(pool: &Path) -> String {
 
 fn explain(what: String, error: OpenError) -> Error {
     let next = match &error {
-        OpenError::Damaged { .. } => {
+        OpenError::Damaged { .. } | OpenError::LogDamaged { .. } => {
             Some("restore the volumes from a replica or a backup if `orlop store repair` cannot mend it")
         }
-        OpenError::Exists => Some("use it as it is, or remove it first"),
+        OpenError::Exists => Some(
+            "use it as it is; if nothing in it is wanted, remove the file, or clear the begin of the device with `dd if=/dev/zero of=DEVICE bs=16k count=1`",
+        ),
+        OpenError::Disk { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+            Some("leave --size out to take what is there; it is refused if it holds something")
+        }
         _ => None,
     };
     let error = Error::new(what).because(error);

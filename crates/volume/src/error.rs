@@ -52,8 +52,14 @@ pub enum OpenError {
     #[error("{0}")]
     Unfit(String),
     /// What is needed to open it is damaged.
-    #[error("{what} is damaged; `repair` tells what can be done, and a replica or a backup has the data")]
+    #[error("{what} is damaged")]
     Damaged {
+        /// Which part.
+        what: String,
+    },
+    /// What was flushed after the last checkpoint is not all there.
+    #[error("{what} is damaged, and what follows it in the log is lost with it")]
+    LogDamaged {
         /// Which part.
         what: String,
     },

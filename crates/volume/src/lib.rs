@@ -61,6 +61,6 @@ pub use format::superblock::VERSION;
 pub use memory::{Buffer, Memory};
 pub use offline::{Checked, Problem, Repaired, check, dump, repair};
 pub use pool::{
-    Access, LEAST_CACHE, Listener, Options, Pool, Reached, Since, SnapshotInfo, State, Usage, VolumeInfo, create,
+    Access, LEAST_CACHE, Listener, Options, Pool, Reached, Since, SnapshotInfo, State, Usage, VolumeInfo, create, look,
 };
 pub use units::{BLOCK, Blocks, Epoch, MOST_REQUEST, SnapshotId, VolumeId};

@@ -133,7 +133,8 @@ impl World {
         let listen = "127.0.0.1:0".parse().unwrap();
         let replication = Some(Replication { network, listen, records: records.clone(), limits });
         let pools = vec![PoolSpec { path: machine.disk.path().join("pool"), bytes: Some(128 << 20) }];
-        let serving = Some(Serving { runtime: machine.memory.path().join("run"), keeper: None });
+        let runtime = node::RuntimeDir::claim(&machine.memory.path().join("run")).unwrap();
+        let serving = Some(Serving { runtime, keeper: None, nbd_tls: None });
         let config =
             node::Config { pools, cache_bytes: 4 << 20, access: Access::Best, scrub: None, serving, replication };
         let node = tokio::task::spawn_blocking(move || Arc::new(Node::start(config).unwrap())).await.unwrap();

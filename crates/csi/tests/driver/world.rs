@@ -211,7 +211,8 @@ pub(crate) fn mounts_below(folder: &Path) -> Vec<PathBuf> {
 pub(crate) async fn start(disk: &Path, runtime: &Path, pools: &[u64]) -> Arc<Node> {
     let spec = |(at, mib): (usize, &u64)| PoolSpec { path: disk.join(format!("pool-{at}")), bytes: Some(*mib << 20) };
     let pools = pools.iter().enumerate().map(spec).collect();
-    let serving = Some(Serving { runtime: runtime.to_owned(), keeper: None });
+    let runtime = node::RuntimeDir::claim(runtime).unwrap();
+    let serving = Some(Serving { runtime, keeper: None, nbd_tls: None });
     let config = node::Config {
         pools,
         cache_bytes: 4 << 20,

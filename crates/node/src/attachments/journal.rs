@@ -9,6 +9,7 @@ use replication::units::{AttachmentId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -22,7 +23,22 @@ const NAME: &str = "attached.json";
 #[serde(rename_all = "camelCase")]
 pub(crate) enum FrontEnd {
     Device,
+    /// On a unix socket.
     Nbd,
+    /// Over TCP, at this address.
+    Tcp(SocketAddr),
+}
+
+impl FrontEnd {
+    /// Whether what is served like this is what was asked for. Port 0 asks for any.
+    pub(super) fn is_as(self, wanted: Self) -> bool {
+        match (self, wanted) {
+            (Self::Tcp(here), Self::Tcp(wanted)) => {
+                here.ip() == wanted.ip() && [0, here.port()].contains(&wanted.port())
+            }
+            _ => self == wanted,
+        }
+    }
 }
 
 /// Something that is attached.
@@ -134,7 +150,7 @@ impl Journal {
     pub(crate) fn add(&mut self, entry: Entry) -> Result<()> {
         if entry.key.is_some() && !self.is_in_memory {
             let what = format!(
-                "attach {}: its key would be kept in {}, which is not memory; give the node a folder in /run",
+                "attach {}: its key would be kept in {}, which is on a disk here; start the node with a --runtime-dir in memory, where a tmpfs is mounted, such as /run or /dev/shm on most machines",
                 entry.name,
                 self.folder.display()
             );

@@ -67,9 +67,14 @@ struct Layers {
 }
 
 impl Attachments {
-    pub(crate) fn new(host: Host, runtime: &Path, pools: &[Arc<Store>], metrics: Arc<Metrics>) -> Result<Self> {
+    pub(crate) fn new(
+        host: Host,
+        (runtime, nbd_tls): (&Path, Option<nbd::Tls>),
+        pools: &[Arc<Store>],
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         let journal = Journal::open(runtime)?;
-        let exports = Exports::new(journal.folder().join("nbd"));
+        let exports = Exports::new(journal.folder().join("nbd"), nbd_tls);
         let mut schedulers = BTreeMap::new();
         for name in pools.iter().map(|store| store.name.as_str()).chain([REPLICATED]) {
             let scheduler = Scheduler::new(Bounds::default());
@@ -95,8 +100,14 @@ impl Attachments {
         self.journal().entries().to_vec()
     }
 
-    /// Forgets what the process before this one had attached and nobody can serve.
+    /// Forgets what the process before this one had attached and nobody can serve any more. Who still uses it gets errors, in place of waiting for ever.
     pub(crate) fn give_up(&self, entry: &Entry) -> Result<()> {
+        if let (FrontEnd::Device, Some(label)) = (entry.front_end, &entry.label)
+            && let Err(error) = self.host.give_up(label)
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(name = entry.name, error, "the block device of what is not there any more is not gone yet");
+        }
         self.journal().remove(&entry.name)
     }
 
@@ -112,13 +123,13 @@ impl Attachments {
     pub(crate) fn attach(&self, target: &Target, front_end: FrontEnd, key: Option<DataKey>) -> Result<Place> {
         let mut attached = self.attached();
         let name = &target.name;
-        if let Some(other) = attached.get(name).filter(|other| other.place.front_end != front_end) {
+        if let Some(other) = attached.get(name).filter(|other| !other.place.front_end.is_as(front_end)) {
             let what = format!("attach {name}: it is served as {} already; detach it first", other.place.place);
             return Err(Error::new(Kind::Precondition, what));
         }
         // The kernel may have ended a device meanwhile, so a block device is asked for again.
         if let Some(there) = attached.get(name)
-            && front_end == FrontEnd::Nbd
+            && front_end != FrontEnd::Device
         {
             return Ok(there.place.clone());
         }
@@ -133,7 +144,7 @@ impl Attachments {
             key: key.clone(),
             replicated: target.source.served(),
         };
-        self.journal().add(entry)?;
+        self.journal().add(entry.clone())?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
         let served = self.serve(target, (front_end, &label), key, &meter);
         if served.is_err() {
@@ -147,7 +158,10 @@ impl Attachments {
             }
         }
         let (place, shared, gate) = served?;
-        let place = Place { front_end, place, read_only: target.source.is_read_only() };
+        if place.front_end != front_end {
+            // The next process serves it where it is now.
+            self.journal().add(Entry { front_end: place.front_end, ..entry })?;
+        }
         // A block device that was there already goes on with the device that it had, and this one was dropped.
         if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
             attached.insert(
@@ -158,20 +172,24 @@ impl Attachments {
         Ok(place)
     }
 
-    /// Gives the path or URI, and the parts that are changed while it is used.
+    /// Tells where, and gives the parts that are changed while it is used.
     fn serve(
         &self,
         target: &Target,
         (front_end, label): (FrontEnd, &str),
         key: Option<DataKey>,
         meter: &Arc<Meter>,
-    ) -> Result<(String, Arc<Shared>, Arc<Gate>)> {
+    ) -> Result<(Place, Arc<Shared>, Arc<Gate>)> {
         let Layers { device, shared, gate } = self.layers(target, key, meter)?;
-        let place = match front_end {
-            FrontEnd::Device => self.attach_device(&target.name, label, device),
-            FrontEnd::Nbd => self.exports.serve(&target.name, label, device),
+        let (front_end, place) = match front_end {
+            FrontEnd::Device => (front_end, self.attach_device(&target.name, label, device)?),
+            FrontEnd::Nbd => (front_end, self.exports.serve(&target.name, label, device)?),
+            FrontEnd::Tcp(address) => {
+                let (address, uri) = self.exports.serve_tcp(&target.name, address, device)?;
+                (FrontEnd::Tcp(address), uri)
+            }
         };
-        Ok((place?, shared, gate))
+        Ok((Place { front_end, place, read_only: target.source.is_read_only() }, shared, gate))
     }
 
     fn layers(&self, target: &Target, key: Option<DataKey>, meter: &Arc<Meter>) -> Result<Layers> {
@@ -212,7 +230,7 @@ impl Attachments {
     pub(crate) fn detach(&self, name: &str, label: &str) -> Result<()> {
         let mut attached = self.attached();
         let front_end = attached.get(name).map(|attached| attached.place.front_end);
-        if front_end == Some(FrontEnd::Nbd) {
+        if front_end.is_some_and(|front_end| front_end != FrontEnd::Device) {
             self.exports.end(name)?;
         } else {
             self.host.detach(&self.label(name, label)).map_err(|error| {

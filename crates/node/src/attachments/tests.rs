@@ -2,16 +2,22 @@
 
 use super::{Entry, FrontEnd, Journal};
 use crate::node::{Config, Node, Serving};
+use crate::pool_spec::PoolSpec;
 use crate::proto::CreateVolumeRequest;
-use crate::store::PoolSpec;
+use crate::runtime::RuntimeDir;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use volume::Access;
 
 /// A node in a folder, with a pool of its own; it must be made within a runtime.
 fn node(folder: &Path) -> Node {
-    let pools = vec![PoolSpec { path: folder.join("pool"), bytes: Some(32 << 20) }];
-    let serving = Some(Serving { runtime: folder.join("run"), keeper: None });
+    node_with("pool", folder)
+}
+
+fn node_with(pool: &str, folder: &Path) -> Node {
+    let pools = vec![PoolSpec { path: folder.join(pool), bytes: Some(32 << 20) }];
+    let serving =
+        Some(Serving { runtime: RuntimeDir::claim(&folder.join("run")).unwrap(), keeper: None, nbd_tls: None });
     Node::start(Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving, replication: None })
         .unwrap()
 }
@@ -84,6 +90,21 @@ fn what_was_attached_and_cannot_be_again_stays_listed_as_it_was_and_nothing_else
     assert!(node.place("data").is_none());
     std::fs::remove_dir_all(obstacle.parent().unwrap()).unwrap();
     node.attach("data", FrontEnd::Nbd, &[]).unwrap();
+    assert!(node.place("data").is_some());
+}
+
+#[test]
+fn what_was_attached_waits_for_its_pool() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let folder = tempfile::tempdir().unwrap();
+    let node = with_volume(folder.path());
+    node.attach("data", FrontEnd::Nbd, &[]).unwrap();
+    node.stop();
+    let node = node_with("other", folder.path());
+    assert_eq!((listed(folder.path()), is_counted(&node)), (vec![("data".to_owned(), FrontEnd::Nbd)], false));
+    node.stop();
+    let node = self::node(folder.path());
     assert!(node.place("data").is_some());
 }
 

@@ -3,8 +3,9 @@
 use super::{AnyRecords, ReplicatedVolume, Replication, SnapshotHere};
 use crate::error::Kind;
 use crate::node::{Config, Node, Serving};
+use crate::pool_spec::PoolSpec;
 use crate::qos::Limits;
-use crate::store::PoolSpec;
+use crate::runtime::RuntimeDir;
 use fuse::{Keeper, KeeperServer};
 use replicas::{Addresses, Network, Security};
 use replication::record::memory::MemoryRecords;
@@ -119,7 +120,8 @@ impl World {
         let records = AnyRecords::new(self.records.clone());
         let replication = Some(Replication { network, listen, records, limits: limits() });
         let pools = vec![PoolSpec { path: machine.disk.path().join("pool"), bytes: Some(64 << 20) }];
-        let serving = Some(Serving { runtime: machine.memory.path().join("run"), keeper });
+        let runtime = RuntimeDir::claim(&machine.memory.path().join("run")).unwrap();
+        let serving = Some(Serving { runtime, keeper, nbd_tls: None });
         let config = Config { pools, cache_bytes: 1 << 20, access: Access::Best, scrub: None, serving, replication };
         let node = Node::start(config).unwrap();
         self.book.0.lock().unwrap().insert(machine.name.clone(), node.replicas_address().unwrap());

@@ -2,13 +2,13 @@
 //!
 //! Both are asked through the same control API; offline, the node is a part of this process. What is printed for programs is the structs of [`show`].
 
+mod args;
 mod show;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
 use node::proto::{self, FrontEnd};
 use node::{Access, Client, Config, Node, PoolSpec};
 use tonic::Status;
@@ -16,231 +16,13 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Exit, Result};
 use crate::human;
-use crate::node::RUNTIME_DIR;
-use crate::output::{self, Format, OutputArgs};
+use crate::output::{self, Format};
+pub(crate) use args::VolumeArgs;
+use args::{DiffArgs, Verb};
 use show::{Attached, Pool, Ranges, Snapshot, Stats, Volume};
 
 /// Memory for maps of an offline pool.
 const CACHE_BYTES: usize = 64 << 20;
-
-/// Make, attach, snapshot and compare volumes of this node
-#[derive(Debug, Args)]
-pub(crate) struct VolumeArgs {
-    #[command(subcommand)]
-    verb: Verb,
-    #[command(flatten)]
-    at: AtArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-struct AtArgs {
-    /// The folder of the node that is asked
-    #[arg(
-        long,
-        env = "ORLOP_RUNTIME_DIR",
-        hide_env_values = true,
-        value_name = "DIR",
-        default_value = RUNTIME_DIR,
-        global = true
-    )]
-    runtime_dir: PathBuf,
-    /// A pool that no node has open, which is used instead
-    #[arg(long, value_name = "POOL", global = true)]
-    store: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// List the pools of the node
-    Pools,
-    /// Make an empty volume
-    Create(CreateArgs),
-    /// List volumes, or snapshots
-    List(ListArgs),
-    /// Tell what is known of a volume
-    Show(NameArgs),
-    /// Serve a volume, or a snapshot read-only, and print where
-    Attach(AttachArgs),
-    /// Stop serving a volume or a snapshot, unless somebody has it open
-    Detach(StateArgs),
-    /// Take snapshots, of several volumes at one instant
-    Snapshot(SnapshotArgs),
-    /// Make a volume that begins as a snapshot
-    Clone(CloneArgs),
-    /// Print which bytes were written or discarded since a snapshot, or without one which are data, as lines of offset and length
-    Diff(DiffArgs),
-    /// Make a volume what it was at a snapshot; all its snapshots stay
-    Rollback(FromArgs),
-    /// Make a volume larger, attached or not
-    Grow(GrowArgs),
-    /// Change how much may be asked of a volume in a second
-    Limit(LimitArgs),
-    /// Delete a volume, of which the snapshots stay, or a snapshot
-    Delete(DeleteArgs),
-    /// Give back the room of blocks that are all zeros, of a volume that is not attached; a mounted one is trimmed by fstrim
-    Trim(TrimArgs),
-    /// Tell what was asked of a volume since it was attached
-    Stats(StateArgs),
-    /// Wrap the key of an encrypted volume, its snapshots and its clones with another secret
-    ChangeSecret(ChangeSecretArgs),
-    /// Destroy the key of an encrypted volume, its snapshots and its clones, which nobody can read from then on
-    DestroyKey(StateArgs),
-}
-
-#[derive(Debug, Args)]
-struct NameArgs {
-    /// The volume
-    name: String,
-}
-
-#[derive(Debug, Args)]
-struct StateArgs {
-    /// VOLUME, or VOLUME@SNAPSHOT
-    name: String,
-}
-
-#[derive(Debug, Args)]
-struct FromArgs {
-    /// VOLUME@SNAPSHOT
-    snapshot: String,
-}
-
-#[derive(Debug, Default, Args)]
-struct LimitsArgs {
-    /// Requests in a second; 0 is no limit
-    #[arg(long, value_name = "NUMBER")]
-    iops: Option<u64>,
-    /// Bytes in a second, such as 100MiB; 0 is no limit
-    #[arg(long, value_name = "BYTES", value_parser = human::parse_bytes)]
-    bandwidth: Option<u64>,
-}
-
-impl LimitsArgs {
-    fn over(&self, old: proto::Limits) -> proto::Limits {
-        proto::Limits {
-            iops: self.iops.unwrap_or(old.iops),
-            bytes_per_second: self.bandwidth.unwrap_or(old.bytes_per_second),
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-struct SecretArgs {
-    /// File with the secret that the key of an encrypted volume is wrapped with, taken as it is
-    #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct CreateArgs {
-    #[command(flatten)]
-    of: NameArgs,
-    /// Its size, such as 10GiB
-    #[arg(long, value_name = "BYTES", value_parser = human::parse_bytes)]
-    size: u64,
-    /// The pool, where there are several
-    #[arg(long, value_name = "NAME", default_value = "")]
-    pool: String,
-    #[command(flatten)]
-    limits: LimitsArgs,
-    #[command(flatten)]
-    secret: SecretArgs,
-}
-
-#[derive(Debug, Args)]
-struct ListArgs {
-    /// List snapshots
-    #[arg(long)]
-    snapshots: bool,
-    /// Of this volume alone
-    #[arg(requires = "snapshots")]
-    volume: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct AttachArgs {
-    #[command(flatten)]
-    of: StateArgs,
-    /// Serve it over NBD on a unix socket, not as a block device
-    #[arg(long)]
-    nbd: bool,
-    #[command(flatten)]
-    secret: SecretArgs,
-}
-
-#[derive(Debug, Args)]
-struct SnapshotArgs {
-    /// VOLUME@SNAPSHOT for each
-    #[arg(required = true)]
-    snapshot: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-struct CloneArgs {
-    #[command(flatten)]
-    from: FromArgs,
-    /// The name of the new volume
-    name: String,
-    #[command(flatten)]
-    limits: LimitsArgs,
-}
-
-#[derive(Debug, Args)]
-struct DiffArgs {
-    #[command(flatten)]
-    of: StateArgs,
-    /// The name of a snapshot that it comes from
-    #[arg(long, value_name = "SNAPSHOT", default_value = "")]
-    since: String,
-}
-
-#[derive(Debug, Args)]
-struct GrowArgs {
-    #[command(flatten)]
-    of: NameArgs,
-    /// Its new size
-    #[arg(long, value_name = "BYTES", value_parser = human::parse_bytes)]
-    size: u64,
-}
-
-#[derive(Debug, Args)]
-struct LimitArgs {
-    #[command(flatten)]
-    of: NameArgs,
-    #[command(flatten)]
-    limits: LimitsArgs,
-}
-
-#[derive(Debug, Args)]
-struct DeleteArgs {
-    #[command(flatten)]
-    of: StateArgs,
-    /// Delete the snapshots of the volume, too
-    #[arg(long)]
-    with_snapshots: bool,
-}
-
-#[derive(Debug, Args)]
-struct TrimArgs {
-    #[command(flatten)]
-    of: NameArgs,
-    #[command(flatten)]
-    secret: SecretArgs,
-}
-
-#[derive(Debug, Args)]
-struct ChangeSecretArgs {
-    #[command(flatten)]
-    of: StateArgs,
-    /// File with the secret that the key is wrapped with now
-    #[arg(long, value_name = "FILE")]
-    secret_file: PathBuf,
-    /// File with the secret that it is to be wrapped with
-    #[arg(long, value_name = "FILE")]
-    new_secret_file: PathBuf,
-}
 
 pub(crate) async fn run(args: VolumeArgs) -> Result<Exit> {
     let Some(store) = args.at.store else {
@@ -286,6 +68,12 @@ async fn ask(mut client: Client, verb: Verb, format: Format) -> Result<Exit> {
             let told = client.list_pools(proto::ListPoolsRequest {}).await.map_err(explain("list the pools"))?;
             show::list(format, &told.into_inner().pools.into_iter().map(Pool::from).collect::<Vec<_>>())?;
         }
+        Verb::GrowPool(args) => {
+            let request = proto::GrowPoolRequest { name: args.pool, bytes: args.size.unwrap_or(0) };
+            let told = client.grow_pool(request).await.map_err(explain("make the pool larger"))?;
+            show::one(format, &Pool::from(told.into_inner()))?;
+        }
+        Verb::Show(args) if args.name.contains('@') => show::one(format, &one_snapshot(client, args.name).await?)?,
         Verb::List(args) if args.snapshots => {
             let volume = args.volume.unwrap_or_default();
             let told = client.list_snapshots(proto::ListSnapshotsRequest { volume }).await;
@@ -299,7 +87,8 @@ async fn ask(mut client: Client, verb: Verb, format: Format) -> Result<Exit> {
         Verb::Attach(args) => {
             let front_end = if args.nbd { FrontEnd::Nbd } else { FrontEnd::Device };
             let secret = secret(args.secret.secret_file.as_deref())?;
-            let request = proto::AttachRequest { name: args.of.name, front_end: front_end.into(), secret };
+            let listen = args.listen.map_or_else(String::new, |address| address.to_string());
+            let request = proto::AttachRequest { name: args.of.name, front_end: front_end.into(), secret, listen };
             let what = format!("attach {}", request.name);
             let told = client.attach(request).await.map_err(explain(what))?;
             show::one(format, &Attached::from(told.into_inner()))?;
@@ -323,6 +112,14 @@ async fn ask(mut client: Client, verb: Verb, format: Format) -> Result<Exit> {
         }
     }
     Ok(Exit::Succeeded)
+}
+
+/// A snapshot, by its name.
+async fn one_snapshot(mut client: Client, name: String) -> Result<Snapshot> {
+    let told = client.list_snapshots(proto::ListSnapshotsRequest::default()).await;
+    let told = told.map_err(explain("look at the snapshot"))?.into_inner().snapshots;
+    let found = told.into_iter().find(|snapshot| snapshot.name == name);
+    found.map(Snapshot::from).ok_or_else(|| Error::new(format!("there is no snapshot {name} on this node")))
 }
 
 /// What ends with a volume.

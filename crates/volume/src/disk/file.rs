@@ -106,6 +106,12 @@ impl FileDisk {
         !self.direct || bytes.as_ptr().align_offset(self.unit as usize) == 0
     }
 
+    /// Whether it is a file, and no device.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.is_file())
+    }
+
     /// Makes the file longer; a device has the length that it has.
     ///
     /// # Errors

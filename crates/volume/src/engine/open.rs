@@ -1,6 +1,6 @@
 //! Making a pool, and reading what is needed to open one.
 
-use super::io::verify;
+use super::log_reader::load_log;
 use super::replay::Replayed;
 use super::world::{Rule, World};
 use crate::catalog::Catalog;
@@ -8,12 +8,11 @@ use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::format::layout::{self, LEAST_BLOCKS, MOST_BLOCKS};
 use crate::format::node::Pointer;
-use crate::format::record::{self, Change, Found};
 use crate::format::superblock::{NoSuperblock, Superblock, VERSION};
 use crate::map::Nodes;
 use crate::memory::Buffer;
 use crate::space::Space;
-use crate::units::{BLOCK, BLOCK_BYTES, Epoch, Place, Run};
+use crate::units::{BLOCK, BLOCK_BYTES, Epoch, Place};
 
 /// What a new pool is like.
 #[derive(Debug, Clone, Copy)]
@@ -94,8 +93,12 @@ pub(crate) fn create<W: World>(disk: &dyn Disk, shape: Shape) -> Result<(), Open
     disk.flush().map_err(OpenError::disk("flush the first superblock"))
 }
 
-/// All four superblocks. One that cannot be read is a damaged one: another may be whole.
+/// All four superblocks. One that cannot be read is a damaged one: another may be whole. What is too small for them has none.
 pub(crate) fn read_superblocks(disk: &dyn Disk) -> Result<[Result<Superblock, NoSuperblock>; 4], OpenError> {
+    let bytes = disk.bytes().map_err(OpenError::disk("ask for the size of the disk"))?;
+    if layout::blocks_of(bytes) < 4 {
+        return Ok(std::array::from_fn(|_| Err(NoSuperblock::Absent)));
+    }
     let mut page = Buffer::zeroed(BLOCK);
     let mut failed = None;
     let found = std::array::from_fn(|i| match disk.read(i as u64 * BLOCK_BYTES, &mut page) {
@@ -135,6 +138,11 @@ pub(crate) fn newest(disk: &dyn Disk) -> Result<Superblock, OpenError> {
     Ok(superblock)
 }
 
+/// Looks whether there is a pool that this program can open, and all of it. Nothing is written.
+pub(crate) fn look(disk: &dyn Disk) -> Result<(), OpenError> {
+    newest(disk).map(|_| ())
+}
+
 /// Reads all that must be in memory. Nothing is written.
 pub(crate) fn load<W: World>(disk: &dyn Disk) -> Result<Loaded, OpenError> {
     let superblock = newest(disk)?;
@@ -144,7 +152,7 @@ pub(crate) fn load<W: World>(disk: &dyn Disk) -> Result<Loaded, OpenError> {
     let catalog = super::load::load_catalog(disk, &superblock, &mut nodes)?;
     let (replayed, lost) = load_log::<W>(disk, &superblock)?;
     match lost {
-        Some(lost) => Err(OpenError::damaged(lost)),
+        Some(what) => Err(OpenError::LogDamaged { what }),
         None => {
             let log_unit = superblock.log_unit.max(log_unit::<W>(disk));
             Ok(Loaded { superblock, space, catalog, nodes, replayed, log_unit })
@@ -173,7 +181,7 @@ pub(crate) fn salvage<W: World>(disk: &dyn Disk, give_up_log: bool) -> Result<Sa
     let catalog = super::load::load_catalog(disk, &superblock, &mut nodes)?;
     let (replayed, lost) = load_log::<W>(disk, &superblock)?;
     match lost {
-        Some(lost) if !give_up_log => Err(OpenError::damaged(lost)),
+        Some(what) if !give_up_log => Err(OpenError::LogDamaged { what }),
         log => {
             let log_unit = superblock.log_unit.max(log_unit::<W>(disk));
             let loaded = Loaded { superblock, space, catalog, nodes, replayed, log_unit };
@@ -186,83 +194,4 @@ pub(super) fn read_page(disk: &dyn Disk, place: Place) -> Result<Box<[u8; BLOCK]
     let mut page = Buffer::zeroed(BLOCK);
     disk.read(place.bytes(), &mut page).map_err(OpenError::disk(format!("read {place}")))?;
     <[u8; BLOCK]>::try_from(&page[..]).map(Box::new).map_err(|_| OpenError::damaged(place.to_string()))
-}
-
-/// Reads the log: what follows the checkpoint without a gap.
-fn load_log<W: World>(disk: &dyn Disk, superblock: &Superblock) -> Result<(Replayed, Option<String>), OpenError> {
-    let mut ring = Buffer::zeroed(usize::try_from(superblock.log_bytes()).unwrap_or(0));
-    for (i, piece) in ring.chunks_mut(1 << 20).enumerate() {
-        let offset = layout::LOG_START * BLOCK_BYTES + ((i as u64) << 20);
-        disk.read(offset, piece).map_err(OpenError::disk("read the log"))?;
-    }
-    let unit = superblock.log_unit as usize;
-    let pool = u64::from_le_bytes(std::array::from_fn(|i| superblock.pool[i]));
-    let mut sequence = superblock.replay_sequence;
-    let mut at = usize::try_from(superblock.replay_offset).unwrap_or(0);
-    let mut records: Vec<Found> = Vec::new();
-    let is_next = |found: &Found, sequence| {
-        let is_current = found.header.generation == superblock.generation || !W::keeps(Rule::NewGeneration);
-        found.header.pool == pool && is_current && found.header.sequence == sequence
-    };
-    loop {
-        let here = record::find(&ring[at..], unit).filter(|found| is_next(found, sequence));
-        let (begin, found) = match here {
-            Some(found) => (at, found),
-            None => match record::find(&ring, unit).filter(|found| at != 0 && is_next(found, sequence)) {
-                Some(found) => (0, found),
-                None => break,
-            },
-        };
-        at = (begin + found.len) % ring.len();
-        sequence += 1;
-        records.push(found);
-    }
-    let lost = look_for_lost(&ring, unit, pool, superblock, sequence);
-    let durable = records.last().map_or(sequence, |last| last.header.durable);
-    let mut changes = std::collections::VecDeque::new();
-    for found in records {
-        let is_durable = found.header.sequence < durable || !W::keeps(Rule::CheckReplayed);
-        for change in found.changes {
-            if is_durable { changes.push_back(change) } else { changes.extend(whole(disk, superblock.blocks, change)) }
-        }
-    }
-    Ok((Replayed { changes, offset: at as u64, sequence }, lost))
-}
-
-/// Records that follow a gap, and tell that what is in the gap was durable once: then it is damage and no end.
-fn look_for_lost(ring: &[u8], unit: usize, pool: u64, superblock: &Superblock, end: u64) -> Option<String> {
-    for at in (0..ring.len()).step_by(unit) {
-        let Some(found) = record::find(&ring[at..], unit).filter(|found| found.header.pool == pool) else { continue };
-        let header = found.header;
-        if header.checkpoint > superblock.checkpoint || header.generation > superblock.generation {
-            return Some(format!("the superblock of checkpoint {} or a later one", header.checkpoint));
-        }
-        if header.generation == superblock.generation && header.sequence > end && header.durable > end {
-            return Some(format!("record {end} of the log, which was flushed,"));
-        }
-    }
-    None
-}
-
-/// What of a write that was perhaps never flushed is there.
-fn whole(disk: &dyn Disk, blocks: u64, change: Change) -> Vec<Change> {
-    let Change::Write { volume, start, run, sums } = change else { return vec![change] };
-    let mut pieces: Vec<Change> = Vec::new();
-    let mut joins = false;
-    for (i, sum) in sums.into_iter().enumerate() {
-        let place = Place(run.start.0 + i as u64);
-        if place.0 >= blocks || !verify(disk, &[(place, sum)]).is_empty() {
-            joins = false;
-            continue;
-        }
-        match pieces.last_mut() {
-            Some(Change::Write { run, sums, .. }) if joins => {
-                run.count += 1;
-                sums.push(sum);
-            }
-            _ => pieces.push(Change::Write { volume, start: start + i as u64, run: Run::one(place), sums: vec![sum] }),
-        }
-        joins = true;
-    }
-    pieces
 }

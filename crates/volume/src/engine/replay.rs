@@ -3,7 +3,7 @@
 use super::task::{Flow, Task};
 use super::{Engine, Notice, Output, Rule, World};
 use crate::error::Error;
-use crate::format::record::Change;
+use crate::format::record::{Change, Packed, unpack};
 use crate::map::NodeAt;
 use crate::units::{Blocks, Place, Run, TreeId, VolumeId};
 use std::collections::VecDeque;
@@ -12,10 +12,53 @@ use std::collections::VecDeque;
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     /// In the order in which they were applied.
-    pub(crate) changes: VecDeque<Change>,
+    pub(crate) changes: Changes,
     /// Where the next record goes.
     pub(crate) offset: u64,
     pub(crate) sequence: u64,
+}
+
+/// Changes in their order, of which only those of one record are unpacked: a log may tell of a million.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Empty only if there are none.
+    near: VecDeque<Change>,
+    far: VecDeque<Packed>,
+}
+
+impl Changes {
+    /// Adds the changes of a record.
+    pub(super) fn push(&mut self, packed: Packed) {
+        self.far.push_back(packed);
+        self.unpack();
+    }
+
+    fn unpack(&mut self) {
+        while self.near.is_empty()
+            && let Some(packed) = self.far.pop_front()
+        {
+            self.near.extend(unpack(&packed));
+        }
+    }
+
+    fn front(&self) -> Option<&Change> {
+        self.near.front()
+    }
+
+    fn pop_front(&mut self) -> Option<Change> {
+        let first = self.near.pop_front();
+        self.unpack();
+        first
+    }
+
+    fn push_front(&mut self, change: Change) {
+        self.near.push_front(change);
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Change> {
+        self.near.iter().cloned().chain(self.far.iter().flat_map(|packed| unpack(packed)))
+    }
 }
 
 /// The task.
@@ -39,7 +82,7 @@ impl Replay {
     /// Up to which block the changes that come next go, one after the other, from the begin of a leaf on.
     fn covered(&self, volume: VolumeId, leaf: Blocks) -> u64 {
         let mut end = leaf.start;
-        for (of, blocks) in self.left.changes.iter().map(subject) {
+        for (of, blocks) in self.left.changes.iter().map(|change| subject(&change)) {
             if of != volume || blocks.start != end || end >= leaf.end() {
                 break;
             }

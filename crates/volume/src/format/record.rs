@@ -154,6 +154,26 @@ pub(crate) struct Found {
     pub(crate) len: usize,
 }
 
+/// Changes as they lie in a record, which is less than half of what they take in memory otherwise.
+pub(crate) type Packed = Box<[u8]>;
+
+/// Changes, packed.
+pub(crate) fn pack(changes: &[Change]) -> Packed {
+    let mut bytes = Vec::with_capacity(changes.iter().map(Change::len).sum());
+    changes.iter().for_each(|change| change.put(&mut bytes));
+    bytes.into()
+}
+
+/// The changes that were packed, one after the other.
+pub(crate) fn unpack(packed: &[u8]) -> impl Iterator<Item = Change> {
+    let mut rest = packed;
+    std::iter::from_fn(move || {
+        let (change, len) = Change::get(rest)?;
+        rest = &rest[len..];
+        Some(change)
+    })
+}
+
 /// The record at the begin of the bytes, if there is one and it is whole.
 pub(crate) fn find(bytes: &[u8], unit: usize) -> Option<Found> {
     if bytes.len() < HEADER || get32(bytes, 0) != MAGIC {
@@ -214,6 +234,13 @@ mod tests {
         assert_eq!(find(&bytes, 512), Some(Found { header, changes, len: 512 }));
         assert_eq!(find(&bytes, 4096), None, "a length that is no multiple");
         assert_eq!(find(&bytes[..511], 512), None, "cut off");
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked() {
+        let (_, changes) = example();
+        assert_eq!(unpack(&pack(&changes)).collect::<Vec<_>>(), changes);
+        assert_eq!(unpack(&pack(&[])).count(), 0);
     }
 
     #[test]

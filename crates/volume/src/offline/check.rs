@@ -1,12 +1,15 @@
 //! The checker.
 
 use super::survey::survey;
+use crate::catalog::Catalog;
 use crate::disk::Disk;
 use crate::engine::{Loaded, Shipped, load};
 use crate::error::OpenError;
+use crate::format::catalog::Kind;
 use crate::format::superblock::NoSuperblock;
 use crate::memory::Buffer;
 use crate::units::{Blocks, Place, TreeId};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Something that should not be. Volumes and snapshots are told by their ids, and 0 is the catalog; places are blocks of the pool.
@@ -63,6 +66,21 @@ pub enum Problem {
     Leaked(u64),
 }
 
+impl Problem {
+    /// The id of the volume or snapshot that it is about, if it is about one.
+    #[must_use]
+    pub fn of(&self) -> Option<u64> {
+        match self {
+            Self::NodeLost { of, .. }
+            | Self::Corrupt { of, .. }
+            | Self::Doubled { of, .. }
+            | Self::NotShared { of, .. }
+            | Self::Inconsistent { of, .. } => Some(*of),
+            Self::Superblock(_) | Self::UsedAsFree(_) | Self::Leaked(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,6 +122,25 @@ pub struct Checked {
     pub data: u64,
     /// Changes in the log that the last checkpoint does not have.
     pub logged: usize,
+    /// What volumes and snapshots are called, by their ids.
+    pub names: BTreeMap<u64, String>,
+}
+
+/// What volumes and snapshots are called: a snapshot with its volume, of which perhaps only the id is left.
+pub(super) fn names(catalog: &Catalog) -> BTreeMap<u64, String> {
+    let records = || catalog.trees.values().map(|tree| &tree.record).filter(|record| record.id != TreeId::CATALOG);
+    let of_kind = |kind| records().filter(move |record| record.kind == kind);
+    let mut names: BTreeMap<u64, String> =
+        of_kind(Kind::Volume).map(|volume| (volume.id.0, volume.name.clone())).collect();
+    let snapshots: Vec<_> = of_kind(Kind::Snapshot)
+        .map(|snapshot| {
+            let line = snapshot.line.0;
+            let of = names.get(&line).cloned().unwrap_or_else(|| format!("volume {line}"));
+            (snapshot.id.0, format!("{of}@{}", snapshot.name))
+        })
+        .collect();
+    names.extend(snapshots);
+    names
 }
 
 /// Checks a pool that is not open: its structures and, if `deep`, all its data. Nothing is written.
@@ -134,7 +171,8 @@ pub fn check(disk: &dyn Disk, deep: bool) -> Result<Checked, OpenError> {
         states: loaded.catalog.trees.len() - 1,
         nodes: survey.nodes,
         data: survey.data,
-        logged: loaded.replayed.changes.len(),
+        logged: loaded.replayed.changes.iter().count(),
+        names: names(&loaded.catalog),
     })
 }
 

@@ -56,7 +56,7 @@ pub fn dump(disk: &dyn Disk) -> Result<String, OpenError> {
             record.level,
         ));
     }
-    for change in &loaded.replayed.changes {
+    for change in loaded.replayed.changes.iter() {
         line(match change {
             Change::Write { volume, start, run, .. } => {
                 format!("logged: {volume}, {} blocks from {start} at {}", run.count, run.start)

@@ -4,12 +4,13 @@
 //! stand for stays an error when it is read, never zeros. Data can be written anew, and a lost leaf when all of its
 //! blocks are at once.
 
-use super::check::Problem;
+use super::check::{Problem, names};
 use super::survey::survey;
 use crate::disk::Disk;
 use crate::engine::{self, Admin, Engine, Request, Salvage, Shipped};
 use crate::error::OpenError;
 use crate::memory::Buffer;
+use std::collections::BTreeMap;
 
 /// What a repair has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Repaired {
     pub log: Option<String>,
     /// What stays as it is: lost nodes, and maps that contradict themselves.
     pub left: Vec<Problem>,
+    /// What volumes and snapshots are called, by their ids.
+    pub names: BTreeMap<u64, String>,
 }
 
 /// Repairs a pool that is not open: damaged superblocks, and what is told of used blocks. With `give_up_log`, a log that is damaged in the middle is taken
@@ -44,6 +47,7 @@ pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError>
     let keeps_used = found.has_lost_nodes;
     let used = loaded.space.used_places();
     let blocks = loaded.space.set_used(&|place| found.has(place) || (keeps_used && used(place)));
+    let names = names(&loaded.catalog);
     let replayed = std::mem::take(&mut loaded.replayed);
     let mut engine = Engine::<Shipped<Buffer>>::new(loaded, 1024);
     let first = engine.replay(replayed, Vec::new());
@@ -58,7 +62,7 @@ pub fn repair(disk: &dyn Disk, give_up_log: bool) -> Result<Repaired, OpenError>
         Some(Ok(())) => {}
     }
     match last {
-        Some(Ok(_)) => Ok(Repaired { blocks, space, log, left: found.problems }),
+        Some(Ok(_)) => Ok(Repaired { blocks, space, log, left: found.problems, names }),
         Some(Err(error)) => Err(failed(&error)),
         None => Err(failed(&"the last checkpoint is not done")),
     }

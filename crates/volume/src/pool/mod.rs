@@ -203,6 +203,15 @@ pub fn create(disk: &dyn Disk, shape: Shape) -> Result<(), OpenError> {
     engine::create::<Shipped<Buffer>>(disk, shape)
 }
 
+/// Looks whether there is a pool, of a version that is understood here, and all of it. Nothing is written, and no more is read than its superblocks.
+///
+/// # Errors
+///
+/// If not.
+pub fn look(disk: &dyn Disk) -> Result<(), OpenError> {
+    engine::look(disk)
+}
+
 impl<M: Memory> Pool<M> {
     /// Opens a pool, and brings it up to its log.
     ///

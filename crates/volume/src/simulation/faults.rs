@@ -325,7 +325,7 @@ fn no_flipped_bit_is_ever_given_as_data() {
             pool.disk.flip(block * BLOCK_BYTES + random.below(BLOCK_BYTES), u8::try_from(random.below(8)).unwrap());
         }
         match pool.reopen() {
-            Err(OpenError::Damaged { .. } | OpenError::Unfit(_)) => unopened += 1,
+            Err(OpenError::Damaged { .. } | OpenError::LogDamaged { .. } | OpenError::Unfit(_)) => unopened += 1,
             Err(other) => panic!("block {block}: {other}"),
             // Only in the last record of the log, and its data, a flipped bit cannot be told from a write that was never flushed.
             Ok(()) if pool.holds_last() => match read_all(&mut pool) {
@@ -583,7 +583,7 @@ fn a_log_with_a_gap_is_given_up_only_when_that_is_wanted() {
     assert!(record.is_some());
     pool.disk.flip(8 * BLOCK_BYTES + superblock.replay_offset + 70, 1);
     match pool.reopen() {
-        Err(OpenError::Damaged { what }) => assert!(what.contains("of the log, which was flushed"), "{what}"),
+        Err(OpenError::LogDamaged { what }) => assert!(what.contains("of the log, which was flushed"), "{what}"),
         other => panic!("{other:?}"),
     }
     assert!(offline::repair(&pool.disk, false).is_err());

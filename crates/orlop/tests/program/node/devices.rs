@@ -4,6 +4,7 @@ use crate::node::world::{Mounted, World, good, require};
 use fuse::Keeper;
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -143,9 +144,34 @@ fn a_volume_that_has_grown_when_its_node_dies_is_seen_to_have_grown() {
 fn a_pool_has_one_node_and_a_folder_too() {
     require!();
     let world = World::with_node("50MiB");
+    world.volume(&["create", "data", "--size", "10MiB"]).good();
+    let device = world.attach(&["data"]);
     world.start_another().ended(1).says("in use");
     world.offline(&["list"]).ended(1).says("in use by another process");
-    world.volume(&["pools"]).good();
+    // Nor does another pool make it another node: what is attached here stays known.
+    let listed = || fs::read(world.runtime().join("attached.json")).unwrap();
+    let (before, other) = (listed(), world.runtime().join("other"));
+    let refused = world.start_with(&["--pool", &format!("{},size=50MiB", other.display())]);
+    refused.ended(1).says("in use by another node").says("--runtime-dir");
+    assert!(!other.exists() && listed() == before);
+    assert_eq!(world.attach(&["data"]), device);
+    world.volume(&["detach", "data"]).good();
+}
+
+#[test]
+fn what_is_no_pool_or_not_all_of_one_is_left_as_it_is() {
+    let world = World::with_pool("50MiB");
+    let other = world.file("other", b"something else");
+    world.start_with(&["--pool", &format!("{other},size=50MiB")]).ended(1).says("no superblock of a pool");
+    world.start_with(&["--pool", &other]).ended(1).says("no superblock of a pool").says("orlop store format");
+    assert_eq!(fs::read(&other).unwrap(), b"something else");
+    let missing = format!("{other}-missing");
+    world.start_with(&["--pool", &missing]).ended(1).says("with a size");
+    fs::File::options().write(true).open(world.pool()).unwrap().set_len(30 << 20).unwrap();
+    world.start_another().ended(1).says("bring its old size back");
+    assert_eq!(fs::metadata(world.pool()).unwrap().len(), 30 << 20);
+    fs::File::options().write(true).open(world.pool()).unwrap().set_len(50 << 20).unwrap();
+    world.is_sound();
 }
 
 #[test]
@@ -190,6 +216,36 @@ fn writes_wait_while_the_pool_is_full_and_nothing_is_lost() {
     world.volume(&["detach", "full"]).good();
 }
 
+#[test]
+fn a_full_pool_is_made_larger_while_it_is_used_and_writes_go_on() {
+    require!("dd", "cmp");
+    let mut world = World::with_node("40MiB");
+    world.volume(&["create", "data", "--size", "64MiB"]).good();
+    let device = world.attach(&["data"]);
+    let noise = world.file("noise", &noise(48 << 20));
+    let mut writer = Command::new("dd")
+        .args([&format!("if={noise}"), &format!("of={device}"), "bs=1M", "oflag=direct", "conv=notrunc"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while world.volume(&["pools", "-o", "json"]).json()[0]["state"] != json!("full") {
+        assert!(writer.try_wait().unwrap().is_none(), "it must wait");
+    }
+    world.volume(&["grow-pool", "--size", "30MiB"]).ended(1).says("a pool does not shrink");
+    world.volume(&["grow-pool", "nothing", "--size", "90MiB"]).ended(1).says("there is no pool nothing");
+    let grown = world.volume(&["grow-pool", "pool", "--size", "90MiB", "-o", "json"]).json();
+    assert!(grown["bytes"].as_u64().unwrap() > 80 << 20, "{grown}");
+    assert!(writer.wait().unwrap().success(), "what waited went on");
+    good("cmp", &["-n", &(48 << 20).to_string(), &noise, &device]);
+    // A device, or a file, that somebody else has made larger.
+    fs::File::options().write(true).open(world.pool()).unwrap().set_len(100 << 20).unwrap();
+    let again = world.volume(&["grow-pool", "-o", "json"]).json();
+    assert!(again["bytes"].as_u64().unwrap() > grown["bytes"].as_u64().unwrap() + (9 << 20), "{again}");
+    world.volume(&["detach", "data"]).good();
+    world.stop();
+    world.is_sound();
+}
+
 /// Bytes that nothing makes smaller.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -206,16 +262,22 @@ fn noise(len: usize) -> Vec<u8> {
 fn what_was_served_is_served_again_and_what_is_gone_is_given_up() {
     require!("blockdev", "nbdinfo");
     let mut world = World::with_node("100MiB");
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "d"] {
         world.volume(&["create", name, "--size", "10MiB"]).good();
     }
     world.volume(&["snapshot", "a@first"]).good();
-    let snapshot = world.attach(&["a@first"]);
+    let (snapshot, gone) = (world.attach(&["a@first"]), world.attach(&["d"]));
+    let user = fs::File::open(&gone).unwrap();
     let exports = [world.attach(&["b", "--nbd"]), world.attach(&["c", "--nbd"])];
     world.kill();
-    world.offline(&["delete", "b"]).good();
+    for name in ["b", "d"] {
+        world.offline(&["delete", name]).good();
+    }
     world.start();
     assert_eq!(bytes_of(&snapshot), 10 << 20);
+    // Who uses what is gone is told so, and does not wait for ever.
+    assert!(user.read_at(&mut [0; 4096], 8 << 20).is_err());
+    drop(user);
     assert!(good("nbdinfo", &["--size", &exports[1]]).contains(&(10 << 20).to_string()));
     let listed: serde_json::Value =
         serde_json::from_slice(&fs::read(world.runtime().join("attached.json")).unwrap()).unwrap();

@@ -30,6 +30,7 @@ fn volumes_are_made_cloned_rolled_back_and_deleted() {
     ask(&["snapshot", "web@one"]).good();
     ask(&["snapshot", "web@one", "web@two"]).ended(1).says("there is one of this name, and not of the others");
     ask(&["snapshot", "web"]).ended(1).says("VOLUME@SNAPSHOT");
+    ask(&["clone", "web", "copy"]).ended(1).says("orlop volume snapshot");
     ask(&["snapshot", "nothing@one"]).ended(1).says("there is no volume nothing");
     ask(&["clone", "web@one", "copy", "--iops", "100"]).good();
     ask(&["clone", "web@one", "copy"]).good();
@@ -48,6 +49,17 @@ fn volumes_are_made_cloned_rolled_back_and_deleted() {
     ask(&["delete", "web@two"]).good();
     ask(&["delete", "web", "--with-snapshots"]).good();
     ask(&["show", "web"]).ended(1).says("there is no volume web on this node");
+    // The snapshots of a volume go with it also when it is gone already.
+    assert_eq!(names(&ask(&["list", "--snapshots", "-o", "json"]).json()), [] as [&str; 0]);
+    ask(&["create", "late", "--size", "1MiB"]).good();
+    ask(&["snapshot", "late@one"]).good();
+    let shown = ask(&["show", "late@one", "-o", "json"]).json();
+    assert_eq!((&shown["name"], &shown["bytes"]), (&json!("late@one"), &json!(1 << 20)));
+    ask(&["show", "late@two"]).ended(1).says("there is no snapshot late@two");
+    ask(&["delete", "late"]).good();
+    assert_eq!(names(&ask(&["list", "--snapshots", "-o", "json"]).json()), ["late@one"]);
+    ask(&["delete", "late", "--with-snapshots"]).good();
+    assert_eq!(names(&ask(&["list", "--snapshots", "-o", "json"]).json()), [] as [&str; 0]);
     ask(&["attach", "copy"]).ended(1).says("start `orlop node`");
     world.is_sound();
 }

@@ -38,6 +38,8 @@ pub(crate) struct World {
     listen: Option<u16>,
     /// It is a CSI driver, too.
     is_driver: bool,
+    /// More of what it is told.
+    more: Vec<String>,
     node: Option<Child>,
 }
 
@@ -45,8 +47,8 @@ impl World {
     /// With a pool of so many bytes and no node.
     pub(crate) fn with_pool(size: &'static str) -> Self {
         let runtime = tempfile::tempdir_in("/dev/shm").unwrap();
-        let world =
-            Self { disk: tempfile::tempdir().unwrap(), runtime, size, listen: None, is_driver: false, node: None };
+        let (disk, more) = (tempfile::tempdir().unwrap(), Vec::new());
+        let world = Self { disk, runtime, size, listen: None, is_driver: false, more, node: None };
         orlop().args(["store", "format", "--size", size]).arg(world.pool()).assert().success();
         world
     }
@@ -54,6 +56,14 @@ impl World {
     /// With a node that runs.
     pub(crate) fn with_node(size: &'static str) -> Self {
         let mut world = Self::with_pool(size);
+        world.start();
+        world
+    }
+
+    /// With a node that runs, and is told more.
+    pub(crate) fn with_node_told(size: &'static str, words: &[&str]) -> Self {
+        let mut world = Self::with_pool(size);
+        world.more = words.iter().map(|word| (*word).to_owned()).collect();
         world.start();
         world
     }
@@ -87,7 +97,7 @@ impl World {
             command.env_remove(name);
         }
         let pool = format!("{},size={}", self.pool().display(), self.size);
-        command.arg("node").args(["--pool", &pool]).arg("--runtime-dir").arg(self.runtime());
+        command.arg("node").args(["--pool", &pool]).arg("--runtime-dir").arg(self.runtime()).args(&self.more);
         if self.is_driver {
             let endpoint = format!("unix://{}/csi.sock", self.runtime().display());
             command.args(["--csi-endpoint", &endpoint, "--node-name", "here"]);
