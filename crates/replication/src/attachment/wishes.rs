@@ -42,7 +42,7 @@ impl Wish {
         let grows = record.wanted_blocks > record.blocks;
         let blocks = Some(Self::Blocks(record.wanted_blocks)).filter(|_| grows);
         let snapshot = record.wanted_snapshot().map(Self::Snapshot);
-        if refusals % 2 == 0 { blocks.or(snapshot) } else { snapshot.or(blocks) }
+        if refusals.is_multiple_of(2) { blocks.or(snapshot) } else { snapshot.or(blocks) }
     }
 
     /// Whether it is wanted still.
