@@ -33,7 +33,9 @@ async fn a_forged_status_of_a_backup_reads_no_other_namespace() {
     };
     let hook = |state| HookStatus {
         namespace: SHOP.into(),
+        rule: "reach".into(),
         pod: "db-0".into(),
+        pod_uid: "0".into(),
         container: "db".into(),
         started_at: Some(Time(Timestamp::now())),
         state,
