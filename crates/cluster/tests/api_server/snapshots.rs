@@ -79,6 +79,8 @@ async fn a_snapshot_that_no_pool_has_any_more_is_told_as_lost() {
     assert_eq!(all.iter().map(|one| one.state).collect::<Vec<_>>(), [SnapshotState::Lost]);
     let again = take(&world, 0, "pvc-1@s").await.unwrap_err();
     assert!(again.kind == Kind::Damaged && again.story.contains("is lost with the pools"), "{again}");
+    let clone = world.ask(0, |volumes| volumes.clone_snapshot("pvc-1@s", new_volume("pvc-2", 2))).await.unwrap_err();
+    assert!(clone.kind == Kind::Damaged && world.volume("pvc-2").await.is_none(), "{clone}");
     world.ask(1, |volumes| volumes.delete_snapshot("pvc-1@s")).await.unwrap();
     until("it to be gone", async || world.records().await[0].spec.snapshots.is_empty()).await;
     world.end().await;

@@ -44,8 +44,8 @@ use membership::Call;
 use operations::{Operation, Ticket};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use view::{Copying, View};
-use wishes::Pursuit;
 pub use wishes::Wish;
+use wishes::{Pursuit, Refused};
 
 /// How a volume is attached.
 #[derive(Debug, Clone)]
@@ -324,9 +324,7 @@ pub struct Attachment {
     pursuit: Option<Pursuit>,
     /// In this epoch a snapshot was given up that some have taken.
     has_spoiled: bool,
-    /// What was refused is not asked for again before; each time it is left alone for longer, since every attempt costs all replicas an epoch.
-    pursue_after: Time,
-    refusals: u32,
+    refused: Refused,
     /// Those that are late, for the variants that leave them out.
     laggards: BTreeSet<ReplicaId>,
     told: Option<Option<Why>>,
@@ -368,8 +366,7 @@ impl Attachment {
             repairs: VecDeque::new(),
             pursuit: None,
             has_spoiled: false,
-            pursue_after: Time(0),
-            refusals: 0,
+            refused: Refused::default(),
             laggards: BTreeSet::new(),
             told: None,
             now: Time(0),
@@ -410,7 +407,8 @@ impl Attachment {
         if matches!(self.phase, Phase::Ended(_)) {
             return None;
         }
-        let mut all = vec![self.ask_after, self.not_before, self.pursue_after];
+        let mut all = vec![self.ask_after, self.not_before];
+        all.extend(self.refused.ends());
         all.extend(self.call.as_ref().map(|call| call.asked + self.limits.record_deadline));
         for link in self.links.values() {
             let early = crate::units::Span(self.limits.lease.0 / 3);

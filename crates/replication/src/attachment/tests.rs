@@ -459,11 +459,12 @@ fn a_volume_that_cannot_grow_has_its_snapshots_all_the_same() {
     let mut attachment = cluster.attach(7, false);
     cluster.replicas.get_mut(&ReplicaId(2)).unwrap().1.may_not_grow = true;
     cluster.want(&mut attachment, |record| record.with_wanted_blocks(20).unwrap());
+    // Refused again and again, it is left alone for minutes by now.
+    cluster.pass(&mut attachment, 3000);
     cluster.want(&mut attachment, |record| record.with_snapshot(S).unwrap());
-    cluster.pass(&mut attachment, 80);
     assert!(cluster.record().taken(S).is_some() && cluster.record().blocks == 16);
     cluster.replicas.get_mut(&ReplicaId(2)).unwrap().1.may_not_grow = false;
-    cluster.pass(&mut attachment, 200);
+    cluster.pass(&mut attachment, 3300);
     assert_eq!(cluster.record().blocks, 20, "it is asked again");
 }
 

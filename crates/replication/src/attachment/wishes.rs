@@ -37,12 +37,12 @@ pub enum Wish {
 }
 
 impl Wish {
-    /// What is wanted first. After a refusal it is the other: a volume that has no room to grow has its snapshots all the same.
-    fn of(record: &Record, refusals: u32) -> Option<Self> {
-        let grows = record.wanted_blocks > record.blocks;
+    /// What is wanted and may be asked for now, the first first.
+    fn of(record: &Record, refused: &Refused, now: Time) -> Option<Self> {
+        let grows = record.wanted_blocks > record.blocks && now >= refused.growth.until;
         let blocks = Some(Self::Blocks(record.wanted_blocks)).filter(|_| grows);
-        let snapshot = record.wanted_snapshot().map(Self::Snapshot);
-        if refusals.is_multiple_of(2) { blocks.or(snapshot) } else { snapshot.or(blocks) }
+        let snapshot = record.wanted_snapshot().filter(|_| now >= refused.snapshot.until);
+        blocks.or(snapshot.map(Self::Snapshot))
     }
 
     /// Whether it is wanted still.
@@ -58,6 +58,41 @@ impl Wish {
             Self::Snapshot(id) => Body::Snapshot { id },
             Self::Blocks(blocks) => Body::Grow { blocks },
         }
+    }
+}
+
+/// How long something is left alone that was refused: each time for longer, since an attempt may cost all replicas an epoch.
+#[derive(Debug, Default)]
+struct Pause {
+    until: Time,
+    refusals: u32,
+}
+
+impl Pause {
+    fn longer(&mut self, now: Time, first: Span) {
+        self.until = now + Span(first.0 << self.refusals.min(MOST_DOUBLINGS));
+        self.refusals += 1;
+    }
+}
+
+/// What was refused. A volume that has no room to grow has its snapshots all the same.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    snapshot: Pause,
+    growth: Pause,
+}
+
+impl Refused {
+    fn of(&mut self, wish: Wish) -> &mut Pause {
+        match wish {
+            Wish::Snapshot(_) => &mut self.snapshot,
+            Wish::Blocks(_) => &mut self.growth,
+        }
+    }
+
+    /// When what was refused is asked for again.
+    pub(super) fn ends(&self) -> [Time; 2] {
+        [self.snapshot.until, self.growth.until]
     }
 }
 
@@ -95,18 +130,18 @@ impl Attachment {
         let is_open = |wish: &Wish| record.is_some_and(|record| wish.is_open(record));
         // What is begun is ended first.
         let begun = self.pursuit.as_ref().map(|pursuit| pursuit.wish).filter(is_open);
-        let wanted = begun.or_else(|| record.and_then(|record| Wish::of(record, self.refusals)));
+        let wanted = begun.or_else(|| record.and_then(|record| Wish::of(record, &self.refused, now)));
         if let Some(pursuit) = self.pursuit.take_if(|pursuit| Some(pursuit.wish) != wanted) {
             // The record has it, or nobody wants it any more.
             self.links.values_mut().for_each(|link| link.drop_purpose(Purpose::Wish));
-            self.refusals = 0;
+            *self.refused.of(pursuit.wish) = Pause::default();
             if pursuit.is_done() {
                 self.notice(Notice::Fulfilled(pursuit.wish));
             }
         }
         let Some(wish) = wanted.filter(|_| self.may_serve(now)) else { return };
         // What is begun goes on, since changes wait for it.
-        let may_begin = now >= self.pursue_after && self.detaching.is_none() && !self.is_spoiled(wish);
+        let may_begin = self.detaching.is_none() && !self.is_spoiled(wish);
         if self.pursuit.is_none() && may_begin {
             let place = Ticket(self.next_ticket);
             self.pursuit = Some(Pursuit { wish, place, is_asked: false, missing: BTreeSet::new() });
@@ -148,8 +183,7 @@ impl Attachment {
         };
         self.links.values_mut().for_each(|link| link.drop_purpose(Purpose::Wish));
         if let Some(pursuit) = self.pursuit.take() {
-            self.pursue_after = now + Span(self.limits.join_pause.0 << self.refusals.min(MOST_DOUBLINGS));
-            self.refusals += 1;
+            self.refused.of(pursuit.wish).longer(now, self.limits.join_pause);
             self.has_spoiled |= matches!(pursuit.wish, Wish::Snapshot(_)) && keeps(Rule::TakeAnew);
             self.notice(Notice::Unfulfilled(pursuit.wish, from, reason));
         }
@@ -162,9 +196,8 @@ impl Attachment {
 
     /// The record that says that it is done, when it is; or begins another epoch for another attempt.
     pub(super) fn fulfilled(&self, record: &Record, now: Time) -> Option<Record> {
-        let is_due = now >= self.pursue_after && self.may_serve(now) && self.detaching.is_none();
-        if self.pursuit.is_none() && is_due && Wish::of(record, self.refusals).is_some_and(|wish| self.is_spoiled(wish))
-        {
+        let may_begin = self.pursuit.is_none() && self.may_serve(now) && self.detaching.is_none();
+        if may_begin && Wish::of(record, &self.refused, now).is_some_and(|wish| self.is_spoiled(wish)) {
             return record.changed(&Change::default(), self.base).ok();
         }
         let pursuit = self.pursuit.as_ref().filter(|pursuit| pursuit.is_done())?;
