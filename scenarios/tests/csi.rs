@@ -237,9 +237,12 @@ impl World {
         Ok(())
     }
 
-    /// The count of the database, which must not have failed.
+    /// A count that the database has stored, which must not have failed. What is seen is stored only after the next sync: a file may have its
+    /// name before the journal has it.
     async fn count(&self) -> Result<u64> {
-        let said = self.run(SHOP, "db-0", "test ! -e /dev/shm/failed || cat /dev/shm/failed; cat /data/count").await?;
+        let stored = "n=$(cat /data/count) && sync -f /data/count && echo $n";
+        let said =
+            self.run(SHOP, "db-0", &format!("test ! -e /dev/shm/failed || cat /dev/shm/failed; {stored}")).await?;
         said.parse().with_context(|| format!("the database says {said:?}"))
     }
 

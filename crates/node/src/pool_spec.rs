@@ -3,7 +3,13 @@
 use crate::error::{Error, Kind};
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use volume::{FileDisk, OpenError, Shape};
+
+/// So long does a node wait for a pool that somebody has.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Which pool a node opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +23,9 @@ pub struct PoolSpec {
 impl PoolSpec {
     /// Opens the file or device; what does not exist or is too small becomes what it should be. What is no pool, or has lost its end, stays as it is.
     pub(crate) fn open(&self) -> std::result::Result<FileDisk, OpenError> {
-        let Some(bytes) = self.bytes else { return FileDisk::open(&self.path) };
+        let Some(bytes) = self.bytes else { return self.open_when_let_go() };
         if std::fs::symlink_metadata(&self.path).is_ok() {
-            let disk = FileDisk::open(&self.path)?;
+            let disk = self.open_when_let_go()?;
             volume::look(&disk)?;
             disk.extend(bytes).map_err(|source| OpenError::Disk { action: "make it larger".into(), source })?;
             return Ok(disk);
@@ -33,6 +39,18 @@ impl PoolSpec {
             return Err(error);
         }
         Ok(disk)
+    }
+
+    /// The kernel ends the ring of a node that was killed only after the node itself, and with the ring the lock of its pool: a node that takes its
+    /// place waits for that. One that lives keeps its pool for longer than anybody waits.
+    fn open_when_let_go(&self) -> std::result::Result<FileDisk, OpenError> {
+        let begin = Instant::now();
+        loop {
+            match FileDisk::open(&self.path) {
+                Err(OpenError::InUse { .. }) if begin.elapsed() < MOST_WAIT => std::thread::sleep(LOOK_AGAIN),
+                opened => return opened,
+            }
+        }
     }
 
     /// What people call it: the last part of its path.
@@ -58,4 +76,25 @@ pub(crate) fn unopened(what: &str, error: OpenError) -> Error {
         _ => "",
     };
     Error::new(Kind::Failed, format!("{what}: {error}{next}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_pool_that_somebody_is_about_to_let_go_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = PoolSpec { path: folder.path().join("pool"), bytes: Some(64 << 20) };
+        let held = spec.open().unwrap();
+        assert!(matches!(FileDisk::open(&spec.path), Err(OpenError::InUse { .. })));
+        std::thread::scope(|threads| {
+            let (tell, told) = mpsc::channel();
+            threads.spawn(move || tell.send(spec.open().map(drop)).unwrap());
+            assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "it waits");
+            drop(held);
+            told.recv().unwrap().unwrap();
+        });
+    }
 }

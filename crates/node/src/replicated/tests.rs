@@ -74,15 +74,6 @@ fn volume() -> ReplicatedVolume {
     ReplicatedVolume { name: "data".into(), id: VOLUME, limits: Limits::default(), key: None }
 }
 
-/// Waits until nobody has a pool: a program that is just being started has the open files of this process until it is what it will be.
-fn wait_for_lock(pool: &Path) {
-    let (file, begin) = (File::open(pool).unwrap(), Instant::now());
-    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{} is in use", pool.display());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 impl World {
     /// With so many nodes, and a volume that has a replica on each of the first of them.
     fn new(nodes: usize, replicas: usize) -> Self {
@@ -130,7 +121,6 @@ impl World {
 
     fn stop(&mut self, i: usize) {
         self.machines[i].node.take().unwrap().stop();
-        wait_for_lock(&self.machines[i].disk.path().join("pool"));
     }
 
     fn start_kept(&mut self, i: usize, keeper: &Path) {
