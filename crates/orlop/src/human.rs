@@ -102,7 +102,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// The same for bytes a second, of which there must be some.
 pub(crate) fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
-    NonZeroU64::new(parse_bytes(text)?).ok_or_else(|| "nothing would ever be done".to_owned())
+    NonZeroU64::new(parse_bytes(text)?)
+        .ok_or_else(|| "nothing would ever be done; leave the option out for no limit".to_owned())
 }
 
 /// Reads `key=value`; for arguments.

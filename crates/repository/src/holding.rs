@@ -4,7 +4,8 @@
 //! published, the lock of everything that it needs is made to last as long as is promised for the point. To know what that is, all
 //! pages of its tables are read; only who wants a lock pays for that.
 //!
-//! A pack that it refers to may be gone, since a repair has stored elsewhere what was needed of it. Then that place is held.
+//! A pack that it refers to may be damaged, or gone, since a repair has stored elsewhere what was needed of it. So what repairs have stored is held, with
+//! the index that leads there; and of a pack that is gone it must be found.
 
 use crate::collector::Marker;
 use crate::error::{Error, Result};
@@ -35,12 +36,36 @@ pub(crate) async fn hold_all(repo: &Repository, point: &RecoveryPoint) -> Result
         if hold(repo, &name).await? { Ok(()) } else { Err(Error::Missing { object: name }) }
     });
     held.await?;
+    hold_repairs(repo).await?;
     let packs = Marker::default().follow(repo, point).await?;
     let held =
         packs.into_iter().map(|pack| async move { Ok::<_, Error>((pack, hold(repo, &layout::pack(&pack)).await?)) });
     let held: Vec<_> = stream::iter(held.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await?;
     let gone = held.into_iter().filter(|(_, is_held)| !is_held).map(|(pack, _)| pack).collect();
     hold_elsewhere(repo, point, &gone).await
+}
+
+/// Holds all that repairs have stored: blobs of packs that are damaged, or gone, are read there, and are found by its index alone. Repairs are few, and
+/// small beside what they repair.
+async fn hold_repairs(repo: &Repository) -> Result<()> {
+    let names = async |folder| {
+        let objects = repo.store().list(&layout::domain_folder(folder)).await?;
+        Ok::<_, Error>(objects.into_iter().map(|object| object.name))
+    };
+    let is_mark =
+        |name: String| if let ObjectName::Repair(writer) = layout::parse(&name) { Some(writer) } else { None };
+    let repairs: BTreeSet<_> = names("repairs").await?.filter_map(is_mark).collect();
+    if repairs.is_empty() {
+        return Ok(());
+    }
+    let is_theirs = |name: &String| match layout::parse(name) {
+        ObjectName::Pack(id) => repairs.contains(&id.writer),
+        ObjectName::Run(id) => repairs.contains(&id.writer),
+        _ => false,
+    };
+    let theirs: Vec<_> = names("packs").await?.chain(names("index").await?).filter(is_theirs).collect();
+    let held = theirs.into_iter().map(|name| async move { hold(repo, &name).await.map(drop) });
+    stream::iter(held.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 /// Holds an object; tells whether it is there.

@@ -56,8 +56,9 @@ struct Line {
 }
 
 pub(super) async fn run(place: &PlaceArgs, args: &CopyArgs, format: Format) -> Result<Exit> {
-    let from = place.open().await?;
-    let to = place.open_other(&args.to, args.to_password_file.as_deref()).await?;
+    let recipient = place.recipient().await?;
+    let from = place.open_with(&recipient).await?;
+    let to = place.open_other(&args.to, args.to_password_file.as_deref(), &recipient).await?;
     if from.id() == to.id() {
         return Err(Error::usage(format!("{} is the repository that is copied from", to.store().place()))
             .next("name another repository with --to"));

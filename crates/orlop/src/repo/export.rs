@@ -46,8 +46,9 @@ struct Done {
 }
 
 pub(super) async fn run(place: &PlaceArgs, args: &ExportArgs, format: Format) -> Result<Exit> {
-    let (target, password) = (target(&args.to)?, password(place, args.to_password_file.as_deref()).await?);
-    let repository = place.open().await?;
+    let (target, recipient) = (target(&args.to)?, place.recipient().await?);
+    let password = password(&recipient, args.to_password_file.as_deref())?;
+    let repository = place.open_with(&recipient).await?;
     let mut points: Vec<RecoveryPoint> = Vec::new();
     for id in &args.ids {
         let point = point(&repository, id).await?;
@@ -99,14 +100,14 @@ fn target(to: &str) -> Result<PathBuf> {
 }
 
 /// The password, as restic will read it from the same file.
-async fn password(place: &PlaceArgs, file: Option<&Path>) -> Result<String> {
+fn password(first: &Recipient, file: Option<&Path>) -> Result<String> {
     let (what, text) = match file {
         Some(path) => {
             let what = format!("read {}", path.display());
             let text = String::from_utf8(read_secret(path)?);
             (what.clone(), text.map_err(|_| Error::new(format!("{what}: a password is text")))?)
         }
-        None => match place.recipient().await? {
+        None => match first {
             Recipient::Passphrase(passphrase) => ("take the passphrase".to_owned(), passphrase.expose().to_owned()),
             Recipient::Kms(_) => {
                 return Err(Error::usage("the password of the restic repository is missing")

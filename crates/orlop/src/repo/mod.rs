@@ -70,7 +70,7 @@ pub(crate) struct PlaceArgs {
     /// (S3 only)
     #[arg(long, global = true)]
     past_deletions: bool,
-    /// Send no more bytes a second on average, such as 10MiB; one pack of up to 32 MiB goes at once
+    /// Send no more bytes a second on average, such as 10MiB (a plain number is bytes); one pack of up to 32 MiB goes at once
     #[arg(long, value_name = "SIZE", value_parser = human::parse_rate, global = true)]
     limit_upload: Option<NonZeroU64>,
     /// Fetch no more bytes a second on average

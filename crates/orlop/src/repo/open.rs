@@ -24,16 +24,21 @@ const FORMS: &str = "file:///path, s3://bucket/prefix, az://container/prefix or 
 
 impl PlaceArgs {
     /// Another repository than the one that the command works on, opened with the passphrase in a file, or else with what opens this one.
-    pub(super) async fn open_other(&self, location: &str, password_file: Option<&Path>) -> Result<Repository> {
-        let (recipient, with) = match password_file {
-            Some(file) => (SecretArgs::of_file(file).recipient().await?, ""),
-            None => (self.recipient().await?, " with what opens this one"),
+    pub(super) async fn open_other(
+        &self,
+        location: &str,
+        password_file: Option<&Path>,
+        this: &Recipient,
+    ) -> Result<Repository> {
+        let (other, with) = match password_file {
+            Some(file) => (Some(SecretArgs::of_file(file).recipient().await?), ""),
+            None => (None, " with what opens this one"),
         };
         let (location, secret) = (Some(location.to_owned()), self.secret.clone());
         let place = Self { location, secret, backup_location: None, located: None, past_deletions: false, ..*self };
         let store = place.store()?;
         let what = format!("open the repository in {}{with}", store.place());
-        Repository::open(store, &recipient).await.map_err(|e| explain(what, e))
+        Repository::open(store, other.as_ref().unwrap_or(this)).await.map_err(|e| explain(what, e))
     }
 
     /// The store. Nothing is asked of it yet.
@@ -81,9 +86,14 @@ impl PlaceArgs {
     /// The repository, opened.
     pub(super) async fn open(&self) -> Result<Repository> {
         // The secret first: it can be seen to be missing without asking the store.
-        let (recipient, store) = (self.recipient().await?, self.store()?);
+        self.open_with(&self.recipient().await?).await
+    }
+
+    /// The repository, opened with what was read already: a secret may come out of a pipe, or by a command that asks a person.
+    pub(super) async fn open_with(&self, recipient: &Recipient) -> Result<Repository> {
+        let store = self.store()?;
         let what = format!("open the repository in {}", store.place());
-        Repository::open(store, &recipient).await.map_err(|e| explain(what, e))
+        Repository::open(store, recipient).await.map_err(|e| explain(what, e))
     }
 
     /// Its keys, to be changed.

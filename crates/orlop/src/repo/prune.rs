@@ -207,7 +207,10 @@ fn table(pruned: &Pruned) -> String {
         text.push_str("Nothing is to be freed.\n");
     } else if pruned.state == "waiting" {
         text.push_str("Nothing was freed: backups are under way that may need it. A later prune goes on.\n");
-        text.push_str("--wait waits for them, --dead-after gives up sooner those that have died on other machines.\n");
+        text.push_str(
+            "--wait waits for them. If you know that they have died, --dead-after TIME gives up those without a sign of life for that long; \
+             living ones give one every 15 minutes.\n",
+        );
     } else {
         let packs = human::count(pruned.packs, "pack", "packs");
         text.push_str(&format!("{} in {packs} {would}freed.\n", human::bytes(pruned.bytes)));

@@ -75,9 +75,10 @@ struct Left {
 }
 
 pub(super) async fn run(place: &PlaceArgs, args: &RepairArgs, format: Format) -> Result<Exit> {
-    let repository = place.open().await?;
+    let recipient = place.recipient().await?;
+    let repository = place.open_with(&recipient).await?;
     let from = match &args.from {
-        Some(url) => Some(place.open_other(url, args.from_password_file.as_deref()).await?),
+        Some(url) => Some(place.open_other(url, args.from_password_file.as_deref(), &recipient).await?),
         None => None,
     };
     let sources = RepairSources { from, living: living(&args.source)? };

@@ -145,13 +145,9 @@ pub(super) async fn unfinished(port: &Port, look: &Look, up_to: u64, silence: Si
     let mut runs = Vec::new();
     for (point, strays) in undecided {
         let sign = |stray: &Stray| look.sessions.get(&stray.id).copied().flatten().max(beats.get(&stray.id).copied());
-        let last_sign = |living: bool| {
-            let counted = strays.iter().filter(|stray| !living || !(silence.ended)(&stray.host));
-            counted.filter_map(sign).max()
-        };
-        let (seen, seen_living) = (last_sign(false), last_sign(true));
-        let is_long_ago = |seen| now.is_some_and(|now: Timestamp| now.duration_since(seen) >= silence.after);
-        let silent = strays.iter().all(|stray| (silence.ended)(&stray.host)) || seen_living.is_some_and(is_long_ago);
+        let living = strays.iter().filter(|stray| !(silence.ended)(&stray.host)).map(sign).collect();
+        let seen = strays.iter().filter_map(sign).max();
+        let silent = is_silent(living, now, silence.after);
         let Some(last) = strays.iter().max_by_key(|stray| stray.started) else { continue };
         runs.push(Unfinished {
             point: point.clone(),
@@ -162,6 +158,12 @@ pub(super) async fn unfinished(port: &Port, look: &Look, up_to: u64, silence: Si
         });
     }
     runs
+}
+
+/// Whether a run may be taken for dead, of whose sessions these may live, with the last signs of life that they gave.
+fn is_silent(living: Vec<Option<Timestamp>>, now: Option<Timestamp>, after: SignedDuration) -> bool {
+    let last = now.zip(living.iter().flatten().max());
+    living.is_empty() || last.is_some_and(|(now, last)| now.duration_since(*last) >= after)
 }
 
 async fn last_beats(port: &Port) -> BTreeMap<SessionId, Timestamp> {
@@ -197,4 +199,26 @@ pub(super) async fn mark(
         }
     }
     if unreadable.is_empty() { Ok(()) } else { Err(unreadable) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_silent_when_all_its_sessions_have_ended_or_none_has_given_a_sign_for_long() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let check = |living: Vec<Option<Timestamp>>, expected: bool| {
+            let silent = is_silent(living.clone(), at(1000), SignedDuration::from_secs(100));
+            assert_eq!(silent, expected, "{living:?}");
+        };
+        check(vec![], true);
+        check(vec![at(900)], true);
+        check(vec![at(901)], false);
+        check(vec![at(1), at(901)], false);
+        check(vec![at(1), None], true);
+        // A store that tells no times lets nobody be taken for dead.
+        check(vec![None], false);
+        assert!(!is_silent(vec![at(1)], None, SignedDuration::ZERO));
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) struct SessionRecord {
     writer: WriterId,
     /// The recovery point that it works for.
     pub(crate) point: PointId,
-    /// Where it runs, for people.
+    /// Where it runs, for people; and which process it is, if that does all of the run ([`super::process`]).
     pub(crate) host: String,
     /// When it began, by the clock there; for people.
     pub(crate) started: Timestamp,

@@ -16,7 +16,7 @@ struct Process {
     id: i32,
     /// When it began, in ticks since the machine did: ids are used again.
     began: u64,
-    /// Of the boot and the namespace in which the id means something.
+    /// Of the boot and the namespaces in which the id and the time mean something.
     scope: u64,
 }
 
@@ -75,7 +75,7 @@ fn state(id: i32) -> Option<(u64, bool)> {
     Some((fields.get(19)?.parse().ok()?, matches!(*fields.first()?, "Z" | "X")))
 }
 
-/// Of this boot of this machine and this namespace; none where the system does not tell, or tells of another namespace.
+/// Of this boot of this machine and these namespaces; none where the system does not tell, or tells of another namespace.
 fn scope() -> Option<u64> {
     let boot = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
@@ -85,6 +85,10 @@ fn scope() -> Option<u64> {
     }
     let mut hasher = blake3::Hasher::new();
     hasher.update(&boot).update(namespace.as_os_str().as_encoded_bytes());
+    // When a process began is told by the clock of the one that asks.
+    if let Ok(clock) = fs::read_link("/proc/self/ns/time") {
+        hasher.update(clock.as_os_str().as_encoded_bytes());
+    }
     let mut scope = [0; 8];
     hasher.finalize_xof().fill(&mut scope);
     Some(u64::from_le_bytes(scope))

@@ -76,7 +76,7 @@ pub struct CollectReport {
     pub index_runs: u64,
     /// Leftovers of recovery points that were forgotten before.
     pub void_points: Vec<PointId>,
-    /// Runs that were silent for too long, and will never be published.
+    /// Runs that were silent for too long, or whose process has ended, and that will never be published.
     pub revoked: Vec<Run>,
     /// Runs that are waited for.
     pub waiting: Vec<Run>,

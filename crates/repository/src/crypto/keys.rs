@@ -40,8 +40,8 @@ pub(crate) struct Key(Box<[u8; Key::LEN]>);
 impl Key {
     pub(crate) const LEN: usize = 32;
 
-    /// A key whose bytes `fill` writes; `None` when it cannot.
-    pub(crate) fn made_by(fill: impl FnOnce(&mut [u8; Self::LEN]) -> Option<()>) -> Option<Self> {
+    /// A key whose bytes `fill` writes, if it can.
+    pub(crate) fn made_by<E>(fill: impl FnOnce(&mut [u8; Self::LEN]) -> Result<(), E>) -> Result<Self, E> {
         let mut key = Self(Box::new([0; Self::LEN]));
         fill(&mut key.0).map(|()| key)
     }
@@ -52,8 +52,7 @@ impl Key {
     }
 
     pub(crate) fn random() -> Result<Self, Malformed> {
-        let mut key = Self(Box::new([0; Self::LEN]));
-        super::fill(&mut key.0[..]).map(|()| key)
+        Self::made_by(|bytes| super::fill(bytes))
     }
 
     pub(crate) fn bytes(&self) -> &[u8; Self::LEN] {
@@ -157,10 +156,8 @@ impl SealingKey {
     /// Opens a sealed key, in the place where it stays.
     pub(crate) fn open_key(&self, nonce: [u8; 12], bound: &[u8], sealed: &[u8]) -> Option<Key> {
         let (text, tag) = sealed.split_at_checked(Key::LEN)?;
-        Key::made_by(|key| {
-            let nonce = Nonce::assume_unique_for_key(nonce);
-            self.0.open_separate_gather(nonce, Aad::from(bound), text, tag, key).ok()
-        })
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        Key::made_by(|key| self.0.open_separate_gather(nonce, Aad::from(bound), text, tag, key)).ok()
     }
 
     /// The same into a buffer, whose content it replaces and whose memory it uses again.

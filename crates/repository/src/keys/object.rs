@@ -173,7 +173,7 @@ impl KeyObject {
 }
 
 fn key_of(plain: &[u8]) -> Option<Key> {
-    Key::made_by(|key| (plain.len() == Key::LEN).then(|| key.copy_from_slice(plain)))
+    Key::made_by(|key| (plain.len() == Key::LEN).then(|| key.copy_from_slice(plain)).ok_or(())).ok()
 }
 
 /// Wraps the master key for a recipient; gives the object's id and bytes.

@@ -37,14 +37,10 @@ pub(super) fn stretch(passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Resul
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(Key::LEN)).map_err(refused)?;
     let mut memory = Memory(vec![Block::default(); params.block_count()]);
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let mut derived = Ok(());
-    let key = Key::made_by(|key| {
-        derived = argon2.hash_password_into_with_memory(passphrase.as_bytes(), salt, key, &mut memory.0);
-        derived.ok()
-    });
-    derived.map_err(refused)?;
-    let key = key.ok_or_else(|| Malformed::new("Argon2id gives no key"))?;
-    Ok(SealingKey::new(&key))
+    let derive = |key: &mut [u8; Key::LEN]| {
+        argon2.hash_password_into_with_memory(passphrase.as_bytes(), salt, key, &mut memory.0)
+    };
+    Ok(SealingKey::new(&Key::made_by(derive).map_err(refused)?))
 }
 
 /// The memory of Argon2id; what the passphrase was can be searched for in it, so it is wiped.

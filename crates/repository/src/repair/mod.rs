@@ -253,7 +253,7 @@ impl Work<'_> {
             }
             match self.repo.store().delete(&name).await.map_err(Error::from) {
                 Ok(()) => self.report.deleted.push(name),
-                Err(error) if error.kind() == ErrorKind::AccessDenied => {
+                Err(error) if matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Locked) => {
                     self.report.kept.push((name, error.to_string()));
                 }
                 Err(error) => return Err(error),

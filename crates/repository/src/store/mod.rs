@@ -367,7 +367,7 @@ impl Store {
         }
     }
 
-    /// The parts of objects that processes left behind that died while they created them, and that nobody has touched for so long.
+    /// The parts of objects that processes left behind that died while they created them: that nobody has touched for so long, or that nobody is known to write.
     ///
     /// The time is that of this machine, because the store's own is had only by creating something, which a full disk refuses; and because
     /// nothing hangs on it: who loses such a file while he writes it begins again.

@@ -44,7 +44,8 @@ impl Lane {
 
     /// Waits until so many bytes have had their time.
     pub(super) async fn pass(&self, bytes: u64) {
-        let Some(rate) = self.rate else { return };
+        // What has no bytes waits behind nothing: signs of life are such, and a run without them is taken for dead.
+        let Some(rate) = self.rate.filter(|_| bytes > 0) else { return };
         let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.get());
         let takes = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let wait = {
@@ -82,6 +83,21 @@ mod tests {
             tokio::join!(lane.pass(100 << 10), lane.pass(100 << 10), lane.pass(100 << 10));
         };
         assert!(took(three).await >= Duration::from_millis(290));
+    }
+
+    #[tokio::test]
+    async fn what_has_no_bytes_waits_for_nobody() {
+        let lane = Lane::new(rate(1));
+        let pack = lane.pass(32 << 20);
+        let sign_of_life = async {
+            tokio::task::yield_now().await;
+            lane.pass(0).await;
+        };
+        tokio::select! {
+            biased;
+            () = pack => panic!("a pack takes a year at this rate"),
+            () = sign_of_life => {}
+        }
     }
 
     #[tokio::test]

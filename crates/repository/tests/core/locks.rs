@@ -211,6 +211,16 @@ async fn a_lock_is_extended_for_what_a_new_point_needs_and_for_nothing_else() {
 /// A pack that a recovery point refers to may be gone, when a repair has its blobs in another one: then that one is locked for it.
 #[tokio::test]
 async fn what_a_repair_has_moved_is_locked_where_it_is() {
+    what_was_hurt_is_locked_where_a_repair_has_it(false).await;
+}
+
+/// A pack that is damaged cannot be deleted as long as it is locked, so it is there; and is no good.
+#[tokio::test]
+async fn what_a_repair_has_moved_is_locked_also_where_the_damaged_pack_stays() {
+    what_was_hurt_is_locked_where_a_repair_has_it(true).await;
+}
+
+async fn what_was_hurt_is_locked_where_a_repair_has_it(stays: bool) {
     let server = lockable!();
     let repo = Repository::create_locked(store(&server), &passphrase(), Some(a_month())).await.unwrap();
     let one = contents(&[("a", "1"), ("spread", "wide")]);
@@ -218,36 +228,53 @@ async fn what_a_repair_has_moved_is_locked_where_it_is() {
     let there = fixture::create(crate::faults::memory()).await;
     let (progress, cancel) = (Arc::new(NoProgress), CancellationToken::new());
     copy(&repo, &there, &fixture::point_id("first"), progress, &cancel).await.unwrap();
-    let packs = async || {
-        let packs = store(&server).list("domains/default/packs/").await.unwrap();
-        packs.into_iter().map(|object| object.name).collect::<Vec<_>>()
+    let stored = async || {
+        let mut names = Vec::new();
+        for folder in ["packs", "index"] {
+            let objects = store(&server).list(&format!("domains/default/{folder}/")).await.unwrap();
+            names.extend(objects.into_iter().map(|object| object.name));
+        }
+        names
     };
-    let lost = packs().await.remove(0);
+    let lost = stored().await.remove(0);
+    let mut bytes = store(&server).get(&lost, 64 << 20).await.unwrap().to_vec();
     store(&server).delete(&lost).await.unwrap();
     let mut grown = one.clone();
     grown.insert("b".to_owned(), b"2".to_vec());
-    let error = fixture::publish(&repo, "second", &grown, Some(&parent)).await.unwrap_err();
-    assert!(error.is_damage(), "nobody has it: {error}");
+    if stays {
+        // In the first blob.
+        bytes[50] ^= 1;
+        repo.store().put_new(&lost, bytes.into()).await.unwrap();
+    } else {
+        let error = fixture::publish(&repo, "second", &grown, Some(&parent)).await.unwrap_err();
+        assert!(error.is_damage(), "nobody has it: {error}");
+    }
 
-    let before = packs().await;
+    let before = stored().await;
     let sources = RepairSources { from: Some(there), living: BTreeMap::new() };
     let report = repair(&repo, &sources, &RepairOptions::default(), &NoProgress).await.unwrap();
-    assert_eq!(report.left, []);
+    let kept: Vec<_> = report.kept.iter().map(|(name, _)| name).collect();
+    assert_eq!(kept, if stays { vec![&lost] } else { vec![] });
+    assert_eq!(
+        report.left.iter().filter(|finding| finding.object != lost).collect::<Vec<_>>(),
+        [] as [&check::Finding; 0]
+    );
     // What is found only when something else is there again is stored in a pack of its own.
-    let moved: Vec<_> = packs().await.into_iter().filter(|pack| !before.contains(pack)).collect();
+    let moved: Vec<_> = stored().await.into_iter().filter(|name| !before.contains(name)).collect();
+    assert!(["packs", "index"].iter().all(|folder| moved.iter().any(|name| name.contains(folder))), "{moved:?}");
     let repo = Repository::open(store(&server).with_clock(in_a_month), &passphrase()).await.unwrap();
     let days_left = async || {
         let mut days = Vec::new();
-        for pack in &moved {
-            let until = repo.store().locked_until(pack).await.unwrap().unwrap();
+        for name in &moved {
+            let until = repo.store().locked_until(name).await.unwrap().unwrap();
             days.push((until.duration_since(in_a_month()).as_secs() + DAY / 2) / DAY);
         }
         days
     };
-    assert!(!moved.is_empty() && days_left().await.iter().all(|days| *days == 15));
+    assert!(days_left().await.iter().all(|days| *days == 15));
     fixture::publish(&repo, "third", &grown, Some(&parent)).await.unwrap();
     let days = days_left().await;
-    assert!(days.contains(&45), "nothing is locked for longer: {days:?}");
+    assert!(days.iter().all(|days| *days == 45), "not all is locked for longer: {days:?}");
     assert_eq!(fixture::restore(&repo, "third").await.unwrap(), grown);
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use repository::tree::{self, BackupOptions, Incidents, TreeSummary};
 use repository::{Counters, PointId, Progress, Repository, Root, RootKind};
 use serde::Serialize;
-use tokio::task::AbortHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::parent::{Sought, parent};
 use super::{BackupArgs, Content, Run};
@@ -86,12 +86,12 @@ impl Run<'_> {
                 show.progress().total(Counters { files: root.files, bytes: root.bytes, new_bytes: 0 });
                 None
             }
-            None => Some(count_beside(path, self.args.cross_mounts, show.progress())),
+            None => Some(self.count_beside(path, show.progress())),
         };
         let table = parent.as_ref().map(|(_, root)| &root.table);
         let summary = tree::backup(&self.writer, self.repository, path, table, &options, show.progress()).await;
         drop(show);
-        counting.inspect(AbortHandle::abort);
+        drop(counting);
         let summary = summary.map_err(|e| explain_tree(format!("back up {name}"), e))?;
         if let Some(why) = &summary.parent_lost {
             eprintln!(
@@ -110,6 +110,26 @@ impl Run<'_> {
             claim: None,
         };
         Ok((root, Content::Tree(Folder::new(name, parent.map(|(id, _)| id), summary))))
+    }
+}
+
+impl Run<'_> {
+    /// Tells the backup of a folder, while it goes on, how much there is in all, until the guard is dropped. What cannot be counted stays unknown.
+    fn count_beside(&self, folder: &Path, progress: Arc<dyn Progress>) -> DropGuard {
+        let (folder, cross_mounts, cancel) = (folder.to_owned(), self.args.cross_mounts, self.cancel.child_token());
+        let guard = cancel.clone().drop_guard();
+        tokio::spawn(async move {
+            if cancel.run_until_cancelled(tokio::time::sleep(COUNT_AFTER)).await.is_none() {
+                return;
+            }
+            // A thread of its own, which nobody waits for.
+            std::thread::spawn(move || {
+                if let Ok(Some((files, bytes))) = count(&folder, cross_mounts, &cancel) {
+                    progress.total(Counters { files, bytes, new_bytes: 0 });
+                }
+            });
+        });
+        guard
     }
 }
 
@@ -204,7 +224,7 @@ pub(super) async fn would(
             true => None,
             false => parent(repository, None, args, sought(name)).await?.map(|(id, _)| id.to_string()),
         };
-        let (files, bytes) = count(path, args.cross_mounts)?;
+        let (files, bytes) = count(path, args.cross_mounts, &CancellationToken::new())?.unwrap_or_default();
         contents.push(WouldContent { name: name.clone(), parent, files, bytes });
     }
     let would = Would { contents, dry_run: true };
@@ -220,23 +240,8 @@ pub(super) async fn would(
     Ok(Exit::Succeeded)
 }
 
-/// Tells the backup of a folder, while it goes on, how much there is in all. What cannot be counted stays unknown.
-fn count_beside(folder: &Path, cross_mounts: bool, progress: Arc<dyn Progress>) -> AbortHandle {
-    let folder = folder.to_owned();
-    let counting = tokio::spawn(async move {
-        tokio::time::sleep(COUNT_AFTER).await;
-        // A thread of its own, which nobody waits for.
-        std::thread::spawn(move || {
-            if let Ok((files, bytes)) = count(&folder, cross_mounts) {
-                progress.total(Counters { files, bytes, new_bytes: 0 });
-            }
-        });
-    });
-    counting.abort_handle()
-}
-
-/// Files below a folder, and their bytes; as the walk of a backup goes, without following symlinks.
-fn count(folder: &Path, cross_mounts: bool) -> Result<(u64, u64)> {
+/// Files below a folder, and their bytes; as the walk of a backup goes, without following symlinks. Nothing, if nobody wants to know any more.
+fn count(folder: &Path, cross_mounts: bool, cancel: &CancellationToken) -> Result<Option<(u64, u64)>> {
     use std::os::unix::fs::MetadataExt;
     let failed = |path: &Path| {
         let path = path.display().to_string();
@@ -245,6 +250,9 @@ fn count(folder: &Path, cross_mounts: bool) -> Result<(u64, u64)> {
     let device = folder.symlink_metadata().map_err(failed(folder))?.dev();
     let (mut files, mut bytes, mut folders) = (0, 0, vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
+        if cancel.is_cancelled() {
+            return Ok(None);
+        }
         for entry in std::fs::read_dir(&folder).map_err(failed(&folder))? {
             let path = entry.map_err(failed(&folder))?.path();
             let metadata = path.symlink_metadata().map_err(failed(&path))?;
@@ -256,7 +264,7 @@ fn count(folder: &Path, cross_mounts: bool) -> Result<(u64, u64)> {
             }
         }
     }
-    Ok((files, bytes))
+    Ok(Some((files, bytes)))
 }
 
 #[cfg(test)]
