@@ -4,22 +4,28 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use api::ApplicationRestoreStatus as RestoreStatus;
 use kube::Api;
+use serde::de::DeserializeOwned;
 
 use crate::environment::{Environment, Site};
 use crate::shop::{self, Shop};
 use crate::stages::Stages;
 use crate::{damage, install, orlop, pods, tidy};
 
-/// The backup.
-pub(crate) const BACKUP: &str = "shop-1";
-/// The rule that it runs.
+/// The schedule that makes the backup, in `manifests/schedule.yaml`.
+pub(crate) const SCHEDULE: &str = "shop";
+/// When it does.
+pub(crate) const SCHEDULE_POLICY: &str = "shop-hourly";
+/// The rule that its backups run, in `manifests/rule.yaml`.
 pub(crate) const RULE: &str = "hold-shop";
 /// The location, in both clusters.
 pub(crate) const LOCATION: &str = "vault";
 /// The namespace that the application comes back in.
 pub(crate) const RESTORED: &str = "shop-restored";
-/// The restore.
+/// The restore that only says what it would do.
+pub(crate) const PLAN: &str = "shop-plan";
+/// The restore that does it.
 pub(crate) const RESTORE: &str = "shop-back";
 
 /// Does the demo and prints what happened. True when everything came back.
@@ -68,7 +74,7 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
             Ok((format!("the client's orders are at {written}"), app))
         })
         .await?;
-    let (acknowledged, stored) = stages.run("backup", back_up(env, &app)).await?;
+    let (acknowledged, stored) = stages.run("backup by a schedule, under a rule", back_up(env, &app)).await?;
     let lost = stages
         .run("the namespace is destroyed", async {
             let lost = app.rows(shop::NAMESPACE).await?;
@@ -76,7 +82,8 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
             Ok((format!("{} orders, the volume and all objects are gone", lost.len()), lost))
         })
         .await?;
-    let point = stages.run("restore in the other cluster", restore(env, &stored)).await?;
+    let plan = stages.run("plan of a restore in the other cluster", plan(env, &stored)).await?;
+    stages.run("restore, exactly as planned", restore(env, &stored, &plan)).await?;
     let back = Shop::new(west.client.clone(), RESTORED);
     let rows = stages
         .run("comparison, row by row", async {
@@ -94,8 +101,8 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
     stages.run("check of the repository, all bytes", check(env)).await?;
     stages.run("one flipped byte", damage::flip_and_find(env)).await?;
     Ok(format!(
-        "stored:    {}\ncame back: recovery point {point} as namespace {RESTORED} in {}, {rows} rows, and the client goes on writing",
-        stored.note, west.name
+        "stored:    {}\ncame back: recovery point {} as namespace {RESTORED} in {}, {rows} rows, and the client goes on writing",
+        stored.note, stored.recovery_point, west.name
     ))
 }
 
@@ -141,25 +148,17 @@ async fn back_up(env: &Environment, app: &Shop) -> anyhow::Result<(String, (u64,
     let site = &env.east;
     let acknowledged = app.acknowledged().await?.context("the client has written nothing")?;
     // A copy of files is of one instant only when nobody writes: the database is held still meanwhile.
-    install::create(&site.client, &tidy::marked(include_str!("../manifests/rule.yaml"), &env.run)).await?;
-    let args = [
-        "backup",
-        "create",
-        BACKUP,
-        "-n",
-        api::ADMIN_NAMESPACE,
-        "--namespaces",
-        shop::NAMESPACE,
-        "--backup-location",
-        LOCATION,
-        "--pre-exec-rule",
-        RULE,
-    ];
-    orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
-    let backups = Api::<api::ApplicationBackup>::namespaced(site.client.clone(), api::ADMIN_NAMESPACE);
-    tidy::mark(&backups, BACKUP, &env.run).await?;
+    for manifest in [include_str!("../manifests/rule.yaml"), include_str!("../manifests/schedule.yaml")] {
+        install::create(&site.client, &tidy::marked(manifest, &env.run)).await?;
+    }
+    let run = pods::wait_for("the first run of the schedule", Duration::from_secs(60), || async {
+        let schedule: api::ApplicationBackupSchedule = show(site, "schedule", SCHEDULE).await?;
+        let runs = schedule.status.unwrap_or_default().items.into_values().flatten();
+        Ok(runs.map(|run| run.name).next())
+    })
+    .await?;
     let status = pods::wait_for("the end of the backup", Duration::from_secs(120), || async {
-        let backup = show_backup(site).await?;
+        let backup: api::ApplicationBackup = show(site, "backup", &run).await?;
         Ok(backup.status.filter(|s| s.phase.is_final()))
     })
     .await?;
@@ -190,10 +189,11 @@ fn megabytes(bytes: Option<u64>) -> f64 {
     bytes.unwrap_or_default() as f64 / 1e6
 }
 
-async fn show_backup(site: &Site) -> anyhow::Result<api::ApplicationBackup> {
-    let args = ["backup", "show", BACKUP, "-n", api::ADMIN_NAMESPACE, "-o", "json"];
+/// A resource, as `orlop` shows it.
+async fn show<T: DeserializeOwned>(site: &Site, kind: &str, name: &str) -> anyhow::Result<T> {
+    let args = [kind, "show", name, "-n", api::ADMIN_NAMESPACE, "-o", "json"];
     let text = orlop::succeed(Some(&site.kubeconfig), &args, &[]).await?;
-    serde_json::from_str(&text).context("read what `orlop backup show` prints")
+    serde_json::from_str(&text).with_context(|| format!("read what `orlop {kind} show` prints"))
 }
 
 /// For how many seconds the rule held the database, if that was until all was read.
@@ -207,40 +207,39 @@ fn held(status: &api::ApplicationBackupStatus) -> Option<f64> {
     is_whole.then(|| to.duration_since(from).as_secs_f64())
 }
 
-async fn restore(env: &Environment, stored: &Stored) -> anyhow::Result<(String, String)> {
+/// Restores what was stored, or says what would be restored, by words of `orlop restore`; its status.
+async fn restored(env: &Environment, stored: &Stored, name: &str, words: &[&str]) -> anyhow::Result<RestoreStatus> {
     let site = &env.west;
     let mapping = format!("{}={RESTORED}", shop::NAMESPACE);
-    let point = stored.recovery_point.as_str();
-    let args = [
-        "restore",
-        "create",
-        "--name",
-        RESTORE,
-        "-n",
-        api::ADMIN_NAMESPACE,
-        "--recovery-point",
-        point,
-        "--backup-location",
-        LOCATION,
-        "--to",
-        &mapping,
-        "--wait",
-    ];
-    let restored = orlop::succeed(Some(&site.kubeconfig), &args, &[]).await;
-    // Its namespace bears the mark of the one that it was: that is a label as any other.
+    let mut args = vec!["restore"];
+    args.extend(words);
+    args.extend(["--name", name, "-n", api::ADMIN_NAMESPACE, "--recovery-point", &stored.recovery_point]);
+    args.extend(["--backup-location", LOCATION, "--to", &mapping]);
+    let done = orlop::succeed(Some(&site.kubeconfig), &args, &[]).await;
+    // The namespace that is restored bears the mark of the one that it was: that is a label as any other.
     let restores = Api::<api::ApplicationRestore>::namespaced(site.client.clone(), api::ADMIN_NAMESPACE);
-    let marked = tidy::mark(&restores, RESTORE, &env.run).await;
-    restored?;
+    let marked = tidy::mark(&restores, name, &env.run).await;
+    done?;
     marked?;
-    let text = orlop::succeed(
-        Some(&site.kubeconfig),
-        &["restore", "show", RESTORE, "-n", api::ADMIN_NAMESPACE, "-o", "json"],
-        &[],
-    )
-    .await?;
-    let restore: api::ApplicationRestore =
-        serde_json::from_str(&text).context("read what `orlop restore show` prints")?;
-    let status = restore.status.context("a restore without a status")?;
+    let restore: api::ApplicationRestore = show(site, "restore", name).await?;
+    restore.status.context("a restore without a status")
+}
+
+async fn plan(env: &Environment, stored: &Stored) -> anyhow::Result<(String, String)> {
+    let plan = restored(env, stored, PLAN, &["plan"]).await?.plan.context("a plan")?;
+    let (objects, volumes) = (plan.objects, plan.filled_volumes());
+    let note = format!(
+        "{} objects to make, {} volume to fill with {:.1} MB; nothing was changed; plan {}…",
+        objects.create,
+        volumes,
+        megabytes(Some(plan.bytes)),
+        &plan.hash[..8]
+    );
+    Ok((note, plan.hash))
+}
+
+async fn restore(env: &Environment, stored: &Stored, plan: &str) -> anyhow::Result<(String, ())> {
+    let status = restored(env, stored, RESTORE, &["create", "--plan-hash", plan, "--wait"]).await?;
     let objects = status.objects.unwrap_or_default();
     let files: u64 = status.volumes.iter().filter_map(|v| v.files).sum();
     let workloads = status.workloads.unwrap_or_default();
@@ -253,7 +252,7 @@ async fn restore(env: &Environment, stored: &Stored) -> anyhow::Result<(String, 
         workloads.ready,
         workloads.wanted
     );
-    Ok((note, point.to_owned()))
+    Ok((note, ()))
 }
 
 async fn check(env: &Environment) -> anyhow::Result<(String, ())> {

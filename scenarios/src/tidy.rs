@@ -39,10 +39,17 @@ pub async fn refuse_existing(client: &Client) -> anyhow::Result<()> {
     }
     look(&mut found, &Api::<PersistentVolume>::all(client.clone()), BROKEN).await?;
     let backups = Api::<api::ApplicationBackup>::namespaced(client.clone(), admin);
-    for name in BACKUPS.into_iter().chain([demo::BACKUP]) {
+    for name in BACKUPS {
         look(&mut found, &backups, name).await?;
     }
-    look(&mut found, &Api::<api::ApplicationRestore>::namespaced(client.clone(), admin), demo::RESTORE).await?;
+    let schedules = Api::<api::ApplicationBackupSchedule>::namespaced(client.clone(), admin);
+    look(&mut found, &schedules, demo::SCHEDULE).await?;
+    let policies = Api::<api::NamespacedSchedulePolicy>::namespaced(client.clone(), admin);
+    look(&mut found, &policies, demo::SCHEDULE_POLICY).await?;
+    let restores = Api::<api::ApplicationRestore>::namespaced(client.clone(), admin);
+    for name in [demo::PLAN, demo::RESTORE] {
+        look(&mut found, &restores, name).await?;
+    }
     look(&mut found, &Api::<api::BackupLocation>::namespaced(client.clone(), admin), demo::LOCATION).await?;
     look(&mut found, &Api::<api::Rule>::namespaced(client.clone(), admin), demo::RULE).await?;
     look(&mut found, &Api::<Secret>::namespaced(client.clone(), admin), &location_secret()).await?;
@@ -110,6 +117,9 @@ pub(crate) async fn mark_location(client: &Client, run: &str) -> anyhow::Result<
 pub async fn remove(client: &Client, run: &str) -> anyhow::Result<()> {
     let admin = api::ADMIN_NAMESPACE;
     delete(&Api::<api::ApplicationRestore>::namespaced(client.clone(), admin), run).await?;
+    // With their runs and the recovery points of these.
+    delete(&Api::<api::ApplicationBackupSchedule>::namespaced(client.clone(), admin), run).await?;
+    delete(&Api::<api::NamespacedSchedulePolicy>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<api::ApplicationBackup>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<api::Rule>::namespaced(client.clone(), admin), run).await?;
     delete(&Api::<api::BackupLocation>::namespaced(client.clone(), admin), run).await?;
