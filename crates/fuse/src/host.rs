@@ -224,6 +224,10 @@ impl Host {
             return Ok(());
         };
         let opened = device.open(OFlags::RDWR).map_err(|e| system("open the block device of")(e.into()))?;
+        // Looked at again, now that it is open and cannot become another's.
+        if !device.has_label(&label).map_err(system("look for the block device of"))? {
+            return Ok(());
+        }
         LoopDevice::clear(&opened).map_err(|e| system("clear the block device of")(e.into()))
     }
 

@@ -1,8 +1,10 @@
 //! Which pools a node opens, and of what they are made.
 
 use crate::error::{Error, Kind};
+use rustix::fs::{CWD, RenameFlags};
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volume::{FileDisk, OpenError, Shape};
 
@@ -30,15 +32,35 @@ impl PoolSpec {
             disk.extend(bytes).map_err(|source| OpenError::Disk { action: "make it larger".into(), source })?;
             return Ok(disk);
         }
-        let disk = FileDisk::create(&self.path, bytes)?;
-        let shape = Shape { id: rand::random(), log_blocks: None, most_changed_nodes: None };
-        if let Err(error) = volume::create(&disk, shape) {
-            // Nobody else has seen the file, which was made a moment ago.
-            drop(disk);
-            let _gone = std::fs::remove_file(&self.path);
-            return Err(error);
+        self.make(bytes)
+    }
+
+    /// Makes the file under another name, which it keeps until it is a pool: one that is cut off would be no pool for ever, and is never taken for one of somebody else.
+    fn make(&self, bytes: u64) -> std::result::Result<FileDisk, OpenError> {
+        let failed = |action: &str| {
+            let action = format!("{action} {}", self.path.display());
+            move |source: io::Error| OpenError::Disk { action, source }
+        };
+        let mut unfinished = self.path.clone().into_os_string();
+        unfinished.push(".unfinished");
+        let unfinished = PathBuf::from(unfinished);
+        match std::fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("make")(error)),
+            _ => {}
         }
-        Ok(disk)
+        let shape = Shape { id: rand::random(), log_blocks: None, most_changed_nodes: None };
+        let made = FileDisk::create(&unfinished, bytes).and_then(|disk| volume::create(&disk, shape).map(|()| disk));
+        let named = made.and_then(|disk| {
+            rustix::fs::renameat_with(CWD, &unfinished, CWD, &self.path, RenameFlags::NOREPLACE)
+                .map_err(|error| failed("make")(error.into()))?;
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
+            folder.map_err(failed("sync the folder of")).map(|()| disk)
+        });
+        if named.is_err() {
+            let _gone = std::fs::remove_file(&unfinished);
+        }
+        named
     }
 
     /// The kernel ends the ring of a node that was killed only after the node itself, and with the ring the lock of its pool: a node that takes its
@@ -82,6 +104,19 @@ pub(crate) fn unopened(what: &str, error: OpenError) -> Error {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+
+    #[test]
+    fn a_pool_whose_making_was_cut_off_is_made_and_what_is_no_pool_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = PoolSpec { path: folder.path().join("pool"), bytes: Some(64 << 20) };
+        let unfinished = folder.path().join("pool.unfinished");
+        std::fs::write(&unfinished, b"the first bytes").unwrap();
+        drop(spec.open().unwrap());
+        assert!(!unfinished.exists() && spec.open().is_ok());
+        std::fs::write(&spec.path, b"something else").unwrap();
+        assert!(matches!(spec.open(), Err(OpenError::NotAPool)));
+        assert_eq!(std::fs::read(&spec.path).unwrap(), b"something else");
+    }
 
     #[test]
     fn a_pool_that_somebody_is_about_to_let_go_is_waited_for() {

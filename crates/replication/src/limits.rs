@@ -27,6 +27,8 @@ pub struct Limits {
     pub most_changes: u64,
     /// Blocks that are compared and copied at once; writes to them wait meanwhile.
     pub copy_blocks: u64,
+    /// Pieces of so many blocks that are under way at once to a replica that is brought back.
+    pub copies_at_once: usize,
     /// Ranges in one answer to what has changed.
     pub most_ranges: u32,
 }
@@ -44,6 +46,7 @@ impl Default for Limits {
             most_operations: 1024,
             most_changes: MOST_CHANGES,
             copy_blocks: 256,
+            copies_at_once: 4,
             most_ranges: 1024,
         }
     }

@@ -114,7 +114,13 @@ impl Driver {
         if is_new {
             self.host.protect(&device, false)?;
         }
-        let Access::Mount { fs, flags, group } = &usage.access else { return Ok(()) };
+        let Access::Mount { fs, flags, group } = &usage.access else {
+            // What is written to it now is not what an interrupted formatting has left.
+            if volume.labels.contains_key(labels::FORMATTING) {
+                self.volumes.label(&volume.id, &Labels::from([(labels::FORMATTING.to_owned(), String::new())]))?;
+            }
+            return Ok(());
+        };
         let info = self.host.device(&device)?;
         self.host.make(at, true)?;
         let (fs, bytes) = match self.there(at, Some(info.number))? {
@@ -252,7 +258,7 @@ fn paths(paths: &[PathBuf]) -> String {
     format!("{}; unpublish it there first", all.join(", "))
 }
 
-/// How a request to this node wants a volume; what the volume cannot be is told as the specification says it for nodes.
+/// How a request to this node wants a volume.
 pub(super) fn usage_here(
     capability: Option<&proto::VolumeCapability>,
     context: &HashMap<String, String>,

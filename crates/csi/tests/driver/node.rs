@@ -303,6 +303,28 @@ async fn nothing_is_formatted_that_has_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_formatting_was_interrupted_is_not_formatted_when_it_was_used_as_a_device_since() {
+    require!("mkfs.ext4");
+    let mut world = World::new(&[100]).await;
+    world.create("v", 16).await;
+    // As a process leaves it that ends while it formats.
+    let note = csi::Labels::from([("volumes.orlop.io/formatting".to_owned(), "ext4".to_owned())]);
+    let volumes = world.volumes();
+    tokio::task::spawn_blocking(move || volumes.label("v", &note).unwrap()).await.unwrap();
+    world.stage("v", block(Mode::SingleNodeWriter)).await.unwrap();
+    let volumes = world.volumes();
+    let written = move || {
+        let device = volumes.find("v").unwrap().unwrap().device.unwrap();
+        OpenOptions::new().write(true).open(device).unwrap().write_all_at(b"a database", 8 << 20).unwrap();
+    };
+    tokio::task::spawn_blocking(written).await.unwrap();
+    world.unstage("v").await.unwrap();
+    let staged = world.stage("v", mounted("", Mode::SingleNodeWriter)).await;
+    refused(staged, Code::FailedPrecondition, "nothing is formatted that has data");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_else_has_mounted_is_left_alone() {
     require!("mkfs.ext4", "mount");
     let mut world = World::new(&[100]).await;

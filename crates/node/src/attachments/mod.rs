@@ -105,8 +105,10 @@ impl Attachments {
         if let (FrontEnd::Device, Some(label)) = (entry.front_end, &entry.label)
             && let Err(error) = self.host.give_up(label)
         {
+            // It stays listed, so that the next process tries again.
             let error = &error as &dyn std::error::Error;
             tracing::warn!(name = entry.name, error, "the block device of what is not there any more is not gone yet");
+            return Ok(());
         }
         self.journal().remove(&entry.name)
     }
@@ -146,7 +148,17 @@ impl Attachments {
         };
         self.journal().add(entry.clone())?;
         let meter = Arc::new(self.metrics.meter(&pool, name));
-        let served = self.serve(target, (front_end, &label), key, &meter);
+        let served = self.serve(target, (front_end, &label), key, &meter).and_then(|served| {
+            let chosen = served.0.front_end;
+            // The next process serves it where it is now; what is not written down is not served.
+            if chosen != front_end
+                && let Err(error) = self.journal().add(Entry { front_end: chosen, ..entry })
+            {
+                self.exports.end(name)?;
+                return Err(error);
+            }
+            Ok(served)
+        });
         if served.is_err() {
             if !attached.contains_key(name) {
                 self.metrics.forget(&pool, name);
@@ -158,10 +170,6 @@ impl Attachments {
             }
         }
         let (place, shared, gate) = served?;
-        if place.front_end != front_end {
-            // The next process serves it where it is now.
-            self.journal().add(Entry { front_end: place.front_end, ..entry })?;
-        }
         // A block device that was there already goes on with the device that it had, and this one was dropped.
         if Arc::strong_count(&shared) > 1 || !attached.contains_key(name) {
             attached.insert(

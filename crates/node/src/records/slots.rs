@@ -15,6 +15,7 @@
 
 use super::Records;
 use block::Buffer;
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use volume::{BLOCK, Pool, State, VolumeId};
 
@@ -56,17 +57,32 @@ impl Slots {
             return Ok((Self { volume, generation: 0 }, Records::default()));
         };
         let volume = volume.id;
-        let (mut newest, mut lost): (Option<(u64, Records)>, _) = (None, None);
+        let (mut newest, mut lost, mut generations): (Option<(u64, Records)>, _, _) = (None, None, BTreeSet::new());
         for slot in 0..2 {
             match read(pool, volume, slot) {
-                Ok(found) => newest = newest.into_iter().chain(found).max_by_key(|(generation, _)| *generation),
+                Ok(found) => {
+                    generations.insert(found.as_ref().map(|(generation, _)| *generation));
+                    newest = newest.into_iter().chain(found).max_by_key(|(generation, _)| *generation);
+                }
                 // A later program was stopped between the two. What the other slot has is older: taking it would undo what that program was told to record.
                 Err(newer @ RecordsError::Newer(_)) => return Err(newer),
                 Err(error) => lost = Some(error),
             }
         }
         match (newest, lost) {
-            (Some((generation, records)), _) => Ok((Self { volume, generation }, records)),
+            (Some((generation, records)), lost) => {
+                let mut slots = Self { volume, generation };
+                // What only one has is gone with that one.
+                if (lost.is_some() || generations.len() > 1)
+                    && let Err(error) = slots.write(pool, &records)
+                {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the list of a pool's volumes has one good copy, and no other can be written"
+                    );
+                }
+                Ok((slots, records))
+            }
             (None, Some(error)) => Err(error),
             // The volume was made, and nothing was recorded yet.
             (None, None) => Ok((Self { volume, generation: 0 }, Records::default())),
@@ -184,12 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_slot_is_made_up_for_by_the_other_and_two_are_an_error() {
+    fn a_damaged_slot_is_mended_by_the_other_and_two_are_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let pool = pool(folder.path());
-        change(&pool, 0, |head| head[16] ^= 1);
-        assert_eq!(Slots::open(&pool).unwrap().1.scrubbed, Some(7));
-        change(&pool, 1, |head| head[0] ^= 1);
+        for slot in 0..2 {
+            change(&pool, slot, |head| head[16] ^= 1);
+            assert_eq!(Slots::open(&pool).unwrap().1.scrubbed, Some(7), "and it is mended");
+        }
+        (0..2).for_each(|slot| drop(change(&pool, slot, |head| head[0] ^= 1)));
         let refused = Slots::open(&pool).map(|_| ());
         assert!(matches!(refused, Err(RecordsError::Damaged(_))), "{refused:?}");
     }

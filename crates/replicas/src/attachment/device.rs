@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const BLOCK_BYTES: u64 = BLOCK as u64;
+/// Blocks that are discarded at once: 64 MiB.
+const MOST_FORGOTTEN: u64 = 16 << 10;
 
 /// The device of an attachment. It may outlive it; then everything that is asked of it fails.
 #[derive(Clone)]
@@ -50,10 +52,27 @@ impl AttachedVolume {
 
     fn forget(&self, range: &Range<u64>, durable: bool, done: Done<()>) {
         match self.blocks(range.start, range.end.saturating_sub(range.start)) {
-            Ok(blocks) => self.0.submit(Io::Discard { blocks }, change(durable, done)),
+            Ok(blocks) => forget(self.0.clone(), blocks, durable, done),
             Err(failure) => done.finish(Err(failure)),
         }
     }
+}
+
+/// Discards one part after the other. A range may be as long as the volume, and a replica that is busy with it for too long counts as late.
+fn forget(shared: Arc<Shared>, blocks: Blocks, durable: bool, done: Done<()>) {
+    let first = Blocks { start: blocks.start, count: blocks.count.min(MOST_FORGOTTEN) };
+    let rest = Blocks { start: first.end(), count: blocks.count - first.count };
+    let caller = match rest.count {
+        0 => change(durable, done),
+        _ => {
+            let shared = shared.clone();
+            Caller::Change(Done::new(move |result| match result {
+                Ok(()) => forget(shared, rest, durable, done),
+                failed @ Err(_) => done.finish(failed),
+            }))
+        }
+    };
+    shared.submit(Io::Discard { blocks: first }, caller);
 }
 
 fn change(durable: bool, done: Done<()>) -> Caller {

@@ -8,7 +8,7 @@ use crate::replica::{Answers, Asker, Held, Replica, Replicas};
 use block::{Buffer, Done, Failure, FailureKind};
 use bytes::Bytes;
 use replication::attachment::{self, Action, Done as Told, Ending, Event, Io, IoError, Notice, Why};
-use replication::message::{Answer, Request};
+use replication::message::{Answer, Body, Request};
 use replication::record::{Attached, Record};
 use replication::units::{AttachmentId, ReplicaId, Tag, Time, VolumeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,6 +23,9 @@ const MOST_WAITING: usize = 65_536;
 
 /// How often somebody who has brought an event goes on with what others have brought meanwhile; then a task of its own does, since a call that asks for something must return.
 const MOST_ROUNDS: usize = 32;
+
+/// Blocks of a read that is not done by whoever has brought an event: 512 KiB.
+const LONG_READ: u64 = 128;
 
 /// Everything around the machine.
 pub(super) struct Shared {
@@ -180,7 +183,14 @@ impl Shared {
             }
         }
         for (replica, request) in here {
-            replica.ask([(request, Asker { to: self.answers.clone(), held: None })]);
+            let asker = Asker { to: self.answers.clone(), held: None };
+            match &request.body {
+                // A pool in memory does it on the spot, and everybody who waits for this one would wait for it.
+                Body::Read { blocks } if blocks.count >= LONG_READ => {
+                    self.runtime.spawn_blocking(move || replica.ask([(request, asker)]));
+                }
+                _ => replica.ask([(request, asker)]),
+            }
         }
     }
 

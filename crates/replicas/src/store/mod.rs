@@ -242,18 +242,6 @@ impl PoolStore {
         self.pool.write(self.volume, blocks.start, bytes, false, move |result| answered(done(blocks, result)));
     }
 
-    fn read(&self, blocks: Blocks, answered: impl FnOnce(Result<Buffer, Outcome>) + Send + 'static) {
-        // What is asked for is not longer than the pool allows, or it says so before it is read.
-        let len = usize::try_from(blocks.count).unwrap_or(usize::MAX).saturating_mul(BLOCK);
-        if len > volume::MOST_REQUEST {
-            let error = volume::Error::TooLong { bytes: len, most: volume::MOST_REQUEST };
-            return answered(Err(failed(blocks, &error)));
-        }
-        let into = Buffer::zeroed(len);
-        self.pool
-            .read(self.state(), blocks.start, into, move |result| answered(result.map_err(|e| failed(blocks, &e))));
-    }
-
     fn changed(&self, since: Epoch, from: u64, most: u32, answered: Answered) {
         let before = lock(&self.kept.record).births.before(since);
         let size = self.blocks();
@@ -356,7 +344,7 @@ impl Store for PoolStore {
                 }
                 Err(outcome) => answered(outcome),
             },
-            Operation::Read { blocks } => self.read(blocks, move |result| {
+            Operation::Read { blocks } => read(&self.pool, self.state(), blocks, move |result| {
                 answered(result.map_or_else(|outcome| outcome, |buffer| Outcome::Data(Bytes::from_owner(buffer))));
             }),
             Operation::Flush => {
@@ -364,11 +352,34 @@ impl Store for PoolStore {
                 self.pool.flush(move |result| answered(done(all, result)));
             }
             Operation::Changed { since, from, most } => self.changed(since, from, most, answered),
-            Operation::Digest { blocks } => self.read(blocks, move |result| {
-                answered(result.map_or_else(|outcome| outcome, |buffer| Outcome::Digest(digest(&buffer))));
+            // Hashing takes longer than reading, and whoever brings the bytes brings those of all others, too.
+            Operation::Digest { blocks } => self.in_thread(answered, move |pool, volume| {
+                let (sender, receiver) = mpsc::channel();
+                read(pool, State::Volume(volume), blocks, move |result| drop(sender.send(result)));
+                let closed = || Err(failed(blocks, &volume::Error::Closed));
+                receiver
+                    .recv()
+                    .unwrap_or_else(|_| closed())
+                    .map_or_else(|outcome| outcome, |buffer| Outcome::Digest(digest(&buffer)))
             }),
         }
     }
+}
+
+fn read(
+    pool: &Pool<Buffer>,
+    of: State,
+    blocks: Blocks,
+    answered: impl FnOnce(Result<Buffer, Outcome>) + Send + 'static,
+) {
+    // What is asked for is not longer than the pool allows, or it says so before it is read.
+    let len = usize::try_from(blocks.count).unwrap_or(usize::MAX).saturating_mul(BLOCK);
+    if len > volume::MOST_REQUEST {
+        let error = volume::Error::TooLong { bytes: len, most: volume::MOST_REQUEST };
+        return answered(Err(failed(blocks, &error)));
+    }
+    let into = Buffer::zeroed(len);
+    pool.read(of, blocks.start, into, move |result| answered(result.map_err(|e| failed(blocks, &e))));
 }
 
 fn grow(pool: &Pool<Buffer>, volume: volume::VolumeId, size: &AtomicU64, blocks: u64) -> Outcome {

@@ -8,6 +8,7 @@ use super::births::{Births, MOST};
 use block::Buffer;
 use replication::replica::store::Promise;
 use replication::units::{AttachmentId, Epoch, Incarnation, ReplicaId, VolumeId};
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use volume::{BLOCK, Pool, State};
 
@@ -46,17 +47,32 @@ impl Slots {
             let bytes = receiver.recv().unwrap_or(Err(volume::Error::Closed))?;
             decode(&bytes)
         };
-        let (mut newest, mut lost) = (None, None);
+        let (mut newest, mut lost, mut generations) = (None, None, BTreeSet::new());
         for slot in 0..2 {
             match read(slot) {
-                Ok(found) => newest = [newest, found].into_iter().flatten().max_by_key(|(generation, _)| *generation),
+                Ok(found) => {
+                    generations.insert(found.as_ref().map(|(generation, _)| *generation));
+                    newest = [newest, found].into_iter().flatten().max_by_key(|(generation, _)| *generation);
+                }
                 // A later program was stopped between the two. What the other slot has is older: taking it would undo what that program has promised.
                 Err(newer @ StoreError::Newer(_)) => return Err(newer),
                 Err(error) => lost = Some(error),
             }
         }
         match (newest, lost) {
-            (Some((generation, record)), _) => Ok((Self { volume, generation }, Some(record))),
+            (Some((generation, record)), lost) => {
+                let mut slots = Self { volume, generation };
+                // What only one has is gone with that one; then what was promised after the other would be forgotten.
+                if (lost.is_some() || generations.len() > 1)
+                    && let Err(error) = slots.write(pool, &record)
+                {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the record of a replica has one good copy, and no other can be written"
+                    );
+                }
+                Ok((slots, Some(record)))
+            }
             (None, Some(error)) => Err(error),
             (None, None) => Ok((Self { volume, generation: 0 }, None)),
         }

@@ -386,7 +386,9 @@ fn one_slot_of_a_record_is_enough_unless_the_other_is_of_a_later_version() {
     for slot in 0..2 {
         change(&pool, slot, 50);
         assert_eq!(PoolStore::open(&pool, VOLUME, REPLICA).unwrap().promise(), promise);
-        change(&pool, slot, 50);
+        change(&pool, 1 - slot, 50);
+        let promised = PoolStore::open(&pool, VOLUME, REPLICA).unwrap().promise();
+        assert_eq!(promised, promise, "the first one was mended, and can stand in for the other");
         change(&pool, slot, 8);
         let newer = PoolStore::open(&pool, VOLUME, REPLICA);
         assert!(matches!(newer, Err(StoreError::Newer(2))), "{newer:?}");

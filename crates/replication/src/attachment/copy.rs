@@ -3,8 +3,11 @@
 //! ```text
 //! lists of what may differ ──► pieces ──► lock ──► compare ─── equal ──────────────► next piece
 //!                                                    │ different                ▲
-//!                                                    └► read ──► write ──► compare again
+//!                                                    └► read ──► write ──► compare what was written
 //! ```
+//! Several pieces are under way to a replica that is brought back, so that disks, network and processors do not wait for each other; where all are made
+//! equal it is one, since there the source of a piece may turn out to be damaged and become a target.
+//!
 //! A piece is locked: no change of its blocks is under way on any replica, or begins, until it is done. So what is compared is the same on both
 //! sides, and no copy can bring back what a later write has replaced.
 
@@ -21,11 +24,19 @@ const MOST_ATTEMPTS: u32 = 3;
 /// Repairs that wait; more are found again by the next read or scrub.
 const MOST_REPAIRS: usize = 64;
 
-/// What a piece is copied for: one of each kind at a time.
+/// What a piece is copied for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Slot {
-    Copy,
+    /// By the block that it begins with.
+    Copy(u64),
+    /// One at a time.
     Repair,
+}
+
+impl Slot {
+    pub(super) fn is_copy(self) -> bool {
+        matches!(self, Self::Copy(_))
+    }
 }
 
 /// Goes through what may differ.
@@ -36,10 +47,18 @@ pub(super) struct Copier {
     since: Epoch,
     /// Whose list is read, and from which block on.
     lists: VecDeque<(ReplicaId, u64)>,
+    /// What is found, and not begun.
     found: VecDeque<Blocks>,
+    /// Blocks of the pieces that are under way.
+    begun: u64,
 }
 
 impl Copier {
+    fn new(joiner: Option<ReplicaId>, since: Epoch, lists: impl IntoIterator<Item = ReplicaId>) -> Self {
+        let lists = lists.into_iter().map(|id| (id, 0)).collect();
+        Self { joiner, since, lists, found: VecDeque::new(), begun: 0 }
+    }
+
     pub(super) fn left(&self) -> (usize, usize) {
         (self.lists.len(), self.found.len())
     }
@@ -54,7 +73,7 @@ impl Copier {
 
     /// Blocks that are found and not done.
     pub(super) fn blocks_left(&self) -> u64 {
-        self.found.iter().map(|blocks| blocks.count).sum()
+        self.found.iter().map(|blocks| blocks.count).sum::<u64>() + self.begun
     }
 
     pub(super) fn is_for_all(&self) -> bool {
@@ -62,14 +81,14 @@ impl Copier {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.lists.is_empty() && self.found.is_empty()
+        self.lists.is_empty() && self.found.is_empty() && self.begun == 0
     }
 }
 
 #[derive(Debug)]
 enum Step {
     Locking,
-    Comparing { digests: BTreeMap<ReplicaId, Option<Digest>> },
+    Comparing { asked: BTreeSet<ReplicaId>, digests: BTreeMap<ReplicaId, Option<Digest>> },
     Reading,
     Writing { missing: BTreeSet<ReplicaId> },
 }
@@ -81,6 +100,8 @@ pub(super) struct Piece {
     /// Who holds what is right; the first is taken, the others if that one is damaged.
     sources: VecDeque<ReplicaId>,
     targets: BTreeSet<ReplicaId>,
+    /// What the source has there. It stays so while the piece is locked.
+    right: Option<Digest>,
     /// Those that differ.
     different: BTreeSet<ReplicaId>,
     step: Step,
@@ -90,19 +111,18 @@ pub(super) struct Piece {
 impl Attachment {
     /// Begins to make all in-sync replicas equal; what may differ was born since the record's `equal` on one of them.
     pub(super) fn equalize(&mut self) {
-        let lists = self.in_sync().into_iter().map(|id| (id, 0)).collect();
-        self.copier = Some(Copier { joiner: None, since: self.base, lists, found: VecDeque::new() });
+        self.copier = Some(Copier::new(None, self.base, self.in_sync()));
         self.pieces.clear();
     }
 
-    /// Begins to bring a replica back: what was born on the source since it was complete, and what it has itself from then on (rule 6).
+    /// Begins to bring a replica back: what it has itself since it was complete (rule 6), and what was born on the source from then on. Its own list comes first:
+    /// later, all that is copied would be in it.
     pub(super) fn begin_copies_to(&mut self, joiner: ReplicaId, complete: Epoch) {
         // Rule 7: from the record.
         let since = if keeps(Rule::CompleteFromRecord) { complete } else { self.epoch() };
         let source = self.sources().into_iter().find(|id| *id != joiner);
         let own = Some(joiner).filter(|_| keeps(Rule::CopyOwn));
-        let lists = source.into_iter().chain(own).map(|id| (id, 0)).collect();
-        self.copier = Some(Copier { joiner: Some(joiner), since, lists, found: VecDeque::new() });
+        self.copier = Some(Copier::new(Some(joiner), since, own.into_iter().chain(source)));
     }
 
     /// In-sync replicas that may be copied from: those that have lost nothing, if there are any (rule 5); the local one first.
@@ -130,9 +150,12 @@ impl Attachment {
 
     /// The epoch has changed: what was asked in the old one is asked again, from the begin of the piece.
     pub(super) fn epoch_changes_copies(&mut self) {
-        self.pieces.clear();
+        let begun = std::mem::take(&mut self.pieces);
         let in_sync = self.in_sync();
         if let Some(copier) = &mut self.copier {
+            let copies = begun.iter().filter(|(slot, _)| slot.is_copy()).map(|(_, piece)| piece.blocks);
+            copier.found = copies.chain(copier.found.drain(..)).collect();
+            copier.begun = 0;
             let is_source_gone = copier.lists.iter().any(|(id, _)| copier.joiner != Some(*id) && !in_sync.contains(id));
             if copier.joiner.is_none() || is_source_gone {
                 self.copier = None;
@@ -146,9 +169,10 @@ impl Attachment {
         if !matches!(self.phase, Phase::Equalizing | Phase::Serving) {
             return;
         }
-        self.next_piece(now);
+        self.begin_pieces();
+        self.ask_for_list(now);
         self.next_repair();
-        for slot in [Slot::Copy, Slot::Repair] {
+        for slot in self.pieces.keys().copied().collect::<Vec<_>>() {
             let Some(piece) = self.pieces.get(&slot) else { continue };
             let blocks = piece.blocks;
             let overlaps = |other: &super::Operation| other.changes().is_some_and(|changed| changed.overlap(blocks));
@@ -159,24 +183,33 @@ impl Attachment {
         }
     }
 
-    fn next_piece(&mut self, now: Time) {
-        let Some(copier) = &mut self.copier else { return };
-        if self.pieces.contains_key(&Slot::Copy) {
-            return;
-        }
-        if let Some(blocks) = copier.found.front().copied() {
-            let joiner = copier.joiner;
+    fn begin_pieces(&mut self) {
+        let Some(joiner) = self.copier.as_ref().map(|copier| copier.joiner) else { return };
+        let at_once = if joiner.is_some() { self.limits.copies_at_once.max(1) } else { 1 };
+        while let Some(copier) = &mut self.copier
+            && self.pieces.keys().filter(|slot| slot.is_copy()).count() < at_once
+            && let Some(blocks) = copier.found.front().copied()
+            // Lists have blocks in common, and one that is being repaired may be in them.
+            && !self.pieces.values().any(|other| other.blocks.overlap(blocks))
+        {
+            copier.found.pop_front();
+            copier.begun += blocks.count;
             let sources: VecDeque<ReplicaId> = self.sources().into_iter().filter(|id| joiner != Some(*id)).collect();
             let targets = match joiner {
                 Some(joiner) => BTreeSet::from([joiner]),
                 None => self.in_sync().into_iter().filter(|id| Some(id) != sources.front()).collect(),
             };
-            self.pieces.insert(Slot::Copy, piece(blocks, sources, targets));
-        } else if let Some((of, from)) = copier.lists.front().copied() {
-            let body = Body::Changed { since: copier.since, from, most: self.limits.most_ranges };
-            if !self.link(of).has(Purpose::List) {
-                self.send(of, Purpose::List, body, now);
-            }
+            self.pieces.insert(Slot::Copy(blocks.start), piece(blocks, sources, targets));
+        }
+    }
+
+    /// Asks what else there is, when all that was found is under way.
+    fn ask_for_list(&mut self, now: Time) {
+        let Some(copier) = self.copier.as_ref().filter(|copier| copier.found.is_empty()) else { return };
+        let Some((of, from)) = copier.lists.front().copied() else { return };
+        let body = Body::Changed { since: copier.since, from, most: self.limits.most_ranges };
+        if !self.link(of).has(Purpose::List) {
+            self.send(of, Purpose::List, body, now);
         }
     }
 
@@ -222,11 +255,13 @@ impl Attachment {
 
     fn compare(&mut self, slot: Slot, now: Time) {
         let Some(piece) = self.pieces.get_mut(&slot) else { return };
-        piece.step = Step::Comparing { digests: BTreeMap::new() };
+        let asked: BTreeSet<ReplicaId> = match piece.right {
+            Some(_) => piece.different.clone(),
+            None => piece.sources.front().into_iter().chain(&piece.targets).copied().collect(),
+        };
+        piece.step = Step::Comparing { asked: asked.clone(), digests: BTreeMap::new() };
         let body = Body::Digest { blocks: piece.blocks };
-        let all: Vec<ReplicaId> =
-            piece.sources.front().copied().into_iter().chain(piece.targets.iter().copied()).collect();
-        for id in all {
+        for id in asked {
             self.send(id, Purpose::Piece(slot), body.clone(), now);
         }
     }
@@ -235,9 +270,9 @@ impl Attachment {
     pub(super) fn piece_answered(&mut self, slot: Slot, from: ReplicaId, reply: Result<Reply, Refusal>, now: Time) {
         let Some(piece) = self.pieces.get_mut(&slot) else { return };
         match (&mut piece.step, reply) {
-            (Step::Comparing { digests }, reply) => {
+            (Step::Comparing { asked, digests }, reply) => {
                 digests.insert(from, if let Ok(Reply::Digest(digest)) = reply { Some(digest) } else { None });
-                if digests.len() > piece.targets.len() {
+                if digests.len() >= asked.len() {
                     self.compared(slot, now);
                 }
             }
@@ -259,10 +294,13 @@ impl Attachment {
 
     fn compared(&mut self, slot: Slot, now: Time) {
         let Some(piece) = self.pieces.get_mut(&slot) else { return };
-        let (Step::Comparing { digests }, Some(source)) = (&piece.step, piece.sources.front().copied()) else { return };
-        let Some(right) = digests.get(&source).copied().flatten() else { return self.other_source(slot, now) };
-        let is_different = |id: &ReplicaId| digests.get(id).copied().flatten() != Some(right);
-        piece.different = piece.targets.iter().copied().filter(is_different).collect();
+        let (Step::Comparing { asked, digests }, Some(source)) = (&piece.step, piece.sources.front().copied()) else {
+            return;
+        };
+        let of = |id: &ReplicaId| digests.get(id).copied().flatten();
+        let Some(right) = piece.right.or(of(&source)) else { return self.other_source(slot, now) };
+        piece.different = asked.iter().copied().filter(|id| *id != source && of(id) != Some(right)).collect();
+        piece.right = Some(right);
         if piece.different.is_empty() {
             return self.piece_done(slot);
         }
@@ -272,7 +310,7 @@ impl Attachment {
                 self.link(id).has_failed = true;
             }
             let blocks = self.pieces.remove(&slot).map(|piece| piece.blocks);
-            return if slot == Slot::Copy {
+            return if slot.is_copy() {
                 self.copies_failed(blocks.unwrap_or(Blocks { start: 0, count: 0 }), now)
             };
         }
@@ -293,16 +331,17 @@ impl Attachment {
 
     /// The source is damaged there: another one is taken, and where all are made equal the damaged one becomes a target.
     fn other_source(&mut self, slot: Slot, now: Time) {
-        let is_mutual = slot == Slot::Copy && self.copier.as_ref().is_some_and(|copier| copier.joiner.is_none());
+        let is_mutual = slot.is_copy() && self.copier.as_ref().is_some_and(|copier| copier.joiner.is_none());
         let Some(piece) = self.pieces.get_mut(&slot) else { return };
         let damaged = piece.sources.pop_front();
         let Some(next) = piece.sources.front().copied() else {
             let blocks = piece.blocks;
             self.pieces.remove(&slot);
-            return if slot == Slot::Copy {
+            return if slot.is_copy() {
                 self.copies_failed(blocks, now)
             };
         };
+        piece.right = None;
         if is_mutual {
             piece.targets.extend(damaged);
             piece.targets.remove(&next);
@@ -313,8 +352,8 @@ impl Attachment {
     fn piece_done(&mut self, slot: Slot) {
         let Some(piece) = self.pieces.remove(&slot) else { return };
         match (slot, &mut self.copier) {
-            (Slot::Copy, Some(copier)) => drop(copier.found.pop_front()),
-            (Slot::Copy, None) => {}
+            (Slot::Copy(_), Some(copier)) => copier.begun -= piece.blocks.count,
+            (Slot::Copy(_), None) => {}
             (Slot::Repair, _) => {
                 for id in piece.targets {
                     self.notice(Notice::Repaired(id, piece.blocks));
@@ -326,7 +365,7 @@ impl Attachment {
     /// What is being copied cannot be. A returning replica stays stale; replicas that may differ cannot be served.
     fn copies_failed(&mut self, blocks: Blocks, now: Time) {
         let joiner = self.copier.take().and_then(|copier| copier.joiner);
-        self.pieces.remove(&Slot::Copy);
+        self.pieces.retain(|slot, _| !slot.is_copy());
         let has_failed = self.in_sync().iter().any(|id| self.links.get(id).is_some_and(|link| link.has_failed));
         match joiner {
             Some(_) => self.give_up_joiner(now),
@@ -343,5 +382,5 @@ impl Attachment {
 }
 
 fn piece(blocks: Blocks, sources: VecDeque<ReplicaId>, targets: BTreeSet<ReplicaId>) -> Piece {
-    Piece { blocks, sources, targets, different: BTreeSet::new(), step: Step::Locking, attempts: 0 }
+    Piece { blocks, sources, targets, right: None, different: BTreeSet::new(), step: Step::Locking, attempts: 0 }
 }

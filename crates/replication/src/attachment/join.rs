@@ -9,7 +9,7 @@
 //! A crash after any step but the last leaves it stale and complete up to the same epoch as before; after the last it is in sync, and durable in all that
 //! was copied.
 
-use super::copy::{Copier, Slot};
+use super::copy::Copier;
 use super::link::{Link, Purpose};
 use super::{Attachment, Notice, Phase};
 use crate::message::Body;
@@ -149,10 +149,9 @@ impl Attachment {
     pub(super) fn give_up_joiner(&mut self, now: Time) {
         let Some(Joiner { replica, .. }) = self.joiner.take() else { return };
         self.copier = self.copier.take().filter(Copier::is_for_all);
-        self.pieces.remove(&Slot::Copy);
+        self.pieces.retain(|slot, _| !slot.is_copy());
         for link in self.links.values_mut() {
-            link.drop_purpose(Purpose::List);
-            link.drop_purpose(Purpose::Piece(Slot::Copy));
+            link.drop_copies();
         }
         self.notice(Notice::JoinFailed(replica));
         let pause = self.limits.join_pause;

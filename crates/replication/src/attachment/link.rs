@@ -90,4 +90,11 @@ impl Link {
     pub(super) fn drop_purpose(&mut self, purpose: Purpose) {
         self.pending.retain(|_, pending| pending.purpose != purpose);
     }
+
+    /// Nobody waits any more for what was asked to make another replica equal.
+    pub(super) fn drop_copies(&mut self) {
+        let is_for_copies =
+            |purpose| matches!(purpose, Purpose::List) || matches!(purpose, Purpose::Piece(slot) if slot.is_copy());
+        self.pending.retain(|_, pending| !is_for_copies(pending.purpose));
+    }
 }

@@ -102,14 +102,16 @@ impl Attachment {
         }
         let mut ahead: Vec<(Blocks, bool)> = Vec::new();
         for operation in self.operations.values().filter(|operation| operation.is_sent) {
-            ahead.extend(operation.touches().map(|blocks| (blocks, operation.changes().is_some())));
+            let is_change = operation.changes().is_some();
+            // A change that only a replica lacks that is brought back is on all that a read may be sent to.
+            ahead.extend(operation.touches().map(|blocks| (blocks, is_change && !operation.is_answered)));
         }
         for ticket in self.operations.keys().copied().collect::<Vec<_>>() {
             let Some(operation) = self.operations.get(&ticket).filter(|operation| !operation.is_sent) else { continue };
             let is_change = operation.changes().is_some();
             let touches = operation.touches();
-            let conflicts = |other: &(Blocks, bool)| {
-                (other.1 || is_change) && touches.is_some_and(|blocks| blocks.overlap(other.0))
+            let conflicts = |(blocks, stops_reads): &(Blocks, bool)| {
+                (is_change || *stops_reads) && touches.is_some_and(|touched| touched.overlap(*blocks))
             };
             let is_free = !keeps(Rule::OneAtATime) || !ahead.iter().any(conflicts);
             let is_locked = operation.changes().is_some_and(|blocks| self.is_locked(blocks) || self.is_held(ticket));

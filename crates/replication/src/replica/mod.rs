@@ -133,11 +133,24 @@ impl Replica {
                 Seen::TooFar => return self.answer(&request, Err(Refusal::TooMany)),
             }
         }
+        // What is no change may be done twice, but not beside itself: whoever is slow would get the more to do the longer it takes.
+        if !request.body.is_change() && self.is_under_way(&request) {
+            return;
+        }
         if self.under_way.len() >= MOST_UNDER_WAY {
             // It comes again. What was seen of it must not count as under way.
             return self.window.forget(request.sequence);
         }
         self.execute(request);
+    }
+
+    fn is_under_way(&self, request: &Request) -> bool {
+        let same = |other: &Request| (other.attachment, other.sequence) == (request.attachment, request.sequence);
+        self.under_way.values().any(|purpose| match purpose {
+            Purpose::Execute(other) | Purpose::Confirm(other, _) | Purpose::Grow(other, _) | Purpose::Seal(other) => {
+                same(other)
+            }
+        })
     }
 
     /// Rule 1: lower epochs are refused, from the instant on that a higher one is asked for. Rule 4: so is their renewal.

@@ -69,6 +69,18 @@ fn a_write_is_executed_once() {
 }
 
 #[test]
+fn what_is_asked_again_while_it_is_under_way_is_not_done_twice_at_once() {
+    let mut replica = sealed();
+    for (sequence, body) in [(1, Body::Confirm), (2, Body::Read { blocks: Blocks { start: 0, count: 1 } })] {
+        let begun = stored(&replica.apply(request(7, 1, sequence, body.clone())));
+        assert_eq!(begun.len(), 1, "{body:?}");
+        assert_eq!(replica.apply(request(7, 1, sequence, body.clone())), [], "{body:?} is under way");
+        replica.apply(Event::Stored(begun[0].0, Outcome::Failed { reason: "no room".into() }));
+        assert_eq!(stored(&replica.apply(request(7, 1, sequence, body.clone()))).len(), 1, "{body:?} is done again");
+    }
+}
+
+#[test]
 fn the_same_seal_again_waits_for_what_was_given_up() {
     let mut replica = sealed();
     let writing = stored(&replica.apply(write(1, 1)));

@@ -35,6 +35,7 @@ pub(super) fn limits() -> Limits {
         most_operations: 24,
         most_changes: MOST_CHANGES.min(8),
         copy_blocks: 3,
+        copies_at_once: 3,
         most_ranges: 2,
     }
 }

@@ -39,12 +39,17 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Writes what is pending if somebody waits for it or it is much, and flushes if somebody waits.
+    /// Writes what is pending if somebody waits for it or it is much, and flushes if somebody waits; that first who has waited longest, or he would wait for as
+    /// long as others write.
     pub(super) fn commit(&mut self) {
         if self.failed.is_some() || self.log.stage != Stage::Idle {
             return;
         }
         let is_awaited = !self.flushes.is_empty();
+        let is_written = self.flushes.front().is_some_and(|(wanted, _)| self.log.has(*wanted));
+        if is_written && self.log.begin_flush() {
+            return self.ask(Purpose::LogFlush, Io::Flush);
+        }
         let is_wanted = is_awaited || self.is_due() || self.log.is_filling();
         if !self.log.has_sealed() && self.log.has_pending() && is_wanted {
             let sealed = self.log.seal(self.durable_checkpoint, false);

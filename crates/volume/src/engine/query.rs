@@ -8,6 +8,8 @@ use crate::units::{Blocks, Epoch, TreeId};
 
 /// Leaves, or what is passed over at once, that a question goes through before it is answered with what was found so far: others wait meanwhile.
 const MOST_LEAVES: u32 = 4096;
+/// Nodes that it reads for that; on a slow disk, whoever asks would take it for dead meanwhile.
+const MOST_MISSING: u32 = 64;
 
 /// What is asked for, with what was found so far.
 pub(super) enum List {
@@ -40,7 +42,7 @@ impl<W: World> Engine<W> {
         tag: W::Tag,
         of: TreeId,
         (mut at, end): (u64, u64),
-        most: usize,
+        (most, missed): (usize, u32),
         mut found: List,
     ) -> Flow<W> {
         let Some(tree) = self.catalog.live(of) else {
@@ -48,11 +50,14 @@ impl<W: World> Engine<W> {
             return Flow::Done;
         };
         let (mut leaves, mut has_room) = (0, true);
-        while at < end && has_room && leaves < MOST_LEAVES {
+        // It has come further when it stops, so that whoever asks again does, too.
+        while at < end && has_room && leaves < MOST_LEAVES && (leaves == 0 || missed < MOST_MISSING) {
             leaves += 1;
             match found.add(tree, &mut self.nodes, (at, end), most) {
                 Ok(came) => (at, has_room) = came,
-                Err(missing) => return Flow::Wait(Task::List { tag, of, at, end, most, found }, missing),
+                Err(missing) => {
+                    return Flow::Wait(Task::List { tag, of, at, end, most, missed: missed + 1, found }, missing);
+                }
             }
         }
         self.answer(tag, Ok(found.answer(at)));

@@ -37,11 +37,11 @@ impl<W: World> Engine<W> {
             }
             Request::Extents { of, blocks, most } => {
                 let (at, end, most) = (blocks.start, blocks.end(), most.max(1));
-                Task::List { tag, of, at, end, most, found: List::Extents(Vec::new()) }
+                Task::List { tag, of, at, end, most, missed: 0, found: List::Extents(Vec::new()) }
             }
             Request::Changed { of, blocks, since, most } => {
                 let (at, end, most) = (blocks.start, blocks.end(), most.max(1));
-                Task::List { tag, of, at, end, most, found: List::Changed(since, Vec::new()) }
+                Task::List { tag, of, at, end, most, missed: 0, found: List::Changed(since, Vec::new()) }
             }
             Request::Scrub { of, start, most } => {
                 let scrubbed = Scrubbed { faults: Vec::new(), read: 0, next: start };

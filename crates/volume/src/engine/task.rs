@@ -43,6 +43,8 @@ pub(super) enum Task<W: World> {
         at: u64,
         end: u64,
         most: usize,
+        /// Nodes that were read for it.
+        missed: u32,
         found: List,
     },
     Scrub {
@@ -102,7 +104,9 @@ impl<W: World> Engine<W> {
             Task::Read { tag, of, start, next, into } => self.read(id, tag, of, (start, next), into),
             Task::Write(writing) => self.apply_write(writing),
             Task::Discard { tag, volume, at, end, durable } => self.discard(tag, volume, at, end, durable),
-            Task::List { tag, of, at, end, most, found } => self.list(tag, of, (at, end), most, found),
+            Task::List { tag, of, at, end, most, missed, found } => {
+                self.list(tag, of, (at, end), (most, missed), found)
+            }
             Task::Scrub { tag, of, left, scrubbed } => self.scrub(id, tag, of, left, scrubbed),
             Task::ScrubFixed { tag, start, most } => self.scrub_fixed(id, tag, start, most),
             Task::Delete => self.delete_step(),

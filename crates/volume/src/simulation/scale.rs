@@ -1,8 +1,10 @@
 //! Many volumes, many snapshots, and how much is written for what.
 
 use super::inline::Inline;
-use crate::engine::{Admin, Answer, Request, Shape};
-use crate::units::{BLOCK_BYTES, Blocks, Epoch};
+use crate::engine::{Admin, Answer, Io, Request, Shape};
+use crate::memory::Buffer;
+use crate::units::{BLOCK, BLOCK_BYTES, Blocks, Epoch, VolumeId};
+use std::collections::VecDeque;
 
 #[test]
 fn a_thousand_volumes_and_a_thousand_snapshots_are_kept_apart() {
@@ -114,14 +116,59 @@ fn a_diff_reads_little_of_the_map_wherever_the_changes_are() {
     pool.reopen().unwrap();
     let map = (blocks / 256) as f64 * BLOCK_BYTES as f64;
     let before = pool.disk.counts().1;
-    let all = Blocks { start: 0, count: blocks };
-    let told = pool.must(Request::Changed { of: volume.into(), blocks: all, since: epoch, most: usize::MAX });
+    let told = told(&mut pool, volume, blocks, epoch);
     let read = (pool.disk.counts().1 - before) as f64 / map;
-    let Answer::Changed(page) = told else { panic!("{told:?}") };
-    let told: u64 = page.items.iter().map(|blocks| blocks.count).sum();
     assert_eq!(told, changed.len() as u64, "no more and no less than what was written");
     println!("{:.2} % of the map read for {told} changes of {blocks} blocks", read * 100.0);
     assert!(read <= 0.02, "{read}");
-    let told = pool.must(Request::Changed { of: volume.into(), blocks: all, since: Epoch(0), most: usize::MAX });
-    assert!(matches!(told, Answer::Changed(page) if page.items == [all]), "all was written once");
+    assert_eq!(self::told(&mut pool, volume, blocks, Epoch(0)), blocks, "all was written once");
+}
+
+/// How many blocks have changed, asked for page by page.
+fn told(pool: &mut Inline, volume: VolumeId, blocks: u64, since: Epoch) -> u64 {
+    let (mut at, mut told) = (0, 0);
+    while at < blocks {
+        let rest = Blocks { start: at, count: blocks - at };
+        let answer = pool.must(Request::Changed { of: volume.into(), blocks: rest, since, most: usize::MAX });
+        let Answer::Changed(page) = answer else { panic!("{answer:?}") };
+        assert!(page.next > at, "each page comes further");
+        told += page.items.iter().map(|blocks| blocks.count).sum::<u64>();
+        at = page.next;
+    }
+    told
+}
+
+#[test]
+fn a_flush_is_answered_while_others_go_on_writing() {
+    let mut pool = Inline::new(65_536);
+    let (volume, blocks) = (pool.volume("v", 1024), 1024);
+    let write = |start: u64| {
+        let (from, sums) = (Buffer::zeroed(BLOCK), crate::checksum::of_blocks(&[0; BLOCK]));
+        Request::Write { volume, start: start % blocks, from, sums, durable: false }
+    };
+    let (flush, mut next, mut ios) = (0, 9, VecDeque::new());
+    for tag in 1..next {
+        ios.extend(pool.engine.submit(write(tag), tag).ios);
+    }
+    // As many writes are under way at any time, and their data is there before the log is: so the next batch is always complete when one is written.
+    for requests in 0..200 {
+        let data = ios.iter().position(|(_, io)| matches!(io, Io::Write { .. }));
+        let (id, io) = ios.remove(data.unwrap_or(0)).expect("something is under way");
+        let mut out = pool.engine.finished(id, io.perform(&pool.disk));
+        if requests == 20 {
+            let asked = pool.engine.submit(Request::Flush, flush);
+            assert!(asked.answers.is_empty(), "something is not durable yet");
+            out.ios.extend(asked.ios);
+        }
+        ios.extend(out.ios);
+        for (tag, result) in out.answers {
+            result.unwrap();
+            if tag == flush {
+                return println!("{requests} requests to the disk until the flush was answered");
+            }
+            ios.extend(pool.engine.submit(write(next), next).ios);
+            next += 1;
+        }
+    }
+    panic!("the flush waits for as long as others write");
 }
