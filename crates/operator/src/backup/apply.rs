@@ -11,14 +11,15 @@ use repository::ErrorKind;
 
 use super::deletion;
 use super::gather::{Gathered, snapshot_name};
+use super::parents;
 use super::plan::{Moves, Plan, Reason, patience_is_over};
 use super::store::{self, Draft, Report, StoreError};
 use super::validate::{INVALID_SPEC, selection};
-use super::volume::{Done, Step};
+use super::volume::{Done, Step, form};
 use crate::cleanup;
 use crate::context::Context;
 use crate::error::{During, Error};
-use crate::mover_pod::{self, Direction, Mover, Placement, VOLUME_PATH};
+use crate::mover_pod::{self, Direction, Mover, Placement};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
 use crate::rules;
@@ -277,13 +278,17 @@ async fn start(
     let volume = &gathered.volumes()[index];
     let parents = context.backups.parents(&gathered.uid).unwrap_or_default();
     let content = format!("{}/{}", volume.namespace, volume.claim);
-    let parents = parents.get(&content).map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect::<Vec<_>>());
+    let form = form(volume);
+    let parents = parents
+        .get(&parents::key(volume, form))
+        .map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect::<Vec<_>>());
     let parents = parents.unwrap_or_default();
     let point = gathered.point_id.clone();
     let job = Job {
         store: opened.store.clone(),
         passphrase: opened.passphrase.clone(),
-        volume: VOLUME_PATH.into(),
+        volume: mover_pod::place(form).into(),
+        form,
         direction: JobDirection::Backup { point, parents, content },
     };
     let job = serde_json::to_vec(&job).during(|| "write the job of a mover".into())?;
@@ -339,6 +344,7 @@ async fn start_mover(
         attempt,
         namespace: &volume.namespace,
         claim: &source.claim,
+        form: form(volume),
         placement: &source.placement,
         image: &context.config.image,
         pull_secrets: &context.config.pull_secrets,

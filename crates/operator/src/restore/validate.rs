@@ -87,6 +87,8 @@ pub(crate) struct PointFacts {
     pub(crate) kept: Kept,
     /// Claims with data, as they are called at the target.
     pub(crate) claims: Vec<(String, String)>,
+    /// Claims among them that would not take what it has for them.
+    pub(crate) misfits: Vec<Missed>,
 }
 
 /// Where the recovery point comes from, as far as it could be found.
@@ -228,6 +230,7 @@ pub(crate) fn target(
         missing_classes(&restore.spec, point, target),
         claims_in_use(&restore.spec, point, target),
         untransformed(point),
+        misfits(point),
     ];
     match findings
         .into_iter()
@@ -366,6 +369,11 @@ fn missing_classes(restore: &ApplicationRestoreSpec, point: &PointFacts, target:
 /// Objects that a transformation cannot change.
 fn untransformed(point: &PointFacts) -> Option<Refusal> {
     transform_refusal("TransformFailed", "cannot be changed as transformations say", &point.transformed.errors)
+}
+
+/// Claims that are for files where the recovery point has an image, or the other way round; a transformation may make them so.
+fn misfits(point: &PointFacts) -> Option<Refusal> {
+    transform_refusal("VolumeModeDiffers", "cannot take the data that the recovery point has of them", &point.misfits)
 }
 
 /// Why a restore does not begin that has these troubles with transformations.

@@ -81,6 +81,7 @@ fn point() -> PointFacts {
         transformed: TransformFacts::default(),
         kept: Kept::default(),
         claims: vec![("shop2".into(), "data".into())],
+        misfits: Vec::new(),
     }
 }
 
@@ -308,4 +309,11 @@ fn a_restore_that_is_over_is_in_nobodys_way() {
     assert_eq!(with(Phase::Succeeded, RestoreStage::Done), None);
     assert_eq!(with(Phase::Pending, RestoreStage::Preparing), Some(false));
     assert_eq!(with(Phase::Running, RestoreStage::Volumes), Some(true));
+}
+
+#[test]
+fn an_image_is_not_put_into_a_claim_for_files() {
+    let misfit = Missed { item: "PersistentVolumeClaim shop2/data".into(), reason: "it has an image".into() };
+    let verdict = judge(&restore(|_| ()), &PointFacts { misfits: vec![misfit], ..point() }, &cluster());
+    assert_refused(&verdict, "VolumeModeDiffers", &["shop2/data", "it has an image"]);
 }

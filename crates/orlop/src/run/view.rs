@@ -11,6 +11,9 @@ use super::plan;
 use crate::error::Exit;
 use crate::{human, output};
 
+/// What stands where the number of files would, for a device.
+pub(super) const IMAGE: &str = "image";
+
 /// A resource that is one run.
 pub(crate) trait Run {
     /// What there is to show of it now.
@@ -57,6 +60,8 @@ pub(crate) struct VolumeView {
     pub(crate) claim: String,
     pub(crate) stage: VolumeStage,
     pub(crate) attempts: u32,
+    /// It is a device: there are no files.
+    pub(crate) image: bool,
     pub(crate) files: Option<u64>,
     pub(crate) bytes: Option<u64>,
     pub(crate) stored_bytes: Option<u64>,
@@ -152,7 +157,7 @@ impl VolumeView {
         [
             self.claim.clone(),
             format!("{:?}", self.stage),
-            human::maybe(self.files),
+            if self.image { IMAGE.to_owned() } else { human::maybe(self.files) },
             human::maybe_bytes(self.bytes),
             human::maybe_bytes(self.stored_bytes),
             self.note.clone().unwrap_or_default(),
@@ -279,6 +284,7 @@ fn backup_volume(volume: &VolumeBackup) -> VolumeView {
         claim: format!("{}/{}", volume.namespace, volume.claim),
         stage: volume.stage,
         attempts: volume.attempts,
+        image: volume.image,
         files: volume.files,
         bytes: volume.bytes,
         stored_bytes: volume.stored_bytes,
@@ -291,6 +297,7 @@ fn restore_volume(volume: &VolumeRestore) -> VolumeView {
         claim: format!("{}/{}", volume.namespace, volume.claim),
         stage: volume.stage,
         attempts: volume.attempts,
+        image: volume.image,
         files: volume.files,
         bytes: volume.bytes,
         stored_bytes: None,
@@ -335,6 +342,15 @@ mod tests {
                     bytes: Some(64 << 20),
                     stored_bytes: Some(3 << 20),
                     changed_while_read: Some(1),
+                    ..Default::default()
+                },
+                VolumeBackup {
+                    namespace: "shop".into(),
+                    claim: "disk".into(),
+                    image: true,
+                    stage: VolumeStage::Done,
+                    bytes: Some(16 << 20),
+                    stored_bytes: Some(1 << 20),
                     ..Default::default()
                 },
                 VolumeBackup {

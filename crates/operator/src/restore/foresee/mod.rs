@@ -163,6 +163,7 @@ fn volume(restore: &ApplicationRestore, target: &TargetFacts, wanted: &WantedVol
         claim: wanted.claim.clone(),
         action,
         reason,
+        image: wanted.is_image(),
         files,
         bytes,
         transformed: Vec::new(),
