@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{ApplicationBackup, Phase};
+use api::{ApplicationBackup, ApplicationClone, Phase};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
@@ -25,6 +25,8 @@ const STORAGE: &str = "orlop-storage";
 /// Where those are that use volumes.
 const SHOP: &str = "shop";
 const TOOLS: &str = "tools";
+/// What `shop` is cloned into.
+const TRIAL: &str = "trial";
 const DAEMON: &str = "app.kubernetes.io/name=orlop-node";
 /// What a cluster has for snapshots.
 const SNAPSHOTS: &str = include_str!("../../sandbox/sidecars/snapshots.yaml");
@@ -94,6 +96,8 @@ async fn scenario(sandbox: &Sandbox) -> Result<Vec<BlockDevice>> {
     timer.step("a snapshot was taken, and volumes made from it and from a volume");
     world.volumes_in_use_are_backed_up(sandbox).await.context("back up")?;
     timer.step("a namespace was backed up while its pod used its volumes");
+    world.a_namespace_is_cloned().await.context("clone")?;
+    timer.step("a namespace was cloned while it was used, and its clone runs and goes its own way");
     world.daemons_are_replaced_under_load().await.context("replace a daemon")?;
     timer.step("a daemon was replaced three times, and its pod saw no error");
     let devices = world.block_devices().await?;
@@ -353,6 +357,44 @@ impl World {
         Ok(())
     }
 
+    /// By the operator, which the backup has installed: volumes with file systems and a raw one, some of them clones themselves.
+    async fn a_namespace_is_cloned(&self) -> Result<()> {
+        let (kubeconfig, home) = (self.cluster.kubeconfig_path(), api::ADMIN_NAMESPACE);
+        self.run(SHOP, "raw", "echo in the source | dd of=/dev/raw conv=fsync 2>/dev/null").await?;
+        let before = self.count().await?;
+        let begun = Instant::now();
+        let create = ["clone", "create", SHOP, TRIAL, "--name", "trial", "-n", home, "--wait"];
+        let said = orlop::succeed(Some(&kubeconfig), &create, &[]).await?;
+        println!("         {:.1} s until everything was made:\n{said}", begun.elapsed().as_secs_f32());
+        let after = self.counts_on().await?;
+        self.ready(TRIAL, "db-0").await?;
+        println!("         {:.1} s until the database ran", begun.elapsed().as_secs_f32());
+        let status = self.api::<ApplicationClone>(home).get("trial").await?.status.context("a status")?;
+        ensure!(status.phase == Phase::Succeeded && status.volumes.len() == 4, "{status:#?}");
+        let count: u64 = self.run(TRIAL, "db-0", "cat /data/began").await?.parse()?;
+        ensure!((before..=after).contains(&count), "the clone has {count}, and it was from {before} to {after}");
+        self.ready(TRIAL, "raw").await?;
+        ensure!(
+            self.run(TRIAL, "raw", "head -n 1 /dev/raw").await? == "in the source",
+            "the raw volume is another one"
+        );
+        // Each has volumes of its own, and nothing is left between them.
+        self.run(TRIAL, "raw", "echo in the clone | dd of=/dev/raw conv=fsync 2>/dev/null").await?;
+        ensure!(self.run(SHOP, "raw", "head -n 1 /dev/raw").await? == "in the source", "the source was written to");
+        self.run(TRIAL, "db-0", "touch /data/only-in-the-clone && sync").await?;
+        ensure!(
+            self.run(SHOP, "db-0", "ls /data").await?.lines().all(|name| name != "only-in-the-clone"),
+            "it is shared"
+        );
+        self.counts_on().await?;
+        let left = self.snapshots().list(&ListParams::default()).await?.items;
+        let left: Vec<_> = left.iter().map(ResourceExt::name_any).collect();
+        ensure!(left == ["before"], "the clone has left {left:?}");
+        let listed = orlop::succeed(Some(&kubeconfig), &["clone", "list", "-n", home], &[]).await?;
+        println!("{listed}");
+        orlop::succeed(Some(&kubeconfig), &["clone", "delete", "trial", "-n", home], &[]).await.map(drop)
+    }
+
     /// The daemon ends in order, at once, and as a process that has a defect does.
     async fn daemons_are_replaced_under_load(&self) -> Result<()> {
         let node = self.ready(SHOP, "db-0").await?;
@@ -400,9 +442,11 @@ impl World {
 
     async fn all_goes_with_its_claims(&self) -> Result<()> {
         let (at_once, all) = (DeleteParams::default(), ListParams::default());
-        self.api::<StatefulSet>(SHOP).delete("db", &at_once).await?;
+        for namespace in [SHOP, TRIAL] {
+            self.api::<StatefulSet>(namespace).delete("db", &at_once).await?;
+        }
         self.snapshots().delete("before", &at_once).await?;
-        for namespace in [SHOP, TOOLS] {
+        for namespace in [SHOP, TOOLS, TRIAL] {
             self.api::<Pod>(namespace).delete_collection(&at_once, &all).await?;
             self.api::<PersistentVolumeClaim>(namespace).delete_collection(&at_once, &all).await?;
         }
