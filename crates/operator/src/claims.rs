@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use application::{Patience, Selection, SelectionError};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -110,6 +111,19 @@ pub(crate) async fn with_drivers(client: &Client, mut claims: Vec<ClaimFacts>) -
         claim.driver = volume.as_ref().and_then(|volume| snapshots::driver(volume)).map(ToOwned::to_owned);
     }
     Ok(claims)
+}
+
+/// Whether a storage class makes volumes only for a node that was chosen; nothing if there is no such class.
+///
+/// # Errors
+/// The API server did not answer, or refused.
+pub(crate) async fn waits_for_a_node(client: &Client, class: &str) -> Result<Option<bool>, Error> {
+    if class.is_empty() {
+        return Ok(None);
+    }
+    let found = Api::<StorageClass>::all(client.clone()).get_opt(class).await;
+    let found = found.during(|| format!("read the storage class {class}"))?;
+    Ok(found.map(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")))
 }
 
 /// The node that a volume like that of a claim is made for, if its class wants to be told one: where its pod runs, or else where the scheduler once put the claim.

@@ -212,7 +212,13 @@ async fn make_claim(context: &Context, gathered: &Gathered, index: usize, volume
     claim["spec"]["dataSource"] = snapshots::data_source(&name);
     claim["spec"]["resources"]["requests"]["storage"] = snapshots::size(&source, &snapshot).into();
     set(&mut claim, "labels", RUN_LABEL, &gathered.uid);
-    if let Some(node) = claims::place(client, &spec.source_namespace, &volume.claim).await? {
+    let class = claim["spec"]["storageClassName"].as_str().unwrap_or_default();
+    if claims::waits_for_a_node(client, class).await? == Some(true) {
+        let Some(node) = claims::place(client, &spec.source_namespace, &volume.claim).await? else {
+            let why =
+                "no pod that runs tells any more on which node its volume is to be made; clone again when one does";
+            return Ok(Step::Miss(why.into()));
+        };
         set(&mut claim, "annotations", SELECTED_NODE, &node);
     }
     // A claim that has come up since the volumes were listed is somebody's, unless all are to be replaced.

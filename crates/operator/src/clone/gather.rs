@@ -6,17 +6,15 @@ use api::{ApplicationClone, CloneStage, VolumeClone};
 use application::apply::RESTORED_BY;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use super::facts::{Claim, Facts, Gathered, Preparing};
 use super::validate;
 use super::volume::{self, Made, Seen};
 use crate::admission;
-use crate::claims;
+use crate::claims::{self, SELECTED_NODE};
 use crate::context::Context;
-use crate::error::{During, Error};
+use crate::error::Error;
 use crate::mover_pod;
 use crate::objects;
 use crate::restore::{NamespaceState, claim_users, namespace_state};
@@ -105,17 +103,10 @@ async fn claims_of(client: &Client, run: &ApplicationClone) -> Result<Result<Vec
             None => return Err(error),
         },
     };
-    let classes = Api::<StorageClass>::all(client.clone()).list(&ListParams::default()).await;
-    let waits = |class: &StorageClass| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-    let classes: BTreeMap<String, bool> = classes
-        .during(|| "list the storage classes".into())?
-        .iter()
-        .map(|class| (class.name_any(), waits(class)))
-        .collect();
     let mut found = Vec::new();
     // One without a volume is an object like others.
     for facts in selected.into_iter().filter(|claim| claim.bound) {
-        let waits_for_a_node = classes.get(&facts.storage_class).copied();
+        let waits_for_a_node = claims::waits_for_a_node(client, &facts.storage_class).await?;
         let node = match waits_for_a_node {
             Some(true) => claims::place(client, &facts.namespace, &facts.name).await?,
             _ => None,
@@ -151,7 +142,12 @@ async fn made(client: &Client, namespace: &str, claim: &str, uid: &str, snapshot
     let is_ours = note.split_once('/').is_some_and(|(run, _)| run == uid);
     let spec = claim.spec.clone().unwrap_or_default();
     let is_bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
-    let has_source = spec.data_source.is_some_and(|source| source.kind == "VolumeSnapshot" && source.name == snapshot);
+    let has_source =
+        spec.data_source.as_ref().is_some_and(|source| source.kind == "VolumeSnapshot" && source.name == snapshot);
     let is_labelled = claim.labels().contains_key(api::RUN_LABEL);
-    Ok(is_ours.then(|| Made { uid: claim.uid().unwrap_or_default(), has_source, is_bound, is_labelled }))
+    // A driver that has no room on the node takes its name away, so that a scheduler finds another; here there is none yet.
+    let lacks_node = !is_bound
+        && !claim.annotations().contains_key(SELECTED_NODE)
+        && claims::waits_for_a_node(client, &spec.storage_class_name.unwrap_or_default()).await? == Some(true);
+    Ok(is_ours.then(|| Made { uid: claim.uid().unwrap_or_default(), has_source, is_bound, is_labelled, lacks_node }))
 }

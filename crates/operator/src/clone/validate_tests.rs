@@ -92,7 +92,7 @@ fn a_namespace_that_is_not_there_is_refused_and_one_that_is_going_is_waited_for(
 
 #[test]
 fn claims_that_exist_are_left_alone_or_replaced_unless_they_are_in_use() {
-    let there = |facts: &mut Preparing| drop(facts.existing.insert("data".into()));
+    let there = |facts: &mut Preparing| facts.existing = BTreeSet::from(["data".to_owned()]);
     let mut run = run(api::ADMIN_NAMESPACE);
     let stage = |run: &ApplicationClone| match judge(run, &facts(|facts, _| there(facts))) {
         Verdict::Go(volumes) => volumes[0].stage,

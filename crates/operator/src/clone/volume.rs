@@ -31,6 +31,8 @@ pub(super) struct Made {
     pub(super) is_bound: bool,
     /// It goes with the run.
     pub(super) is_labelled: bool,
+    /// Its class makes volumes only for a node, and it has none.
+    pub(super) lacks_node: bool,
 }
 
 /// The next step of a volume.
@@ -70,6 +72,9 @@ pub(super) fn next(volume: &VolumeClone, seen: &Seen, now: Timestamp, limits: &L
     match &seen.made {
         Some(made) if !made.has_source => Step::Miss(
             "this cluster made the claim without its dataSource, so it would be empty; back the application up and restore it instead".into(),
+        ),
+        Some(made) if made.lacks_node => Step::Miss(
+            "its driver could not make the volume on the node of the source; see its events, make room there, and clone again".into(),
         ),
         Some(made) if !made.is_bound => patient(volume, now, limits.mover_deadline, "waits for its volume to be made"),
         Some(made) if made.is_labelled => Step::Release { uid: made.uid.clone() },
@@ -124,7 +129,7 @@ mod tests {
     }
 
     fn made(has_source: bool, is_bound: bool, is_labelled: bool) -> Option<Made> {
-        Some(Made { uid: "u".into(), has_source, is_bound, is_labelled })
+        Some(Made { uid: "u".into(), has_source, is_bound, is_labelled, lacks_node: false })
     }
 
     #[test]
@@ -148,7 +153,9 @@ mod tests {
         check(Seen { made: made(true, false, true), ..seen.clone() }, 3600, "Wait");
         check(Seen { made: made(true, true, true), ..seen.clone() }, 1, "Release");
         check(Seen { made: made(true, true, false), ..seen.clone() }, 1, "Done");
-        check(Seen { made: made(false, true, true), ..seen }, 1, "Miss");
+        check(Seen { made: made(false, true, true), ..seen.clone() }, 1, "Miss");
+        let homeless = made(true, false, true).map(|made| Made { lacks_node: true, ..made });
+        check(Seen { made: homeless, ..seen }, 1, "Miss");
     }
 
     #[test]
