@@ -220,7 +220,7 @@ pub enum VolumeStage {
     /// Waits for its turn.
     #[default]
     Pending,
-    /// A mover works on it.
+    /// A mover works on it; for a clone, its snapshot is taken or its volume made.
     Moving,
     /// Done, and read back.
     Done,

@@ -113,7 +113,7 @@ pub enum ReplacePolicy {
     Retain,
     /// They are deleted and made anew, claims and their data too.
     Delete,
-    /// They are changed to what the recovery point has; claims that exist keep their data.
+    /// They are changed to what the recovery point, or the source of a clone, has; claims that exist keep their data.
     Update,
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::consistency::is_cut;
 use super::deletion;
-use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
+use super::gather::{Facts, Gathered, Preparing, Storing, Volumes, mover_name};
 use super::parents;
 use super::store::Draft;
 use super::validate::{INVALID_SPEC, validate, was_changed};
 use super::volume::{self, ClaimState, Seen, Step, form, is_final};
+use crate::claims::ClaimFacts;
 use crate::conditions::{BLOCKED, yes_since};
 use crate::config::Limits;
 use crate::mover_pod::MoverState;

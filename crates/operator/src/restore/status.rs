@@ -29,7 +29,7 @@ use crate::objects;
 use crate::rules;
 
 /// Name of the rule by which a volume is left alone because its claim exists.
-const CLAIM_EXISTS: &str = "claim-exists";
+pub(crate) const CLAIM_EXISTS: &str = "claim-exists";
 /// The kind, as metrics have it.
 const KIND: &str = "ApplicationRestore";
 

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceLis
 
 use super::*;
 use crate::restore::inventory::Picking;
+use jiff::Timestamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -286,29 +287,6 @@ fn restores_that_share_a_namespace_run_one_after_the_other() {
     check(101, true, &["shop2", "bank"], true);
     check(99, true, &["shop"], false);
     check(99, false, &[], false);
-}
-
-#[test]
-fn a_restore_says_only_of_its_own_namespace_that_it_goes_there() {
-    let goes = |own: &str| {
-        let namespaces = vec![own.to_owned(), "victim".into()];
-        let status = api::ApplicationRestoreStatus { namespaces, ..Default::default() };
-        let other = other(&restore(|r| (r.metadata.namespace, r.status) = (Some(own.into()), Some(status))));
-        other.expect("it is not over").namespaces.into_iter().collect::<Vec<_>>()
-    };
-    assert_eq!(goes("tenant"), ["tenant"]);
-    assert_eq!(goes(api::ADMIN_NAMESPACE), [api::ADMIN_NAMESPACE, "victim"]);
-}
-
-#[test]
-fn a_restore_that_is_over_is_in_nobodys_way() {
-    let with = |phase, stage| {
-        let status = api::ApplicationRestoreStatus { phase, stage, ..Default::default() };
-        other(&restore(|r| r.status = Some(status))).map(|o| o.begun)
-    };
-    assert_eq!(with(Phase::Succeeded, RestoreStage::Done), None);
-    assert_eq!(with(Phase::Pending, RestoreStage::Preparing), Some(false));
-    assert_eq!(with(Phase::Running, RestoreStage::Volumes), Some(true));
 }
 
 #[test]

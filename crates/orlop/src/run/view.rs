@@ -1,8 +1,9 @@
 //! A run as it is shown, whatever its kind. Pure: from a resource to text.
 
 use api::{
-    ApplicationBackup, ApplicationRestore, Consistency, GitOpsHold, HoldState, HookState, HookStatus, LedgerSummary,
-    Missed, ObjectOutcomes, Phase, RestorePlan, Timed, VolumeBackup, VolumeRestore, VolumeStage, WorkloadStatus,
+    ApplicationBackup, ApplicationClone, ApplicationRestore, Consistency, GitOpsHold, HoldState, HookState, HookStatus,
+    LedgerSummary, Missed, ObjectOutcomes, Phase, RestorePlan, Timed, VolumeBackup, VolumeClone, VolumeRestore,
+    VolumeStage, WorkloadStatus,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -250,6 +251,25 @@ impl Run for ApplicationRestore {
     }
 }
 
+impl Run for ApplicationClone {
+    fn view(&self) -> RunView {
+        let status = self.status.clone().unwrap_or_default();
+        let objects = status.objects.unwrap_or_default();
+        RunView {
+            title: title("clone", self),
+            phase: status.phase,
+            stage: format!("{:?}", status.stage),
+            stages: stages(&status.stages),
+            volumes: status.volumes.iter().map(|volume| clone_volume(&self.spec.source_namespace, volume)).collect(),
+            objects: (objects != ObjectOutcomes::default()).then(|| outcome_line(&objects)),
+            missed_total: objects.failed,
+            missed: objects.failed_items,
+            message: status.message,
+            ..RunView::default()
+        }
+    }
+}
+
 fn title<K: ResourceExt>(kind: &str, resource: &K) -> String {
     match resource.namespace() {
         Some(namespace) => format!("{kind} {namespace}/{}", resource.name_any()),
@@ -302,6 +322,16 @@ fn restore_volume(volume: &VolumeRestore) -> VolumeView {
         bytes: volume.bytes,
         stored_bytes: None,
         note: volume.reason.clone(),
+    }
+}
+
+fn clone_volume(namespace: &str, volume: &VolumeClone) -> VolumeView {
+    let cut = volume.cut_at.as_ref().map(|at| format!("as of {}", human::instant(at.0)));
+    VolumeView {
+        claim: format!("{namespace}/{}", volume.claim),
+        stage: volume.stage,
+        note: volume.reason.clone().or(cut),
+        ..VolumeView::default()
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn plan(
         context.client.clone(),
         Arc::new(target.catalog.clone()),
         gathered.uid.clone(),
-        prepared::policy(&restore.spec),
+        crate::tally::policy(restore.spec.replace_policy),
         prepared::options(&restore.spec),
         Patience::default(),
     );

@@ -15,14 +15,14 @@ use k8s_openapi::api::core::v1::{
     Container, Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, Secret,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mover::{Job, Lines};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::snapshotter::{copy, resource};
+use super::snapshotter::{copy, snapshot_folder};
 
 /// The storage class whose claims get volumes.
 pub const CLASS: &str = "disk";
@@ -189,10 +189,7 @@ impl Shared {
         std::fs::create_dir_all(&path)?;
         if let Some(source) = &spec.data_source {
             let namespace = claim.namespace().unwrap_or_default();
-            let snapshots =
-                Api::<DynamicObject>::namespaced_with(self.client.clone(), &namespace, &resource("VolumeSnapshot"));
-            let snapshot = snapshots.get(&source.name).await?.uid().unwrap_or_default();
-            copy(&self.root.join(format!("snapshot-{snapshot}")), &path)?;
+            copy(&self.root.join(snapshot_folder(&self.client, &namespace, &source.name).await?), &path)?;
         }
         let (device, mut capacity) = (path.join(DEVICE), "1Gi".to_owned());
         if spec.volume_mode.as_deref() == Some("Block") {
