@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{ApplicationBackup, Phase};
+use api::{ApplicationBackup, ApplicationClone, Phase};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
@@ -25,6 +25,10 @@ const STORAGE: &str = "orlop-storage";
 /// Where those are that use volumes.
 const SHOP: &str = "shop";
 const TOOLS: &str = "tools";
+/// Where a device of [`SHOP`] comes back.
+const SALVAGE: &str = "salvage";
+/// What `shop` is cloned into.
+const TRIAL: &str = "trial";
 const DAEMON: &str = "app.kubernetes.io/name=orlop-node";
 /// What a cluster has for snapshots.
 const SNAPSHOTS: &str = include_str!("../../sandbox/sidecars/snapshots.yaml");
@@ -32,6 +36,7 @@ const SNAPSHOTS: &str = include_str!("../../sandbox/sidecars/snapshots.yaml");
 const KILL: &str = r"for p in /proc/[0-9]*; do if tr '\0' ' ' <$p/cmdline | grep -q '^/usr/bin/orlop node '; then kill -9 ${p#/proc/}; fi; done 2>/dev/null; true";
 const WORKLOADS: &str = include_str!("csi/workloads.yaml");
 const COPIES: &str = include_str!("csi/copies.yaml");
+const SALVAGED: &str = include_str!("csi/salvaged.yaml");
 
 /// Prints how long each step took.
 struct Timer(Instant);
@@ -93,7 +98,7 @@ async fn scenario(sandbox: &Sandbox) -> Result<Vec<BlockDevice>> {
     world.volumes_are_copied().await.context("copy")?;
     timer.step("a snapshot was taken, and volumes made from it and from a volume");
     world.volumes_in_use_are_backed_up(sandbox).await.context("back up")?;
-    timer.step("a namespace was backed up while its pod used its volumes");
+    timer.step("a namespace was backed up and cloned while it was used, and a raw device came back elsewhere");
     world.daemons_are_replaced_under_load().await.context("replace a daemon")?;
     timer.step("a daemon was replaced three times, and its pod saw no error");
     let devices = world.block_devices().await?;
@@ -347,10 +352,83 @@ impl World {
         let from_snapshots =
             status.volumes.iter().all(|volume| volume.snapshot_class.is_some() && volume.cut_at.is_some());
         ensure!(from_snapshots, "snapshots were read: {:?}", status.volumes);
+        self.a_namespace_is_cloned().await.context("clone")?;
+        self.a_raw_device_comes_back_elsewhere(&kubeconfig).await.context("bring a device back")?;
         for made in [sandbox.directory().join("s3"), passphrase] {
             if made.is_dir() { std::fs::remove_dir_all(made)? } else { std::fs::remove_file(made)? }
         }
         Ok(())
+    }
+
+    /// Its claim is deleted, and what was on it is byte for byte on another one.
+    async fn a_raw_device_comes_back_elsewhere(&self, kubeconfig: &Path) -> Result<()> {
+        let home = api::ADMIN_NAMESPACE;
+        let noise = "head -c 3000000 /dev/urandom | dd of=/dev/raw bs=4096 seek=100 conv=fsync,notrunc 2>/dev/null";
+        let sum = "sha256sum </dev/raw && blockdev --getsize64 /dev/raw";
+        let before = self.run(SHOP, "raw", &format!("{noise}; {sum}")).await?;
+        let claim = "PersistentVolumeClaim/raw";
+        let begin = [
+            &["backup", "create", "device", "-n", home, "--namespaces", SHOP, "--include", claim][..],
+            &["--backup-location", "vault", "--wait"],
+        ];
+        orlop::succeed(Some(kubeconfig), &begin.concat(), &[]).await?;
+        let status = self.api::<ApplicationBackup>(home).get("device").await?.status.context("a status")?;
+        let [volume] = &status.volumes[..] else { anyhow::bail!("one volume was picked: {:?}", status.volumes) };
+        ensure!(volume.image && volume.cut_at.is_some() && volume.bytes == Some(16 << 20), "{volume:?}");
+        self.api::<Pod>(SHOP).delete("raw", &DeleteParams::default()).await?;
+        let (volumes, gone) = (Api::<PersistentVolume>::all(self.client.clone()), self.volume_of(SHOP, "raw").await?);
+        self.api::<PersistentVolumeClaim>(SHOP).delete("raw", &DeleteParams::default()).await?;
+        wait_for("the end of the device", LIMIT, || async {
+            Ok(volumes.get_opt(&gone).await?.is_none().then_some(()))
+        })
+        .await?;
+        let to = format!("{SHOP}={SALVAGE}");
+        let restore = ["restore", "device", "--name", "device", "-n", home, "--to", &to, "--include", claim, "--wait"];
+        // The pod waits for its claim from the begin, and starts on nothing that is half filled.
+        install::create(&self.client, SALVAGED).await?;
+        orlop::succeed(Some(kubeconfig), &restore, &[]).await?;
+        self.ready(SALVAGE, "raw").await?;
+        let after = self.run(SALVAGE, "raw", sum).await?;
+        ensure!(after == before, "the device has {after}, and had {before}");
+        Ok(())
+    }
+
+    /// By the operator, which the backup has installed: volumes with file systems and a raw one, some of them clones themselves.
+    async fn a_namespace_is_cloned(&self) -> Result<()> {
+        let (kubeconfig, home) = (self.cluster.kubeconfig_path(), api::ADMIN_NAMESPACE);
+        self.run(SHOP, "raw", "echo in the source | dd of=/dev/raw conv=fsync 2>/dev/null").await?;
+        let before = self.count().await?;
+        let begun = Instant::now();
+        let create = ["clone", "create", SHOP, TRIAL, "--name", "trial", "-n", home, "--wait"];
+        let said = orlop::succeed(Some(&kubeconfig), &create, &[]).await?;
+        println!("         {:.1} s until everything was made:\n{said}", begun.elapsed().as_secs_f32());
+        let after = self.counts_on().await?;
+        self.ready(TRIAL, "db-0").await?;
+        println!("         {:.1} s until the database ran", begun.elapsed().as_secs_f32());
+        let status = self.api::<ApplicationClone>(home).get("trial").await?.status.context("a status")?;
+        ensure!(status.phase == Phase::Succeeded && status.volumes.len() == 4, "{status:#?}");
+        let count: u64 = self.run(TRIAL, "db-0", "cat /data/began").await?.parse()?;
+        ensure!((before..=after).contains(&count), "the clone has {count}, and it was from {before} to {after}");
+        self.ready(TRIAL, "raw").await?;
+        ensure!(
+            self.run(TRIAL, "raw", "head -n 1 /dev/raw").await? == "in the source",
+            "the raw volume is another one"
+        );
+        // Each has volumes of its own, and nothing is left between them.
+        self.run(TRIAL, "raw", "echo in the clone | dd of=/dev/raw conv=fsync 2>/dev/null").await?;
+        ensure!(self.run(SHOP, "raw", "head -n 1 /dev/raw").await? == "in the source", "the source was written to");
+        self.run(TRIAL, "db-0", "touch /data/only-in-the-clone && sync").await?;
+        ensure!(
+            self.run(SHOP, "db-0", "ls /data").await?.lines().all(|name| name != "only-in-the-clone"),
+            "it is shared"
+        );
+        self.counts_on().await?;
+        let left = self.snapshots().list(&ListParams::default()).await?.items;
+        let left: Vec<_> = left.iter().map(ResourceExt::name_any).collect();
+        ensure!(left == ["before"], "the clone has left {left:?}");
+        let listed = orlop::succeed(Some(&kubeconfig), &["clone", "list", "-n", home], &[]).await?;
+        println!("{listed}");
+        orlop::succeed(Some(&kubeconfig), &["clone", "delete", "trial", "-n", home], &[]).await.map(drop)
     }
 
     /// The daemon ends in order, at once, and as a process that has a defect does.
@@ -400,9 +478,11 @@ impl World {
 
     async fn all_goes_with_its_claims(&self) -> Result<()> {
         let (at_once, all) = (DeleteParams::default(), ListParams::default());
-        self.api::<StatefulSet>(SHOP).delete("db", &at_once).await?;
+        for namespace in [SHOP, TRIAL] {
+            self.api::<StatefulSet>(namespace).delete("db", &at_once).await?;
+        }
         self.snapshots().delete("before", &at_once).await?;
-        for namespace in [SHOP, TOOLS] {
+        for namespace in [SHOP, TOOLS, SALVAGE, TRIAL] {
             self.api::<Pod>(namespace).delete_collection(&at_once, &all).await?;
             self.api::<PersistentVolumeClaim>(namespace).delete_collection(&at_once, &all).await?;
         }

@@ -220,7 +220,7 @@ pub enum VolumeStage {
     /// Waits for its turn.
     #[default]
     Pending,
-    /// A mover works on it.
+    /// A mover works on it; for a clone, its snapshot is taken or its volume made.
     Moving,
     /// Done, and read back.
     Done,
@@ -238,6 +238,9 @@ pub struct VolumeBackup {
     pub namespace: String,
     /// Name of the claim.
     pub claim: String,
+    /// Whether it is a block device, which is stored as an image: then it has no files, and its bytes are the size of the device.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image: bool,
     /// Where it is.
     #[serde(default)]
     pub stage: VolumeStage,
@@ -259,7 +262,7 @@ pub struct VolumeBackup {
     /// Files, directories not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Bytes of the files.
+    /// Bytes of the files, or of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Bytes added to the repository for it.

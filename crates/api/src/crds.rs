@@ -4,8 +4,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResourceExt, ResourceExt};
 
 use crate::{
-    ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore, BackupLocation, NamespacedSchedulePolicy,
-    PlacementStrategy, ResourceTransformation, Rule, SchedulePolicy, StorageNode, Volume, VolumeRecord,
+    ApplicationBackup, ApplicationBackupSchedule, ApplicationClone, ApplicationRestore, BackupLocation,
+    NamespacedSchedulePolicy, PlacementStrategy, ResourceTransformation, Rule, SchedulePolicy, StorageNode, Volume,
+    VolumeRecord,
 };
 
 /// On a CRD: the version of Orlop that it is of. By its schema alone nobody could tell a newer one from an older one.
@@ -25,6 +26,7 @@ fn of_types() -> Vec<CustomResourceDefinition> {
     vec![
         ApplicationBackup::crd(),
         ApplicationBackupSchedule::crd(),
+        ApplicationClone::crd(),
         ApplicationRestore::crd(),
         BackupLocation::crd(),
         NamespacedSchedulePolicy::crd(),

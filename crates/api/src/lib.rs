@@ -7,6 +7,7 @@
 //! say is checked by the operator, on every server alike.
 
 pub mod backup;
+pub mod clone;
 pub mod common;
 pub mod crds;
 pub mod location;
@@ -24,6 +25,7 @@ pub use backup::{
     ApplicationBackup, ApplicationBackupSpec, ApplicationBackupStatus, BackupStage, Consistency, ConsistencyLevel,
     Failure, ReclaimPolicy, VolumeAction, VolumeBackup, VolumePolicy, VolumeStage,
 };
+pub use clone::{ApplicationClone, ApplicationCloneSpec, ApplicationCloneStatus, CloneStage, VolumeClone};
 pub use common::{LedgerSummary, Missed, ObjectFilter, Phase, Timed};
 pub use location::{
     BackupLocation, BackupLocationSpec, BackupLocationStatus, LocationPhase, LocationType, S3Config, SecretKeyRef,

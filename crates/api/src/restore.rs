@@ -113,7 +113,7 @@ pub enum ReplacePolicy {
     Retain,
     /// They are deleted and made anew, claims and their data too.
     Delete,
-    /// They are changed to what the recovery point has; claims that exist keep their data.
+    /// They are changed to what the recovery point, or the source of a clone, has; claims that exist keep their data.
     Update,
 }
 
@@ -273,6 +273,9 @@ pub struct VolumeRestore {
     pub namespace: String,
     /// Name of the claim.
     pub claim: String,
+    /// Whether it is a block device, which is filled with an image: then it has no files, and its bytes are the size of the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image: bool,
     /// Where it is.
     #[serde(default)]
     pub stage: VolumeStage,
@@ -288,7 +291,7 @@ pub struct VolumeRestore {
     /// Files written, and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Bytes of the files.
+    /// Bytes of the files, or of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Why it is skipped or missed, or what it waits for.

@@ -7,6 +7,7 @@ use jiff::civil::{Time, Weekday};
 use crate::common::ObjectFilter;
 use crate::{ADMIN_NAMESPACE, ApplicationBackupSpec, BackupLocationSpec, SchedulePolicySpec};
 
+mod clone;
 mod placement;
 mod restore;
 mod rule;

@@ -139,7 +139,7 @@ pub fn for_kind(group: &str, kind: &str) -> Option<Rule> {
         ("apps", "ControllerRevision") => Rule::Revisions,
         ("storage.k8s.io", "CSIStorageCapacity") | ("cilium.io", "CiliumEndpoint") => Rule::ClusterState,
         ("snapshot.storage.k8s.io" | "groupsnapshot.storage.k8s.io", _) => Rule::Snapshots,
-        ("orlop.io", "ApplicationBackup" | "ApplicationRestore") => Rule::OrlopRuns,
+        ("orlop.io", "ApplicationBackup" | "ApplicationClone" | "ApplicationRestore") => Rule::OrlopRuns,
         _ => return for_group(group),
     };
     Some(rule)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use repository::{ErrorKind, tree};
+use repository::{ErrorKind, tree, volume};
 use serde::{Deserialize, Serialize};
 
 /// What ends a job.
@@ -19,6 +19,8 @@ pub(crate) enum Error {
     Store(#[from] repository::StoreError),
     #[error(transparent)]
     Tree(#[from] tree::Error),
+    #[error(transparent)]
+    Image(#[from] volume::Error),
     #[error("{action} {path}", path = path.display())]
     Volume { action: &'static str, path: PathBuf, source: io::Error },
     #[error("the volume holds the unfinished restore of tree {found}; {advice}")]
@@ -31,8 +33,28 @@ pub(crate) enum Error {
     Different { count: u64, first: String },
     #[error("the tree that was stored has {found} files and directories, but {expected} were counted")]
     StoredOtherwise { found: u64, expected: u64 },
+    #[error("the device {path} has no bytes: it is attached to nothing", path = path.display())]
+    NoBytes { path: PathBuf },
+    #[error(
+        "the device has {found} bytes, and the image needs {needed}; nothing was written to it. Have the claim ask for {needed} bytes or more, by a \
+         transformation of it or with another storage class"
+    )]
+    TooSmall { found: u64, needed: u64 },
+    #[error("{bytes} bytes of the device differ from the image after the restore, the first at {first}")]
+    ImageDifferent { bytes: u64, first: u64 },
     #[error("the mover was told to stop")]
     Stopped,
+}
+
+impl Error {
+    /// Whether the repository has lost or changed something that was taken over from a parent.
+    pub(crate) fn is_loss(&self) -> bool {
+        match self {
+            Self::Tree(error) => error.is_damage(),
+            Self::Image(error) => error.is_damage(),
+            _ => false,
+        }
+    }
 }
 
 /// A failure as the operator sees it.
@@ -71,6 +93,8 @@ pub enum FailureKind {
     VolumeNotEmpty,
     /// The volume that is to be stored, or filled from another tree, was never completely filled.
     UnfinishedRestore,
+    /// The device that is to be filled is smaller than the image.
+    TooSmall,
     /// The volume cannot be read or written.
     Volume,
     /// Some files were not stored or not restored; the rest was.
@@ -95,10 +119,15 @@ fn classify(error: &Error) -> (FailureKind, bool) {
             (of_repository(&error), error.is_retryable())
         }
         Error::Tree(error) => (of_tree(error), error.is_retryable()),
+        Error::Image(error) => of_image(error),
         Error::Volume { source, .. } => (of_io(source), false),
+        Error::NoBytes { .. } => (FailureKind::Volume, true),
+        Error::TooSmall { .. } => (FailureKind::TooSmall, false),
         Error::UnfinishedRestore { .. } => (FailureKind::UnfinishedRestore, false),
         Error::Missed { .. } | Error::NotRestored { .. } => (FailureKind::Incomplete, false),
-        Error::Different { .. } | Error::StoredOtherwise { .. } => (FailureKind::Different, true),
+        Error::Different { .. } | Error::StoredOtherwise { .. } | Error::ImageDifferent { .. } => {
+            (FailureKind::Different, true)
+        }
         Error::Stopped => (FailureKind::Stopped, true),
     }
 }
@@ -128,6 +157,17 @@ fn of_tree(error: &tree::Error) -> FailureKind {
     }
 }
 
+fn of_image(error: &volume::Error) -> (FailureKind, bool) {
+    match error {
+        volume::Error::Repository(error) => (of_repository(error), error.is_retryable()),
+        volume::Error::Shared(error) => of_image(error),
+        volume::Error::Image { source, .. } => (of_io(source), false),
+        volume::Error::Damaged { .. } => (FailureKind::Damaged, false),
+        volume::Error::Cancelled => (FailureKind::Stopped, true),
+        _ => (FailureKind::Volume, false),
+    }
+}
+
 fn of_io(error: &io::Error) -> FailureKind {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::NoSpace,
@@ -145,7 +185,9 @@ fn with_causes(error: &Error) -> String {
         cause = error.source();
     }
     let guidance = match error {
-        Error::Repository(error) | Error::Tree(tree::Error::Repository(error)) => Some(error.guidance()),
+        Error::Repository(error)
+        | Error::Tree(tree::Error::Repository(error))
+        | Error::Image(volume::Error::Repository(error)) => Some(error.guidance()),
         _ => None,
     };
     match guidance {

@@ -1,6 +1,7 @@
 //! What became of a job.
 
-use repository::tree::{Incidents, RestoreSummary, TreeSummary};
+use repository::tree::{self, Incidents, TreeSummary};
+use repository::volume::{self, VolumeSummary};
 use repository::{SessionId, TableRef};
 use serde::{Deserialize, Serialize};
 
@@ -32,33 +33,55 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backup {
-    pub tree: TreeSummary,
+    pub stored: Stored,
     pub packs: PackList,
     /// The sessions that wrote them; the recovery point must name them.
     pub sessions: Vec<SessionId>,
 }
 
+/// The volume as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them per mover")]
+pub enum Stored {
+    /// As files.
+    Files(TreeSummary),
+    /// As an image.
+    Image {
+        volume: VolumeSummary,
+        /// Bytes of it that were new to the repository.
+        new_bytes: u64,
+    },
+}
+
 /// What a restore filled in, and what the comparison with the repository found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Restore {
-    pub tree: RestoreSummary,
-    pub differences: Incidents,
+pub enum Restore {
+    /// Files.
+    Files { tree: tree::RestoreSummary, differences: Incidents },
+    /// An image, which the device was found to be equal to.
+    Image(volume::RestoreSummary),
 }
 
 impl Outcome {
     pub(crate) fn of_backup(backup: Backup) -> Self {
-        let missed = &backup.tree.missed;
-        let failure = first_of(missed).map(|first| Failure::from(&Error::Missed { count: missed.count, first }));
+        let missed = match &backup.stored {
+            Stored::Files(tree) => tree.missed.clone(),
+            Stored::Image { .. } => Incidents::default(),
+        };
+        let failure = first_of(&missed).map(|first| Failure::from(&Error::Missed { count: missed.count, first }));
         Self { ok: failure.is_none(), failure, backup: Some(backup), ..Self::default() }
     }
 
     pub(crate) fn of_restore(restore: Restore) -> Self {
-        let (failed, different) = (&restore.tree.failed, &restore.differences);
-        let error = match (first_of(failed), first_of(different)) {
-            (Some(first), _) => Some(Error::NotRestored { count: failed.count, first }),
-            (None, Some(first)) => Some(Error::Different { count: different.count, first }),
-            (None, None) => None,
+        let error = match &restore {
+            Restore::Files { tree, differences } => match (first_of(&tree.failed), first_of(differences)) {
+                (Some(first), _) => Some(Error::NotRestored { count: tree.failed.count, first }),
+                (None, Some(first)) => Some(Error::Different { count: differences.count, first }),
+                (None, None) => None,
+            },
+            Restore::Image(_) => None,
         };
         let failure = error.as_ref().map(Failure::from);
         Self { ok: failure.is_none(), failure, restore: Some(restore), ..Self::default() }
@@ -68,10 +91,13 @@ impl Outcome {
         Self { failure: Some(Failure::from(error)), ..Self::default() }
     }
 
-    /// The tree that a backup stored.
+    /// The table of what a backup stored.
     #[must_use]
     pub fn root(&self) -> Option<TableRef> {
-        self.backup.as_ref().map(|backup| backup.tree.root)
+        self.backup.as_ref().map(|backup| match &backup.stored {
+            Stored::Files(tree) => tree.root,
+            Stored::Image { volume, .. } => volume.root,
+        })
     }
 
     /// The outcome as JSON of at most [`MESSAGE_BYTES`]: names of files are shortened and then left out, counts never.
@@ -96,10 +122,10 @@ impl Outcome {
 
     fn incidents(&mut self) -> Vec<&mut Incidents> {
         let mut lists = Vec::new();
-        if let Some(Backup { tree, .. }) = &mut self.backup {
+        if let Some(Backup { stored: Stored::Files(tree), .. }) = &mut self.backup {
             lists.extend([&mut tree.skipped, &mut tree.vanished, &mut tree.changed_while_read, &mut tree.missed]);
         }
-        if let Some(Restore { tree, differences }) = &mut self.restore {
+        if let Some(Restore::Files { tree, differences }) = &mut self.restore {
             lists.extend([&mut tree.failed, differences]);
         }
         lists
@@ -109,7 +135,9 @@ impl Outcome {
         if let Some(failure) = &mut self.failure {
             cut(&mut failure.error, 2 * CUT_TEXT_CHARACTERS);
         }
-        if let Some(lost) = self.backup.as_mut().and_then(|backup| backup.tree.parent_lost.as_mut()) {
+        if let Some(Backup { stored: Stored::Files(TreeSummary { parent_lost: Some(lost), .. }), .. }) =
+            &mut self.backup
+        {
             cut(lost, CUT_TEXT_CHARACTERS);
         }
         for incident in self.incidents().into_iter().flat_map(|list| &mut list.first) {
@@ -178,15 +206,19 @@ mod tests {
         let listed = vec![PackInfo { id: pack, bytes: u64::MAX }; 8];
         let sessions = vec![SessionId { epoch: u64::MAX, writer: pack.writer }; 2];
         let packs = PackList { count: u64::MAX, bytes: u64::MAX, listed, table: Some(root) };
-        let outcome = Outcome { seconds: 123_456.789, ..Outcome::of_backup(Backup { tree, packs, sessions }) };
+        let outcome = Outcome {
+            seconds: 123_456.789,
+            ..Outcome::of_backup(Backup { stored: Stored::Files(tree), packs, sessions })
+        };
         assert!(!outcome.ok);
         let text = outcome.to_message();
         assert!(text.len() <= MESSAGE_BYTES, "{} bytes", text.len());
         let read: Outcome = serde_json::from_str(&text).unwrap();
         assert_eq!(read.failure.unwrap().kind, FailureKind::Incomplete);
         let (read, whole) = (read.backup.unwrap(), outcome.backup.unwrap());
-        assert_eq!((read.tree.missed.count, read.tree.root, read.packs), (1_000_000, root, whole.packs));
-        assert!(!read.tree.missed.first.is_empty(), "some names are left");
+        let Stored::Files(tree) = read.stored else { panic!("an image") };
+        assert_eq!((tree.missed.count, tree.root, read.packs), (1_000_000, root, whole.packs));
+        assert!(!tree.missed.first.is_empty(), "some names are left");
     }
 
     #[test]

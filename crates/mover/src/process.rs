@@ -11,10 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Error;
-use crate::job::{Direction, Job};
-use crate::outcome::Outcome;
+use crate::job::{Direction, Form, Job};
+use crate::outcome::{Outcome, Restore};
 use crate::report::Lines;
-use crate::{backup, restore};
+use crate::{backup, device, restore};
 
 /// How long work may take to end by itself after it was told to stop, before it is dropped where it is. Well under the 30
 /// seconds after which the kubelet kills a pod.
@@ -41,13 +41,27 @@ async fn work(job: &Job, lines: &Lines, cancel: &CancellationToken) -> Result<Ou
     let repository = Repository::open(store, &job.passphrase).await?;
     match &job.direction {
         Direction::Backup { point, parents, content } => {
-            let run =
-                backup::Run { repository: &repository, volume: &job.volume, point, parents, content, lines, cancel };
+            let run = backup::Run {
+                repository: &repository,
+                volume: &job.volume,
+                form: job.form,
+                point,
+                parents,
+                content,
+                lines,
+                cancel,
+            };
             let backup = run.backup().await?;
             Ok(Outcome::of_backup(backup))
         }
         Direction::Restore { root, expected } => {
-            let restore = restore::restore(&repository, &job.volume, root, *expected, lines, cancel).await?;
+            let (volume, expected) = (&job.volume, *expected);
+            let restore = match job.form {
+                Form::Files => restore::restore(&repository, volume, root, expected, lines, cancel).await?,
+                Form::Image => {
+                    Restore::Image(device::restore(&repository, volume, root, expected, lines, cancel).await?)
+                }
+            };
             Ok(Outcome::of_restore(restore))
         }
     }

@@ -1,4 +1,4 @@
-//! Filling a volume.
+//! Filling a volume with files.
 
 use repository::tree::{self, ExpectedCounts, RestoreOptions, VerifyOptions, WalkOptions};
 use repository::{Repository, TableRef};
@@ -38,5 +38,5 @@ pub(crate) async fn restore(
     if tree.failed.is_empty() && compared.differences.is_empty() {
         filling.finish()?;
     }
-    Ok(Restore { tree, differences: compared.differences })
+    Ok(Restore::Files { tree, differences: compared.differences })
 }

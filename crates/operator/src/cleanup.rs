@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{ApplicationBackup, ApplicationRestore, RUN_LABEL};
+use api::{ApplicationBackup, ApplicationClone, ApplicationRestore, RUN_LABEL};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -89,6 +89,7 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
     runs.extend(
         alive(client, |run: &ApplicationRestore| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?,
     );
+    runs.extend(alive(client, |run: &ApplicationClone| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?);
     remove(client, orphans(pods, &runs)).await?;
     remove(client, orphans(secrets, &runs)).await?;
     remove(client, orphans(claims, &runs)).await?;

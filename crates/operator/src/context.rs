@@ -35,6 +35,8 @@ pub struct Context {
     pub(crate) backups: Memory,
     /// Whose mover is next.
     pub(crate) turns: Turns,
+    /// Held from looking at the other runs that make objects to having begun, so that two that share a namespace cannot both begin.
+    pub(crate) admission: Arc<tokio::sync::Mutex<()>>,
     /// Tells this cluster from every other one.
     pub cluster_id: String,
 }
@@ -46,7 +48,17 @@ impl Context {
         let events = Events::new(client.clone(), &config.identity);
         let repositories = Repositories::new(config.stores.clone());
         let turns = Turns::new(config.limits.movers, config.limits.poll);
-        Self { client, config, repositories, metrics, events, backups: Memory::default(), turns, cluster_id }
+        Self {
+            client,
+            config,
+            repositories,
+            metrics,
+            events,
+            backups: Memory::default(),
+            turns,
+            admission: Arc::default(),
+            cluster_id,
+        }
     }
 
     /// All times and counts.

@@ -1,11 +1,14 @@
-//! The controllers: backups and their schedules, restores and their transformations, locations.
+//! The controllers: backups and their schedules, restores and their transformations, clones, locations.
 //!
 //! Each kind is reconciled in five named steps, one module each: *gather* reads the cluster and the repository, *validate* and *plan* are
 //! pure, *apply* does the next step and says what it did, *status* writes that down. A reconcile looks at what is there and remembers
 //! nothing, so that an operator that is killed anywhere is replaced by another that goes on.
 
+mod admission;
 mod backup;
+mod claims;
 pub mod cleanup;
+mod clone;
 pub mod conditions;
 pub mod config;
 pub mod context;
@@ -23,6 +26,7 @@ mod restore;
 pub mod rules;
 mod schedule;
 mod snapshots;
+mod tally;
 mod transformation;
 mod trust;
 mod turns;
@@ -77,6 +81,7 @@ async fn controllers(context: Arc<Context>) {
         location::controller(context.clone()),
         backup::controller(context.clone()),
         restore::controller(context.clone()),
+        clone::controller(context.clone()),
         schedule::controller(context.clone()),
         transformation::controller(context.clone()),
         context::sweep(context.clone()),

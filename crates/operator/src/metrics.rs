@@ -170,7 +170,7 @@ impl Metrics {
         self.leader.set(i64::from(leads));
         if leads {
             // From 0 on, since the first failure is an increase only then.
-            for kind in ["ApplicationBackup", "ApplicationRestore"] {
+            for kind in ["ApplicationBackup", "ApplicationClone", "ApplicationRestore"] {
                 for phase in [api::Phase::Succeeded, api::Phase::Incomplete, api::Phase::Failed] {
                     drop(self.runs.get_or_create(&RunLabels { kind: kind.into(), phase: format!("{phase:?}") }));
                 }

@@ -11,8 +11,8 @@ use crate::error::{Error, Exit, Result};
 use crate::logs::{self, LogArgs};
 use crate::output::OutputArgs;
 use crate::{
-    backup, check, complete, daemons, install, location, node, repo, restore, schedule, scheduler, store, version,
-    volume,
+    backup, check, clone, complete, daemons, install, location, node, repo, restore, schedule, scheduler, store,
+    version, volume,
 };
 
 /// What ends the help of the program.
@@ -43,6 +43,7 @@ enum Command {
     Backup(backup::BackupArgs),
     Schedule(schedule::ScheduleArgs),
     Restore(Box<restore::RestoreArgs>),
+    Clone(clone::CloneArgs),
     Repo(Box<repo::RepoArgs>),
     Volume(Box<volume::VolumeArgs>),
     Store(store::StoreArgs),
@@ -128,6 +129,7 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Backup(args) => backup::run(args).await,
         Command::Schedule(args) => schedule::run(args).await,
         Command::Restore(args) => restore::run(*args).await,
+        Command::Clone(args) => clone::run(args).await,
         Command::Repo(args) => repo::run(*args).await,
         Command::Volume(args) => volume::run(*args).await,
         Command::Store(args) => store::run(args).await,

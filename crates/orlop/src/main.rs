@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod cli;
+mod clone;
 mod cluster;
 mod complete;
 mod csi_driver;

@@ -113,13 +113,23 @@ struct CreateArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Replace {
+pub(crate) enum Replace {
     /// They stay as they are, and so does the data of claims that exist
     Retain,
     /// They are deleted and made anew, claims and their data too
     Delete,
-    /// They are changed to what the recovery point has; claims that exist keep their data
+    /// They are changed to what the recovery point, or the source of a clone, has; claims that exist keep their data
     Update,
+}
+
+impl Replace {
+    pub(crate) fn policy(self) -> ReplacePolicy {
+        match self {
+            Self::Retain => ReplacePolicy::Retain,
+            Self::Delete => ReplacePolicy::Delete,
+            Self::Update => ReplacePolicy::Update,
+        }
+    }
 }
 
 type Mapping = BTreeMap<String, String>;
@@ -172,11 +182,7 @@ impl CreateArgs {
             backup_location,
             namespace_mapping,
             storage_class_mapping,
-            replace_policy: match self.replace_policy {
-                Replace::Retain => ReplacePolicy::Retain,
-                Replace::Delete => ReplacePolicy::Delete,
-                Replace::Update => ReplacePolicy::Update,
-            },
+            replace_policy: self.replace_policy.policy(),
             include_resources: self.include.clone(),
             transforms: self.transform.clone(),
             restore_status_for: self.restore_status_for.clone(),

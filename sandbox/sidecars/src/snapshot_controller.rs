@@ -1,7 +1,7 @@
 //! In place of the controller of external-snapshotter, of which a cluster has one for all drivers (`--enable-distributed-snapshotting`): a VolumeSnapshot gets a content, which the
 //! sidecar of the node with the volume fills, and becomes ready with it.
 //!
-//! Left out: snapshots of contents that are made by hand, default classes, and groups.
+//! Contents that are made by hand are bound to the snapshots that name them. Left out: default classes, and groups.
 
 use crate::events::{Events, Kind};
 use crate::failure::{Failure, Result, unless};
@@ -81,7 +81,10 @@ async fn reconcile(snapshot: Arc<VolumeSnapshot>, context: Arc<Context>) -> Resu
     let found =
         contents.get_opt(&content_name(&snapshot)).await.map_err(Failure::kubernetes("look for the content"))?;
     let done = match found {
-        Some(content) => follow(&snapshot, &content, &context).await,
+        Some(content) => match bind(&snapshot, &content, &context).await {
+            Ok(()) => follow(&snapshot, &content, &context).await,
+            not_bound => not_bound,
+        },
         None => begin(&snapshot, &context).await,
     };
     if let Err(failure) = &done {
@@ -90,16 +93,37 @@ async fn reconcile(snapshot: Arc<VolumeSnapshot>, context: Arc<Context>) -> Resu
     done.map(|()| Action::await_change())
 }
 
+/// The content that the snapshot names, or is given.
 fn content_name(snapshot: &VolumeSnapshot) -> String {
-    format!("snapcontent-{}", snapshot.uid().unwrap_or_default())
+    let named = snapshot.spec.source.volume_snapshot_content_name.clone();
+    named.unwrap_or_else(|| format!("snapcontent-{}", snapshot.uid().unwrap_or_default()))
+}
+
+/// Binds a content that was made by hand to the snapshot that it is meant for.
+async fn bind(snapshot: &VolumeSnapshot, content: &VolumeSnapshotContent, context: &Context) -> Result<()> {
+    let of = &content.spec.volume_snapshot_ref;
+    let is_meant = of.name == snapshot.metadata.name
+        && of.namespace == snapshot.metadata.namespace
+        && of.uid.as_ref().is_none_or(|uid| Some(uid) == snapshot.metadata.uid.as_ref());
+    if !is_meant {
+        return Err(Failure::NotYet(format!("the content {} is of another snapshot", content.name_any())));
+    }
+    if of.uid.is_none() {
+        let bound = Patch::Merge(json!({
+            "metadata": {"finalizers": [CONTENT_FINALIZER]}, "spec": {"volumeSnapshotRef": {"uid": snapshot.uid()}},
+        }));
+        let contents: Api<VolumeSnapshotContent> = Api::all(context.client.clone());
+        let patched = contents.patch(&content.name_any(), &PatchParams::default(), &bound).await;
+        patched.map_err(Failure::kubernetes("bind the content"))?;
+    }
+    Ok(())
 }
 
 /// Makes the content, for the node that has the volume.
 async fn begin(snapshot: &VolumeSnapshot, context: &Context) -> Result<()> {
     let namespace = snapshot.namespace().unwrap_or_default();
     let claim = snapshot.spec.source.persistent_volume_claim_name.clone();
-    let claim =
-        claim.ok_or_else(|| Failure::NotYet("a snapshot of a content is not handled by this stand-in".to_owned()))?;
+    let claim = claim.ok_or_else(|| Failure::NotYet("the content that the snapshot names is not there".to_owned()))?;
     let claim: PersistentVolumeClaim = named(&context.client, &namespace, &claim).await?;
     add_finalizer(&Api::namespaced(context.client.clone(), &namespace), &claim, CLAIM_FINALIZER).await?;
     let class_name = snapshot.spec.volume_snapshot_class_name.clone().unwrap_or_default();
@@ -116,7 +140,7 @@ async fn begin(snapshot: &VolumeSnapshot, context: &Context) -> Result<()> {
         VolumeSnapshotContentSpec {
             deletion_policy: class.deletion_policy,
             driver: class.driver,
-            source: ContentSource { volume_handle: Some(csi.volume_handle) },
+            source: ContentSource { volume_handle: Some(csi.volume_handle), snapshot_handle: None },
             source_volume_mode: spec.volume_mode,
             volume_snapshot_class_name: Some(class_name),
             volume_snapshot_ref: snapshot.object_ref(&()),

@@ -79,6 +79,9 @@ pub(crate) struct VolumeSnapshotContentSpec {
 pub(crate) struct ContentSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) volume_handle: Option<String>,
+    /// Of one that is made by hand for a snapshot that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot_handle: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! In place of the sidecar of external-snapshotter, on each node (`--node-deployment`): a content that the controller has given to this node becomes a snapshot, and goes with it.
 //!
-//! Left out: contents that are made by hand for snapshots that are there, groups, and secrets.
+//! One that is made by hand for a snapshot that is there says what the driver says of that. Left out: groups, and secrets.
 
 use crate::driver::Driver;
 use crate::events::{Events, Kind};
@@ -85,7 +85,7 @@ async fn reconcile(content: Arc<VolumeSnapshotContent>, context: Arc<Context>) -
 }
 
 async fn create(content: &VolumeSnapshotContent, context: &Context) -> Result<()> {
-    let Some(volume) = content.spec.source.volume_handle.clone() else { return Ok(()) };
+    let Some(volume) = content.spec.source.volume_handle.clone() else { return look(content, context).await };
     let class = class(&context.client, content.spec.volume_snapshot_class_name.as_deref().unwrap_or_default()).await?;
     annotate(content, context, &json!({BEING_CREATED: "yes"})).await?;
     let mut parameters = for_driver(&class.parameters);
@@ -128,6 +128,27 @@ async fn create(content: &VolumeSnapshotContent, context: &Context) -> Result<()
     set_status(content, context, &status).await?;
     annotate(content, context, &json!({BEING_CREATED: null})).await?;
     if taken.ready_to_use { Ok(()) } else { Err(Failure::NotYet("the snapshot is not ready to use yet".to_owned())) }
+}
+
+/// Says of a content that is made by hand what the driver knows of its snapshot.
+async fn look(content: &VolumeSnapshotContent, context: &Context) -> Result<()> {
+    let Some(snapshot_id) = content.spec.source.snapshot_handle.clone() else { return Ok(()) };
+    let request = proto::ListSnapshotsRequest { snapshot_id: snapshot_id.clone(), ..Default::default() };
+    let answer = context.driver.controller().list_snapshots(context.driver.timed(request)).await?.into_inner();
+    let found = answer.entries.into_iter().find_map(|entry| entry.snapshot);
+    let Some(found) = found else {
+        return Err(Failure::NotYet(format!("the driver has no snapshot {snapshot_id}")));
+    };
+    let created = found.creation_time.unwrap_or_default();
+    let status = json!({"status": {
+        "snapshotHandle": found.snapshot_id,
+        "creationTime": created.seconds * 1_000_000_000 + i64::from(created.nanos),
+        "restoreSize": found.size_bytes,
+        "readyToUse": found.ready_to_use,
+        "error": null,
+    }});
+    set_status(content, context, &status).await?;
+    if found.ready_to_use { Ok(()) } else { Err(Failure::NotYet("the snapshot is not ready to use yet".to_owned())) }
 }
 
 /// A snapshot goes with its content, when the controller has seen that it is to.

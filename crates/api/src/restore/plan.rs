@@ -27,7 +27,7 @@ pub struct RestorePlan {
     pub volumes: Vec<VolumePlan>,
     /// Files that would be written.
     pub files: u64,
-    /// Bytes of these files.
+    /// Bytes of these files, and of images.
     pub bytes: u64,
     /// How many seconds the volumes would take, at the rate of earlier restores of this cluster. Absent where none moved enough to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,9 +157,12 @@ pub struct VolumePlan {
     /// Why, where that does not go without saying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it is a block device, which would be filled with an image: then there are no files, and the bytes are the size of the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image: bool,
     /// Files in the recovery point.
     pub files: u64,
-    /// Bytes of these files.
+    /// Bytes of these files, or of the image.
     pub bytes: u64,
     /// What transformations make of the claim that the recovery point has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

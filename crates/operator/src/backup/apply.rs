@@ -1,24 +1,25 @@
 //! Doing the next step of a backup, and saying what was done.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::{ApplicationBackup, BackupStage, Failure, HookStatus, ReclaimPolicy, VolumeBackup};
-use k8s_openapi::api::core::v1::{Node, NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{Api, Client, ResourceExt};
 use mover::{Direction as JobDirection, Job};
 use repository::ErrorKind;
 
 use super::deletion;
 use super::gather::{Gathered, snapshot_name};
+use super::parents;
 use super::plan::{Moves, Plan, Reason, patience_is_over};
 use super::store::{self, Draft, Report, StoreError};
 use super::validate::{INVALID_SPEC, selection};
-use super::volume::{Done, Step};
+use super::volume::{Done, Step, form};
+use crate::claims;
 use crate::cleanup;
 use crate::context::Context;
 use crate::error::{During, Error};
-use crate::mover_pod::{self, Direction, Mover, Placement, VOLUME_PATH};
+use crate::mover_pod::{self, Direction, Mover, Placement};
 use crate::objects;
 use crate::repositories::{LocationProblem, Opened};
 use crate::rules;
@@ -277,13 +278,17 @@ async fn start(
     let volume = &gathered.volumes()[index];
     let parents = context.backups.parents(&gathered.uid).unwrap_or_default();
     let content = format!("{}/{}", volume.namespace, volume.claim);
-    let parents = parents.get(&content).map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect::<Vec<_>>());
+    let form = form(volume);
+    let parents = parents
+        .get(&parents::key(volume, form))
+        .map(|p| std::iter::once(&p.point).chain(&p.older).cloned().collect::<Vec<_>>());
     let parents = parents.unwrap_or_default();
     let point = gathered.point_id.clone();
     let job = Job {
         store: opened.store.clone(),
         passphrase: opened.passphrase.clone(),
-        volume: VOLUME_PATH.into(),
+        volume: mover_pod::place(form).into(),
+        form,
         direction: JobDirection::Backup { point, parents, content },
     };
     let job = serde_json::to_vec(&job).during(|| "write the job of a mover".into())?;
@@ -339,6 +344,7 @@ async fn start_mover(
         attempt,
         namespace: &volume.namespace,
         claim: &source.claim,
+        form: form(volume),
         placement: &source.placement,
         image: &context.config.image,
         pull_secrets: &context.config.pull_secrets,
@@ -358,30 +364,11 @@ async fn start_mover(
 /// a second time; or rather there than elsewhere, when the volume can be mounted by several nodes.
 async fn placement(client: &Client, namespace: &str, claim: &str) -> Result<Placement, Error> {
     let anywhere = Placement::anywhere();
-    let Some(node) = node_of(client, namespace, claim).await? else { return Ok(anywhere) };
+    let Some(node) = claims::node_of(client, namespace, claim).await? else { return Ok(anywhere) };
     let claim = objects::read::<PersistentVolumeClaim>(client, namespace, claim).await?;
     let modes = claim.and_then(|claim| claim.spec?.access_modes).unwrap_or_default();
     let several = modes.iter().any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany");
     Ok(if several { anywhere.rather_on(&node) } else { anywhere.on(&node) })
-}
-
-/// A node that is ready and has a pod that uses the claim.
-async fn node_of(client: &Client, namespace: &str, claim: &str) -> Result<Option<String>, Error> {
-    let pods = objects::list::<Pod>(client, namespace).await?;
-    let used = pods.iter().filter(|pod| mover_pod::uses(pod, claim));
-    let names: BTreeSet<String> = used.filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
-    for name in names {
-        let node = Api::<Node>::all(client.clone()).get_opt(&name).await.during(|| format!("read the node {name}"))?;
-        if node.is_some_and(|node| is_ready(&node)) {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 async fn force(context: &Context, gathered: &Gathered, index: usize, attempt: u32) -> Result<(), Error> {

@@ -6,11 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::{ApplicationBackup, BackupStage, Failure, HookStatus, HookTime, VolumeBackup};
-use application::{Patience, Selection, SelectionError};
+use application::SelectionError;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
 use kube::{Api, Client, ResourceExt};
 use repository::{ErrorKind, PointId, RecoveryPoint};
 
@@ -18,6 +16,7 @@ use super::parents::{self, Parents};
 use super::store::Draft;
 use super::volume::{ClaimState, attempt_that_counts};
 use super::{deletion, validate};
+use crate::claims::{self, ClaimFacts};
 use crate::cleanup;
 use crate::context::Context;
 use crate::error::{During, Error};
@@ -72,31 +71,6 @@ pub(super) struct Preparing {
     pub classes: Vec<Class>,
     /// The claims that are selected.
     pub claims: Result<Vec<ClaimFacts>, SelectionError>,
-}
-
-/// What matters of a claim.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ClaimFacts {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// It names a volume, which it does from the moment that one is chosen for it, before its phase says so.
-    pub bound: bool,
-    /// The volume that it had is gone.
-    pub lost: bool,
-    /// Its volume is a block device without a file system.
-    pub block: bool,
-    /// It is being deleted.
-    pub deleting: bool,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its storage class.
-    pub storage_class: String,
-    /// The CSI driver of its volume, if that was asked for and it has one.
-    pub driver: Option<String>,
-    /// Its volume, by name.
-    pub volume: Option<String>,
 }
 
 /// The volumes and their movers.
@@ -226,27 +200,16 @@ async fn preparing(context: &Context, gathered: &Gathered) -> Result<Preparing, 
     let selection = validate::selection(run);
     let lost_namespaces = lost_namespaces(&context.client, &selection.namespaces).await?;
     let claims = match lost_namespaces.is_empty() {
-        true => claims(&context.client, &selection).await?,
+        true => claims::selected(&context.client, &selection).await?,
         false => Ok(Vec::new()),
     };
     let rules = rules_are_fit(context, run).await?;
     let classes = snapshots::classes(&context.client).await?;
     let claims = match claims {
-        Ok(claims) if !classes.is_empty() => Ok(with_drivers(&context.client, claims).await?),
+        Ok(claims) if !classes.is_empty() => Ok(claims::with_drivers(&context.client, claims).await?),
         other => other,
     };
     Ok(Preparing { location: location(context, run).await?, lost_namespaces, rules, classes, claims })
-}
-
-/// Finds out whose the volumes of claims are.
-async fn with_drivers(client: &Client, mut claims: Vec<ClaimFacts>) -> Result<Vec<ClaimFacts>, Error> {
-    let volumes = Api::<PersistentVolume>::all(client.clone());
-    for claim in &mut claims {
-        let Some(name) = &claim.volume else { continue };
-        let volume = volumes.get_opt(name).await.during(|| format!("read the PersistentVolume {name}"))?;
-        claim.driver = volume.as_ref().and_then(|volume| snapshots::driver(volume)).map(ToOwned::to_owned);
-    }
-    Ok(claims)
 }
 
 /// The rule of a run that is to run then.
@@ -291,56 +254,6 @@ async fn lost_namespaces(client: &Client, names: &[String]) -> Result<Vec<(Strin
         }
     }
     Ok(lost)
-}
-
-async fn claims(client: &Client, selection: &Selection) -> Result<Result<Vec<ClaimFacts>, SelectionError>, Error> {
-    let catalog = application::discover(client, &Patience::default()).await;
-    let catalog = catalog.map_err(|failure| Error::Application {
-        doing: "discover the kinds of the cluster".into(),
-        source: Box::new(failure),
-    })?;
-    if let Err(error) = selection.check(&catalog) {
-        return Ok(Err(error));
-    }
-    let Some(kind) = catalog.get("", "PersistentVolumeClaim").filter(|kind| selection.wants_kind(kind)) else {
-        return Ok(Ok(Vec::new()));
-    };
-    let mut wanted = Vec::new();
-    let params = ListParams { label_selector: selection.label_selector.clone(), ..ListParams::default() };
-    for namespace in &selection.namespaces {
-        let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
-        let list = api.list(&params).await.during(|| format!("list the claims of the namespace {namespace}"))?;
-        let of_runs = |claim: &PersistentVolumeClaim| claim.labels().contains_key(api::RUN_LABEL);
-        let claims = list.items.into_iter().filter(|c| !of_runs(c) && !is_of_a_pod(c));
-        wanted.extend(claims.filter(|c| selection.wants(kind, namespace, &c.name_any())).map(|c| claim_facts(&c)));
-    }
-    wanted.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Ok(Ok(wanted))
-}
-
-/// Whether a claim is made for one pod and goes with it (a generic ephemeral volume). Its data is meant to go with it, too; the pod that
-/// takes its place gets an empty one.
-fn is_of_a_pod(claim: &PersistentVolumeClaim) -> bool {
-    let is_pod =
-        |owner: &OwnerReference| owner.controller == Some(true) && owner.kind == "Pod" && owner.api_version == "v1";
-    claim.owner_references().iter().any(is_pod)
-}
-
-fn claim_facts(claim: &PersistentVolumeClaim) -> ClaimFacts {
-    let spec = claim.spec.clone().unwrap_or_default();
-    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
-    ClaimFacts {
-        namespace: claim.namespace().unwrap_or_default(),
-        name: claim.name_any(),
-        bound: spec.volume_name.as_ref().is_some_and(|name| !name.is_empty()),
-        lost: phase == Some("Lost"),
-        block: spec.volume_mode.as_deref() == Some("Block"),
-        deleting: claim.metadata.deletion_timestamp.is_some(),
-        labels: claim.labels().clone(),
-        storage_class: spec.storage_class_name.unwrap_or_default(),
-        driver: None,
-        volume: spec.volume_name.filter(|name| !name.is_empty()),
-    }
 }
 
 async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Error> {
@@ -456,25 +369,4 @@ async fn storing(context: &Context, gathered: &Gathered) -> Result<Storing, Erro
         Err(error) if error.kind() == ErrorKind::NotFound => Storing { location: Ok(opened), published: None, draft },
         Err(error) => Storing { location: Err(error.into()), published: None, draft },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[test]
-    fn a_claim_that_goes_with_its_pod_is_left_out() {
-        let check = |owner: Value, expected: bool| {
-            let claim = json!({"metadata": {"name": "scratch", "ownerReferences": [owner.clone()]}});
-            let claim: PersistentVolumeClaim = serde_json::from_value(claim).expect("the test's claim is a claim");
-            assert_eq!(is_of_a_pod(&claim), expected, "{owner}");
-        };
-        let owner = |version: &str, kind: &str, controller: bool| json!({"apiVersion": version, "kind": kind, "name": "o", "uid": "u", "controller": controller});
-        check(owner("v1", "Pod", true), true);
-        check(owner("v1", "Pod", false), false);
-        check(owner("apps/v1", "StatefulSet", true), false);
-        check(owner("example.com/v1", "Pod", true), false);
-    }
 }

@@ -1,6 +1,6 @@
 //! What a mover hands over, and how it is kept in the status until the recovery point is written.
 
-use mover::{Outcome, PackList};
+use mover::{Form, Outcome, PackList, Stored};
 use repository::tree::Incidents;
 use repository::{SessionId, TableRef};
 use serde::{Deserialize, Serialize};
@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Moved {
-    /// The tree.
+    /// As what.
+    pub form: Form,
+    /// The table of the tree, or of the image.
     pub root: TableRef,
     /// Files in it.
     pub files: u64,
-    /// Bytes of the files.
+    /// Bytes of the files, or of the image.
     pub bytes: u64,
     /// Bytes that were new to the repository.
     pub new_bytes: u64,
@@ -56,6 +58,11 @@ impl Moved {
         serde_json::from_str(text)
     }
 
+    /// What it holds; see [`super::parents::held`].
+    pub(super) fn held(&self) -> u64 {
+        super::parents::held(self.form, self.files, &self.root)
+    }
+
     /// Bytes that were added to the repository.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.packs.bytes
@@ -77,8 +84,11 @@ pub(super) fn parse(message: &str) -> Result<Reported, serde_json::Error> {
         None => ("the mover gives no reason".into(), true),
     };
     match outcome.backup {
-        Some(mover::Backup { tree, packs, sessions }) if outcome.ok || !tree.missed.is_empty() => {
+        Some(mover::Backup { stored: Stored::Files(tree), packs, sessions })
+            if outcome.ok || !tree.missed.is_empty() =>
+        {
             Ok(Reported::Moved(Moved {
+                form: Form::Files,
                 root: tree.root,
                 files: tree.files,
                 bytes: tree.bytes,
@@ -86,6 +96,20 @@ pub(super) fn parse(message: &str) -> Result<Reported, serde_json::Error> {
                 changed_while_read: tree.changed_while_read.count,
                 missed: tree.missed.count,
                 first_missed: first(&tree.missed),
+                packs,
+                sessions,
+            }))
+        }
+        Some(mover::Backup { stored: Stored::Image { volume, new_bytes }, packs, sessions }) if outcome.ok => {
+            Ok(Reported::Moved(Moved {
+                form: Form::Image,
+                root: volume.root,
+                files: 0,
+                bytes: volume.bytes,
+                new_bytes,
+                changed_while_read: 0,
+                missed: 0,
+                first_missed: None,
                 packs,
                 sessions,
             }))

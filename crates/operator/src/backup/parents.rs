@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
-use repository::{PointEntry, PointId, RootKind, Source};
+use api::VolumeBackup;
+use mover::Form;
+use repository::{PointEntry, PointId, Source, TableRef};
 
 /// One volume, in the newest recovery point that has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parent {
     /// The recovery point.
     pub point: PointId,
-    /// Files it had.
-    pub files: u64,
+    /// What it held: files, or of an image the segments that are not zeros only.
+    pub held: u64,
     /// Older recovery points that have it, the newest first: the repository may refuse the newest as a parent for a while.
     pub older: Vec<PointId>,
 }
@@ -18,8 +20,21 @@ pub(super) struct Parent {
 /// Most older recovery points that a mover may fall back to.
 const MOST_OLDER: usize = 8;
 
-/// By `namespace/claim`.
-pub(super) type Parents = HashMap<String, Parent>;
+/// By `namespace/claim`, and the form: a claim for files may have been one for a device before, and they have nothing in common.
+pub(super) type Parents = HashMap<(String, Form), Parent>;
+
+/// By what the parent of a volume is found.
+pub(super) fn key(volume: &VolumeBackup, form: Form) -> (String, Form) {
+    (format!("{}/{}", volume.namespace, volume.claim), form)
+}
+
+/// What a content of a recovery point held; that of an image is known from its table, which has an entry for each segment with data.
+pub(super) fn held(form: Form, files: u64, table: &TableRef) -> u64 {
+    match form {
+        Form::Files => files,
+        Form::Image => table.entries,
+    }
+}
 
 /// Finds the parents among recovery points, in any order. A point that cannot be read is no parent; the location's status names it. One
 /// that lacks something is: a volume that it has is as good as any. But a volume that it has as empty may be what it was missed for, so
@@ -32,15 +47,19 @@ pub(super) fn find(entries: &[PointEntry], cluster: &str) -> Parents {
     points.sort_by_key(|point| point.created);
     let mut parents = Parents::new();
     for point in points {
-        let trees = point.roots.iter().filter(|root| root.kind == RootKind::Tree);
-        for root in trees.filter(|root| point.complete || root.files > 0) {
-            let mut older = Vec::new();
-            if let Some(before) = parents.remove(&root.name) {
+        for root in &point.roots {
+            let Some(form) = Form::of(root.kind) else { continue };
+            let held = held(form, root.files, &root.table);
+            if held == 0 && !point.complete {
+                continue;
+            }
+            let (key, mut older) = ((root.name.clone(), form), Vec::new());
+            if let Some(before) = parents.remove(&key) {
                 older.push(before.point);
                 older.extend(before.older);
                 older.truncate(MOST_OLDER);
             }
-            parents.insert(root.name.clone(), Parent { point: point.id.clone(), files: root.files, older });
+            parents.insert(key, Parent { point: point.id.clone(), held, older });
         }
     }
     parents
@@ -49,13 +68,17 @@ pub(super) fn find(entries: &[PointEntry], cluster: &str) -> Parents {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use repository::{RecoveryPoint, Root, Stats, TableRef};
+    use repository::{RecoveryPoint, Root, RootKind, Stats, TableRef};
 
     use super::*;
 
     fn tree() -> TableRef {
         let bytes = [1; TableRef::LEN];
         TableRef::decode(&mut repository::Fields::new(&bytes)).expect("a tree")
+    }
+
+    fn data(form: Form) -> (String, Form) {
+        ("shop/data".to_owned(), form)
     }
 
     /// A recovery point of the cluster `here` with that many files in the volume `shop/data`.
@@ -99,7 +122,7 @@ mod tests {
     fn a_volume_is_measured_by_the_last_point_that_tells_something_of_it() {
         let check = |points: &[PointEntry], expected: Option<(&str, u64)>| {
             let parents = find(points, "here");
-            let found = parents.get("shop/data").map(|p| (p.point.to_string(), p.files));
+            let found = parents.get(&data(Form::Files)).map(|p| (p.point.to_string(), p.held));
             assert_eq!(found, expected.map(|(id, files)| (id.to_owned(), files)));
         };
         check(&[point(2, true, 7), point(1, true, 5)], Some(("p2", 7)));
@@ -110,7 +133,19 @@ mod tests {
         check(&[point(1, false, 0)], None);
         assert!(find(&[point(1, true, 5)], "elsewhere").is_empty());
         let many: Vec<_> = (1..20).map(|second| point(second, true, 5)).collect();
-        let older: Vec<_> = find(&many, "here")["shop/data"].older.iter().map(ToString::to_string).collect();
+        let older: Vec<_> = find(&many, "here")[&data(Form::Files)].older.iter().map(ToString::to_string).collect();
         assert_eq!(older, ["p18", "p17", "p16", "p15", "p14", "p13", "p12", "p11"]);
+    }
+
+    #[test]
+    fn a_volume_that_was_one_of_files_is_no_parent_of_an_image() {
+        let mut image = point(2, true, 0);
+        let root = &mut image.point.as_mut().expect("a point").roots[0];
+        root.kind = RootKind::Volume;
+        let segments = root.table.entries;
+        let parents = find(&[point(1, true, 5), image], "here");
+        let of = |form| parents.get(&data(form)).map(|p| (p.point.to_string(), p.held, p.older.len()));
+        assert_eq!(of(Form::Files), Some(("p1".into(), 5, 0)));
+        assert_eq!(of(Form::Image), Some(("p2".into(), segments, 0)));
     }
 }

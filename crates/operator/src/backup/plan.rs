@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use super::consistency::is_cut;
 use super::deletion;
-use super::gather::{ClaimFacts, Facts, Gathered, Preparing, Storing, Volumes, mover_name};
+use super::gather::{Facts, Gathered, Preparing, Storing, Volumes, mover_name};
+use super::parents;
 use super::store::Draft;
 use super::validate::{INVALID_SPEC, validate, was_changed};
-use super::volume::{self, ClaimState, Seen, Step, is_final};
+use super::volume::{self, ClaimState, Seen, Step, form, is_final};
+use crate::claims::ClaimFacts;
 use crate::conditions::{BLOCKED, yes_since};
 use crate::config::Limits;
 use crate::mover_pod::MoverState;
@@ -280,16 +282,13 @@ fn listed_to_be_copied(claim: &ClaimFacts) -> VolumeBackup {
         )
     } else if !claim.bound {
         (VolumeStage::Skipped, Some(RULE_NO_VOLUME))
-    } else if claim.block {
-        let why =
-            "the volume is a block device (volumeMode Block), which cannot be read as files; back it up by other means";
-        (VolumeStage::Missed, Some(why))
     } else {
         (VolumeStage::Pending, None)
     };
     VolumeBackup {
         namespace: claim.namespace.clone(),
         claim: claim.name.clone(),
+        image: claim.block,
         stage,
         reason: reason.map(Into::into),
         ..VolumeBackup::default()
@@ -356,7 +355,7 @@ fn seen(gathered: &Gathered, facts: &Volumes, index: usize, volume: &VolumeBacku
         snapshot,
         mover: facts.states.get(&key).cloned(),
         claim,
-        parent: facts.parents.get(&format!("{}/{}", volume.namespace, volume.claim)).cloned(),
+        parent: facts.parents.get(&parents::key(volume, form(volume))).cloned(),
         so_far: facts.so_far.get(&key).copied(),
     }
 }

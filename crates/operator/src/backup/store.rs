@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use repository::table::{Builder, Reader};
-use repository::{Claim, Heart, PackInfo, RecoveryPoint, Repository, Root, RootKind, Source, Stats, TableRef, Writer};
+use repository::{Claim, Heart, PackInfo, RecoveryPoint, Repository, Root, Source, Stats, TableRef, Writer};
 use serde_json::Value;
 
 use super::gather::Gathered;
@@ -161,7 +161,7 @@ fn root(moved: MovedVolume<'_>, claims: &Claims, now: Timestamp) -> Root {
     });
     Root {
         name: name(volume),
-        kind: RootKind::Tree,
+        kind: moved.form.kind(),
         table: moved.root,
         files: moved.files,
         bytes: moved.bytes,

@@ -3,6 +3,7 @@
 use api::{VolumeBackup, VolumeStage};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mover::Form;
 use std::time::Duration;
 
 use super::outcome::{self, Moved, Reported};
@@ -84,6 +85,11 @@ pub(super) enum Step {
     },
     /// It is stored.
     Finish(Moved),
+}
+
+/// As what a volume is moved.
+pub(super) fn form(volume: &VolumeBackup) -> Form {
+    if volume.image { Form::Image } else { Form::Files }
 }
 
 /// The attempt whose mover counts for a volume.
@@ -187,11 +193,16 @@ fn again_or_miss(attempt: u32, reason: String, limits: &Limits) -> Step {
 
 /// A mover that ended well may still have found too little.
 fn judge(volume: &VolumeBackup, moved: Moved, parent: Option<&Parent>) -> Step {
-    if let Some(parent) = parent.filter(|p| p.files > 0 && moved.files == 0) {
+    if let Some(parent) = parent.filter(|p| p.held > 0 && moved.held() == 0) {
+        let what = match moved.form {
+            Form::Files => format!("held {} files in recovery point {}, and holds none now", parent.held, parent.point),
+            Form::Image => {
+                format!("held data in recovery point {}, and is all zeros now", parent.point)
+            }
+        };
         let reason = format!(
-            "the volume held {} files in recovery point {}, and holds none now; if that is meant, delete the claim {}/{} from the \
-             application, or accept this point as incomplete",
-            parent.files, parent.point, volume.namespace, volume.claim
+            "the volume {what}; if that is meant, delete the claim {}/{} from the application, or accept this point as incomplete",
+            volume.namespace, volume.claim
         );
         return Step::Miss { reason, moved: Some(moved) };
     }
@@ -249,7 +260,7 @@ pub(super) fn advance(volume: &mut VolumeBackup, done: Done, now: Timestamp, rea
             moving(volume, attempt, now);
             volume.reason = waits_for.and_then(short);
             if let Some(SoFar { files, bytes }) = so_far {
-                (volume.files, volume.bytes) = (Some(files), Some(bytes));
+                (volume.files, volume.bytes) = ((!volume.image).then_some(files), Some(bytes));
             }
         }
         Done::Seen(Step::Again { reason }) => {
@@ -286,10 +297,12 @@ fn moving(volume: &mut VolumeBackup, attempt: u32, now: Timestamp) {
 }
 
 fn hold(volume: &mut VolumeBackup, moved: &Moved) {
-    volume.files = Some(moved.files);
+    let has_files = moved.form == Form::Files;
+    volume.files = has_files.then_some(moved.files);
     volume.bytes = Some(moved.bytes);
     volume.stored_bytes = Some(moved.stored_bytes());
-    volume.changed_while_read = Some(moved.changed_while_read);
+    // Nobody can tell of a device whether it was written to while it was read.
+    volume.changed_while_read = has_files.then_some(moved.changed_while_read);
     volume.result = Some(moved.encode());
 }
 
@@ -310,6 +323,7 @@ mod tests {
 
     fn moved(files: u64, missed: u64) -> Moved {
         Moved {
+            form: Form::Files,
             root: tree(),
             files,
             bytes: files * 10,
@@ -331,11 +345,11 @@ mod tests {
             "ok": missed == 0,
             "seconds": 1.0,
             "backup": {
-                "tree": {
+                "stored": {"files": {
                     "root": tree, "files": files, "directories": 1, "others": 0, "bytes": files * 10, "newBytes": 1,
                     "unchangedFiles": 0, "changedWhileRead": none, "vanished": none, "skipped": none,
                     "missed": {"count": missed, "first": []}, "parentLost": null,
-                },
+                }},
                 "packs": {"count": 0, "bytes": 0, "listed": []},
                 "sessions": [],
             },
@@ -406,7 +420,7 @@ mod tests {
 
     #[test]
     fn what_a_mover_stored_is_judged() {
-        let parent = |files| Some(Parent { point: "p1".parse().expect(ROOT), files, older: Vec::new() });
+        let parent = |held| Some(Parent { point: "p1".parse().expect(ROOT), held, older: Vec::new() });
         let check = |files, missed, before: Option<u64>, expected: &str| {
             let mut seen = seen(Some(MoverState::Succeeded { message: message(files, missed) }));
             seen.parent = before.and_then(parent);
@@ -425,6 +439,34 @@ mod tests {
         check(0, 0, Some(0), "");
         check(0, 0, Some(5), "held 5 files in recovery point p1");
         check(2, 1, None, "1 files could not be read");
+    }
+
+    #[test]
+    fn a_device_that_held_data_must_not_be_all_zeros() {
+        let check = |segments: u64, before: Option<u64>, good: bool| {
+            let root = repository::TableRef { entries: segments, ..tree() };
+            let image = serde_json::json!({"volume": {
+                "root": root, "bytes": 4096, "dataBytes": 0, "readBytes": 0, "keptSegments": 0, "compactedSegments": 0,
+            }, "newBytes": 1});
+            let stored = serde_json::json!({"stored": {"image": image}, "packs": {"count": 0, "bytes": 0, "listed": []}, "sessions": []});
+            let message = serde_json::json!({"ok": true, "seconds": 1.0, "backup": stored}).to_string();
+            let mut seen = seen(Some(MoverState::Succeeded { message }));
+            let older = Vec::new();
+            seen.parent = before.map(|held| Parent { point: "p1".parse().expect(ROOT), held, older });
+            let mut volume = VolumeBackup { image: true, ..volume(VolumeStage::Moving, 1) };
+            let step = step(&volume, &seen, true);
+            match &step {
+                Step::Finish(_) => assert!(good, "{segments} {before:?}"),
+                Step::Miss { reason, .. } => assert!(!good && reason.contains("all zeros now"), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+            advance(&mut volume, Done::Seen(step), at(7), 100);
+            assert_eq!((volume.files, volume.changed_while_read, volume.bytes), (None, None, Some(4096)));
+        };
+        check(0, None, true);
+        check(0, Some(0), true);
+        check(3, Some(9), true);
+        check(0, Some(1), false);
     }
 
     #[test]

@@ -15,12 +15,14 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodSpec,
-    ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeDevice,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
+use mover::Form;
 
 use crate::error::Error;
 use crate::objects;
@@ -36,6 +38,8 @@ pub const LOCATION_ANNOTATION: &str = "orlop.io/location";
 pub const SELECTOR: &str = "app.kubernetes.io/name=orlop-mover,orlop.io/run";
 /// Where the volume is in a mover pod.
 pub const VOLUME_PATH: &str = "/volume";
+/// Where the volume is in a mover pod when it is a device.
+pub const DEVICE_PATH: &str = "/dev/orlop-volume";
 /// Where the job is in a mover pod.
 pub const JOB_PATH: &str = "/job/job.json";
 /// Entry of the Secret that holds the job.
@@ -78,13 +82,15 @@ impl Direction {
     }
 
     /// Capabilities beside none. All of them are within the `baseline` pod security standard.
-    fn capabilities(self) -> &'static [&'static str] {
-        match self {
+    fn capabilities(self, form: Form) -> &'static [&'static str] {
+        match (self, form) {
+            // Opens a device whatever user of its node it belongs to, such as that of a database. The container has this device and no other one.
+            (_, Form::Image) => &["DAC_OVERRIDE"],
             // Reads files of every owner. CAP_DAC_READ_SEARCH would be narrower by name, but it opens files by handle, past the mount,
             // and is outside of `baseline`; the mount is read-only, so nothing can be written with this one.
-            Self::Backup => &["DAC_OVERRIDE"],
+            (Self::Backup, Form::Files) => &["DAC_OVERRIDE"],
             // Gives files their owners, modes, device numbers and capabilities back.
-            Self::Restore => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
+            (Self::Restore, Form::Files) => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
         }
     }
 }
@@ -108,6 +114,8 @@ pub struct Mover<'a> {
     pub namespace: &'a str,
     /// The claim.
     pub claim: &'a str,
+    /// As what it is moved: a claim for files is mounted, one for a device is not.
+    pub form: Form,
     /// Where it may run.
     pub placement: &'a Placement,
     /// The image, whose entry point is `orlop`.
@@ -136,6 +144,15 @@ pub fn parse_run<K: Resource<DynamicType = ()>>(run: &str) -> Option<ObjectRef<K
     let mut parts = run.splitn(3, '/');
     let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
     (kind == K::kind(&())).then(|| ObjectRef::new(name).within(namespace))
+}
+
+/// Where a mover finds its volume.
+#[must_use]
+pub fn place(form: Form) -> &'static str {
+    match form {
+        Form::Files => VOLUME_PATH,
+        Form::Image => DEVICE_PATH,
+    }
 }
 
 /// The name of a mover and of its Secret.
@@ -230,10 +247,15 @@ impl Mover<'_> {
             image: Some(self.image.to_owned()),
             image_pull_policy: Some("IfNotPresent".into()),
             args: Some(["mover", "--job", JOB_PATH].map(Into::into).into()),
-            volume_mounts: Some(vec![
-                mount("volume", VOLUME_PATH, self.direction == Direction::Backup),
-                mount("job", "/job", true),
-            ]),
+            volume_mounts: Some(match self.form {
+                Form::Files => {
+                    vec![mount("volume", VOLUME_PATH, self.direction == Direction::Backup), mount("job", "/job", true)]
+                }
+                Form::Image => vec![mount("job", "/job", true)],
+            }),
+            // There is no device that may only be read: what a backup must not do, the mover does not do.
+            volume_devices: (self.form == Form::Image)
+                .then(|| vec![VolumeDevice { name: "volume".into(), device_path: DEVICE_PATH.into() }]),
             resources: Some(ResourceRequirements {
                 limits: Some(quantities(&[("cpu", CPU_LIMIT), ("memory", MEMORY_LIMIT)])),
                 requests: Some(quantities(&REQUESTS)),
@@ -246,7 +268,7 @@ impl Mover<'_> {
     }
 
     fn security(&self) -> SecurityContext {
-        let add = self.direction.capabilities().iter().map(|c| (*c).to_owned()).collect();
+        let add = self.direction.capabilities(self.form).iter().map(|c| (*c).to_owned()).collect();
         SecurityContext {
             run_as_user: Some(0),
             run_as_group: Some(0),
@@ -355,6 +377,7 @@ mod tests {
             attempt: 2,
             namespace: "shop",
             claim: "data",
+            form: Form::Files,
             placement: &ANYWHERE,
             image: "orlop:test",
             pull_secrets: &SECRETS,
@@ -382,6 +405,24 @@ mod tests {
             let security = container.security_context.as_ref().expect("a mover has a security context");
             assert_eq!(security.capabilities.as_ref().and_then(|c| c.drop.clone()), Some(vec!["ALL".to_owned()]));
             assert_eq!((security.privileged, security.read_only_root_filesystem), (Some(false), Some(true)));
+        }
+    }
+
+    #[test]
+    fn a_mover_of_a_device_has_that_and_nothing_to_do_with_files() {
+        for direction in [Direction::Backup, Direction::Restore] {
+            let spec = Mover { form: Form::Image, ..mover(direction) }.pod().spec.expect("a mover has a spec");
+            let container = &spec.containers[0];
+            let devices: Vec<_> =
+                container.volume_devices.iter().flatten().map(|d| (d.name.as_str(), d.device_path.as_str())).collect();
+            assert_eq!(devices, [("volume", DEVICE_PATH)]);
+            let mounts: Vec<_> = container.volume_mounts.iter().flatten().map(|m| m.name.as_str()).collect();
+            assert_eq!(mounts, ["job"]);
+            let security = container.security_context.clone().expect("a mover has a security context");
+            assert_eq!((security.privileged, security.allow_privilege_escalation), (Some(false), Some(false)));
+            let capabilities = security.capabilities.expect("they are named");
+            assert_eq!(capabilities.add, Some(vec!["DAC_OVERRIDE".to_owned()]));
+            assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
         }
     }
 

@@ -20,6 +20,7 @@ use super::validate::{self, NamespaceState, PointFacts, Source, TargetFacts, Ver
 use super::volume::observe::{Seen, claim_users, observe};
 use super::volume::step::is_control_planes_turn;
 use super::{Restores, Trouble};
+use crate::admission;
 use crate::context::Context;
 use crate::error::{During, Error};
 use crate::objects;
@@ -56,7 +57,7 @@ pub(super) struct Fresh {
     pub(super) spec: Verdict,
     pub(super) source: Option<Result<Arc<Point>, Source>>,
     pub(super) target: TargetFacts,
-    /// No other restore can begin until this one has, or waits.
+    /// No other run that makes objects can begin until this one has, or waits.
     _admission: Option<OwnedMutexGuard<()>>,
 }
 
@@ -209,11 +210,11 @@ async fn fresh(restores: &Restores, restore: &ApplicationRestore, uid: &str) -> 
         return Ok(Fresh { spec, source: Some(source), target: TargetFacts::default(), _admission: None });
     };
     // A plan keeps nobody from beginning. And nobody waits here, in a place that others need to go on with what they have begun.
-    let admission = match (restore.spec.plan_only, restores.admission.clone().try_lock_owned()) {
+    let admission = match (restore.spec.plan_only, restores.context.admission.clone().try_lock_owned()) {
         (true, _) => None,
         (false, Ok(admission)) => Some(admission),
         (false, Err(_)) => {
-            return Ok(nothing(Verdict::Wait("another restore is beginning just now".into())));
+            return Ok(nothing(Verdict::Wait("another run is beginning just now".into())));
         }
     };
     let target = look_at_target(&restores.context, restore, &point.facts).await?;
@@ -261,8 +262,8 @@ async fn look_at_target(
     for namespace in validate::namespaces(&restore.spec, &point.sources) {
         target.namespaces.insert(namespace.clone(), namespace_state(client, &namespace).await?);
     }
-    target.others = others(client, restore).await?;
-    if validate::waits(&restore.spec, &validate::age(restore), point, &target).is_some() {
+    target.others = admission::others(client, restore).await?;
+    if validate::waits(&restore.spec, &admission::age(restore), point, &target).is_some() {
         return Ok(target);
     }
     target.catalog = discover(client, &Patience::default()).await.map_err(|failure| Error::Application {
@@ -278,19 +279,13 @@ async fn look_at_target(
     Ok(target)
 }
 
-async fn namespace_state(client: &Client, name: &str) -> Result<NamespaceState, Error> {
+pub(crate) async fn namespace_state(client: &Client, name: &str) -> Result<NamespaceState, Error> {
     let found = Api::<Namespace>::all(client.clone()).get_opt(name).await;
     Ok(match found.during(|| format!("read the namespace {name}"))? {
         None => NamespaceState::Absent,
         Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => NamespaceState::Terminating,
         Some(_) => NamespaceState::Active,
     })
-}
-
-async fn others(client: &Client, restore: &ApplicationRestore) -> Result<Vec<validate::Other>, Error> {
-    let all = Api::<ApplicationRestore>::all(client.clone()).list(&ListParams::default()).await;
-    let all = all.during(|| "list the restores".into())?;
-    Ok(all.iter().filter(|other| other.uid() != restore.uid()).filter_map(validate::other).collect())
 }
 
 /// The claims of some namespaces that are there to stay.

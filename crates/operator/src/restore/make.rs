@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApplicationRestore, Missed, ObjectOutcomes};
-use application::{
-    Applied as Outcome, Applier, Loss, ObjectKey, Patience, Rule, StatusWritten, Wave, discover, gitops,
-};
+use api::ApplicationRestore;
+use application::{Applied as Outcome, Applier, Loss, ObjectKey, Patience, StatusWritten, Wave, discover, gitops};
 use futures::{StreamExt, stream};
 use kube::ResourceExt;
 use serde_json::Value;
@@ -15,16 +13,16 @@ use super::apply::Applied;
 use super::gather::{Begun, Gathered, Scene};
 use super::inventory::{Part, stands_on_volumes};
 use super::point::Point;
-use super::prepared::{self, LIVES_ON, OBJECTS_AT_ONCE, Prepared, Preparer};
+use super::prepared::{LIVES_ON, OBJECTS_AT_ONCE, Prepared, Preparer};
 use super::validate::Refusal;
 use super::{Restores, Trouble};
-use crate::conditions::shorten;
 use crate::error::Error;
 use crate::objects;
 use crate::repositories::LocationProblem;
+use crate::tally::{Tally, policy};
 
 /// Why objects are not made when volumes were missed.
-pub(super) const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
+pub(crate) const HELD_BACK: &str = "not made, because not all volumes could be filled: what runs on them would run on nothing, and might write over it";
 
 /// Makes the objects of a part.
 pub(super) async fn make(
@@ -43,19 +41,19 @@ pub(super) async fn make(
         Err(Error::Repository { source, .. }) => return Ok(unread(restores, gathered, *source)),
         Err(error) => return Err(error),
     }
-    if let Some(why) = maker.passing.take()
+    if let Some(why) = maker.tally.passing.take()
         && is_patient(restores, gathered, restores.context.limits().object_patience)
     {
         return Ok(Applied::MadeInPart(why));
     }
     restores.recovered(&gathered.uid, Trouble::Objects);
     if part == Part::Foundations {
-        maker.outcomes.wanted += point.facts.inventory.left_alone;
-        maker.outcomes.kept += point.facts.inventory.left_alone;
-        point.facts.inventory.skipped.iter().for_each(|(key, rule)| maker.skip(&point.at_target(key), *rule));
-        idle(gathered, point).iter().for_each(|(field, why)| maker.note(field, why));
+        maker.tally.outcomes.wanted += point.facts.inventory.left_alone;
+        maker.tally.outcomes.kept += point.facts.inventory.left_alone;
+        point.facts.inventory.skipped.iter().for_each(|(key, rule)| maker.tally.skip(&point.at_target(key), *rule));
+        idle(gathered, point).iter().for_each(|(field, why)| maker.tally.note(field, why));
     }
-    Ok(Applied::Made { part, outcomes: maker.outcomes })
+    Ok(Applied::Made { part, outcomes: maker.tally.outcomes })
 }
 
 /// What the spec asks for and is for nothing that is restored: the field, and a sentence.
@@ -93,9 +91,7 @@ struct Maker<'a> {
     point: &'a Point,
     preparer: Preparer<'a>,
     applier: Applier,
-    outcomes: ObjectOutcomes,
-    /// A failure that may pass.
-    passing: Option<String>,
+    tally: Tally,
 }
 
 impl<'a> Maker<'a> {
@@ -106,15 +102,14 @@ impl<'a> Maker<'a> {
             doing: "ask what kinds the cluster has".into(),
             source: failure.into(),
         })?;
-        let policy = prepared::policy(&gathered.restore.spec);
+        let policy = policy(gathered.restore.spec.replace_policy);
         Ok(Self {
             restores,
             restore: &gathered.restore,
             point,
             preparer: Preparer::new(&client, &gathered.restore, point).await?,
             applier: Applier::new(client, Arc::new(catalog), gathered.uid.clone(), policy, patience),
-            outcomes: ObjectOutcomes::default(),
-            passing: None,
+            tally: Tally::new(restores.context.limits()),
         })
     }
 
@@ -132,7 +127,7 @@ impl<'a> Maker<'a> {
 
     fn hold_back(&mut self, keys: &[ObjectKey]) {
         for key in keys {
-            self.count(key, Outcome::Failed { reason: HELD_BACK.into(), retryable: false }, None);
+            self.tally.count(key, Outcome::Failed { reason: HELD_BACK.into(), retryable: false }, None);
         }
     }
 
@@ -161,7 +156,7 @@ impl<'a> Maker<'a> {
             let (lived_on, objects): (Vec<_>, Vec<_>) =
                 self.preparer.read(some).await?.into_iter().partition(|one| one.is_lived_on);
             for one in lived_on {
-                self.count(&one.key, Outcome::Kept { why: LIVES_ON.into() }, None);
+                self.tally.count(&one.key, Outcome::Kept { why: LIVES_ON.into() }, None);
             }
             let (left, made): (Vec<_>, Vec<_>) =
                 objects.into_iter().partition(|one| one.loss.is_some_and(|loss| loss.is_whole));
@@ -179,9 +174,9 @@ impl<'a> Maker<'a> {
                     _ => outcome,
                 };
                 if !matches!(outcome, Outcome::Kept { .. } | Outcome::Failed { .. }) {
-                    self.note_manager(manager);
+                    self.tally.note_manager(manager);
                 }
-                self.count(&key, outcome, loss);
+                self.tally.count(&key, outcome, loss);
             }
         }
         Ok(())
@@ -190,20 +185,20 @@ impl<'a> Maker<'a> {
     /// Writes the status of an object that was made. One that cannot be written makes the object one that is not there as it should be.
     async fn write_status(&mut self, key: &ObjectKey, outcome: Outcome, status: &Value) -> Outcome {
         if status.is_null() {
-            self.note(key, "made without a status: the recovery point has none of it");
+            self.tally.note(key, "made without a status: the recovery point has none of it");
             return outcome;
         }
         match self.applier.write_status(key, status).await {
             Ok(StatusWritten::NoSubresource) => {
-                self.note(
+                self.tally.note(
                     key,
                     "made without its status: its kind has no status subresource, by which alone it could be written",
                 );
             }
             Ok(StatusWritten::Written(lacking)) => {
-                self.outcomes.statuses += 1;
+                self.tally.outcomes.statuses += 1;
                 if !lacking.is_empty() {
-                    self.note(
+                    self.tally.note(
                         key,
                         &format!("its status lacks fields that this cluster does not know: {}", lacking.join(", ")),
                     );
@@ -217,68 +212,9 @@ impl<'a> Maker<'a> {
         outcome
     }
 
-    fn note_manager(&mut self, manager: Option<String>) {
-        let known = &mut self.outcomes.managed_by;
-        if let Some(manager) = manager.filter(|manager| !known.contains(manager))
-            && known.len() < self.restores.context.limits().missed_items
-        {
-            known.push(manager);
-            known.sort();
-        }
-    }
-
     fn leave_out(&mut self, left: &Prepared) {
         if let Some(loss) = left.loss {
-            self.skip(&left.key, loss.rule);
-        }
-    }
-
-    fn skip(&mut self, key: &ObjectKey, rule: Rule) {
-        self.outcomes.wanted += 1;
-        self.outcomes.skipped += 1;
-        self.note(key, &format!("not made ({}): {}", rule.name(), rule.why()));
-    }
-
-    fn count(&mut self, key: &ObjectKey, outcome: Outcome, loss: Option<Loss>) {
-        self.outcomes.wanted += 1;
-        if let (Outcome::Created | Outcome::Replaced | Outcome::Reduced { .. }, Some(loss)) = (&outcome, loss) {
-            let rule = format!("({}): {}", loss.rule.name(), loss.rule.why());
-            self.note(key, &format!("made without its conversion, and served in its stored version only {rule}"));
-        }
-        match outcome {
-            Outcome::Created => self.outcomes.created += 1,
-            Outcome::Updated => self.outcomes.updated += 1,
-            Outcome::Replaced => self.outcomes.replaced += 1,
-            Outcome::Reduced { replaced, fields } => {
-                let count = if replaced { &mut self.outcomes.replaced } else { &mut self.outcomes.created };
-                *count += 1;
-                self.note(key, &format!("made without fields that this cluster does not know: {}", fields.join(", ")));
-            }
-            Outcome::Kept { why } => {
-                tracing::debug!(object = %key, why, "kept");
-                self.outcomes.kept += 1;
-            }
-            Outcome::Failed { reason, retryable } => self.fail(key, &reason, retryable),
-        }
-    }
-
-    fn note(&mut self, what: impl std::fmt::Display, why: &str) {
-        let limits = self.restores.context.limits();
-        if self.outcomes.notes.len() < limits.missed_items {
-            let reason = shorten(why, limits.reason_chars);
-            self.outcomes.notes.push(Missed { item: what.to_string(), reason });
-        }
-    }
-
-    fn fail(&mut self, key: &ObjectKey, reason: &str, retryable: bool) {
-        let limits = self.restores.context.limits();
-        self.outcomes.failed += 1;
-        if retryable {
-            self.passing.get_or_insert_with(|| format!("{key}: {reason}"));
-        }
-        if self.outcomes.failed_items.len() < limits.missed_items {
-            let reason = shorten(reason, limits.reason_chars);
-            self.outcomes.failed_items.push(Missed { item: key.to_string(), reason });
+            self.tally.skip(&left.key, loss.rule);
         }
     }
 }

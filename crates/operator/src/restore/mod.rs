@@ -48,6 +48,14 @@ use crate::error::Error;
 use crate::mover_pod;
 use point::Point;
 
+pub(crate) use gather::namespace_state;
+pub(crate) use inventory::stands_on_volumes;
+pub(crate) use make::HELD_BACK;
+pub(crate) use status::CLAIM_EXISTS;
+pub(crate) use validate::NamespaceState;
+pub(crate) use volume::act::manifest as claim_manifest;
+pub(crate) use volume::observe::claim_users;
+
 /// What reconciles of restores share. All of it can be lost: it is read again, or waited for again.
 struct Restores {
     context: Arc<Context>,
@@ -55,8 +63,6 @@ struct Restores {
     points: Kept<ReadFor, Arc<Point>>,
     /// Since when a restore meets trouble that may pass.
     troubled: Mutex<HashMap<(String, Trouble), Timestamp>>,
-    /// Held from looking at the other restores to having begun, so that two that share a namespace cannot both begin.
-    admission: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What may pass, and is waited for in patience.
@@ -134,8 +140,7 @@ pub(crate) async fn controller(context: Arc<Context>) {
     let movers = watcher::Config::default().labels(RUN_LABEL);
     let config = context.controller_config();
     let woken = context.clone();
-    let restores =
-        Arc::new(Restores { context, points: Kept::default(), troubled: Mutex::default(), admission: Arc::default() });
+    let restores = Arc::new(Restores { context, points: Kept::default(), troubled: Mutex::default() });
     Controller::new(Api::<ApplicationRestore>::all(client.clone()), watcher::Config::default())
         .with_config(config)
         .watches(Api::<Pod>::all(client), movers, move |pod| {

@@ -13,6 +13,7 @@ use super::validate::{self, Refusal, Source, Verdict};
 use super::volume::observe::Seen;
 use super::volume::step::{Step, discard, miss, next};
 use super::volume::view::{MoverState, Terms, WantedVolume};
+use crate::admission;
 use crate::config::Limits;
 use crate::rules::{self, Next, RuleFacts, Wanted};
 use crate::trust;
@@ -81,7 +82,7 @@ fn begin(gathered: &Gathered, fresh: &Fresh, limits: &Limits) -> Plan {
     let found = |source: &Source| validate::source(&restore.spec, source, gathered.without_point, patience);
     let verdict = match (&fresh.spec, &fresh.source) {
         (Verdict::Go, Some(Ok(point))) => match found(&Source::Found(Box::new(point.facts.clone()))) {
-            Verdict::Go => validate::target(restore, &validate::age(restore), &point.facts, &fresh.target),
+            Verdict::Go => validate::target(restore, &admission::age(restore), &point.facts, &fresh.target),
             other => other,
         },
         (Verdict::Go, Some(Err(source))) => found(source),

@@ -187,8 +187,15 @@ async fn contents(
         kept,
         inventory,
         claims: volumes.iter().map(|v| (v.namespace.clone(), v.claim.clone())).collect(),
+        misfits: volumes.iter().filter_map(misfit).collect(),
     };
     Ok((facts, volumes, mapping))
+}
+
+/// A claim that would not take what the recovery point has for it.
+fn misfit(wanted: &WantedVolume) -> Option<Missed> {
+    let reason = wanted.misfit()?;
+    Some(Missed { item: format!("PersistentVolumeClaim {}/{}", wanted.namespace, wanted.claim), reason })
 }
 
 /// What is made, as those know it who keep it.
@@ -244,10 +251,9 @@ fn volumes(document: &RecoveryPoint, holes: &Holes, picking: &Picking<'_>, mappi
     let there = document.roots.iter().filter_map(|root| {
         let claim = root.claim.as_ref()?;
         let source = match root.kind {
-            RootKind::Tree => Ok(root.clone()),
-            // A mover fills a volume with files; `orlop repo` writes an image.
-            RootKind::Volume | RootKind::Stream => {
-                let why = "it is stored as an image, and not as files: orlop repo restore writes it into a file or onto a device";
+            RootKind::Tree | RootKind::Volume => Ok(root.clone()),
+            RootKind::Stream => {
+                let why = "it is stored as a stream, and neither as files nor as an image: orlop repo restore writes it into a file";
                 Err(why.to_owned())
             }
         };
@@ -485,6 +491,22 @@ mod tests {
         }
     }
 
+    /// The data of the claim `shop/data`, as files.
+    fn root(object: Value) -> repository::Root {
+        let bytes = [1; repository::TableRef::LEN];
+        repository::Root {
+            name: "shop/data".into(),
+            kind: RootKind::Tree,
+            table: repository::TableRef::decode(&mut repository::Fields::new(&bytes)).expect("a table"),
+            files: 0,
+            bytes: 0,
+            changed_while_read: 0,
+            started: jiff::Timestamp::UNIX_EPOCH,
+            finished: jiff::Timestamp::UNIX_EPOCH,
+            claim: Some(repository::Claim { namespace: "shop".into(), name: "data".into(), object }),
+        }
+    }
+
     #[test]
     fn a_point_has_nothing_of_other_namespaces() {
         let document = document(Vec::new());
@@ -500,19 +522,7 @@ mod tests {
         let check = |namespace: &str, name: &str, good: bool| {
             let object =
                 json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"accessModes": ["ReadWriteOnce"]}});
-            let bytes = [1; repository::TableRef::LEN];
-            let root = repository::Root {
-                name: "shop/data".into(),
-                kind: RootKind::Tree,
-                table: repository::TableRef::decode(&mut repository::Fields::new(&bytes)).expect("a table"),
-                files: 0,
-                bytes: 0,
-                changed_while_read: 0,
-                started: jiff::Timestamp::UNIX_EPOCH,
-                finished: jiff::Timestamp::UNIX_EPOCH,
-                claim: Some(repository::Claim { namespace: "shop".into(), name: "data".into(), object }),
-            };
-            let wanted = volumes(&document(vec![root]), &Holes::default(), &Picking::default(), &mapping);
+            let wanted = volumes(&document(vec![root(object)]), &Holes::default(), &Picking::default(), &mapping);
             assert_eq!((wanted[0].namespace.as_str(), wanted[0].claim.as_str()), ("team", "data"));
             assert_eq!(wanted[0].source.is_ok(), good, "{namespace}/{name}: {:?}", wanted[0].source);
             assert_eq!(wanted[0].manifest.is_null(), !good, "{}", wanted[0].manifest);
@@ -521,6 +531,26 @@ mod tests {
         check("kube-system", "data", false);
         check("shop", "other", false);
         check("", "data", false);
+    }
+
+    #[test]
+    fn an_image_goes_onto_a_device_and_files_do_not() {
+        let check = |kind: RootKind, mode: Option<&str>, said: &str| {
+            let object = json!({"metadata": {"namespace": "shop", "name": "data"}, "spec": {"volumeMode": mode}});
+            let root = repository::Root { kind, ..root(object) };
+            let wanted = volumes(&document(vec![root]), &Holes::default(), &Picking::default(), &Mapping::default());
+            assert_eq!(wanted[0].is_image(), kind == RootKind::Volume);
+            let misfit = misfit(&wanted[0]).map(|misfit| misfit.reason).unwrap_or_default();
+            assert!(misfit.contains(said) && misfit.is_empty() == said.is_empty(), "{kind:?} {mode:?}: {misfit}");
+        };
+        for files in [None, Some("Filesystem")] {
+            check(RootKind::Tree, files, "");
+            check(RootKind::Volume, files, "has an image of a block device");
+        }
+        check(RootKind::Volume, Some("Block"), "");
+        check(RootKind::Tree, Some("Block"), "has files");
+        // What cannot be filled at all is said elsewhere.
+        check(RootKind::Stream, Some("Block"), "");
     }
 
     #[test]

@@ -52,15 +52,6 @@ pub(super) fn options(spec: &ApplicationRestoreSpec) -> RestoreOptions {
     RestoreOptions { keep_cluster_ips: spec.preserve_cluster_ips, keep_node_ports: spec.preserve_node_ports }
 }
 
-/// What a restore does with objects that exist.
-pub(super) fn policy(spec: &ApplicationRestoreSpec) -> application::ReplacePolicy {
-    match spec.replace_policy {
-        api::ReplacePolicy::Retain => application::ReplacePolicy::Retain,
-        api::ReplacePolicy::Delete => application::ReplacePolicy::Delete,
-        api::ReplacePolicy::Update => application::ReplacePolicy::Update,
-    }
-}
-
 /// The location that a restore reads from, and the Secrets that the location names. They stay as they are whatever the policy: the recovery
 /// point may have them as they were, with keys that were exchanged since, and nothing more could be read with these.
 async fn livelihood(client: &Client, restore: &ApplicationRestore) -> Result<BTreeSet<ObjectKey>, Error> {

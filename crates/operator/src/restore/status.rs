@@ -20,6 +20,7 @@ use super::transforms::forget_secrets;
 use super::validate::{self, Refusal};
 use super::volume::act::Acted;
 use super::volume::step::Step;
+use super::volume::view::WantedVolume;
 use crate::conditions::{Answer, COMPLETE, Says, end_stages, enter_stage, set, shorten};
 use crate::config::Limits;
 use crate::context::Context;
@@ -28,7 +29,7 @@ use crate::objects;
 use crate::rules;
 
 /// Name of the rule by which a volume is left alone because its claim exists.
-const CLAIM_EXISTS: &str = "claim-exists";
+pub(crate) const CLAIM_EXISTS: &str = "claim-exists";
 /// The kind, as metrics have it.
 const KIND: &str = "ApplicationRestore";
 
@@ -214,7 +215,11 @@ fn begin(new: &mut ApplicationRestoreStatus, holds: &[GitOpsHold], facts: &Facts
     let has_rule = facts.restore.spec.pre_exec_rule.is_some();
     enter(new, if has_rule { RestoreStage::PreExecRule } else { RestoreStage::Foundations }, facts);
     let volumes = facts.point.map(|p| p.volumes.as_slice()).unwrap_or_default();
-    new.volumes = volumes.iter().map(|wanted| listed(&wanted.namespace, &wanted.claim, facts)).collect();
+    let begun = |wanted: &WantedVolume| VolumeRestore {
+        image: wanted.is_image(),
+        ..listed(&wanted.namespace, &wanted.claim, facts)
+    };
+    new.volumes = volumes.iter().map(begun).collect();
     let message = "under way".to_owned();
     say(new, Answer::Unknown, "Running", message, facts);
 }
@@ -241,7 +246,7 @@ fn note(volume: &mut VolumeRestore, moved: &Moved, facts: &Facts<'_>) {
     }
     volume.attempts = planned.attempts;
     if let Some(filled) = moved.filled {
-        (volume.files, volume.bytes) = (Some(filled.files), Some(filled.bytes));
+        (volume.files, volume.bytes) = ((!volume.image).then_some(filled.files), Some(filled.bytes));
     }
     let cut = |text: &str| Some(shorten(text, facts.limits.reason_chars));
     match (&planned.step, &moved.acted) {

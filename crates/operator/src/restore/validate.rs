@@ -7,16 +7,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{
-    ApplicationRestore, ApplicationRestoreSpec, Failure, FieldError, Missed, Phase, ReplacePolicy, RestoreStage,
-};
+use api::{ApplicationRestore, ApplicationRestoreSpec, Failure, FieldError, Missed, ReplacePolicy};
 use application::gitops::Kept;
 use application::{ApiCatalog, ObjectKey};
-use jiff::Timestamp;
 
 use super::inventory::Inventory;
 use super::transformed::TransformFacts;
-use crate::objects;
+use crate::admission::{self, Age, Other};
 
 /// Troubles with transformations that are named; the others are counted.
 const TROUBLES_NAMED: usize = 5;
@@ -87,6 +84,8 @@ pub(crate) struct PointFacts {
     pub(crate) kept: Kept,
     /// Claims with data, as they are called at the target.
     pub(crate) claims: Vec<(String, String)>,
+    /// Claims among them that would not take what it has for them.
+    pub(crate) misfits: Vec<Missed>,
 }
 
 /// Where the recovery point comes from, as far as it could be found.
@@ -112,19 +111,6 @@ pub(crate) enum NamespaceState {
     Absent,
     Active,
     Terminating,
-}
-
-/// Another restore that is not over.
-#[derive(Clone, Debug)]
-pub(crate) struct Other {
-    /// Its namespace and name.
-    pub(crate) name: String,
-    /// Since when it exists, and its uid: their order is the order of restores.
-    pub(crate) age: (Timestamp, String),
-    /// It is past its preparation.
-    pub(crate) begun: bool,
-    /// Namespaces it restores into, as far as it knows.
-    pub(crate) namespaces: BTreeSet<String>,
 }
 
 /// What is known of the target.
@@ -206,12 +192,7 @@ fn incomplete(point: &PointFacts) -> String {
 }
 
 /// Whether what is found can be restored into the target that is found.
-pub(crate) fn target(
-    restore: &ApplicationRestore,
-    age: &(Timestamp, String),
-    point: &PointFacts,
-    target: &TargetFacts,
-) -> Verdict {
+pub(crate) fn target(restore: &ApplicationRestore, age: &Age, point: &PointFacts, target: &TargetFacts) -> Verdict {
     if let Some(wrong) = off_limits(restore, point) {
         return Verdict::Refuse(wrong);
     }
@@ -228,6 +209,7 @@ pub(crate) fn target(
         missing_classes(&restore.spec, point, target),
         claims_in_use(&restore.spec, point, target),
         untransformed(point),
+        misfits(point),
     ];
     match findings
         .into_iter()
@@ -265,7 +247,7 @@ pub(crate) fn namespaces(restore: &ApplicationRestoreSpec, sources: &[String]) -
 /// What a restore has to wait for.
 pub(crate) fn waits(
     restore: &ApplicationRestoreSpec,
-    age: &(Timestamp, String),
+    age: &Age,
     point: &PointFacts,
     target: &TargetFacts,
 ) -> Option<String> {
@@ -274,9 +256,7 @@ pub(crate) fn waits(
     if let Some(namespace) = ending {
         return Some(format!("waits for the namespace {namespace} to be gone: it is being deleted"));
     }
-    let first = target.others.iter().find(|o| (o.begun || o.age < *age) && !o.namespaces.is_disjoint(&ours))?;
-    let shared: Vec<&str> = first.namespaces.intersection(&ours).map(String::as_str).collect();
-    Some(format!("waits for the restore {}, which goes to {} too, to end", first.name, shared.join(", ")))
+    admission::first_of(&target.others, age, &ours)
 }
 
 /// A namespace that nobody would make.
@@ -368,6 +348,11 @@ fn untransformed(point: &PointFacts) -> Option<Refusal> {
     transform_refusal("TransformFailed", "cannot be changed as transformations say", &point.transformed.errors)
 }
 
+/// Claims that are for files where the recovery point has an image, or the other way round; a transformation may make them so.
+fn misfits(point: &PointFacts) -> Option<Refusal> {
+    transform_refusal("VolumeModeDiffers", "cannot take the data that the recovery point has of them", &point.misfits)
+}
+
 /// Why a restore does not begin that has these troubles with transformations.
 pub(crate) fn transform_refusal(reason: &'static str, what: &str, troubles: &[Missed]) -> Option<Refusal> {
     let named: Vec<String> =
@@ -390,30 +375,6 @@ fn claims_in_use(restore: &ApplicationRestoreSpec, point: &PointFacts, target: &
 
 fn join(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// Another restore as this one sees it; none if it is over. Where one goes that is not the administrators' is known, whatever it says: so it keeps nobody waiting elsewhere.
-pub(crate) fn other(restore: &ApplicationRestore) -> Option<Other> {
-    let status = restore.status.clone().unwrap_or_default();
-    let over = status.phase.is_final();
-    let metadata = &restore.metadata;
-    let may_go = |namespace: &String| objects::scope(restore).is_none_or(|own| namespace == own);
-    (!over).then(|| Other {
-        name: format!(
-            "{}/{}",
-            metadata.namespace.as_deref().unwrap_or_default(),
-            metadata.name.as_deref().unwrap_or_default()
-        ),
-        age: age(restore),
-        begun: status.stage > RestoreStage::Preparing && status.phase == Phase::Running,
-        namespaces: status.namespaces.into_iter().filter(may_go).collect(),
-    })
-}
-
-/// What restores are ordered by: the older goes first.
-pub(crate) fn age(restore: &ApplicationRestore) -> (Timestamp, String) {
-    let created = restore.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-    (created, restore.metadata.uid.clone().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceLis
 
 use super::*;
 use crate::restore::inventory::Picking;
+use jiff::Timestamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -81,6 +82,7 @@ fn point() -> PointFacts {
         transformed: TransformFacts::default(),
         kept: Kept::default(),
         claims: vec![("shop2".into(), "data".into())],
+        misfits: Vec::new(),
     }
 }
 
@@ -288,24 +290,8 @@ fn restores_that_share_a_namespace_run_one_after_the_other() {
 }
 
 #[test]
-fn a_restore_says_only_of_its_own_namespace_that_it_goes_there() {
-    let goes = |own: &str| {
-        let namespaces = vec![own.to_owned(), "victim".into()];
-        let status = api::ApplicationRestoreStatus { namespaces, ..Default::default() };
-        let other = other(&restore(|r| (r.metadata.namespace, r.status) = (Some(own.into()), Some(status))));
-        other.expect("it is not over").namespaces.into_iter().collect::<Vec<_>>()
-    };
-    assert_eq!(goes("tenant"), ["tenant"]);
-    assert_eq!(goes(api::ADMIN_NAMESPACE), [api::ADMIN_NAMESPACE, "victim"]);
-}
-
-#[test]
-fn a_restore_that_is_over_is_in_nobodys_way() {
-    let with = |phase, stage| {
-        let status = api::ApplicationRestoreStatus { phase, stage, ..Default::default() };
-        other(&restore(|r| r.status = Some(status))).map(|o| o.begun)
-    };
-    assert_eq!(with(Phase::Succeeded, RestoreStage::Done), None);
-    assert_eq!(with(Phase::Pending, RestoreStage::Preparing), Some(false));
-    assert_eq!(with(Phase::Running, RestoreStage::Volumes), Some(true));
+fn an_image_is_not_put_into_a_claim_for_files() {
+    let misfit = Missed { item: "PersistentVolumeClaim shop2/data".into(), reason: "it has an image".into() };
+    let verdict = judge(&restore(|_| ()), &PointFacts { misfits: vec![misfit], ..point() }, &cluster());
+    assert_refused(&verdict, "VolumeModeDiffers", &["shop2/data", "it has an image"]);
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
 
 mod backup;
+mod clone;
 mod crash;
 mod http;
 mod leader;

@@ -1,6 +1,6 @@
 //! The end of the custom resources, and of what the cluster has of backups: in an order in which nothing that is to be removed from a repository stays there.
 
-use api::{ApplicationBackup, ApplicationBackupSchedule, ApplicationRestore};
+use api::{ApplicationBackup, ApplicationBackupSchedule, ApplicationClone, ApplicationRestore};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt};
@@ -40,10 +40,14 @@ pub(super) async fn refuse_held(cluster: &Cluster, crds: &[CustomResourceDefinit
 pub(super) async fn delete(cluster: &Cluster, crds: &[CustomResourceDefinition], deadline: Deadline) -> Result<()> {
     delete_all::<ApplicationBackupSchedule>(cluster, crds, deadline).await?;
     delete_all::<ApplicationRestore>(cluster, crds, deadline).await?;
+    delete_all::<ApplicationClone>(cluster, crds, deadline).await?;
     delete_all::<ApplicationBackup>(cluster, crds, deadline).await?;
     // A definition that is being deleted takes no new resources: what was made meanwhile goes here, while there are locations.
     let (runs, rest): (Vec<_>, Vec<_>) = crds.iter().partition(|crd| {
-        is_of::<ApplicationBackupSchedule>(crd) || is_of::<ApplicationRestore>(crd) || is_of::<ApplicationBackup>(crd)
+        is_of::<ApplicationBackupSchedule>(crd)
+            || is_of::<ApplicationRestore>(crd)
+            || is_of::<ApplicationClone>(crd)
+            || is_of::<ApplicationBackup>(crd)
     });
     delete_definitions(cluster, &runs, deadline).await?;
     delete_definitions(cluster, &rest, deadline).await

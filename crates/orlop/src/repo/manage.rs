@@ -2,7 +2,7 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use repository::{ErrorKind, Lock, LockMode, Pin, PointEntry, RecoveryPoint, Repository, Source, Tag, Tags};
+use repository::{ErrorKind, Lock, LockMode, Pin, PointEntry, RecoveryPoint, Repository, RootKind, Source, Tag, Tags};
 use serde::Serialize;
 
 use super::PlaceArgs;
@@ -341,13 +341,12 @@ fn described(shown: &Shown) -> String {
         text.push('\n');
         let row = |root: &repository::Root| {
             let took = std::time::Duration::try_from(root.finished.duration_since(root.started)).unwrap_or_default();
-            [
-                root.name.clone(),
-                root.files.to_string(),
-                human::bytes(root.bytes),
-                root.changed_while_read.to_string(),
-                human::took(took),
-            ]
+            let (files, changed) = match root.kind {
+                RootKind::Tree => (root.files.to_string(), root.changed_while_read.to_string()),
+                RootKind::Volume => ("image".to_owned(), human::dash()),
+                RootKind::Stream => ("stream".to_owned(), human::dash()),
+            };
+            [root.name.clone(), files, human::bytes(root.bytes), changed, human::took(took)]
         };
         let header = ["CONTENT", "FILES", "BYTES", "CHANGED WHILE READ", "TOOK"];
         text.push_str(&output::table(header, point.roots.iter().map(row)));

@@ -1,4 +1,4 @@
-//! A backup or a restore while it runs: what it looks like, how it is followed to its end, how it is shown.
+//! A backup, a restore or a clone while it runs: what it looks like, how it is followed to its end, how it is shown.
 
 mod display;
 mod follow;

@@ -91,7 +91,7 @@ fn volume(volume: &VolumePlan) -> [String; 5] {
     [
         format!("{:?}", volume.action),
         format!("{}/{}", volume.namespace, volume.claim),
-        volume.files.to_string(),
+        if volume.image { super::view::IMAGE.to_owned() } else { volume.files.to_string() },
         human::bytes(volume.bytes),
         volume.reason.clone().unwrap_or_default(),
     ]
@@ -140,6 +140,7 @@ mod tests {
             claim: "data".into(),
             action: PlannedAction::Create,
             reason: None,
+            image: false,
             files: 2,
             bytes: 3 << 20,
             transformed: vec![PlannedChange {

@@ -1,8 +1,9 @@
 //! A run as it is shown, whatever its kind. Pure: from a resource to text.
 
 use api::{
-    ApplicationBackup, ApplicationRestore, Consistency, GitOpsHold, HoldState, HookState, HookStatus, LedgerSummary,
-    Missed, ObjectOutcomes, Phase, RestorePlan, Timed, VolumeBackup, VolumeRestore, VolumeStage, WorkloadStatus,
+    ApplicationBackup, ApplicationClone, ApplicationRestore, Consistency, GitOpsHold, HoldState, HookState, HookStatus,
+    LedgerSummary, Missed, ObjectOutcomes, Phase, RestorePlan, Timed, VolumeBackup, VolumeClone, VolumeRestore,
+    VolumeStage, WorkloadStatus,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -10,6 +11,9 @@ use kube::ResourceExt;
 use super::plan;
 use crate::error::Exit;
 use crate::{human, output};
+
+/// What stands where the number of files would, for a device.
+pub(super) const IMAGE: &str = "image";
 
 /// A resource that is one run.
 pub(crate) trait Run {
@@ -57,6 +61,8 @@ pub(crate) struct VolumeView {
     pub(crate) claim: String,
     pub(crate) stage: VolumeStage,
     pub(crate) attempts: u32,
+    /// It is a device: there are no files.
+    pub(crate) image: bool,
     pub(crate) files: Option<u64>,
     pub(crate) bytes: Option<u64>,
     pub(crate) stored_bytes: Option<u64>,
@@ -152,7 +158,7 @@ impl VolumeView {
         [
             self.claim.clone(),
             format!("{:?}", self.stage),
-            human::maybe(self.files),
+            if self.image { IMAGE.to_owned() } else { human::maybe(self.files) },
             human::maybe_bytes(self.bytes),
             human::maybe_bytes(self.stored_bytes),
             self.note.clone().unwrap_or_default(),
@@ -245,6 +251,25 @@ impl Run for ApplicationRestore {
     }
 }
 
+impl Run for ApplicationClone {
+    fn view(&self) -> RunView {
+        let status = self.status.clone().unwrap_or_default();
+        let objects = status.objects.unwrap_or_default();
+        RunView {
+            title: title("clone", self),
+            phase: status.phase,
+            stage: format!("{:?}", status.stage),
+            stages: stages(&status.stages),
+            volumes: status.volumes.iter().map(|volume| clone_volume(&self.spec.source_namespace, volume)).collect(),
+            objects: (objects != ObjectOutcomes::default()).then(|| outcome_line(&objects)),
+            missed_total: objects.failed,
+            missed: objects.failed_items,
+            message: status.message,
+            ..RunView::default()
+        }
+    }
+}
+
 fn title<K: ResourceExt>(kind: &str, resource: &K) -> String {
     match resource.namespace() {
         Some(namespace) => format!("{kind} {namespace}/{}", resource.name_any()),
@@ -279,6 +304,7 @@ fn backup_volume(volume: &VolumeBackup) -> VolumeView {
         claim: format!("{}/{}", volume.namespace, volume.claim),
         stage: volume.stage,
         attempts: volume.attempts,
+        image: volume.image,
         files: volume.files,
         bytes: volume.bytes,
         stored_bytes: volume.stored_bytes,
@@ -291,10 +317,21 @@ fn restore_volume(volume: &VolumeRestore) -> VolumeView {
         claim: format!("{}/{}", volume.namespace, volume.claim),
         stage: volume.stage,
         attempts: volume.attempts,
+        image: volume.image,
         files: volume.files,
         bytes: volume.bytes,
         stored_bytes: None,
         note: volume.reason.clone(),
+    }
+}
+
+fn clone_volume(namespace: &str, volume: &VolumeClone) -> VolumeView {
+    let cut = volume.cut_at.as_ref().map(|at| format!("as of {}", human::instant(at.0)));
+    VolumeView {
+        claim: format!("{namespace}/{}", volume.claim),
+        stage: volume.stage,
+        note: volume.reason.clone().or(cut),
+        ..VolumeView::default()
     }
 }
 
@@ -335,6 +372,15 @@ mod tests {
                     bytes: Some(64 << 20),
                     stored_bytes: Some(3 << 20),
                     changed_while_read: Some(1),
+                    ..Default::default()
+                },
+                VolumeBackup {
+                    namespace: "shop".into(),
+                    claim: "disk".into(),
+                    image: true,
+                    stage: VolumeStage::Done,
+                    bytes: Some(16 << 20),
+                    stored_bytes: Some(1 << 20),
                     ..Default::default()
                 },
                 VolumeBackup {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::Ran;
 use anyhow::{Context, Result};
 use api::{ApplicationBackup, ApplicationRestore, BackupLocation};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
@@ -324,6 +324,26 @@ async fn a_restore_takes_the_location_from_its_backup() {
     let gone = cluster.run(&["restore", "delete", "r"]).await.good();
     assert_eq!(gone, "applicationrestore.orlop.io/r deleted, what it has restored stays\n");
     cluster.run(&["restore", "missing"]).await.ended(1).says("orlop backup list -n default shows their names");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_is_for_administrators() {
+    sandbox::require_assets!();
+    let cluster = Cluster::with_crds().await.unwrap();
+    let home = api::ADMIN_NAMESPACE;
+    let namespace = serde_json::from_value(json!({"metadata": {"name": home}})).unwrap();
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let create = ["clone", "create", "shop", "copy", "--name", "c", "--dry-run"];
+    cluster.run(&create).await.ended(1).says("metadata.namespace: \"default\" is not allowed: orlop-system");
+    let into_itself = ["clone", "create", "shop", "shop", "-n", home];
+    cluster.run(&into_itself).await.ended(1).says("spec.destinationNamespace: \"shop\" is not allowed");
+    let dry = cluster.run(&[&create[..], &["-n", home]].concat()).await.good();
+    assert_eq!(
+        dry,
+        "applicationclone.orlop.io/c created: clones shop into copy (dry run on the server: nothing was changed)\n"
+    );
+    cluster.run(&["clone", "list", "-n", home]).await.ended(0).says("There are no clones in orlop-system.");
 }
 
 /// What a person writes who has heard of a field that is not there, or has mistyped one.

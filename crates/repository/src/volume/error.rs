@@ -50,10 +50,10 @@ pub enum Error {
         /// The target.
         path: PathBuf,
     },
-    /// The target is there, and is neither a file nor a block device.
+    /// What is there is neither a file nor a block device.
     #[error("{path} is neither a file nor a block device; name one of these", path = path.display())]
-    TargetIsNoImage {
-        /// The target.
+    NotAnImage {
+        /// Where.
         path: PathBuf,
     },
     /// The target is a device that is too small.

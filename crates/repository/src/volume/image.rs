@@ -7,10 +7,13 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// An image or a device, open for reading.
+///
+/// Of a device, what lies in the memory of this machine is dropped before: somebody else may have changed it since by another way, and what is compared
+/// with what was written is to come from the device.
 #[derive(Debug)]
 pub(super) struct Image {
     file: File,
@@ -28,14 +31,21 @@ pub fn image_size(path: &Path) -> Result<u64, Error> {
 
 impl Image {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let kind = path.metadata().map_err(Error::image("open", path))?.file_type();
+        if !(kind.is_file() || kind.is_block_device()) {
+            return Err(Error::NotAnImage { path: path.to_owned() });
+        }
         let mut options = File::options();
         options.read(true).custom_flags(OFlags::CLOEXEC.bits().cast_signed());
         let mut file = options.open(path).map_err(Error::image("open", path))?;
         // The length of a device is where it ends; its metadata says 0.
         let size = file.seek(SeekFrom::End(0)).map_err(Error::image("find the size of", path))?;
-        match rustix::fs::fadvise(&file, 0, None, Advice::Sequential) {
-            Ok(()) | Err(Errno::SPIPE | Errno::INVAL) => {}
-            Err(error) => return Err(Error::image("read ahead in", path)(error.into())),
+        let fresh = kind.is_block_device().then_some(Advice::DontNeed);
+        for advice in fresh.into_iter().chain([Advice::Sequential]) {
+            match rustix::fs::fadvise(&file, 0, None, advice) {
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(error) => return Err(Error::image("read afresh", path)(error.into())),
+            }
         }
         Ok(Self { file, path: path.to_owned(), size })
     }
@@ -101,6 +111,14 @@ mod tests {
         let parts = image.parts_with_data(&(0..PART_LEN * 8)).unwrap();
         assert_eq!(parts, [false, false, false, true, false, false, false, false]);
         assert_eq!(image.parts_with_data(&(PART_LEN * 3..PART_LEN * 4)).unwrap(), [true]);
+    }
+
+    #[test]
+    fn what_has_no_bytes_at_places_is_no_image() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path(), Path::new("/dev/null")] {
+            assert!(matches!(Image::open(path), Err(Error::NotAnImage { .. })), "{}", path.display());
+        }
     }
 
     #[test]

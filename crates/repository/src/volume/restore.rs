@@ -144,7 +144,7 @@ impl Target {
     fn open(path: PathBuf, size: u64, replace: bool) -> Result<Self, Error> {
         match fs::metadata(&path) {
             Ok(metadata) if metadata.file_type().is_block_device() => return Self::open_device(path, size),
-            Ok(metadata) if !metadata.is_file() => return Err(Error::TargetIsNoImage { path }),
+            Ok(metadata) if !metadata.is_file() => return Err(Error::NotAnImage { path }),
             Ok(_) if !replace => return Err(Error::TargetExists { path }),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

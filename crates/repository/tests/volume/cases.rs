@@ -176,7 +176,7 @@ async fn a_restore_that_does_not_become_whole_leaves_nothing() {
     let options = volume::RestoreOptions { replace: true, ..Default::default() };
     for target in [folder, fifo] {
         let error = volume::restore(&world.map(), &target, &options, Arc::new(NoProgress)).await.unwrap_err();
-        assert!(matches!(error, Error::TargetIsNoImage { .. }), "{error}");
+        assert!(matches!(error, Error::NotAnImage { .. }), "{error}");
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn plan(
         context.client.clone(),
         Arc::new(target.catalog.clone()),
         gathered.uid.clone(),
-        prepared::policy(&restore.spec),
+        crate::tally::policy(restore.spec.replace_policy),
         prepared::options(&restore.spec),
         Patience::default(),
     );
@@ -163,6 +163,7 @@ fn volume(restore: &ApplicationRestore, target: &TargetFacts, wanted: &WantedVol
         claim: wanted.claim.clone(),
         action,
         reason,
+        image: wanted.is_image(),
         files,
         bytes,
         transformed: Vec::new(),

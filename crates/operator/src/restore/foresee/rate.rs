@@ -55,6 +55,7 @@ mod tests {
             claim: "c".into(),
             action: PlannedAction::Create,
             reason: None,
+            image: false,
             files: 1,
             bytes: size << 20,
             transformed: Vec::new(),

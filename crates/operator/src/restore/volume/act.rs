@@ -15,7 +15,7 @@ use super::step::Step;
 use super::view::{Beside, FILLED, FILLED_BY, HELD, Held, WantedVolume};
 use crate::context::Context;
 use crate::error::{During, Error};
-use crate::mover_pod::{self, Direction, Mover, Placement, RUN_ANNOTATION, VOLUME_PATH};
+use crate::mover_pod::{self, Direction, Mover, Placement, RUN_ANNOTATION};
 use crate::objects;
 use crate::repositories::Opened;
 use crate::turns::Room;
@@ -131,11 +131,12 @@ impl Run<'_> {
         wanted: &WantedVolume,
         opened: &Opened,
     ) -> Result<(), Error> {
-        let Ok(root) = &wanted.source else { return Ok(()) };
+        let (Ok(root), Some(form)) = (&wanted.source, wanted.form()) else { return Ok(()) };
         let job = Job {
             store: opened.store.clone(),
             passphrase: opened.passphrase.clone(),
-            volume: VOLUME_PATH.into(),
+            volume: mover_pod::place(form).into(),
+            form,
             direction: Way::Restore {
                 root: root.table,
                 expected: ExpectedCounts { files: root.files, bytes: root.bytes },
@@ -153,6 +154,7 @@ impl Run<'_> {
             attempt,
             namespace: &seen.namespace,
             claim: &claim,
+            form,
             placement: &placement,
             image: &self.context.config.image,
             pull_secrets: &self.context.config.pull_secrets,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use mover::{FailureKind, Outcome};
+use mover::{FailureKind, Outcome, Restore};
 
 use super::view::{Disk, FILLED, FILLED_BY, Filled, Filling, HELD, Held, Mover, MoverState, Target, View};
 use crate::cleanup;
@@ -245,7 +245,8 @@ fn see_state(pod: &Pod, limits: &Limits, now: Timestamp) -> MoverState {
 fn succeeded(message: &str) -> MoverState {
     let outcome = serde_json::from_str::<Outcome>(message).ok();
     match outcome.filter(|o| o.ok).and_then(|o| o.restore) {
-        Some(restore) => MoverState::Done(Filled { files: restore.tree.files, bytes: restore.tree.bytes }),
+        Some(Restore::Files { tree, .. }) => MoverState::Done(Filled { files: tree.files, bytes: tree.bytes }),
+        Some(Restore::Image(image)) => MoverState::Done(Filled { files: 0, bytes: image.bytes }),
         None => failed("the mover ended well, but did not say what it did".into(), Some(message)),
     }
 }

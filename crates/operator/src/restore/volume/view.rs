@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::ReplacePolicy;
 use jiff::Timestamp;
+use mover::Form;
 use repository::Root;
 
 use crate::mover_pod::Placement;
@@ -26,7 +27,7 @@ pub(crate) const HELD: &str = "orlop.io/held";
 pub(crate) struct Filled {
     /// Files written, and compared.
     pub(crate) files: u64,
-    /// Bytes of the files.
+    /// Bytes of the files, or of the image.
     pub(crate) bytes: u64,
 }
 
@@ -60,12 +61,43 @@ pub(crate) struct WantedVolume {
     pub(crate) manifest: serde_json::Value,
     /// What transformations changed in it.
     pub(crate) changes: Vec<application::Change>,
-    /// Where its files are in the repository; none when the recovery point lacks them, with the reason.
+    /// Where its data is in the repository; none when the recovery point lacks them, with the reason.
     pub(crate) source: Result<Root, String>,
     /// Where its mover may run: where the pods that will mount it may.
     pub(crate) placement: Placement,
     /// The other volumes that these pods mount.
     pub(crate) beside: Vec<Beside>,
+}
+
+impl WantedVolume {
+    /// As what it is filled, if it can be.
+    pub(crate) fn form(&self) -> Option<Form> {
+        Form::of(self.source.as_ref().ok()?.kind)
+    }
+
+    /// Whether it is a device, which is filled with an image.
+    pub(crate) fn is_image(&self) -> bool {
+        self.form() == Some(Form::Image)
+    }
+
+    /// Why what the recovery point has cannot be filled into such a claim: files need a file system, and an image a device.
+    pub(crate) fn misfit(&self) -> Option<String> {
+        let form = self.form()?;
+        let is_device = self.manifest["spec"]["volumeMode"] == "Block";
+        match (form, is_device) {
+            (Form::Files, false) | (Form::Image, true) => None,
+            (Form::Image, false) => Some(
+                "the recovery point has an image of a block device, which goes into a claim with volumeMode Block, and the claim would be one for \
+                 files; leave its volumeMode as it was"
+                    .into(),
+            ),
+            (Form::Files, true) => Some(
+                "the recovery point has files, which go into a claim with a file system, and the claim would be one for a block device \
+                 (volumeMode Block); leave its volumeMode as it was"
+                    .into(),
+            ),
+        }
+    }
 }
 
 /// A volume that a pod mounts together with another one.

@@ -2,6 +2,7 @@
 
 mod claims;
 mod crash;
+mod devices;
 mod faults;
 mod holds;
 mod plan;

@@ -16,7 +16,7 @@ use crate::restore::{assert_nothing_left, namespace_exists, over, ready, reason,
 use crate::support::kubelet::Behaviour;
 use crate::support::{ADMIN, SHOP, World, parse, until};
 
-async fn transformation(world: &World, name: &str, specs: Value) {
+pub(super) async fn transformation(world: &World, name: &str, specs: Value) {
     let manifest = json!({
         "apiVersion": "orlop.io/v1alpha1", "kind": "ResourceTransformation",
         "metadata": {"name": name}, "spec": {"transformSpecs": specs},

@@ -2,6 +2,7 @@
 //!
 //! A claim of the storage class [`CLASS`] gets a volume that is a folder on this machine; the controllers of the control plane bind them.
 //! A mover pod is given to the node [`NODE`], and its job is run in this process on that folder, by the code that the pod would run. What
+//! A claim for a device gets a folder with a file that is the device. What
 //! goes wrong is scripted: a [`Behaviour`] per pod. Pods that are no movers are left alone.
 
 use std::collections::HashMap;
@@ -10,16 +11,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::RUN_LABEL;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{
+    Container, Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, Secret,
+};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mover::{Job, Lines};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::snapshotter::{copy, resource};
+use super::snapshotter::{copy, snapshot_folder};
 
 /// The storage class whose claims get volumes.
 pub const CLASS: &str = "disk";
@@ -31,6 +34,8 @@ pub const DRIVER: &str = "disk.orlop.test";
 const FOLDER: &str = "orlop.test/folder";
 /// The node.
 pub const NODE: &str = "node-1";
+/// In the folder of a volume that is a device: the device, which is a file here.
+pub const DEVICE: &str = "device";
 /// Time between two looks at what is there.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -184,16 +189,21 @@ impl Shared {
         std::fs::create_dir_all(&path)?;
         if let Some(source) = &spec.data_source {
             let namespace = claim.namespace().unwrap_or_default();
-            let snapshots =
-                Api::<DynamicObject>::namespaced_with(self.client.clone(), &namespace, &resource("VolumeSnapshot"));
-            let snapshot = snapshots.get(&source.name).await?.uid().unwrap_or_default();
-            copy(&self.root.join(format!("snapshot-{snapshot}")), &path)?;
+            copy(&self.root.join(snapshot_folder(&self.client, &namespace, &source.name).await?), &path)?;
+        }
+        let (device, mut capacity) = (path.join(DEVICE), "1Gi".to_owned());
+        if spec.volume_mode.as_deref() == Some("Block") {
+            let bytes = size_of(&spec)?;
+            capacity = bytes.to_string();
+            if !device.exists() {
+                std::fs::File::create(&device)?.set_len(bytes)?;
+            }
         }
         let class = spec.storage_class_name.unwrap_or_default();
         let mut volume = json!({
             "metadata": {"name": format!("pv-{uid}"), "annotations": {FOLDER: path}},
             "spec": {
-                "capacity": {"storage": "1Gi"},
+                "capacity": {"storage": capacity},
                 "accessModes": spec.access_modes,
                 "volumeMode": spec.volume_mode,
                 "storageClassName": class,
@@ -308,7 +318,8 @@ impl Shared {
         let secret = secrets.get(&secret.unwrap_or_default()).await?;
         let bytes = secret.data.unwrap_or_default().remove("job.json").unwrap_or_default();
         let mut job: Job = serde_json::from_slice(&bytes.0)?;
-        job.volume = volume_dir(&self.client, &namespace, &claim.unwrap_or_default()).await?;
+        let folder = volume_dir(&self.client, &namespace, &claim.unwrap_or_default()).await?;
+        job.volume = place_of(&job, spec.containers.first(), &folder)?;
         let outcome = mover::run(&job, &Lines::new(std::io::sink()), token).await;
         if !heard {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
@@ -317,6 +328,34 @@ impl Shared {
         let (phase, code, reason) = if outcome.ok { ("Succeeded", 0, "Completed") } else { ("Failed", 1, "Error") };
         let terminated = json!({"exitCode": code, "reason": reason, "message": outcome.to_message()});
         self.report(pod, ended(phase, terminated)).await
+    }
+}
+
+/// Bytes that a claim asks for, in bytes, mebibytes or gibibytes.
+fn size_of(spec: &PersistentVolumeClaimSpec) -> anyhow::Result<u64> {
+    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let asked = requests.and_then(|requests| requests.get("storage")).map(|quantity| quantity.0.clone());
+    let asked = asked.unwrap_or_default();
+    let (number, unit) = match (asked.strip_suffix("Mi"), asked.strip_suffix("Gi")) {
+        (Some(number), _) => (number, 20),
+        (_, Some(number)) => (number, 30),
+        _ => (asked.as_str(), 0),
+    };
+    Ok(number.parse::<u64>()? << unit)
+}
+
+/// Where the volume of a mover is on this machine. As a kubelet does, it takes a pod only that has a device where the claim is for one, and else a mount.
+fn place_of(job: &Job, container: Option<&Container>, folder: &Path) -> anyhow::Result<PathBuf> {
+    let is_there = |path: &str| job.volume == Path::new(path);
+    let mounts = container.and_then(|container| container.volume_mounts.as_deref()).unwrap_or_default();
+    let devices = container.and_then(|container| container.volume_devices.as_deref()).unwrap_or_default();
+    let is_mounted = mounts.iter().any(|mount| is_there(&mount.mount_path));
+    let is_device = devices.iter().any(|device| is_there(&device.device_path));
+    let device = folder.join(DEVICE);
+    match (device.exists(), is_mounted, is_device) {
+        (false, true, false) => Ok(folder.to_owned()),
+        (true, false, true) => Ok(device),
+        (has_device, ..) => anyhow::bail!("has a device: {has_device}, mounted: {is_mounted}, a device: {is_device}"),
     }
 }
 

@@ -2,23 +2,33 @@
 //!
 //! The kinds are custom resources of another project, so they are read as what they are on the server, and only the fields that matter here.
 
+mod end;
+mod import;
+
 use std::collections::BTreeMap;
 
 use api::RUN_LABEL;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::error::{During, Error};
 
+pub(crate) use end::end;
+pub(crate) use import::{Import, import, imported};
+
 /// The annotation of the class that is meant when none is named.
 const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 
 fn kind(kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", kind), plural)
+}
+
+fn contents(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &kind("VolumeSnapshotContent", "volumesnapshotcontents"))
 }
 
 fn snapshots(client: &Client, namespace: &str) -> Api<DynamicObject> {
@@ -146,18 +156,10 @@ pub(crate) async fn take(
 ) -> Result<(), Error> {
     let manifest = json!({
         "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
-        "metadata": {
-            "name": name, "namespace": namespace,
-            "labels": {RUN_LABEL: run_uid, "app.kubernetes.io/managed-by": "orlop"},
-        },
+        "metadata": {"name": name, "namespace": namespace, "labels": labels(run_uid)},
         "spec": {"volumeSnapshotClassName": class, "source": {"persistentVolumeClaimName": claim}},
     });
-    let doing = || format!("create the VolumeSnapshot {namespace}/{name}");
-    let object: DynamicObject = serde_json::from_value(manifest).during(doing)?;
-    match snapshots(client, namespace).create(&PostParams::default(), &object).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        other => other.map(drop).during(doing),
-    }
+    create(&snapshots(client, namespace), manifest, || format!("create the VolumeSnapshot {namespace}/{name}")).await
 }
 
 /// A claim for a volume made from a snapshot: like the one that the snapshot is of.
@@ -169,23 +171,34 @@ pub(crate) fn claim_from(
     snapshot: &Snapshot,
 ) -> Result<PersistentVolumeClaim, serde_json::Error> {
     let spec = source.spec.clone().unwrap_or_default();
-    let capacity = source.status.as_ref().and_then(|status| status.capacity.as_ref()?.get("storage").cloned());
-    let requested = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get("storage").cloned());
-    let size = snapshot.restore_size.clone().filter(|size| !is_zero(size));
-    let size = size.or_else(|| capacity.or(requested).map(|quantity| quantity.0));
     serde_json::from_value(json!({
         "metadata": {
             "name": name, "namespace": source.namespace(),
-            "labels": {RUN_LABEL: run_uid, "app.kubernetes.io/managed-by": "orlop"},
+            "labels": labels(run_uid),
         },
         "spec": {
             "accessModes": spec.access_modes.filter(|modes| !modes.is_empty()).unwrap_or_else(|| vec!["ReadWriteOnce".into()]),
             "storageClassName": spec.storage_class_name,
             "volumeMode": spec.volume_mode,
-            "resources": {"requests": {"storage": size.unwrap_or_else(|| "1Gi".into())}},
-            "dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot_name},
+            "resources": {"requests": {"storage": size(source, snapshot)}},
+            "dataSource": data_source(snapshot_name),
         },
     }))
+}
+
+/// The source of a claim's volume that is made from a snapshot.
+pub(crate) fn data_source(snapshot: &str) -> Value {
+    json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot})
+}
+
+/// How large a volume made from the snapshot of a claim is.
+pub(crate) fn size(source: &PersistentVolumeClaim, snapshot: &Snapshot) -> String {
+    let capacity = source.status.as_ref().and_then(|status| status.capacity.as_ref()?.get("storage").cloned());
+    let requested =
+        || source.spec.as_ref().and_then(|s| s.resources.as_ref()?.requests.as_ref()?.get("storage").cloned());
+    let size = snapshot.restore_size.clone().filter(|size| !is_zero(size));
+    let size = size.or_else(|| capacity.or_else(requested).map(|quantity| quantity.0));
+    size.unwrap_or_else(|| "1Gi".into())
 }
 
 /// Some drivers do not know the size, and say 0.
@@ -193,37 +206,17 @@ fn is_zero(size: &str) -> bool {
     size.trim_start_matches(['0', '.']).chars().all(char::is_alphabetic)
 }
 
-/// Asks for the end of all snapshots of a run, and says which are still there.
-///
-/// # Errors
-/// The API server did not answer, or refused.
-pub(crate) async fn end(
-    client: &Client,
-    selector: &str,
-    spares: impl Fn(&DynamicObject) -> bool,
-) -> Result<Vec<String>, Error> {
-    let all: Api<DynamicObject> = Api::all_with(client.clone(), &kind("VolumeSnapshot", "volumesnapshots"));
-    let found = match all.list(&ListParams::default().labels(selector)).await {
-        Ok(list) => list.items,
-        Err(kube::Error::Api(status)) if is_unknown(&status) => return Ok(Vec::new()),
-        Err(error) => return Err(error).during(|| format!("list the VolumeSnapshots with the label {selector}")),
-    };
-    let mut left = Vec::new();
-    for object in found.iter().filter(|object| !spares(object)) {
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let api = snapshots(client, &namespace);
-        if object.metadata.deletion_timestamp.is_none() {
-            match api.delete(&name, &DeleteParams::background()).await {
-                Err(kube::Error::Api(status)) if status.is_not_found() => continue,
-                other => drop(other.during(|| format!("delete the VolumeSnapshot {namespace}/{name}"))?),
-            }
-        }
-        let now = api.get_opt(&name).await.during(|| format!("read the VolumeSnapshot {namespace}/{name}"))?;
-        if now.is_some_and(|now| now.uid() == object.uid()) {
-            left.push(format!("VolumeSnapshot {namespace}/{name}"));
-        }
+fn labels(run_uid: &str) -> Value {
+    json!({RUN_LABEL: run_uid, "app.kubernetes.io/managed-by": "orlop"})
+}
+
+/// Makes an object. That it exists already is success: names are deterministic.
+async fn create(api: &Api<DynamicObject>, manifest: Value, doing: impl Fn() -> String) -> Result<(), Error> {
+    let object: DynamicObject = serde_json::from_value(manifest).during(&doing)?;
+    match api.create(&PostParams::default(), &object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop).during(doing),
     }
-    Ok(left)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! A mover from job to outcome, on volumes that are folders.
+//! A mover from job to outcome, on volumes that are folders, and in `images` on devices.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
+
+mod images;
 
 use std::fs;
 use std::io::{self, Write};
@@ -8,8 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use mover::{Direction, FailureKind, Job, Lines, MARKER_NAME, MESSAGE_BYTES, Outcome, run, run_process};
-use repository::tree::ExpectedCounts;
+use mover::{Direction, FailureKind, Form, Job, Lines, MARKER_NAME, MESSAGE_BYTES, Outcome, Stored, run, run_process};
+use repository::tree::{ExpectedCounts, TreeSummary};
 use repository::{
     PackId, Passphrase, PointId, RecoveryPoint, Repository, RetryPolicy, Root, RootKind, Source, Stats, StoreConfig,
     TableRef,
@@ -81,7 +83,9 @@ impl World {
 
     fn job(&self, volume: PathBuf, direction: Direction) -> Job {
         let store = StoreConfig::FileSystem { path: self.home.path().join("store") };
-        Job { store, passphrase: Passphrase::new("secret"), volume, direction }
+        // A volume that is a folder has files, anything else is an image.
+        let form = if volume.exists() && !volume.is_dir() { Form::Image } else { Form::Files };
+        Job { store, passphrase: Passphrase::new("secret"), volume, form, direction }
     }
 
     /// Makes a backup, with an earlier one as its parent, which is published for that.
@@ -99,6 +103,10 @@ impl World {
 
     async fn publish(&self, outcome: &Outcome) -> PointId {
         let stored = outcome.backup.clone().unwrap();
+        let (kind, table, files, bytes) = match &stored.stored {
+            Stored::Files(tree) => (RootKind::Tree, tree.root, tree.files, tree.bytes),
+            Stored::Image { volume, .. } => (RootKind::Volume, volume.root, 0, volume.bytes),
+        };
         let runs = self.runs.lock().unwrap().clone();
         let (_, id) = runs.into_iter().find(|(root, _)| *root == outcome.root()).unwrap();
         let store = StoreConfig::FileSystem { path: self.home.path().join("store") };
@@ -107,10 +115,10 @@ impl World {
         let time = "2026-11-22T10:00:00Z".parse().unwrap();
         let root = Root {
             name: CONTENT.to_owned(),
-            kind: RootKind::Tree,
-            table: stored.tree.root,
-            files: stored.tree.files,
-            bytes: stored.tree.bytes,
+            kind,
+            table,
+            files,
+            bytes,
             changed_while_read: 0,
             started: time,
             finished: time,
@@ -144,8 +152,16 @@ async fn run_quietly(job: &Job) -> Outcome {
 }
 
 fn restore_of(stored: &Outcome) -> Direction {
-    let tree = &stored.backup.as_ref().unwrap().tree;
-    Direction::Restore { root: tree.root, expected: ExpectedCounts { files: tree.files, bytes: tree.bytes } }
+    let (files, bytes) = match &stored.backup.as_ref().unwrap().stored {
+        Stored::Files(tree) => (tree.files, tree.bytes),
+        Stored::Image { volume, .. } => (0, volume.bytes),
+    };
+    Direction::Restore { root: stored.root().unwrap(), expected: ExpectedCounts { files, bytes } }
+}
+
+fn tree_of(outcome: &Outcome) -> &TreeSummary {
+    let Stored::Files(tree) = &outcome.backup.as_ref().unwrap().stored else { panic!("an image: {outcome:?}") };
+    tree
 }
 
 fn kind(outcome: &Outcome) -> Option<FailureKind> {
@@ -225,7 +241,7 @@ async fn an_increment_stores_what_changed() {
     let first = world.backup(volume.clone(), None).await;
     fs::write(volume.join("data/small"), "2").unwrap();
     let second = world.backup(volume, Some(&first)).await;
-    let tree = second.backup.unwrap().tree;
+    let tree = tree_of(&second);
     assert!(tree.new_bytes < 10_000, "{tree:?}");
     assert_eq!(tree.files, 2);
 }
@@ -245,7 +261,7 @@ async fn an_increment_on_what_is_gone_is_stored_whole() {
     fs::remove_file(pack(&listed[0].id)).unwrap();
     let second = world.backup(volume, Some(&first)).await;
     assert!(second.ok, "{second:?}");
-    let tree = &second.backup.as_ref().unwrap().tree;
+    let tree = tree_of(&second);
     assert!(tree.parent_lost.as_ref().is_some_and(|why| why.contains("missing")), "{tree:?}");
     let filled = world.restore(world.empty("target"), &second).await;
     assert!(filled.ok, "{filled:?}");
@@ -289,7 +305,7 @@ async fn failures_are_told_apart() {
     check(&|job| job.store = elsewhere.clone(), backup.clone(), FailureKind::NotARepository, false).await;
     check(&|job| job.volume = "/does/not/exist".into(), backup, FailureKind::Volume, false).await;
     let target = world.empty("target");
-    let tree = stored.backup.unwrap().tree;
+    let tree = tree_of(&stored);
     let expected = ExpectedCounts { files: tree.files + 1, bytes: tree.bytes };
     let wrong = Direction::Restore { root: tree.root, expected };
     check(&|job| job.volume = target.clone(), wrong, FailureKind::Different, false).await;
