@@ -32,7 +32,7 @@ pub(super) enum Applied {
     /// The run is over.
     Failed(Failure),
     /// It has begun; these are its volumes.
-    Begun(ApplicationClone, Vec<VolumeClone>),
+    Begun(Box<ApplicationClone>, Vec<VolumeClone>),
     /// Something was made that others depend on.
     Again,
     /// Steps of volumes, by their index.
@@ -63,7 +63,9 @@ pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) ->
         }
         Plan::Wait(why) => Ok(Applied::Waited(why)),
         Plan::Fail(failure) => Ok(still_there(context, gathered).await?.unwrap_or(Applied::Failed(failure))),
-        Plan::Begin(volumes) => Ok(Applied::Begun(objects::set_finalizer(client, &gathered.run, true).await?, volumes)),
+        Plan::Begin(volumes) => {
+            Ok(Applied::Begun(Box::new(objects::set_finalizer(client, &gathered.run, true).await?), volumes))
+        }
         Plan::MakeNamespace => make_namespace(context, gathered).await,
         Plan::Move(steps) => Ok(take_steps(context, gathered, steps).await),
         Plan::Leave => Ok(still_there(context, gathered).await?.unwrap_or(Applied::Left)),

@@ -335,9 +335,9 @@ async fn a_clone_is_for_administrators() {
     let namespaces: Api<Namespace> = Api::all(cluster.client());
     namespaces.create(&PostParams::default(), &namespace).await.unwrap();
     let create = ["clone", "create", "shop", "copy", "--name", "c", "--dry-run"];
-    cluster.run(&create).await.ended(1).says("metadata.namespace: \"default\" is not allowed: orlop-system");
+    cluster.run(&create).await.ended(2).says("metadata.namespace: \"default\" is not allowed: orlop-system");
     let into_itself = ["clone", "create", "shop", "shop", "-n", home];
-    cluster.run(&into_itself).await.ended(1).says("spec.destinationNamespace: \"shop\" is not allowed");
+    cluster.run(&into_itself).await.ended(2).says("spec.destinationNamespace: \"shop\" is not allowed");
     let dry = cluster.run(&[&create[..], &["-n", home]].concat()).await.good();
     assert_eq!(
         dry,
