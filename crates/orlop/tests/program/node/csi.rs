@@ -132,9 +132,11 @@ fn a_driver_that_is_killed_in_any_call_goes_on_with_the_next_process() {
     let mut world = World::with_driver("300MiB");
     let driver = Driver { runtime: world.runtime().to_owned() };
     let (staging, target) = (driver.path("staging"), driver.path("target"));
-    let mut cut = 0;
-    for round in 0..rounds {
+    let (mut cut, mut round) = (0, 0);
+    // A machine that is fast may have answered each time: it goes on until something was cut off.
+    while round < rounds || (cut == 0 && round < 20 * rounds) {
         let words = format!("round {round}");
+        round += 1;
         for call in LIFE {
             let asking = {
                 let driver = driver.clone();
@@ -159,7 +161,7 @@ fn a_driver_that_is_killed_in_any_call_goes_on_with_the_next_process() {
         }
         assert_eq!(world.volume(&["list", "-o", "name"]).stdout, "");
     }
-    println!("{cut} of {} calls were cut off", rounds * 6);
+    println!("{cut} of {} calls were cut off", round * 6);
     assert!(cut > 0, "some call must have been cut off");
     world.stop();
     world.is_sound();
