@@ -117,17 +117,24 @@ async fn create(content: &VolumeSnapshotContent, context: &Context) -> Result<()
             return Err(status.into());
         }
     };
-    let created = taken.creation_time.unwrap_or_default();
+    let ready = tell(content, context, &taken).await?;
+    annotate(content, context, &json!({BEING_CREATED: null})).await?;
+    ready
+}
+
+/// Says of a content what its driver says of the snapshot; the inner result is whether that can be used yet.
+async fn tell(content: &VolumeSnapshotContent, context: &Context, snapshot: &proto::Snapshot) -> Result<Result<()>> {
+    let created = snapshot.creation_time.unwrap_or_default();
     let status = json!({"status": {
-        "snapshotHandle": taken.snapshot_id,
+        "snapshotHandle": snapshot.snapshot_id,
         "creationTime": created.seconds * 1_000_000_000 + i64::from(created.nanos),
-        "restoreSize": taken.size_bytes,
-        "readyToUse": taken.ready_to_use,
+        "restoreSize": snapshot.size_bytes,
+        "readyToUse": snapshot.ready_to_use,
         "error": null,
     }});
     set_status(content, context, &status).await?;
-    annotate(content, context, &json!({BEING_CREATED: null})).await?;
-    if taken.ready_to_use { Ok(()) } else { Err(Failure::NotYet("the snapshot is not ready to use yet".to_owned())) }
+    let not_yet = || Failure::NotYet("the snapshot is not ready to use yet".to_owned());
+    Ok(if snapshot.ready_to_use { Ok(()) } else { Err(not_yet()) })
 }
 
 /// Says of a content that is made by hand what the driver knows of its snapshot.
@@ -139,16 +146,7 @@ async fn look(content: &VolumeSnapshotContent, context: &Context) -> Result<()> 
     let Some(found) = found else {
         return Err(Failure::NotYet(format!("the driver has no snapshot {snapshot_id}")));
     };
-    let created = found.creation_time.unwrap_or_default();
-    let status = json!({"status": {
-        "snapshotHandle": found.snapshot_id,
-        "creationTime": created.seconds * 1_000_000_000 + i64::from(created.nanos),
-        "restoreSize": found.size_bytes,
-        "readyToUse": found.ready_to_use,
-        "error": null,
-    }});
-    set_status(content, context, &status).await?;
-    if found.ready_to_use { Ok(()) } else { Err(Failure::NotYet("the snapshot is not ready to use yet".to_owned())) }
+    tell(content, context, &found).await?
 }
 
 /// A snapshot goes with its content, when the controller has seen that it is to.
