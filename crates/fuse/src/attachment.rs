@@ -2,7 +2,8 @@
 //!
 //! Beginning, and what is there when the process dies after each step:
 //!
-//! 1. The connection is opened, the file system is made, threads read it: it ends with the process.
+//! 1. The connection is opened, the file system is made, threads read it: it ends with the process. What is asked of it from here on, as on the way to 2, is asked by
+//!    a thread that does not have the connection open: else a process that is killed while it waits for itself never ends.
 //! 2. The loop device is bound: it answers with errors, and the next attach finds it by its label and clears it. Nobody uses it, since
 //!    nobody was told of it.
 //! 3. Its size is looked at, and the keeper keeps the connection: the next attach goes on with it.
@@ -17,6 +18,7 @@ use crate::host::{AttachError, DetachError};
 use crate::keeper::{Keeper, KeeperError, Taken};
 use crate::loop_device::{BLOCK, LoopDevice};
 use crate::mount;
+use crate::own_files;
 use crate::session::{self, LONGEST, Session};
 use crate::state::State;
 use crate::threads::Threads;
@@ -75,10 +77,14 @@ impl Attachment {
         let made = mount::make(&fuse)?;
         let session = Session::new(fuse, device, about, longest, resources.pool.clone());
         let (session, threads) = serve(name, session, longest, resources)?;
-        let file = mount::open(made, writable)?;
-        let device = LoopDevice::bind(file.as_fd(), label, writable)?;
-        // From here on the loop device alone holds the file.
-        drop(file);
+        let bound = own_files::with_only(made.as_fd(), || {
+            let file = mount::open(&made, writable)?;
+            // From its end on the loop device alone holds the file.
+            Ok::<_, AttachError>(LoopDevice::bind(file.as_fd(), label, writable)?)
+        });
+        let unbound = |source| AttachError::System { action: "have a thread of its own for the block device", source };
+        let device = bound.map_err(unbound)??;
+        drop(made);
         let state = State { device: device.0, longest };
         let mut attachment = Self { device, session, threads, state };
         let completed = attachment.complete(name, about.size, resources.keeper);

@@ -29,6 +29,7 @@ mod in_flight;
 mod keeper;
 mod loop_device;
 mod mount;
+mod own_files;
 mod process;
 mod protocol;
 mod session;

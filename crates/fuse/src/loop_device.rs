@@ -86,7 +86,7 @@ impl LoopDevice {
         }
     }
 
-    /// Binds a file to a free device, under a label that it can be found by.
+    /// Binds a file to a free device, under a label that it can be found by. The kernel asks the file on the way, and has the device locked meanwhile.
     pub(crate) fn bind(file: BorrowedFd<'_>, label: &str, writable: bool) -> Result<Self, LoopError> {
         let system = |action| {
             move |source: Errno| {

@@ -5,7 +5,7 @@
 //! system, which ends with it. So there is no mount that a node's tools could list, that a `umount -a` could end, or that must be cleaned
 //! up after a crash.
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
@@ -32,6 +32,12 @@ pub(crate) fn connect() -> Result<OwnedFd, MountError> {
 /// A file system that is made, and not opened.
 pub(crate) struct Made(OwnedFd);
 
+impl AsFd for Made {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Makes the file system of a connection. Only from then on can requests be read from it.
 pub(crate) fn make(connection: impl AsFd) -> Result<Made, MountError> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("have a file system of FUSE (fsopen)"))?;
@@ -56,12 +62,12 @@ pub(crate) fn make(connection: impl AsFd) -> Result<Made, MountError> {
 ///
 /// The kernel learns its size with that. Otherwise a loop device would not know it: before Linux 6.17 it takes what the kernel knows already,
 /// which is nothing until somebody has asked.
-pub(crate) fn open(made: Made, writable: bool) -> Result<OwnedFd, MountError> {
+pub(crate) fn open(made: &Made, writable: bool) -> Result<OwnedFd, MountError> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mount = fsmount(&made.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("mount the file system"))?;
     let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}", mount.as_raw_fd());
     let file = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty()).map_err(at("open its file"))?;
     let asked = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
     statx(&file, "", asked, StatxFlags::SIZE).map_err(at("ask for the size of its file"))?;

@@ -5,15 +5,17 @@ use crate::keeper::{Keeper, KeeperError, KeeperServer};
 use crate::loop_device::{LoopDevice, LoopError};
 use crate::session::{LONGEST, Session};
 use crate::threads::Threads;
-use crate::{AttachError, DetachError, Host, mount};
+use crate::{AttachError, DetachError, Host, mount, own_files};
 use block::testing::Memory;
-use block::{BlockSizes, Buffer, Description, Device, Done, Failure, Pool};
+use block::{BlockSizes, Buffer, Description, Device, Done, Failure, PAGE, Pool};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SIZE: usize = 8 << 20;
 /// How long anything may take that is to end by itself.
@@ -249,11 +251,51 @@ fn the_kernel_knows_the_size_of_a_file_before_a_loop_device_is_made_of_it() {
     let made = mount::make(&fuse).unwrap();
     let session = Arc::new(Session::new(fuse, memory, about, LONGEST, Pool::resident(1 << 20)));
     let threads = Threads::start(&session, 2, "size", PATIENCE).unwrap();
-    let file = mount::open(made, true).unwrap();
+    let file = mount::open(&made, true).unwrap();
     // What a loop device before Linux 6.17 sees.
     let known = statx(&file, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::SIZE).unwrap();
     assert_eq!(known.stx_size, SIZE as u64);
     drop((file, threads));
+}
+
+/// Set in a process that waits for itself.
+const WAITS: &str = "ORLOP_TEST_WAITS_FOR_ITSELF";
+
+/// Opens a file that it serves itself, and does not answer.
+fn wait_for_oneself() {
+    let memory = writable();
+    let about = memory.describe().unwrap();
+    let fuse = mount::connect().unwrap();
+    let made = mount::make(&fuse).unwrap();
+    let session = Arc::new(Session::new(fuse, memory, about, LONGEST, Pool::resident(1 << 20)));
+    std::thread::spawn(move || {
+        session.turn().unwrap();
+        assert!(session.has_begun());
+        rustix::io::read(session.fuse(), &mut vec![0; PAGE + LONGEST as usize][..]).unwrap();
+        println!("\nasked");
+        std::thread::park();
+    });
+    drop(own_files::with_only(made.as_fd(), || mount::open(&made, true).is_ok()));
+    unreachable!("nobody answers");
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_waits_for_itself_ends() {
+    require!();
+    if std::env::var_os(WAITS).is_some() {
+        return wait_for_oneself();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--nocapture", "tests::a_process_that_is_killed_while_it_waits_for_itself_ends"]);
+    let mut child = command.env(WAITS, "1").stdout(Stdio::piped()).spawn().unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    assert!(said.lines().map_while(Result::ok).any(|line| line == "asked"), "{:?}", child.try_wait());
+    child.kill().unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < PATIENCE, "it waits for an answer that only it could give");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
