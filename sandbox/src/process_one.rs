@@ -152,8 +152,11 @@ impl ProcessOne {
             let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
             rustix::mount::mount_change(&to, slave).map_err(at("separate", &to))?;
         }
-        if self.root.join("dev/shm").is_dir() {
-            mount("tmpfs", &self.root.join("dev/shm"), Some(c"mode=1777"))?;
+        let shared_memory = self.root.join("dev/shm");
+        if shared_memory.is_dir() {
+            // With what is mounted below it: a device that is mounted there is the machine's, and would not go while this node has it too.
+            while rustix::mount::unmount(&shared_memory, UnmountFlags::DETACH).is_ok() {}
+            mount("tmpfs", &shared_memory, Some(c"mode=1777"))?;
         }
         Ok(())
     }

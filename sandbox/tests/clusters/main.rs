@@ -46,6 +46,7 @@ async fn clusters_run_pods_bear_faults_and_leave_nothing() {
     sandbox.wipe().await.expect("end what an earlier run has left");
     let machine = leftovers::Machine::look().expect("a look at the machine");
     let guard = sandbox.clone().guard();
+    let _foreign = support::ForeignMount::new().expect("mount in the machine's shared memory");
     scenario(&sandbox).await.expect("every step succeeds");
     let clusters = sandbox.clusters().expect("the clusters");
     let groups: Vec<_> = clusters.iter().map(Cluster::cgroup).collect();
@@ -65,6 +66,8 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     let mut timer = Timer::start();
     let east = Cluster::up(sandbox, "east", Some(3)).await?;
     timer.step("a cluster of three nodes is up, all of them Ready");
+    let mounts = east.node(1)?.exec(&["cat", "/proc/self/mountinfo"]).await?;
+    ensure!(!mounts.contains(support::ForeignMount::NAME), "a mount of the machine's is in the node: {mounts}");
     let west = Cluster::up(sandbox, "west", Some(1)).await?;
     timer.step("one of one node beside it");
     pods_run_and_talk(&east, &west).await?;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sandbox::{Cluster, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,6 +29,27 @@ impl Timer {
 }
 
 /// Runs kubectl with the words of a line and returns what it printed.
+/// Something of the machine's that nodes have nothing to do with.
+pub(crate) struct ForeignMount(tempfile::TempDir);
+
+impl ForeignMount {
+    pub(crate) const NAME: &str = "orlop-foreign-mount";
+
+    pub(crate) fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix(Self::NAME).tempdir_in("/dev/shm")?;
+        let status =
+            std::process::Command::new("mount").args(["-t", "tmpfs", Self::NAME]).arg(directory.path()).status()?;
+        ensure!(status.success(), "mount ended with {status}");
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for ForeignMount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
 pub(crate) async fn kubectl(cluster: &Cluster, line: &str) -> Result<String> {
     kubectl_with(cluster, line, "").await
 }

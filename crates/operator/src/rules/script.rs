@@ -13,7 +13,7 @@
 //! What waits looks after its guard in turn: a command that stops every process of its container stops the guard too, and must not hold for ever either.
 //!
 //! The directory is in memory where a container has that (`/dev/shm`), since its own file system may be read-only. A guard removes it itself, a while after the
-//! end.
+//! end, and all at once for whoever looks: under another name first.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ while [ ! -e "$d/code" ]; do
 done
 left=300
 while [ "$left" -gt 0 ] && [ ! -e "$d/forget" ]; do sleep 1; left=$((left - 1)); done
-rm -rf "$d"
+mv "$d" "$d.gone" && rm -rf "$d.gone"
 END
   chmod 755 "$d/wait"
   chmod 777 "$d"
@@ -117,12 +117,13 @@ fi
 
 /// Says in one line what is there, and shows that somebody looks after it; then the begin of what the command wrote.
 const LOOK: &str = r#"
+code=
+[ -n "$d" ] && code=$(cat "$d/code" 2>/dev/null)
 if [ -z "$d" ]; then echo none
-elif [ -e "$d/code" ]; then
+elif [ -n "$code" ]; then
   [ -e "$d/drained" ] || sleep 1
-  how=done
-  [ -e "$d/how" ] && how=$(cat "$d/how")
-  echo "ended $(cat "$d/code") $how"
+  how=$(cat "$d/how" 2>/dev/null)
+  echo "ended $code ${how:-done}"
   cat "$d/out" 2>/dev/null
 elif [ ! -e "$d/begun" ]; then echo none
 else

@@ -42,7 +42,7 @@ impl Case {
         run_in(self.shell, &look(&self.key))
     }
 
-    fn until(&self, look: impl Fn(&Self) -> Told, wanted: impl Fn(&Told) -> bool) -> Told {
+    fn until<T: std::fmt::Debug>(&self, look: impl Fn(&Self) -> T, wanted: impl Fn(&T) -> bool) -> T {
         let begun = Instant::now();
         loop {
             let told = look(self);
@@ -90,8 +90,13 @@ fn a_command_ends_and_is_told_once_whoever_asks() {
 fn run_forget(case: &Case) {
     let status = Command::new(case.shell).args(&forget(&case.key)[1..]).status().expect("a shell is there");
     assert!(status.success());
-    case.until(Case::look, |told| *told == Told::Nothing);
-    assert!(!case.directory().exists(), "nothing is left of it");
+    // Without a pause: whenever it is looked for, it is whole or gone.
+    let begun = Instant::now();
+    while case.look() != Told::Nothing {
+        assert!(begun.elapsed() < PATIENCE, "it is not removed");
+    }
+    let removed = || !case.directory().exists() && !case.directory().with_extension("gone").exists();
+    case.until(|_| removed(), |removed| *removed);
 }
 
 #[test]
