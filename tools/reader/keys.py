@@ -88,7 +88,7 @@ def parse_key(data, name):
     # The limits come before any memory is spent on the derivation.
     cost = fields["cost"]
     require(isinstance(cost, dict) and list(cost) == ["memoryKib", "passes", "lanes"], "its cost has other fields")
-    for field, limit in ("memoryKib", 1_048_576), ("passes", 16), ("lanes", 16):
+    for field, limit in ("memoryKib", 131_072), ("passes", 16), ("lanes", 16):
         require(number_of(cost[field], field, limit) >= 1, f"{field} is zero")
     parse_hex(fields["salt"], 16, "salt")
     parse_hex(fields["sealed"], 48, "sealed")

@@ -9,7 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -79,6 +81,8 @@ pub async fn serve(node: Arc<Node>, runtime: &Path, stop: CancellationToken) -> 
         Err(_) => {}
     }
     let listener = UnixListener::bind(&path).map_err(system("listen on"))?;
+    // Whoever reaches it has all volumes, and the folder may be one that somebody else has made for all to enter.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(system("keep to its owner"))?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .build_v1()

@@ -39,8 +39,9 @@ fn every_test_that_shows_a_fault_is_there() {
     for folder in SOURCES {
         names(&root().join(folder), &mut known);
     }
-    let faults = fs::read_to_string(root().join("docs/faults.md")).unwrap();
-    let named: Vec<_> = faults.lines().flat_map(tests_of).collect();
+    let read = |name| fs::read_to_string(root().join(name)).unwrap();
+    let texts = [read("docs/faults.md"), read("docs/security.md")];
+    let named: Vec<_> = texts.iter().flat_map(|text| text.lines()).flat_map(tests_of).collect();
     assert!(named.len() > 100, "the document names more tests than {}", named.len());
     let gone = |test: &&&str| !test.rsplit([':', ' ']).next().is_some_and(|name| known.contains(name));
     assert_eq!(named.iter().filter(gone).collect::<Vec<_>>(), Vec::<&&str>::new(), "tests that are not there");

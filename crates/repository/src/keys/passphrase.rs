@@ -5,6 +5,7 @@ use crate::crypto::{Key, SealingKey};
 use crate::secret::Passphrase;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroize;
 
 /// What Argon2id costs.
@@ -23,8 +24,8 @@ impl Cost {
     /// RFC 9106's second choice with half of the memory and one lane, so that opening a repository stays below the 64 MiB that a
     /// restore may use.
     pub(super) const WRITTEN: Self = Self { memory_kib: 32 << 10, passes: 3, lanes: 1 };
-    /// What a key object may demand at most; more would let a hostile repository use up this machine.
-    const MAX: Self = Self { memory_kib: 1 << 20, passes: 16, lanes: 16 };
+    /// What a key object may demand at most; more would let a hostile repository end an operator that opens those of others, too.
+    const MAX: Self = Self { memory_kib: 128 << 10, passes: 16, lanes: 16 };
 }
 
 /// Derives the key; takes a part of a second, and the memory that it costs, which is wiped.
@@ -35,6 +36,9 @@ pub(super) fn stretch(passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Resul
     }
     let refused = |error: argon2::Error| Malformed::new(format!("Argon2id refuses {cost:?}: {error}"));
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(Key::LEN)).map_err(refused)?;
+    // Several repositories that are opened at once take the memory of one.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut memory = Memory(vec![Block::default(); params.block_count()]);
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let derive = |key: &mut [u8; Key::LEN]| {
@@ -60,7 +64,7 @@ mod tests {
     fn a_key_that_costs_too_much_or_nothing_is_refused_before_it_costs_anything() {
         let refused = |cost| stretch(&Passphrase::new("x"), &[0; 16], cost).unwrap_err().to_string();
         for cost in [
-            Cost { memory_kib: u32::MAX, ..Cost::WRITTEN },
+            Cost { memory_kib: (128 << 10) + 1, ..Cost::WRITTEN },
             Cost { passes: 17, ..Cost::WRITTEN },
             Cost { lanes: 17, ..Cost::WRITTEN },
         ] {

@@ -79,3 +79,11 @@ fn the_api_describes_itself() {
     let text = String::from_utf8_lossy(&told.stdout);
     assert!(text.contains("orlop.node.v1.Node") && text.contains("grpc.reflection.v1.ServerReflection"), "{text}");
 }
+
+#[test]
+fn the_socket_of_a_node_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::with_node("50MiB");
+    let mode = std::fs::metadata(world.runtime().join("node.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+}
