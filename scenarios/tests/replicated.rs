@@ -1,4 +1,4 @@
-//! Replicated volumes in a real cluster of three nodes, of which two lose their power, one after the other, while a pod writes. What was acknowledged to somebody outside of the cluster
+//! Replicated volumes in a real cluster of three nodes, of which each loses its power, one after the other, while a pod writes. What was acknowledged to somebody outside of the cluster
 //! is there afterwards.
 //!
 //! As in `csi.rs`, only the images of the standard sidecars are others. Orlop is installed, looked at and taken away by its own program.
@@ -21,6 +21,9 @@ use scenarios::{install, orlop};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
+
+#[path = "replicated/moved.rs"]
+mod moved;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const NAMESPACE: &str = "ledger";
@@ -101,7 +104,8 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     let before = lines.latest();
     let told = lines.after(before + 50).await?;
     timer.step("the daemons of all nodes were replaced, one after the other, and the pod has written on");
-    two_losses_of_power(&world, &mut timer, (&first, &other, &third), lines, told).await?;
+    let told = two_losses_of_power(&world, &mut timer, (&first, &other, &third), lines, told).await?;
+    moved::a_pod_is_moved_off_dead_storage(&world, &mut timer, told).await?;
     world.all_goes_with_the_claim().await?;
     timer.step("with the claim, the volume, its record and its replicas are gone");
     let gone = orlop_says(&["uninstall", "--delete-crds"]).await?;
@@ -118,7 +122,7 @@ async fn two_losses_of_power(
     (first, other, third): (&str, &str, &str),
     mut lines: Lines,
     told: u64,
-) -> Result<()> {
+) -> Result<u64> {
     let cut = Instant::now();
     world.node(first)?.kill().await?;
     let told = told.max(lines.rest().await);
@@ -154,7 +158,7 @@ async fn two_losses_of_power(
     world.node(other)?.start().await?;
     world.all_in_sync().await?;
     timer.step("that node is back, and its replica is equal again");
-    Ok(())
+    Ok(lines.latest())
 }
 
 /// What is said of every node, once its daemon works.
@@ -366,7 +370,6 @@ impl World {
     }
 
     async fn all_goes_with_the_claim(&self) -> Result<()> {
-        self.pods().delete("second", &DeleteParams::default()).await?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), NAMESPACE);
         claims.delete("lines", &DeleteParams::default()).await?;
         wait_for("the end of the volume", 2 * LIMIT, || async {

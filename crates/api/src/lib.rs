@@ -45,7 +45,9 @@ pub use schedule::{
     ConcurrencyPolicy, NamespacedSchedulePolicy, NamespacedSchedulePolicySpec, RunKind, SchedulePolicy,
     SchedulePolicySpec, ScheduledBackupSpec, ScheduledRun,
 };
-pub use storage_node::{StorageMachine, StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool};
+pub use storage_node::{
+    StorageHealth, StorageMachine, StorageNode, StorageNodeSpec, StorageNodeStatus, StoragePool, StorageState,
+};
 pub use transformation::{
     PatchOp, PatchOperation, PathOperation, ResourceTransformation, ResourceTransformationSpec,
     ResourceTransformationStatus, TransformPath, TransformSpec, TransformationPhase, ValueType,

@@ -1,5 +1,6 @@
 //! `StorageNode`: a node that holds replicas. Its daemon makes it; that it lives is told by a Lease.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
     status = "StorageNodeStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Drain","type":"boolean","jsonPath":".spec.drain"}"#,
+    printcolumn = r#"{"name":"Trouble","type":"string","jsonPath":".status.health.state"}"#,
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
     printcolumn = r#"{"name":"Free","type":"integer","jsonPath":".status.freeBytes"}"#,
     printcolumn = r#"{"name":"Zone","type":"string","jsonPath":".status.zone"}"#,
@@ -29,7 +31,7 @@ pub struct StorageNodeSpec {
     pub drain: bool,
 }
 
-/// What a node tells of itself.
+/// What a node tells of itself, and what the operator holds of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageNodeStatus {
@@ -54,6 +56,35 @@ pub struct StorageNodeStatus {
     /// What the machine has that volumes need, as the node saw when it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<StorageMachine>,
+    /// Nodes that this one was asked to look for, and does not reach.
+    #[serde(default)]
+    pub unreachable: Vec<String>,
+    /// What is wrong with its storage, as the operator writes it; nothing as long as the node says that it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<StorageHealth>,
+}
+
+/// What is held of a node that does not say any more that it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageHealth {
+    /// How sure that is.
+    pub state: StorageState,
+    /// Since when it is in this state.
+    pub since: Time,
+    /// Other nodes that are asked to look for it.
+    pub observers: Vec<String>,
+    /// Why, in words.
+    pub message: String,
+}
+
+/// How sure it is that the storage of a node is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StorageState {
+    /// It is silent, and others look for it. Nothing else follows from that.
+    Suspect,
+    /// It has been silent for long, and none of the others reaches it: pods are moved off it.
+    Offline,
 }
 
 /// What a machine has that volumes need.

@@ -73,6 +73,11 @@ impl Pulse {
         }
     }
 
+    /// The version of a node's Lease when it was last seen to change.
+    pub(crate) fn version(&self, node: &str) -> Option<&String> {
+        self.0.get(node)?.0.as_ref()
+    }
+
     /// For how long a node has been silent. One that was never seen has been since it was first asked for.
     pub fn silent_for(&mut self, node: &str, now: Instant) -> Duration {
         let (_, since) = self.0.entry(node.to_owned()).or_insert((None, now));

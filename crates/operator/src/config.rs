@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 
 use crate::repositories::Stores;
 use crate::rules::Containers;
@@ -32,11 +33,17 @@ pub struct OperatorConfig {
     /// How commands get into containers.
     pub containers: Arc<dyn Containers>,
     /// What else works while this operator leads.
-    pub companions: Vec<Companion>,
+    pub companions: Vec<Arc<dyn Companion>>,
 }
 
-/// Begins a controller of others, which ends only by being dropped: several of them need one lease, and not one each.
-pub type Companion = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+/// A controller of others: several of them need one lease, and not one each.
+pub trait Companion: Send + Sync {
+    /// Begins its work, which ends only by being dropped.
+    fn begin(&self) -> BoxFuture<'static, ()>;
+
+    /// Puts what it counts among the operator's metrics.
+    fn register(&self, registry: &mut Registry);
+}
 
 /// Every time and every count of the operator, in one place, so that a test can shorten them and a reader can find them.
 #[derive(Clone, Debug)]

@@ -37,6 +37,8 @@ use std::sync::atomic::Ordering;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+use metrics::Metrics;
+
 pub use config::{Companion, HookLimits, Limits, OperatorConfig};
 pub use context::Context;
 pub use error::Error;
@@ -49,7 +51,8 @@ pub use turns::Bounds;
 /// The port cannot be had. Everything that can get better by itself is waited for instead.
 pub async fn run(client: Client, config: OperatorConfig, shutdown: CancellationToken) -> Result<(), Error> {
     let listener = http::listen(&config).await?;
-    let pages = http::Pages::default();
+    let metrics = Metrics::with(&config.companions);
+    let pages = http::Pages { metrics: Arc::new(metrics), ..http::Pages::default() };
     let server = tokio::spawn(http::serve(listener, pages.clone(), shutdown.clone().cancelled_owned()));
     tokio::select! {
         () = work(client, config, &pages, &shutdown) => {}
@@ -86,6 +89,6 @@ async fn controllers(context: Arc<Context>) {
         transformation::controller(context.clone()),
         context::sweep(context.clone()),
         context.turns.watch(context.client.clone()),
-        futures::future::join_all(context.config.companions.iter().map(|begin| begin())),
+        futures::future::join_all(context.config.companions.iter().map(|companion| companion.begin())),
     );
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::config::Companion;
 
 /// Upper bounds of the stage durations: from an empty namespace (a second) to many terabytes (a day).
 const STAGE_SECONDS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
@@ -115,6 +117,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// With those of others.
+    #[must_use]
+    pub fn with(companions: &[Arc<dyn Companion>]) -> Self {
+        let mut new = Self::default();
+        companions.iter().for_each(|companion| companion.register(&mut new.registry));
+        new
+    }
+
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("runs", "Runs that ended, by kind and how", self.runs.clone());

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{ArgAction, Args};
+use cluster::monitor;
+use futures::future::BoxFuture;
+use kube::Client;
 use operator::rules::OfCluster;
 use operator::{AsLocated, Bounds, Companion, Limits, OperatorConfig};
+use prometheus_client::registry::Registry;
 use records::Patience;
 use records::kubernetes::KubernetesRecords;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +53,9 @@ pub(crate) struct OperatorArgs {
     /// Movers that work at once on one node
     #[arg(long, env = "ORLOP_MOVERS_PER_NODE", hide_env_values = true, value_name = "COUNT", default_value_t = Limits::default().movers.node, value_parser = at_least_one)]
     movers_per_node: usize,
+    /// Move pods off nodes whose storage is offline, when their volumes can be used elsewhere
+    #[arg(long, env = "ORLOP_STORAGE_MONITOR", hide_env_values = true, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    storage_monitor: bool,
     /// Work without holding the lease; only where there can be no second operator
     #[arg(long)]
     no_leader_election: bool,
@@ -84,6 +91,10 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
     let movers = Bounds { cluster: args.movers, location: args.movers_per_location, node: args.movers_per_node };
     let limits = Limits { movers, ..Limits::default() };
     let containers = Arc::new(OfCluster::new(cluster.client(), limits.hooks.exec_timeout));
+    let mut companions: Vec<Arc<dyn Companion>> = vec![Arc::new(Placing::new(&cluster, &args.cluster).await?)];
+    if args.storage_monitor {
+        companions.push(Arc::new(Monitoring { client: cluster.client(), metrics: monitor::Metrics::default() }));
+    }
     let config = OperatorConfig {
         namespace: args.home,
         identity,
@@ -95,7 +106,7 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
         limits,
         stores: Arc::new(AsLocated),
         containers,
-        companions: vec![volumes(&cluster, args.cluster).await?],
+        companions,
     };
     let shutdown = CancellationToken::new();
     stop_at_signals(shutdown.clone())?;
@@ -105,13 +116,43 @@ pub(crate) async fn operator(args: OperatorArgs) -> Result<Exit> {
         .map_err(|e| Error::new("run the operator").because(e))
 }
 
-/// The controller of replicated volumes, which works where the operator does.
-async fn volumes(cluster: &Cluster, connection: ConnectionArgs) -> Result<Companion> {
-    let config = configuration(&connection).await?;
-    let records = KubernetesRecords::new(config, Patience::default());
-    let records = records.map_err(|e| Error::new("run the operator").because(e))?;
-    let client = cluster.client();
-    Ok(Arc::new(move || Box::pin(cluster::controller::run(client.clone(), records.clone(), cluster::Times::default()))))
+/// The controller of replicated volumes.
+struct Placing {
+    client: Client,
+    records: KubernetesRecords,
+}
+
+impl Placing {
+    async fn new(cluster: &Cluster, connection: &ConnectionArgs) -> Result<Self> {
+        let records = KubernetesRecords::new(configuration(connection).await?, Patience::default());
+        let records = records.map_err(|e| Error::new("run the operator").because(e))?;
+        Ok(Self { client: cluster.client(), records })
+    }
+}
+
+impl Companion for Placing {
+    fn begin(&self) -> BoxFuture<'static, ()> {
+        Box::pin(cluster::controller::run(self.client.clone(), self.records.clone(), cluster::Times::default()))
+    }
+
+    /// It counts nothing.
+    fn register(&self, _: &mut Registry) {}
+}
+
+/// The monitor of the nodes' storage.
+struct Monitoring {
+    client: Client,
+    metrics: monitor::Metrics,
+}
+
+impl Companion for Monitoring {
+    fn begin(&self) -> BoxFuture<'static, ()> {
+        Box::pin(monitor::run(self.client.clone(), cluster::Times::default(), self.metrics.clone()))
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
 }
 
 /// SIGTERM is how a kubelet stops a pod, SIGINT how a person stops a program.

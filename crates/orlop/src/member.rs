@@ -96,6 +96,7 @@ impl Member {
             records: self.records.clone(),
             times: self.times.clone(),
             book: self.book.clone(),
+            network: self.network.clone(),
             address: SocketAddr::new(self.address, port),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: machine::look(),

@@ -4,6 +4,7 @@ use crate::ONLY_LOCAL;
 use crate::decide::{NodeFacts, Storage, VolumeFacts, Wanted};
 use api::{RecordStanding, StorageNode, Volume, VolumeRecord};
 use cluster::heartbeat::{self, Pulse};
+use cluster::monitor::claims;
 use cluster::{Times, volume_id, watched};
 use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -176,14 +177,4 @@ impl Cache {
         });
         Some(VolumeFacts { claim, replicas })
     }
-}
-
-/// The claims of a pod, those that are made for it alone too.
-fn claims(pod: &Pod) -> impl Iterator<Item = String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
-        (None, None) => None,
-    })
 }

@@ -9,6 +9,7 @@
 //! may count as one that holds everything. So the node notes in the volume's status that it makes the replica, before it does; and one that is noted and not
 //! in its pools is told as lost there, upon which the controller puts another in its place.
 
+mod observe;
 mod registration;
 mod replicas;
 
@@ -18,7 +19,7 @@ use crate::address_book::AddressBook;
 use crate::error::{Error, Result};
 use crate::times::Times;
 use crate::{heartbeat, placed};
-use ::replicas::Addresses;
+use ::replicas::{Addresses, Network};
 use api::{StorageNode, Volume, VolumeRecord};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -32,7 +33,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -45,9 +46,12 @@ pub struct Agent {
     pub(crate) records: AnyRecords,
     pub(crate) times: Times,
     book: Arc<AddressBook>,
+    network: Network,
     address: SocketAddr,
     version: String,
     machine: api::StorageMachine,
+    /// The nodes that the controller asks this one to look for.
+    asked_for: watch::Sender<BTreeSet<String>>,
     /// Replicas of which something odd was told: once is enough.
     told: Mutex<BTreeSet<(VolumeId, ReplicaId)>>,
 }
@@ -66,6 +70,8 @@ pub struct Config {
     pub times: Times,
     /// Where it notes the addresses of others.
     pub book: Arc<AddressBook>,
+    /// How it comes to others.
+    pub network: Network,
     /// Where others come to this node's replicas.
     pub address: SocketAddr,
     /// The version of the program.
@@ -78,8 +84,9 @@ impl Agent {
     /// Of this node.
     #[must_use]
     pub fn new(config: Config) -> Arc<Self> {
-        let Config { client, node, me, records, times, book, address, version, machine } = config;
-        Arc::new(Self { client, node, me, records, times, book, address, version, machine, told: Mutex::default() })
+        let Config { client, node, me, records, times, book, network, address, version, machine } = config;
+        let (asked_for, told) = (watch::Sender::default(), Mutex::default());
+        Arc::new(Self { client, node, me, records, times, book, network, address, version, machine, asked_for, told })
     }
 
     /// Works until it is told to stop. What goes wrong is told in the log and tried again.
@@ -129,7 +136,9 @@ impl Agent {
             }
             let (mut failing, mut returning) = (Failing::default(), JoinSet::new());
             loop {
-                self.book.learn(nodes.state().iter().map(|node| &**node));
+                let others = nodes.state();
+                self.book.learn(others.iter().map(|node| &**node));
+                self.heed_questions(&others);
                 let looked = self.look(&volumes.state(), &records.state()).await;
                 failing.heed("look after the replicas of this node", looked);
                 self.give_back(&records.state(), &mut returning);

@@ -17,16 +17,19 @@ impl Agent {
     /// Tells it at once, and again whenever it has changed.
     pub(super) async fn report(self: Arc<Self>) {
         let (mut failing, mut said) = (Failing::default(), None);
+        let mut asked_for = self.asked_for.subscribe();
         loop {
+            let is_asked = !asked_for.borrow_and_update().is_empty();
             let reported = self.report_once(&mut said).await;
-            let pause = if reported.is_ok() { self.times.report } else { self.times.heartbeat };
+            let pause = if reported.is_ok() && !is_asked { self.times.report } else { self.times.heartbeat };
             failing.heed("tell of this node", reported);
-            tokio::time::sleep(pause).await;
+            let _asked = tokio::time::timeout(pause, asked_for.changed()).await;
         }
     }
 
     async fn report_once(&self, said: &mut Option<StorageNodeStatus>) -> Result<()> {
         let labels = self.labels().await?;
+        let unreachable = self.unreachable().await;
         let room = self.node.room();
         let pool = |room: &node::Room| StoragePool {
             name: room.pool.clone(),
@@ -42,6 +45,9 @@ impl Agent {
             zone: labels.get(ZONE).cloned(),
             version: Some(self.version.clone()),
             machine: Some(self.machine.clone()),
+            unreachable,
+            // What the operator writes stays as it is.
+            health: None,
         };
         let api: Api<StorageNode> = Api::all(self.client.clone());
         let what = || format!("write the StorageNode {}", self.me);

@@ -59,10 +59,7 @@ struct Controller<R> {
 pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
     let (pulse, places) = (Pulse::default(), BTreeMap::new());
     let mut controller = Controller { client: client.clone(), records, times, pulse, places, hand_out_after: None };
-    // The right to watch the leases of nodes comes with the namespace that they are in.
-    while !controller.is_installed().await {
-        tokio::time::sleep(controller.times.look).await;
-    }
+    crate::wait_for_storage(&client, &controller.times).await;
     let changed = Arc::new(Notify::new());
     let (volumes, volume_events) = watched::<Volume>(Api::all(client.clone()), changed.clone());
     let (nodes, node_events) = watched::<StorageNode>(Api::all(client.clone()), changed.clone());
@@ -110,13 +107,6 @@ pub async fn run<R: RecordStore>(client: Client, records: R, times: Times) {
 }
 
 impl<R: RecordStore> Controller<R> {
-    /// Storage is installed: there is its namespace.
-    async fn is_installed(&self) -> bool {
-        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
-        let found = ask(self.times.request, || "look for the namespace".into(), api.get_opt(api::STORAGE_NAMESPACE));
-        found.await.is_ok_and(|found| found.is_some())
-    }
-
     /// One look at everything. What fails for one volume does not keep the others; the first error is told.
     async fn look(&mut self, seen: &Seen) -> Result<()> {
         let now = Instant::now();

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 mod life;
+mod monitor;
 mod snapshots;
 mod world;

@@ -1,7 +1,7 @@
 //! A control plane, the controller, and nodes in this process, each with a pool of its own.
 
 use api::{StorageNode, Volume, VolumeRecord};
-use cluster::{AddressBook, Agent, AgentConfig, InCluster, Times, certificates, controller};
+use cluster::{AddressBook, Agent, AgentConfig, InCluster, Times, certificates, controller, monitor};
 use csi::{Limits, NewVolume, Volumes};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -29,6 +29,8 @@ pub(crate) fn times() -> Times {
     Times {
         heartbeat: Duration::from_millis(300),
         dead_after: Duration::from_secs(4),
+        offline_after: Duration::from_secs(7),
+        pod_end: Duration::from_secs(2),
         rebuild_after: Duration::from_secs(8),
         look: Duration::from_secs(1),
         settle: Duration::from_millis(50),
@@ -54,6 +56,7 @@ pub(crate) struct World {
     tls: TempDir,
     pub(crate) machines: Vec<Machine>,
     controller: JoinHandle<()>,
+    monitor: JoinHandle<()>,
 }
 
 impl World {
@@ -78,13 +81,14 @@ impl World {
         .await;
         let kept = KubernetesRecords::new(config.clone(), Patience::default()).unwrap();
         let controller = tokio::spawn(controller::run(client.clone(), kept, times()));
+        let monitor = tokio::spawn(monitor::run(client.clone(), times(), monitor::Metrics::default()));
         let secrets: Api<Secret> = Api::namespaced(client.clone(), api::STORAGE_NAMESPACE);
         until("the authority", async || secrets.get_opt(certificates::SECRET).await.unwrap().is_some()).await;
         let tls = tempfile::tempdir().unwrap();
         for (name, text) in secrets.get(certificates::SECRET).await.unwrap().data.unwrap() {
             fs::write(tls.path().join(name), text.0).unwrap();
         }
-        let mut world = Self { _plane: plane, client, config, tls, machines: Vec::new(), controller };
+        let mut world = Self { _plane: plane, client, config, tls, machines: Vec::new(), controller, monitor };
         for i in 0..nodes {
             world.machines.push(Machine {
                 name: format!("node-{i}"),
@@ -131,7 +135,7 @@ impl World {
             ..replication::limits::Limits::default()
         };
         let listen = "127.0.0.1:0".parse().unwrap();
-        let replication = Some(Replication { network, listen, records: records.clone(), limits });
+        let replication = Some(Replication { network: network.clone(), listen, records: records.clone(), limits });
         let pools = vec![PoolSpec { path: machine.disk.path().join("pool"), bytes: Some(128 << 20) }];
         let runtime = node::RuntimeDir::claim(&machine.memory.path().join("run")).unwrap();
         let serving = Some(Serving { runtime, keeper: None, nbd_tls: None });
@@ -146,6 +150,7 @@ impl World {
             records: records.clone(),
             times: times(),
             book,
+            network,
             address: node.replicas_address().unwrap(),
             version: "test".into(),
             machine: api::StorageMachine::default(),
@@ -210,6 +215,7 @@ impl World {
 
     pub(crate) async fn end(mut self) {
         self.controller.abort();
+        self.monitor.abort();
         for i in 0..self.machines.len() {
             if self.machines[i].node.is_some() {
                 self.stop(i).await;

@@ -38,6 +38,30 @@ pub struct Network {
     pub limits: Limits,
 }
 
+impl Network {
+    /// Whether the daemon of a node can be talked to: it has answered as who it is, before `limits.handshake` was over. (In clear, that something listens there.)
+    pub async fn reaches(&self, node: &NodeId) -> bool {
+        let opened = tokio::time::timeout(self.limits.handshake, self.open(node)).await;
+        matches!(opened, Ok(Ok(_)))
+    }
+
+    /// Connects to a node, and makes sure that it is this one.
+    async fn open(&self, node: &NodeId) -> Result<Stream, Closed> {
+        let address = self.addresses.of(node).ok_or_else(|| Closed::NoAddress(node.clone()))?;
+        if !self.security.allows(address) {
+            let text = format!("{address} is reached over a network, and nothing would be encrypted");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text).into());
+        }
+        let stream = TcpStream::connect(address).await?;
+        prepare(&stream, &self.limits)?;
+        let Security::Tls(tls) = &self.security else { return Ok(Box::new(stream)) };
+        let invalid =
+            || io::Error::new(io::ErrorKind::InvalidInput, format!("{node} has no name that certificates have"));
+        let name = name_of(node).ok_or_else(invalid)?;
+        Ok(Box::new(tls.connector().connect(name, stream).await?))
+    }
+}
+
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Network({}, {:?}, {:?})", self.node, self.security, self.limits)
@@ -143,14 +167,7 @@ impl Channel {
 
     async fn connect(&self) -> Result<(Incoming, Outgoing, u16), Closed> {
         let Ends { volume, attachment, replica, node } = self.ends.clone();
-        let address = self.network.addresses.of(&node).ok_or_else(|| Closed::NoAddress(node.clone()))?;
-        if !self.network.security.allows(address) {
-            let text = format!("{address} is reached over a network, and nothing would be encrypted");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text).into());
-        }
-        let stream = TcpStream::connect(address).await?;
-        prepare(&stream, &self.network.limits)?;
-        let (mut incoming, mut outgoing) = split(self.secure(stream, &node).await?);
+        let (mut incoming, mut outgoing) = split(self.network.open(&node).await?);
         let (cluster, me) = (self.network.cluster, self.network.node.clone());
         let hello = Hello { oldest: OLDEST, newest: NEWEST, cluster, volume, replica, attachment, node: me };
         outgoing.send_one(&Message::Hello(hello), NEWEST).await?;
@@ -163,14 +180,6 @@ impl Channel {
             Message::Farewell(farewell) => Err(Closed::Refused(farewell)),
             _ => Err(Closed::Unexpected("what is no welcome")),
         }
-    }
-
-    async fn secure(&self, stream: TcpStream, node: &NodeId) -> Result<Stream, Closed> {
-        let Security::Tls(tls) = &self.network.security else { return Ok(Box::new(stream)) };
-        let invalid =
-            || io::Error::new(io::ErrorKind::InvalidInput, format!("{node} has no name that certificates have"));
-        let name = name_of(node).ok_or_else(invalid)?;
-        Ok(Box::new(tls.connector().connect(name, stream).await?))
     }
 
     async fn exchange(&self, incoming: Incoming, mut outgoing: Outgoing, version: u16) -> Result<(), Closed> {

@@ -1,0 +1,192 @@
+//! Pods on a node whose storage is offline.
+
+use super::Monitor;
+use crate::error::{Result, ask, code};
+use crate::placed;
+use crate::takeover::OUT_OF_SERVICE;
+use api::{RecordStanding, StorageHealth, Volume, VolumeRecord};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// Pods of a node that are deleted at one look. Then it is looked again whether the node is silent still.
+const BATCH: usize = 5;
+const REASON: &str = "StorageOffline";
+
+/// What is to become of a pod.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It has no volume of ours, or has ended.
+    NotOurs,
+    /// It would not help to delete it.
+    Stays(String),
+    /// It can go on elsewhere.
+    Moves,
+}
+
+/// The claims of a pod, those that are made for it alone too.
+pub fn claims(pod: &Pod) -> impl Iterator<Item = String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
+        (None, None) => None,
+    })
+}
+
+impl Monitor {
+    /// Moves pods off a node, some at each look. `troubled` are the nodes whose storage may not work.
+    pub(super) async fn relieve(
+        &mut self,
+        node: &str,
+        health: &StorageHealth,
+        troubled: &BTreeSet<&str>,
+    ) -> Result<()> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let there = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let mut pods = ask(self.times.request, || format!("list the pods on {node}"), api.list(&there)).await?.items;
+        pods.sort_by_key(|pod| (pod.namespace(), pod.name_any()));
+        let is_lost = self.is_lost(node).await?;
+        let mut chosen = Vec::new();
+        for pod in pods {
+            let verdict = self.judge(&pod, troubled).await?;
+            let is_due = match &verdict {
+                Verdict::NotOurs => false,
+                _ if pod.meta().deletion_timestamp.is_some() => is_lost || self.takes_too_long(&pod),
+                Verdict::Moves => true,
+                Verdict::Stays(why) => {
+                    self.tell_that_it_stays(&pod, health, why).await;
+                    false
+                }
+            };
+            if is_due {
+                chosen.push(pod);
+            }
+        }
+        if chosen.is_empty() || !self.is_silent_still(node).await? {
+            return Ok(());
+        }
+        for pod in chosen.iter().take(BATCH) {
+            // Where nobody ends the pod, waiting for its end would be waiting for ever. What it writes is refused by the leases of its volumes.
+            let is_freed = is_lost || pod.meta().deletion_timestamp.is_some();
+            self.delete(pod, is_freed, health).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody on the node ends pods.
+    async fn is_lost(&self, node: &str) -> Result<bool> {
+        let Some(node) = self.read::<Node>(Api::all(self.client.clone()), node).await? else { return Ok(true) };
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let is_ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+        let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        Ok(!is_ready || taints.iter().any(|taint| taint.key == OUT_OF_SERVICE))
+    }
+
+    /// It is being deleted for longer than it may.
+    fn takes_too_long(&mut self, pod: &Pod) -> bool {
+        let grace = pod.meta().deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let since = self.ending.entry(pod.uid().unwrap_or_default()).or_insert_with(Instant::now);
+        since.elapsed() >= Duration::from_secs(grace.unwrap_or_default()) + self.times.pod_end
+    }
+
+    async fn judge(&self, pod: &Pod, troubled: &BTreeSet<&str>) -> Result<Verdict> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        if ["Succeeded", "Failed"].contains(&phase) {
+            return Ok(Verdict::NotOurs);
+        }
+        let (mut is_ours, mut stays) = (false, None);
+        for claim in claims(pod) {
+            let Some(handle) = self.handle(pod, &claim).await? else { continue };
+            is_ours = true;
+            stays = stays.or(self.cannot_be_used_elsewhere(&handle, troubled).await?);
+        }
+        let maker = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+        let stays = stays.or(match maker.map(|maker| maker.kind.as_str()) {
+            None => Some("no controller would make it again".to_owned()),
+            Some(kind @ ("DaemonSet" | "Node")) => Some(format!("its {kind} would have it on this node again")),
+            Some(_) => None,
+        });
+        Ok(match stays {
+            _ if !is_ours => Verdict::NotOurs,
+            Some(why) => Verdict::Stays(why),
+            None => Verdict::Moves,
+        })
+    }
+
+    /// The volume of ours that a claim of a pod is bound to.
+    async fn handle(&self, pod: &Pod, claim: &str) -> Result<Option<String>> {
+        let namespace = pod.namespace().unwrap_or_default();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let bound = self.read(claims, claim).await?.and_then(|claim| claim.spec?.volume_name);
+        let Some(bound) = bound.filter(|name| !name.is_empty()) else { return Ok(None) };
+        let found = self.read::<PersistentVolume>(Api::all(self.client.clone()), &bound).await?;
+        let source = found.and_then(|volume| volume.spec?.csi).filter(|source| source.driver == csi::DRIVER);
+        Ok(source.map(|source| source.volume_handle))
+    }
+
+    /// Why a volume can be used nowhere else, if that is so.
+    async fn cannot_be_used_elsewhere(&self, handle: &str, troubled: &BTreeSet<&str>) -> Result<Option<String>> {
+        // One that is not there has one copy, on the node that its PersistentVolume names.
+        let Some(volume) = self.read::<Volume>(Api::all(self.client.clone()), handle).await? else {
+            return Ok(Some(format!("its volume {handle} has one copy, on this node")));
+        };
+        let Some(id) = placed::id(&volume) else { return Ok(Some(format!("its volume {handle} has no id"))) };
+        let name = records::form::name(id);
+        let record = self.read::<VolumeRecord>(Api::all(self.client.clone()), &name).await?;
+        let members = record.map(|record| record.spec.members).unwrap_or_default();
+        let mut whole = members.iter().filter(|member| member.standing == RecordStanding::InSync);
+        let is_elsewhere = whole.any(|member| !troubled.contains(member.node.as_str()));
+        Ok((!is_elsewhere)
+            .then(|| format!("no replica of its volume {handle} that is in sync is on storage that works")))
+    }
+
+    async fn read<K>(&self, api: Api<K>, name: &str) -> Result<Option<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        ask(self.times.request, || format!("read {} {name}", K::kind(&())), api.get_opt(name)).await
+    }
+
+    async fn delete(&self, pod: &Pod, is_freed: bool, health: &StorageHealth) -> Result<()> {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        // Not another one that was made under its name meanwhile.
+        let preconditions = Some(Preconditions { uid: pod.uid(), resource_version: None });
+        let grace_period_seconds = is_freed.then_some(0);
+        let params = DeleteParams { preconditions, grace_period_seconds, ..DeleteParams::default() };
+        match ask(self.times.request, || format!("delete the pod {namespace}/{name}"), api.delete(&name, &params)).await
+        {
+            Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(()),
+            deleted => drop(deleted?),
+        }
+        tracing::warn!(namespace, name, is_freed, "a pod was deleted, since the storage of its node is offline");
+        self.metrics.deleted();
+        let how = if is_freed { "deleted at once, since nobody on the node ends it" } else { "deleted" };
+        self.publish(pod, format!("the storage of its node is offline: {}; it is {how}", health.message)).await;
+        Ok(())
+    }
+
+    async fn tell_that_it_stays(&mut self, pod: &Pod, health: &StorageHealth, why: &str) {
+        if self.staying.insert(pod.uid().unwrap_or_default()) {
+            let note = format!("the storage of its node is offline: {}; it is not deleted: {why}", health.message);
+            self.publish(pod, note).await;
+        }
+    }
+
+    /// Events are for people: one that cannot be published changes nothing.
+    async fn publish(&self, pod: &Pod, note: String) {
+        let (action, reason) = ("Relieving".to_owned(), REASON.to_owned());
+        let event = Event { type_: EventType::Warning, reason, note: Some(note), action, secondary: None };
+        let published =
+            tokio::time::timeout(self.times.request, self.events.publish(&event, &pod.object_ref(&()))).await;
+        if !matches!(published, Ok(Ok(_))) {
+            tracing::warn!(pod = pod.metadata.name, ?published, "an event was not published");
+        }
+    }
+}
