@@ -34,7 +34,7 @@ pub(super) async fn provision(claim: Arc<PersistentVolumeClaim>, context: Arc<Co
             return Err(failure);
         }
     } else if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound") {
-        source::release_claim(&claim, &context).await?;
+        source::release(&claim, &context).await?;
     }
     Ok(Action::await_change())
 }
@@ -67,7 +67,6 @@ async fn make(claim: &PersistentVolumeClaim, class: &str, context: &Context) -> 
     let object = volume::object(claim, &class, &made, context);
     let created = Api::<PersistentVolume>::all(context.client.clone()).create(&PostParams::default(), &object).await;
     unless(409, created.map(drop)).map_err(Failure::kubernetes("create the persistent volume"))?;
-    source::release_snapshot(claim, context).await?;
     let note = format!("Successfully provisioned volume {}", object.name_any());
     context.events.tell(claim, Kind::Normal, "ProvisioningSucceeded", note).await;
     Ok(())

@@ -8,7 +8,11 @@ use crate::proto::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use crate::snapshots::{GROUP, VolumeSnapshot, VolumeSnapshotContent};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, TypedLocalObjectReference};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
 const CLONING: &str = "provisioner.storage.kubernetes.io/cloning-protection";
 const FROM_SNAPSHOT: &str = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection";
@@ -60,35 +64,34 @@ async fn volume(namespace: &str, name: &str, context: &Context) -> Result<Volume
     Ok(VolumeSource { volume_id: csi.volume_handle })
 }
 
-/// A volume was made from it.
-pub(super) async fn release_snapshot(claim: &PersistentVolumeClaim, context: &Context) -> Result<()> {
-    let Some(source) = data_source(claim).filter(|source| source.kind == "VolumeSnapshot") else { return Ok(()) };
-    let namespace = claim.namespace().unwrap_or_default();
-    let snapshot: VolumeSnapshot = named(&context.client, &namespace, &source.name).await?;
-    remove_finalizers(&Api::namespaced(context.client.clone(), &namespace), &snapshot, &[FROM_SNAPSHOT]).await
+/// A claim has its volume. What that was made from may go, when no other claim waits to have one made from it.
+pub(super) async fn release(claim: &PersistentVolumeClaim, context: &Context) -> Result<()> {
+    let Some(source) = data_source(claim) else { return Ok(()) };
+    let (client, namespace) = (context.client.clone(), claim.namespace().unwrap_or_default());
+    match source.kind.as_str() {
+        "VolumeSnapshot" => let_go::<VolumeSnapshot>(client, &namespace, source, FROM_SNAPSHOT).await,
+        "PersistentVolumeClaim" => let_go::<PersistentVolumeClaim>(client, &namespace, source, CLONING).await,
+        _ => Ok(()),
+    }
 }
 
-/// The claim that this one was cloned from may go, when no other one waits to be cloned from it.
-pub(super) async fn release_claim(claim: &PersistentVolumeClaim, context: &Context) -> Result<()> {
-    let Some(source) = data_source(claim).filter(|source| source.kind == "PersistentVolumeClaim") else {
+async fn let_go<K>(client: Client, namespace: &str, source: &TypedLocalObjectReference, finalizer: &str) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(&source.name).await.map_err(Failure::kubernetes("get the source of a volume"))?;
+    let Some(origin) = found.filter(|origin| origin.finalizers().iter().any(|there| there == finalizer)) else {
         return Ok(());
     };
-    let namespace = claim.namespace().unwrap_or_default();
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
-    let Some(origin) = api.get_opt(&source.name).await.map_err(Failure::kubernetes("get the source of the clone"))?
-    else {
-        return Ok(());
-    };
-    if !origin.finalizers().iter().any(|there| there == CLONING) {
-        return Ok(());
-    }
-    let all = api.list(&ListParams::default()).await.map_err(Failure::kubernetes("list claims"))?;
+    let claims = Api::<PersistentVolumeClaim>::namespaced(client, namespace).list(&ListParams::default()).await;
+    let claims = claims.map_err(Failure::kubernetes("list claims"))?;
     let waits = |other: &PersistentVolumeClaim| {
         let is_bound = other.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
         !is_bound && data_source(other).is_some_and(|of| of.kind == source.kind && of.name == source.name)
     };
-    if all.items.iter().any(waits) {
+    if claims.items.iter().any(waits) {
         return Ok(());
     }
-    remove_finalizers(&api, &origin, &[CLONING]).await
+    remove_finalizers(&api, &origin, &[finalizer]).await
 }
