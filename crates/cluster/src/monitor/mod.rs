@@ -12,7 +12,8 @@
 //!   pod that is deleted by mistake is started anew, and that is all.
 //! * A pod is deleted only if that helps: it uses volumes with replicas, each of them has one in sync on storage that works, and a controller makes the pod
 //!   again, elsewhere. Of those that stay, an event says why.
-//! * A pod that is being deleted, and whose kubelet is lost or takes too long, is freed: as long as it is there, a StatefulSet makes no other.
+//! * A pod that is being deleted, and whose kubelet is lost or takes too long, is freed: as long as it is there, a StatefulSet makes no other. But not one with a
+//!   volume of another driver: it may run on, and nobody would refuse what it writes there.
 //! * Pods without volumes of ours are no business of this.
 
 mod health;

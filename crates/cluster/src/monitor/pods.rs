@@ -29,6 +29,16 @@ enum Verdict {
     Moves,
 }
 
+/// What a claim is bound to.
+enum Bound {
+    /// A volume of ours, by its handle.
+    Ours(String),
+    /// A volume of somebody else.
+    Foreign,
+    /// Nothing yet.
+    Nothing,
+}
+
 /// The claims of a pod, those that are made for it alone too.
 pub fn claims(pod: &Pod) -> impl Iterator<Item = String> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
@@ -54,27 +64,27 @@ impl Monitor {
         let is_lost = self.is_lost(node).await?;
         let mut chosen = Vec::new();
         for pod in pods {
-            let verdict = self.judge(&pod, troubled).await?;
-            let is_due = match &verdict {
-                Verdict::NotOurs => false,
-                _ if pod.meta().deletion_timestamp.is_some() => is_lost || self.takes_too_long(&pod),
-                Verdict::Moves => true,
-                Verdict::Stays(why) => {
+            let (verdict, is_fenced) = self.judge(&pod, troubled).await?;
+            let is_ending = pod.meta().deletion_timestamp.is_some();
+            // Where nobody ends the pod, waiting for its end would be waiting for ever.
+            let frees = is_lost || is_ending && self.takes_too_long(&pod);
+            match verdict {
+                Verdict::NotOurs => {}
+                _ if is_ending && !frees => {}
+                _ if is_ending && !is_fenced => {
+                    let why =
+                        "it may run on, and has a volume of another driver, which another pod must not use beside it";
                     self.tell_that_it_stays(&pod, health, why).await;
-                    false
                 }
-            };
-            if is_due {
-                chosen.push(pod);
+                Verdict::Stays(why) if !is_ending => self.tell_that_it_stays(&pod, health, &why).await,
+                Verdict::Moves | Verdict::Stays(_) => chosen.push((pod, frees && is_fenced)),
             }
         }
         if chosen.is_empty() || !self.is_silent_still(node).await? {
             return Ok(());
         }
-        for pod in chosen.iter().take(BATCH) {
-            // Where nobody ends the pod, waiting for its end would be waiting for ever. What it writes is refused by the leases of its volumes.
-            let is_freed = is_lost || pod.meta().deletion_timestamp.is_some();
-            self.delete(pod, is_freed, health).await?;
+        for (pod, is_freed) in chosen.iter().take(BATCH) {
+            self.delete(pod, *is_freed, health).await?;
         }
         Ok(())
     }
@@ -83,9 +93,9 @@ impl Monitor {
     async fn is_lost(&self, node: &str) -> Result<bool> {
         let Some(node) = self.read::<Node>(Api::all(self.client.clone()), node).await? else { return Ok(true) };
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-        let is_ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+        let is_heard = conditions.iter().any(|one| one.type_ == "Ready" && one.status != "Unknown");
         let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
-        Ok(!is_ready || taints.iter().any(|taint| taint.key == OUT_OF_SERVICE))
+        Ok(!is_heard || taints.iter().any(|taint| taint.key == OUT_OF_SERVICE))
     }
 
     /// It is being deleted for longer than it may.
@@ -95,16 +105,22 @@ impl Monitor {
         since.elapsed() >= Duration::from_secs(grace.unwrap_or_default()) + self.times.pod_end
     }
 
-    async fn judge(&self, pod: &Pod, troubled: &BTreeSet<&str>) -> Result<Verdict> {
+    /// What is to become of a pod, and whether what it still writes is refused: by the leases of its volumes, if all are ours.
+    async fn judge(&self, pod: &Pod, troubled: &BTreeSet<&str>) -> Result<(Verdict, bool)> {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
         if ["Succeeded", "Failed"].contains(&phase) {
-            return Ok(Verdict::NotOurs);
+            return Ok((Verdict::NotOurs, false));
         }
-        let (mut is_ours, mut stays) = (false, None);
+        let (mut is_ours, mut is_fenced, mut stays) = (false, true, None);
         for claim in claims(pod) {
-            let Some(handle) = self.handle(pod, &claim).await? else { continue };
-            is_ours = true;
-            stays = stays.or(self.cannot_be_used_elsewhere(&handle, troubled).await?);
+            match self.bound(pod, &claim).await? {
+                Bound::Ours(handle) => {
+                    is_ours = true;
+                    stays = stays.or(self.cannot_be_used_elsewhere(&handle, troubled).await?);
+                }
+                Bound::Foreign => is_fenced = false,
+                Bound::Nothing => {}
+            }
         }
         let maker = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
         let stays = stays.or(match maker.map(|maker| maker.kind.as_str()) {
@@ -112,22 +128,22 @@ impl Monitor {
             Some(kind @ ("DaemonSet" | "Node")) => Some(format!("its {kind} would have it on this node again")),
             Some(_) => None,
         });
-        Ok(match stays {
+        let verdict = match stays {
             _ if !is_ours => Verdict::NotOurs,
             Some(why) => Verdict::Stays(why),
             None => Verdict::Moves,
-        })
+        };
+        Ok((verdict, is_fenced))
     }
 
-    /// The volume of ours that a claim of a pod is bound to.
-    async fn handle(&self, pod: &Pod, claim: &str) -> Result<Option<String>> {
+    async fn bound(&self, pod: &Pod, claim: &str) -> Result<Bound> {
         let namespace = pod.namespace().unwrap_or_default();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
         let bound = self.read(claims, claim).await?.and_then(|claim| claim.spec?.volume_name);
-        let Some(bound) = bound.filter(|name| !name.is_empty()) else { return Ok(None) };
+        let Some(bound) = bound.filter(|name| !name.is_empty()) else { return Ok(Bound::Nothing) };
         let found = self.read::<PersistentVolume>(Api::all(self.client.clone()), &bound).await?;
         let source = found.and_then(|volume| volume.spec?.csi).filter(|source| source.driver == csi::DRIVER);
-        Ok(source.map(|source| source.volume_handle))
+        Ok(source.map_or(Bound::Foreign, |source| Bound::Ours(source.volume_handle)))
     }
 
     /// Why a volume can be used nowhere else, if that is so.
@@ -168,20 +184,21 @@ impl Monitor {
         tracing::warn!(namespace, name, is_freed, "a pod was deleted, since the storage of its node is offline");
         self.metrics.deleted();
         let how = if is_freed { "deleted at once, since nobody on the node ends it" } else { "deleted" };
-        self.publish(pod, format!("the storage of its node is offline: {}; it is {how}", health.message)).await;
+        self.publish(pod, "Deleting", format!("the storage of its node is offline: {}; it is {how}", health.message))
+            .await;
         Ok(())
     }
 
     async fn tell_that_it_stays(&mut self, pod: &Pod, health: &StorageHealth, why: &str) {
         if self.staying.insert(pod.uid().unwrap_or_default()) {
-            let note = format!("the storage of its node is offline: {}; it is not deleted: {why}", health.message);
-            self.publish(pod, note).await;
+            let note = format!("the storage of its node is offline: {}; it stays: {why}", health.message);
+            self.publish(pod, "Keeping", note).await;
         }
     }
 
-    /// Events are for people: one that cannot be published changes nothing.
-    async fn publish(&self, pod: &Pod, note: String) {
-        let (action, reason) = ("Relieving".to_owned(), REASON.to_owned());
+    /// Events are for people: one that cannot be published changes nothing. What is done is in it, since of several that differ in their notes alone the first one is kept.
+    async fn publish(&self, pod: &Pod, action: &str, note: String) {
+        let (action, reason) = (action.to_owned(), REASON.to_owned());
         let event = Event { type_: EventType::Warning, reason, note: Some(note), action, secondary: None };
         let published =
             tokio::time::timeout(self.times.request, self.events.publish(&event, &pod.object_ref(&()))).await;

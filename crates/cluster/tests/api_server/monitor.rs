@@ -114,7 +114,8 @@ async fn pods_are_moved_off_a_node_whose_storage_is_gone_if_that_helps() {
     for (volume, driver) in [("two", csi::DRIVER), ("one", csi::DRIVER), ("foreign", "csi.example.com")] {
         world.claim(volume, driver).await;
     }
-    world.pod("moves", &node, &["two", "foreign"], Some("StatefulSet")).await;
+    world.pod("moves", &node, &["two"], Some("StatefulSet")).await;
+    world.pod("mixed", &node, &["two", "foreign"], Some("StatefulSet")).await;
     world.pod("daemon", &node, &["two"], Some("DaemonSet")).await;
     world.pod("bare", &node, &["two"], None).await;
     world.pod("pinned", &node, &["two", "one"], Some("ReplicaSet")).await;
@@ -133,15 +134,22 @@ async fn pods_are_moved_off_a_node_whose_storage_is_gone_if_that_helps() {
     let offline = world.health(&node).await.unwrap();
     assert!(offline.state == StorageState::Offline && offline.observers.len() == 2, "{offline:?}");
     until("the pod to be freed", async || !world.pod_names().await.contains(&"moves".to_owned())).await;
-    for (pod, why) in [("bare", "no controller"), ("daemon", "DaemonSet"), ("pinned", "one has one copy")] {
+    let why = [
+        ("bare", "no controller"),
+        ("daemon", "DaemonSet"),
+        ("pinned", "one has one copy"),
+        ("mixed", "another driver"),
+    ];
+    for (pod, why) in why {
         until("it to be told why a pod stays", async || world.told(pod).await.contains(why)).await;
     }
     assert!(world.told("moves").await.contains("out of reach"), "{}", world.told("moves").await);
     let mut left = world.pods().await;
     left.sort_by_key(ResourceExt::name_any);
     let names: Vec<_> = left.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(names, ["bare", "daemon", "elsewhere", "foreign", "none", "pinned"]);
-    assert!(left.iter().all(|pod| pod.metadata.deletion_timestamp.is_none()), "{left:?}");
+    assert_eq!(names, ["bare", "daemon", "elsewhere", "foreign", "mixed", "none", "pinned"]);
+    let is_right = |pod: &Pod| pod.metadata.deletion_timestamp.is_some() == (pod.name_any() == "mixed");
+    assert!(left.iter().all(is_right), "{left:?}");
     assert!(world.told("foreign").await.is_empty() && world.told("none").await.is_empty());
 
     // Nobody ends pods there any more: they go at once, also one that somebody else has deleted and that would not have been.
@@ -153,6 +161,7 @@ async fn pods_are_moved_off_a_node_whose_storage_is_gone_if_that_helps() {
         !names.contains(&"lost".to_owned()) && !names.contains(&"bare".to_owned())
     })
     .await;
+    assert!(world.pod_names().await.contains(&"mixed".to_owned()), "nobody refuses what it writes to the other driver");
 
     world.start(dead).await;
     until("the node to be well again", async || world.state(&node).await.is_none()).await;
