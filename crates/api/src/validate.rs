@@ -11,7 +11,10 @@ mod clone;
 mod placement;
 mod restore;
 mod rule;
+mod selectors;
 mod transformation;
+
+use selectors::selectors;
 
 /// One thing that is wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -239,6 +242,7 @@ impl ApplicationBackupSpec {
                 &format!("at least one namespace, since the resource lives in {ADMIN_NAMESPACE}"),
             ));
         }
+        selectors(&mut errors, "spec.selectors", &self.selectors);
         filters(&mut errors, &self.include_resources);
         kinds(&mut errors, "spec.resourceTypes", &self.resource_types);
         kinds(&mut errors, "spec.excludeResourceTypes", &self.exclude_resource_types);
@@ -252,6 +256,7 @@ impl ApplicationBackupSpec {
             subdomain(&mut errors, format!("spec.csiSnapshotClassMap.{driver}"), class);
         }
         for (i, policy) in self.volume_policies.iter().enumerate() {
+            selectors(&mut errors, &format!("spec.volumePolicies[{i}].selectors"), &policy.selectors);
             for class in policy.storage_classes.iter().filter(|class| !class.is_empty()) {
                 subdomain(&mut errors, format!("spec.volumePolicies[{i}].storageClasses"), class);
             }

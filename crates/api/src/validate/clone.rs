@@ -1,6 +1,6 @@
 //! Whether a clone can be meant.
 
-use super::{FieldError, label, wrong};
+use super::{FieldError, label, selectors, wrong};
 use crate::{ADMIN_NAMESPACE, ApplicationCloneSpec};
 
 impl ApplicationCloneSpec {
@@ -22,6 +22,7 @@ impl ApplicationCloneSpec {
             let allowed = "another namespace than Orlop's own";
             errors.push(wrong("spec.destinationNamespace", &self.destination_namespace, allowed));
         }
+        selectors(&mut errors, "spec.selectors", &self.selectors);
         errors
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{FieldError, label, wrong};
+use super::{FieldError, label, selectors, wrong};
 use crate::rule::{PodRule, RuleAction, RuleSpec, WAIT_COMMAND};
 
 /// The longest time that a command may take.
@@ -63,6 +63,7 @@ impl RuleSpec {
             if pod_selector.is_empty() {
                 errors.push(wrong(format!("{field}.podSelector"), "{}", "at least one label"));
             }
+            selectors(&mut errors, &format!("{field}.podSelector"), pod_selector);
             if let Some(container) = container {
                 label(&mut errors, format!("{field}.container"), container);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{FieldError, is_subdomain, wrong};
+use super::{FieldError, is_subdomain, selectors, wrong};
 use crate::transformation::{
     PatchOp, PatchOperation, PathOperation, ResourceTransformationSpec, TransformPath, TransformSpec, ValueType,
 };
@@ -80,6 +80,7 @@ impl TransformSpec {
         for (i, name) in self.names.iter().enumerate().filter(|(_, name)| name.is_empty() || name.contains('/')) {
             found.push(wrong(format!("names[{i}]"), name, "the name of an object"));
         }
+        selectors(&mut found, "selectors", &self.selectors);
         for (i, path) in self.paths.iter().enumerate() {
             path.validate(&mut found, &format!("paths[{i}]"));
         }

@@ -94,14 +94,9 @@ async fn preparing(context: &Context, run: &ApplicationClone) -> Result<Preparin
 }
 
 async fn claims_of(client: &Client, run: &ApplicationClone) -> Result<Result<Vec<Claim>, String>, Error> {
-    let selected = match claims::selected(client, &validate::selection(run)).await {
-        Ok(Ok(selected)) => claims::with_drivers(client, selected).await?,
-        Ok(Err(error)) => return Ok(Err(error.to_string())),
-        // The syntax of labels is the server's own.
-        Err(error) => match error.refusal() {
-            Some(why) => return Ok(Err(why)),
-            None => return Err(error),
-        },
+    let selected = match claims::selected(client, &validate::selection(run)).await? {
+        Ok(selected) => claims::with_drivers(client, selected).await?,
+        Err(error) => return Ok(Err(error.to_string())),
     };
     let mut found = Vec::new();
     // One without a volume is an object like others.

@@ -114,6 +114,9 @@ fn who_says_that_he_has_begun_must_be_one_who_could() {
     assert_eq!(barred(&run("shop")).as_deref(), Some("InvalidSpec"), "whatever its status says");
     let mut run = run(api::ADMIN_NAMESPACE);
     assert_eq!(barred(&run), None);
+    run.spec.selectors = [("app".to_owned(), "a b".to_owned())].into();
+    assert_eq!(barred(&run).as_deref(), Some("InvalidSpec"), "no object bears such a label");
+    run.spec.selectors.clear();
     run.status = Some(api::ApplicationCloneStatus { observed_generation: Some(1), ..Default::default() });
     assert_eq!(barred(&run), None);
     run.metadata.generation = Some(2);

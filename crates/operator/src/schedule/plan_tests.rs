@@ -199,6 +199,9 @@ fn what_cannot_be_meant_is_named_and_nothing_is_done() {
     world.schedule.spec.template.spec.namespaces = vec!["other".into()];
     let of_template = problem(&world);
     assert!(of_template.reason == "InvalidSpec" && of_template.message.contains("spec.template.spec.namespaces[0]"));
+    world.schedule.spec.template.spec.namespaces.clear();
+    world.schedule.spec.template.spec.selectors = [("app".to_owned(), "a b".to_owned())].into();
+    assert!(problem(&world).message.contains("spec.template.spec.selectors.app"), "{}", problem(&world).message);
 }
 
 #[test]

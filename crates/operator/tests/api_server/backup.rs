@@ -195,7 +195,7 @@ async fn bad_input_ends_a_run_at_once_and_is_named() {
     let world = ready().await;
     let operator = world.operator();
     type Change = fn(&mut api::ApplicationBackupSpec);
-    let cases: [(&str, Change, &str, &[&str]); 5] = [
+    let cases: [(&str, Change, &str, &[&str]); 7] = [
         (
             "no-namespace",
             |s| s.namespaces = vec!["nowhere".into()],
@@ -205,6 +205,18 @@ async fn bad_input_ends_a_run_at_once_and_is_named() {
         ("bad-name", |s| s.namespaces = vec!["Shop".into()], "InvalidSpec", &["spec.namespaces[0]", "Shop"]),
         ("all", |s| s.namespaces.clear(), "InvalidSpec", &["spec.namespaces", "at least one"]),
         ("bad-kind", |s| s.resource_types = vec!["Gadget".into()], "InvalidSpec", &["resourceTypes", "Gadget"]),
+        (
+            "bad-label",
+            |s| s.selectors = [("app".into(), "a b".into())].into(),
+            "InvalidSpec",
+            &["spec.selectors.app", "\"a b\"", "the value of a label"],
+        ),
+        (
+            "two-labels",
+            |s| s.selectors = [("app".into(), "web,tier=db".into())].into(),
+            "InvalidSpec",
+            &["spec.selectors.app", "web,tier=db"],
+        ),
         ("no-location", |s| s.backup_location = "elsewhere".into(), "LocationNotFound", &["orlop-system/elsewhere"]),
     ];
     for (name, change, reason, said) in cases {
@@ -218,6 +230,12 @@ async fn bad_input_ends_a_run_at_once_and_is_named() {
         }
     }
     assert!(world.repository().await.points().await.unwrap().is_empty());
+    // What is odd and allowed, the server lists by.
+    let odd = [("in", "notin"), ("example.com/A_b.c", "X_y.z")];
+    let odd = odd.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    world.backup_with("odd-labels", |s| s.selectors = odd.into()).await;
+    let status = world.finished("odd-labels").await.status.unwrap();
+    assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
     operator.stop().await;
 }
 

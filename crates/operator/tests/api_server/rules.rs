@@ -168,12 +168,14 @@ async fn a_rule_that_cannot_do_its_work_leaves_no_recovery_point() {
         json!([{"podSelector": {"app": "db"}, "container": "x", "actions": [command("true")]}]),
     )
     .await;
+    rule(&world, "no-label", json!([item("a b", &[command("true")])])).await;
     let operator = world.operator();
     let cases = [
         ("nobody", "NoPodMatched", "no running pod has the labels app=cache"),
         ("fails", "RuleFailed", "ended with code 7: it is full"),
         ("hangs", "RuleFailed", "took longer than it may"),
         ("no-wait", "InvalidRule", "background: true"),
+        ("no-label", "InvalidRule", "spec.rules[0].podSelector.app: \"a b\""),
         ("ends-early", "RuleFailed", "bye"),
         ("wrong-container", "RuleFailed", "it has db, side"),
         ("not-there", "RuleNotFound", "there is no rule orlop-system/not-there"),
