@@ -4,11 +4,13 @@ use crate::host::FileSystem;
 use crate::proto::{VolumeCapability, volume_capability};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
-use volume_capability::AccessType;
 use volume_capability::access_mode::Mode;
+use volume_capability::{AccessMode, AccessType};
 
 /// The most bytes that mount options may have together: one page, as mount(2) takes it.
 const MOST_FLAGS: usize = 4000;
+/// What no volume can, and what can be asked for instead.
+const ONE_NODE: &str = "a volume is used on one node; ask for ReadWriteOnce or ReadWriteOncePod (SINGLE_NODE_...)";
 
 /// How a volume is to be used, as far as a request says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +71,7 @@ impl Usage {
             // of a node may use, such as one that backs the volume up; who wants one place has a mode of its own for that.
             Ok(Mode::SingleNodeMultiWriter | Mode::SingleNodeWriter) => Sharing::ManyWriters,
             Ok(Mode::MultiNodeReaderOnly | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter) => {
-                let what = "a volume is used on one node; ask for ReadWriteOnce or ReadWriteOncePod (SINGLE_NODE_...)";
-                return Err(Status::invalid_argument(what));
+                return Err(Status::invalid_argument(ONE_NODE));
             }
             Ok(Mode::Unknown) => return Err(Status::invalid_argument("volume_capability.access_mode is missing")),
             Err(_) => {
@@ -78,6 +79,18 @@ impl Usage {
             }
         };
         Ok(Self { access, sharing })
+    }
+
+    /// Out of a request to stage or to publish a volume. To be used on several nodes is there no wrong argument, as it is elsewhere, but more than the volume can: the tables of
+    /// the specification say so.
+    pub(crate) fn on_node(capability: Option<&VolumeCapability>) -> Result<Self, Status> {
+        let mode = capability.and_then(|capability| capability.access_mode.as_ref()).map(AccessMode::mode);
+        match mode {
+            Some(Mode::MultiNodeReaderOnly | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter) => {
+                Err(Status::failed_precondition(ONE_NODE))
+            }
+            _ => Self::new(capability),
+        }
     }
 
     /// All of a request, of which there must be some.
@@ -150,7 +163,7 @@ fn group(text: &str) -> Result<Option<u32>, Status> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::proto::volume_capability::{AccessMode, BlockVolume, MountVolume};
+    use crate::proto::volume_capability::{BlockVolume, MountVolume};
 
     pub(crate) fn mount(fs: &str, flags: &[&str], mode: Mode) -> VolumeCapability {
         let mount = MountVolume {

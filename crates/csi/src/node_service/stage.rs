@@ -268,5 +268,5 @@ pub(super) fn usage_here(
             "volumes that live as long as a pod are not built; use a generic ephemeral volume, which has a claim";
         return Err(Status::invalid_argument(what));
     }
-    Usage::new(capability)
+    Usage::on_node(capability)
 }

@@ -172,7 +172,10 @@ async fn a_volume_grows_and_is_limited_and_nothing_else() {
     let mut raw = expand("a", 16 * MIB, 0);
     raw.volume_capability = Some(block(Mode::SingleNodeWriter));
     assert!(!world.controller.controller_expand_volume(raw).await.unwrap().into_inner().node_expansion_required);
+    let mut wide = expand("a", 20 * MIB, 0);
+    wide.volume_capability = Some(block(Mode::MultiNodeMultiWriter));
     for (asked, code, said) in [
+        (wide, Code::InvalidArgument, "one node"),
         (expand("a", MIB, 15 * MIB), Code::OutOfRange, "already"),
         (expand("a", i64::MAX, 0), Code::OutOfRange, "the most"),
         (expand("a", 200 * MIB, 0), Code::OutOfRange, "make a pool larger"),

@@ -182,7 +182,14 @@ async fn what_is_asked_in_another_way_is_refused_as_the_tables_say() {
     refused(world.stage("gone", usage.clone()).await, Code::NotFound, "no volume gone");
     refused(world.stage("", usage.clone()).await, Code::InvalidArgument, "volume_id");
     refused(world.publish("v", "t", usage.clone(), false).await, Code::FailedPrecondition, "stage it there first");
-    refused(world.stage("v", mounted("", Mode::MultiNodeMultiWriter)).await, Code::InvalidArgument, "one node");
+    for mode in [Mode::MultiNodeReaderOnly, Mode::MultiNodeSingleWriter, Mode::MultiNodeMultiWriter] {
+        // More than the volume can, to who stages or publishes it; a wrong argument to who has it grow.
+        refused(world.stage("v", mounted("", mode)).await, Code::FailedPrecondition, "one node");
+        refused(world.publish("v", "t", block(mode), false).await, Code::FailedPrecondition, "one node");
+        let mut grows = expand(&world, "v", "t", 32 * MIB);
+        grows.volume_capability = Some(mounted("", mode));
+        refused(world.plugin.node_expand_volume(grows).await, Code::InvalidArgument, "one node");
+    }
     for (field, change) in [
         ("staging_target_path", (|asked| asked.staging_target_path.clear()) as fn(&mut proto::NodeStageVolumeRequest)),
         ("volume_capability", |asked| asked.volume_capability = None),
