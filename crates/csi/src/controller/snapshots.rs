@@ -24,7 +24,9 @@ impl Driver {
         check::map("secrets", &request.secrets)?;
         check::map("parameters", &request.parameters)?;
         let claim = parameters::of_snapshot(&request.parameters)?;
-        let _held = self.busy.hold([busy::snapshot(name)])?;
+        let id = names::snapshot(volume, &names::id(name));
+        // By its name, which is of one volume alone, and by its id, which it is deleted by.
+        let _held = self.busy.hold([busy::snapshot(name), busy::snapshot(&id)])?;
         let has_name = |snapshot: &&Snapshot| snapshot.labels.get(labels::NAME) == Some(name);
         let all = self.volumes.snapshots()?;
         if let Some(there) = all.iter().find(has_name) {
@@ -42,7 +44,6 @@ impl Driver {
             return Ok(proto::CreateSnapshotResponse { snapshot: taken.first().map(told) });
         }
         self.volume(volume)?;
-        let id = names::snapshot(volume, &names::id(name));
         if all.iter().any(|snapshot| snapshot.id == id) {
             let what = format!("there is a snapshot {id} that was taken by other means; use another name");
             return Err(Status::already_exists(what));

@@ -1,240 +1,18 @@
 //! The process ends between any two steps of a call, at every step in turn: before it, or when it is done. The next process is asked the same again, or asked to
 //! undo it, and ends right.
 //!
-//! A step is a call of the machine or of who owns the volumes. The process that ends is a driver whose next step panics: nothing is cleaned up after it, all
-//! that it knew is gone, and what it has done stays. The node goes on, as it does for a daemon that is killed (see `orlop`'s own tests, which kill it).
+//! The process that ends is a driver whose next step panics: nothing is cleaned up after it, all that it knew is gone, and what it has done stays. The node goes on, as
+//! it does for a daemon that is killed (see `orlop`'s own tests, which kill it).
 
-use crate::world::{MIB, driver, from_volume, mounted, mounts_below, request, require, serve, start, write};
-use csi::proto::controller_client::ControllerClient;
-use csi::proto::node_client::NodeClient;
-use csi::proto::volume_capability::access_mode::Mode;
-use csi::proto::{self, VolumeCapability};
-use csi::{
-    Capacity, Content, DeviceInfo, Driver, Error, FileSystem, Host, HostError, Labels, Limits, Linux, Mount, NewVolume,
-    OnNode, Place, Range, Room, Secret, Snapshot, Volume, Volumes,
-};
-use node::Node;
+use crate::steps::{Life, Site, usage};
+use crate::world::{MIB, from_volume, mounts_below, request, require, write};
+use csi::proto;
+use csi::{OnNode, Volumes};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use tempfile::TempDir;
+use std::path::Path;
 use tonic::{Code, Status};
 
-/// Counts steps; at one of them it ends.
-struct Fuse {
-    steps: AtomicU64,
-    /// The step, and whether it is done first.
-    ends: Option<(u64, bool)>,
-}
-
-impl Fuse {
-    fn step<T>(&self, step: impl FnOnce() -> T) -> T {
-        let now = self.steps.fetch_add(1, Ordering::Relaxed);
-        match self.ends {
-            Some((at, false)) if now >= at => panic!("the process ends before step {at}"),
-            Some((at, true)) if now >= at => {
-                if now == at {
-                    step();
-                }
-                panic!("the process ends after step {at}")
-            }
-            _ => step(),
-        }
-    }
-}
-
-struct Ending<T>(T, Arc<Fuse>);
-
-impl Host for Ending<Linux> {
-    // What only looks changes nothing: ending there is ending before the next step.
-    fn mounts(&self) -> Result<Vec<Mount>, HostError> {
-        self.0.mounts()
-    }
-    fn canonical(&self, path: &Path) -> Result<PathBuf, HostError> {
-        self.0.canonical(path)
-    }
-    fn look(&self, path: &Path) -> Result<Place, HostError> {
-        self.0.look(path)
-    }
-    fn device(&self, path: &Path) -> Result<DeviceInfo, HostError> {
-        self.0.device(path)
-    }
-    fn probe(&self, device: &Path) -> Result<Content, HostError> {
-        self.0.probe(device)
-    }
-    fn room(&self, folder: &Path) -> Result<Room, HostError> {
-        self.0.room(folder)
-    }
-    fn format(&self, fs: FileSystem, device: &Path) -> Result<(), HostError> {
-        self.1.step(|| self.0.format(fs, device))
-    }
-    fn mount(&self, fs: FileSystem, device: &Path, at: &Path, flags: &[String], ro: bool) -> Result<(), HostError> {
-        self.1.step(|| self.0.mount(fs, device, at, flags, ro))
-    }
-    fn bind(&self, from: &Path, at: &Path) -> Result<(), HostError> {
-        self.1.step(|| self.0.bind(from, at))
-    }
-    fn rebind(&self, at: &Path, read_only: bool) -> Result<(), HostError> {
-        self.1.step(|| self.0.rebind(at, read_only))
-    }
-    fn unmount(&self, at: &Path) -> Result<(), HostError> {
-        self.1.step(|| self.0.unmount(at))
-    }
-    fn protect(&self, device: &Path, read_only: bool) -> Result<(), HostError> {
-        self.1.step(|| self.0.protect(device, read_only))
-    }
-    fn grows_mounted(&self, fs: FileSystem) -> bool {
-        self.0.grows_mounted(fs)
-    }
-    fn grow_unmounted(&self, fs: FileSystem, device: &Path) -> Result<(), HostError> {
-        self.1.step(|| self.0.grow_unmounted(fs, device))
-    }
-    fn grow(&self, fs: FileSystem, device: &Path, at: &Path) -> Result<(), HostError> {
-        self.1.step(|| self.0.grow(fs, device, at))
-    }
-    fn give(&self, folder: &Path, group: u32) -> Result<(), HostError> {
-        self.1.step(|| self.0.give(folder, group))
-    }
-    fn make(&self, path: &Path, folder: bool) -> Result<(), HostError> {
-        self.1.step(|| self.0.make(path, folder))
-    }
-    fn remove(&self, path: &Path) -> Result<(), HostError> {
-        self.1.step(|| self.0.remove(path))
-    }
-}
-
-impl Volumes for Ending<OnNode> {
-    fn capacity(&self, replicas: u32) -> Result<Capacity, Error> {
-        self.0.capacity(replicas)
-    }
-    fn find(&self, id: &str) -> Result<Option<Volume>, Error> {
-        self.0.find(id)
-    }
-    fn list(&self) -> Result<Vec<Volume>, Error> {
-        self.0.list()
-    }
-    fn snapshots(&self) -> Result<Vec<Snapshot>, Error> {
-        self.0.snapshots()
-    }
-    fn ranges(
-        &self,
-        of: &str,
-        since: Option<&str>,
-        start: u64,
-        tell: &mut dyn FnMut(Vec<Range>) -> bool,
-    ) -> Result<(), Error> {
-        self.0.ranges(of, since, start, tell)
-    }
-    fn create(&self, new: NewVolume, secret: Option<&Secret>) -> Result<Volume, Error> {
-        self.1.step(|| self.0.create(new, secret))
-    }
-    fn clone_snapshot(&self, snapshot: &str, new: NewVolume) -> Result<Volume, Error> {
-        self.1.step(|| self.0.clone_snapshot(snapshot, new))
-    }
-    fn delete(&self, id: &str) -> Result<(), Error> {
-        self.1.step(|| self.0.delete(id))
-    }
-    fn grow(&self, id: &str, bytes: u64) -> Result<Volume, Error> {
-        self.1.step(|| self.0.grow(id, bytes))
-    }
-    fn limit(&self, id: &str, limits: Limits) -> Result<(), Error> {
-        self.1.step(|| self.0.limit(id, limits))
-    }
-    fn label(&self, id: &str, labels: &Labels) -> Result<(), Error> {
-        self.1.step(|| self.0.label(id, labels))
-    }
-    fn snapshot(&self, ids: &[String], labels: &Labels) -> Result<Vec<Snapshot>, Error> {
-        self.1.step(|| self.0.snapshot(ids, labels))
-    }
-    fn delete_snapshot(&self, id: &str) -> Result<(), Error> {
-        self.1.step(|| self.0.delete_snapshot(id))
-    }
-    fn attach(&self, id: &str, secret: Option<&Secret>) -> Result<PathBuf, Error> {
-        self.1.step(|| self.0.attach(id, secret))
-    }
-    fn detach(&self, id: &str) -> Result<(), Error> {
-        self.1.step(|| self.0.detach(id))
-    }
-}
-
-/// A node whose drivers end.
-struct Site {
-    _disk: TempDir,
-    runtime: TempDir,
-    node: Arc<Node>,
-}
-
-/// A driver that answers, until it is dropped.
-struct Life {
-    stop: tokio_util::sync::CancellationToken,
-    served: tokio::task::JoinHandle<()>,
-    controller: ControllerClient<tonic::transport::Channel>,
-    plugin: NodeClient<tonic::transport::Channel>,
-    fuse: Arc<Fuse>,
-}
-
-impl Site {
-    /// With a volume to be cloned, which has a file system or not.
-    async fn new(formatted: bool) -> Self {
-        let (disk, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
-        let node = start(disk.path(), runtime.path(), &[300]).await;
-        let place = Self { _disk: disk, runtime, node };
-        let mut life = place.live(None).await;
-        life.controller.create_volume(request("source", 16)).await.unwrap();
-        if formatted {
-            let (volume_id, staging_target_path) = ("source".to_owned(), place.path("staging"));
-            let asked = proto::NodeStageVolumeRequest {
-                volume_id: volume_id.clone(),
-                staging_target_path: staging_target_path.clone(),
-                volume_capability: Some(usage()),
-                ..Default::default()
-            };
-            life.plugin.node_stage_volume(asked).await.unwrap();
-            let asked = proto::NodeUnstageVolumeRequest { volume_id, staging_target_path };
-            life.plugin.node_unstage_volume(asked).await.unwrap();
-        }
-        life.end().await;
-        place
-    }
-
-    async fn live(&self, ends: Option<(u64, bool)>) -> Life {
-        let fuse = Arc::new(Fuse { steps: AtomicU64::new(0), ends });
-        let volumes = Arc::new(Ending(OnNode::new(self.node.clone()), fuse.clone()));
-        let host = Arc::new(Ending(Linux, fuse.clone()));
-        let driver: Arc<Driver> = driver(volumes, host, self.runtime.path()).await;
-        let (stop, served) = serve(driver, self.runtime.path()).await;
-        let channel = crate::world::connect(&self.runtime.path().join("csi.sock")).await;
-        Life {
-            stop,
-            served,
-            controller: ControllerClient::new(channel.clone()),
-            plugin: NodeClient::new(channel),
-            fuse,
-        }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.runtime.path().join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        for at in mounts_below(self.runtime.path()).iter().rev() {
-            drop(std::process::Command::new("umount").arg("-l").arg(at).output());
-        }
-    }
-}
-
 impl Life {
-    async fn end(self) {
-        self.stop.cancel();
-        drop((self.controller, self.plugin));
-        self.served.abort();
-        drop(self.served.await);
-    }
-
     async fn call(&mut self, place: &Site, call: Call) -> Result<(), Status> {
         let (volume_id, staging_target_path) = ("v".to_owned(), place.path("staging"));
         let capability = Some(usage());
@@ -293,14 +71,6 @@ enum Call {
 /// A life of a volume: a clone that is larger than its source, with a file system that grows, for a group.
 const LIFE: [Call; 6] = [Call::Create, Call::Stage, Call::Publish, Call::Unpublish, Call::Unstage, Call::Delete];
 
-fn usage() -> VolumeCapability {
-    let mut usage = mounted("ext4", Mode::SingleNodeWriter);
-    if let Some(proto::volume_capability::AccessType::Mount(mount)) = &mut usage.access_type {
-        mount.volume_mount_group = "4711".to_owned();
-    }
-    usage
-}
-
 /// What must be so when a call is done.
 fn check(place: &Site, call: Call, mark: &[u8]) {
     let mounts = mounts_below(place.runtime.path()).len();
@@ -346,7 +116,7 @@ async fn ends_at(place: &Site, at: u64, done: bool) -> bool {
         }
         check(place, call, &mark);
     }
-    let used = life.fuse.steps.load(Ordering::Relaxed);
+    let used = life.fuse.steps();
     life.end().await;
     let volumes = OnNode::new(place.node.clone());
     let (left, snapshots) = tokio::task::spawn_blocking(move || (volumes.list(), volumes.snapshots())).await.unwrap();

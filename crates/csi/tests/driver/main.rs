@@ -12,4 +12,5 @@ mod metadata;
 mod node;
 mod sanity;
 mod snapshots;
+mod steps;
 mod world;

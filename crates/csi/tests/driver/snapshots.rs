@@ -1,5 +1,6 @@
 //! Snapshots, and what is made from them.
 
+use crate::steps::Site;
 use crate::world::{MIB, World, from_snapshot, from_volume, map, mounted, refused, request, require, write};
 use csi::proto::volume_capability::access_mode::Mode;
 use csi::proto::{self, ListSnapshotsRequest};
@@ -68,6 +69,42 @@ async fn a_snapshot_is_taken_once_and_its_name_is_of_one_volume() {
     refused(world.controller.delete_snapshot(delete("")).await, Code::InvalidArgument, "snapshot_id");
     assert_eq!(ids(&list(&mut world, ListSnapshotsRequest::default()).await).len(), 2);
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_not_deleted_while_it_is_taken_nor_told_of_while_it_is_deleted() {
+    require!();
+    let site = Site::new(false).await;
+    let mut life = site.live(None).await;
+    // Its id is not its name.
+    let create = proto::CreateSnapshotRequest {
+        source_volume_id: "source".into(),
+        name: "of Monday".into(),
+        ..Default::default()
+    };
+    let taken = life.controller.create_snapshot(create.clone()).await.unwrap().into_inner().snapshot.unwrap();
+    let id = taken.snapshot_id;
+    let delete = proto::DeleteSnapshotRequest { snapshot_id: id.clone(), ..Default::default() };
+    life.controller.delete_snapshot(delete.clone()).await.unwrap();
+
+    let begun = life.fuse.steps();
+    let held = life.fuse.hold().await;
+    let (mut controller, asked) = (life.controller.clone(), create.clone());
+    let taking = tokio::spawn(async move { controller.create_snapshot(asked).await });
+    life.fuse.has_begun(begun + 1).await;
+    refused(life.controller.delete_snapshot(delete.clone()).await, Code::Aborted, &id);
+    drop(held);
+    taking.await.unwrap().unwrap();
+
+    let held = life.fuse.hold().await;
+    let (mut controller, asked) = (life.controller.clone(), delete);
+    let deleting = tokio::spawn(async move { controller.delete_snapshot(asked).await });
+    life.fuse.has_begun(begun + 2).await;
+    refused(life.controller.create_snapshot(create.clone()).await, Code::Aborted, &id);
+    drop(held);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(life.controller.create_snapshot(create).await.unwrap().into_inner().snapshot.unwrap().snapshot_id, id);
+    life.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
