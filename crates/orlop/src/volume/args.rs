@@ -220,7 +220,8 @@ pub(super) struct LimitArgs {
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     pub(super) of: StateArgs,
-    /// Delete the snapshots of the volume, too
+    /// Delete all snapshots named VOLUME@..., too, which are those that `orlop volume list --snapshots VOLUME` shows: also when the volume is gone already, and those of an earlier
+    /// volume of this name. Clones of them stay. While one of them is attached, nothing is deleted
     #[arg(long)]
     pub(super) with_snapshots: bool,
 }

@@ -39,6 +39,7 @@ fn help_is_as_it_was_last_looked_at() {
         &["repo", "export"],
         &["store"],
         &["store", "format"],
+        &["volume", "delete"],
         &["node"],
         &["operator"],
         &["mover"],

@@ -66,6 +66,10 @@ fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
     assert!(mounted.0.join("old").exists() && !mounted.0.join("new").exists());
     mounted.unmount();
     world.volume(&["detach", "data"]).good();
+    world.attach(&["data@first"]);
+    world.volume(&["delete", "data", "--with-snapshots"]).ended(1).says("delete data@first: it is attached as");
+    world.volume(&["detach", "data@first"]).good();
+    assert_eq!(world.volume(&["list", "--snapshots", "data", "-o", "json"]).json()[0]["name"], json!("data@first"));
     world.volume(&["delete", "data", "--with-snapshots"]).good();
     world.volume(&["delete", "data"]).good();
     assert_eq!(world.volume(&["list", "-o", "json"]).json(), json!([]));
