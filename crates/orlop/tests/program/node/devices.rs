@@ -6,7 +6,7 @@ use serde_json::json;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn bytes_of(device: &str) -> u64 {
@@ -77,7 +77,7 @@ fn a_volume_is_a_disk_that_grows_and_goes_back_under_its_file_system() {
 }
 
 /// Starts the program that writes blocks with checksums in them and reads them again, until it has done so so many times.
-fn verify(folder: &Path, times: u32) -> std::process::Child {
+fn verify(folder: &Path, times: u32) -> Child {
     let folder = format!("--directory={}", folder.display());
     Command::new("fio")
         .args(["--name=verify", &folder, "--size=32M", "--rw=randwrite", "--bsrange=4k-256k", "--ioengine=libaio"])
@@ -192,6 +192,19 @@ fn a_pool_grows_when_its_node_starts() {
     world.is_sound();
 }
 
+/// Has a file written to a device of a pool that has no room for all of it, and waits until the pool is full.
+fn waiting_writer(world: &World, file: &str, device: &str) -> Child {
+    let mut writer = Command::new("dd")
+        .args([&format!("if={file}"), &format!("of={device}"), "bs=1M", "oflag=direct", "conv=notrunc"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while world.volume(&["pools", "-o", "json"]).json()[0]["state"] != json!("full") {
+        assert!(writer.try_wait().unwrap().is_none(), "it must wait");
+    }
+    writer
+}
+
 #[test]
 fn writes_wait_while_the_pool_is_full_and_nothing_is_lost() {
     require!("dd", "cmp");
@@ -204,14 +217,7 @@ fn writes_wait_while_the_pool_is_full_and_nothing_is_lost() {
     good("dd", &[&format!("if={noise}"), &format!("of={other}"), "bs=1M", "oflag=direct", "conv=notrunc"]);
     world.volume(&["detach", "other"]).good();
     let device = world.attach(&["full"]);
-    let mut writer = Command::new("dd")
-        .args([&format!("if={noise}"), &format!("of={device}"), "bs=1M", "oflag=direct", "conv=notrunc"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while world.volume(&["pools", "-o", "json"]).json()[0]["state"] != json!("full") {
-        assert!(writer.try_wait().unwrap().is_none(), "it must wait");
-    }
+    let mut writer = waiting_writer(&world, &noise, &device);
     assert!(world.metrics().contains("orlop_pool_full{pool=\"pool\"} 1"));
     world.volume(&["delete", "other"]).good();
     assert!(writer.wait().unwrap().success(), "what waited went on");
@@ -227,14 +233,7 @@ fn a_full_pool_is_made_larger_while_it_is_used_and_writes_go_on() {
     world.volume(&["create", "data", "--size", "64MiB"]).good();
     let device = world.attach(&["data"]);
     let noise = world.file("noise", &noise(48 << 20));
-    let mut writer = Command::new("dd")
-        .args([&format!("if={noise}"), &format!("of={device}"), "bs=1M", "oflag=direct", "conv=notrunc"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while world.volume(&["pools", "-o", "json"]).json()[0]["state"] != json!("full") {
-        assert!(writer.try_wait().unwrap().is_none(), "it must wait");
-    }
+    let mut writer = waiting_writer(&world, &noise, &device);
     world.volume(&["grow-pool", "--size", "30MiB"]).ended(1).says("a pool does not shrink");
     world.volume(&["grow-pool", "nothing", "--size", "90MiB"]).ended(1).says("there is no pool nothing");
     let grown = world.volume(&["grow-pool", "pool", "--size", "90MiB", "-o", "json"]).json();
