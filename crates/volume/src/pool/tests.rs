@@ -171,6 +171,31 @@ fn a_disk_that_panics_is_an_error_for_everybody() {
     }
 }
 
+#[test]
+fn a_flush_that_fails_is_not_asked_for_again() {
+    for in_memory in [true, false] {
+        let disk = Wayward::new(in_memory);
+        let (pool, notices) = open::<Buffer>(&disk);
+        let volume = pool.create_volume("v", 1000).unwrap();
+        let (answers, given) = Answers::new();
+        let write = |durable| pool.write(volume, 0, Buffer::zeroed(BLOCK), durable, answers.one());
+        write(false);
+        assert_eq!(given.recv().unwrap(), Ok(()));
+        disk.disk.set_flush_fails(true);
+        pool.flush(answers.one());
+        assert!(matches!(given.recv().unwrap(), Err(Error::Failed { .. })));
+        assert!(matches!(notices.recv().unwrap(), Notice::Failed(_)));
+        // The next one would succeed, though what the system has dropped by then is lost.
+        disk.disk.set_flush_fails(false);
+        let (.., flushes) = disk.disk.counts();
+        pool.flush(answers.one());
+        write(true);
+        (0..2).for_each(|_| assert!(matches!(given.recv().unwrap(), Err(Error::Failed { .. }))));
+        assert!(matches!(pool.close(), Err(Error::Failed { .. })));
+        assert_eq!(disk.disk.counts().2, flushes);
+    }
+}
+
 /// Memory that panics when it is looked at, from the second time on: once by the pool, once by the engine.
 struct Trap(Buffer, AtomicUsize);
 

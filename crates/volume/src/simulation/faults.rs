@@ -91,21 +91,24 @@ fn data_goes_elsewhere_where_the_device_refuses_it() {
 
 #[test]
 fn nothing_is_acknowledged_after_a_flush_has_failed() {
-    let mut pool = Inline::new(4096);
-    let volume = pool.volume("v", 1000);
-    assert_eq!(pool.write(volume, 0, 9, 1), Some(Ok(())));
-    assert_eq!(pool.flush(), Ok(()));
-    assert_eq!(pool.write(volume, 0, 3, 2), Some(Ok(())));
-    pool.disk.set_flush_fails(true);
-    assert!(matches!(pool.flush(), Err(Error::Failed { .. })));
-    pool.disk.heal();
-    // That the device works again proves nothing about what it has dropped.
-    assert!(matches!(pool.flush(), Err(Error::Failed { .. })));
-    assert!(matches!(pool.write(volume, 0, 3, 3), Some(Err(Error::Failed { .. }))));
-    assert!(pool.holds(volume, 3, 6, 1), "reading goes on");
-    pool.disk.crash(&mut Random::new(0));
-    pool.reopen().unwrap();
-    assert!(pool.holds(volume, 3, 6, 1));
+    // Of the log, and of a checkpoint.
+    for flushes in [Request::Flush, Request::Admin(Admin::Checkpoint { clean: false })] {
+        let mut pool = Inline::new(4096);
+        let volume = pool.volume("v", 1000);
+        assert_eq!(pool.write(volume, 0, 9, 1), Some(Ok(())));
+        assert_eq!(pool.flush(), Ok(()));
+        assert_eq!(pool.write(volume, 0, 3, 2), Some(Ok(())));
+        pool.disk.set_flush_fails(true);
+        assert!(matches!(pool.ask(flushes), Some(Err(Error::Failed { .. }))));
+        pool.disk.heal();
+        // That the device works again proves nothing about what it has dropped.
+        assert!(matches!(pool.flush(), Err(Error::Failed { .. })));
+        assert!(matches!(pool.write(volume, 0, 3, 3), Some(Err(Error::Failed { .. }))));
+        assert!(pool.holds(volume, 3, 6, 1), "reading goes on");
+        pool.disk.crash(&mut Random::new(0));
+        pool.reopen().unwrap();
+        assert!(pool.holds(volume, 3, 6, 1));
+    }
 }
 
 #[test]
