@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections that a server has at once; one more is told so and closed. An attachment has `data_connections` and one more to each replica.
     pub connections: usize,
+    /// Connections to a server that it does not know yet, since they have not come to the end of TLS and the first messages, at once; one more is closed. Many come at once when a
+    /// node is back; an attachment tries again.
+    pub handshakes: usize,
     /// Connections of a link that carry blocks. More of them use more cores, and more system calls.
     pub data_connections: usize,
     /// Bytes that the requests of one connection hold at a server at once: what they write, or will have read. More is left in the network, where the sender's
@@ -28,6 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            handshakes: 1024,
             data_connections: 2,
             bytes: 16 << 20,
             outbox_bytes: 64 << 20,

@@ -18,13 +18,14 @@ mod tls;
 pub use limits::Limits;
 pub use link::{Addresses, Network};
 pub(crate) use link::{Ends, Link};
-pub use server::{ServeError, Server};
+pub use server::Server;
 #[cfg(test)]
 pub(crate) use tls::name_of;
 pub use tls::{Security, Tls, TlsError};
 
-use replication::wire::{Farewell, WireError};
+use replication::wire::{Farewell, MOST_DATA, WireError};
 use std::io;
+use std::net::SocketAddr;
 
 /// Why a connection has ended.
 #[derive(Debug, thiserror::Error)]
@@ -53,4 +54,29 @@ pub(crate) enum Closed {
     /// This side does.
     #[error("the peer was refused: {0}")]
     Refusing(Farewell),
+}
+
+/// Why replicas are not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not this machine's.
+    #[error("listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// In clear, everybody who reaches it would have all volumes.
+    #[error("{address} is reached from elsewhere, and nothing would be encrypted; give the node a certificate")]
+    Clear {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A bound that cannot be.
+    #[error("{bytes} bytes for the requests of a connection are less than the longest one has, which is {MOST_DATA}")]
+    Bytes {
+        /// What was wanted.
+        bytes: u32,
+    },
 }

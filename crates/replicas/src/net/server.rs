@@ -1,10 +1,10 @@
 //! The server of a node's replicas.
 
-use super::Closed;
 use super::limits::Limits;
 use super::outbox::Outbox;
 use super::stream::{Incoming, Outgoing, Stream, prepare, split};
 use super::tls::{Security, is_of};
+use super::{Closed, ServeError};
 use crate::replica::{Answers, Asker, Held, Replica, Replicas};
 use replication::message::{Answer, Body, Request};
 use replication::units::ReplicaId;
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,31 +26,6 @@ const UNIT: u32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a peer may take to accept why he is refused.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Why replicas are not served.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The address is taken, or not this machine's.
-    #[error("listen on {address}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// In clear, everybody who reaches it would have all volumes.
-    #[error("{address} is reached from elsewhere, and nothing would be encrypted; give the node a certificate")]
-    Clear {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// A bound that cannot be.
-    #[error("{bytes} bytes for the requests of a connection are less than the longest one has, which is {MOST_DATA}")]
-    Bytes {
-        /// What was wanted.
-        bytes: u32,
-    },
-}
 
 /// Serves replicas to the attachments of other nodes.
 pub struct Server {
@@ -64,7 +39,9 @@ struct Shared {
     replicas: Arc<Replicas>,
     security: Security,
     limits: Limits,
-    places: Arc<Semaphore>,
+    /// For connections that are not welcomed yet. Each has one of these, or a place.
+    greetings: Arc<Semaphore>,
+    places: Semaphore,
 }
 
 impl Server {
@@ -88,8 +65,9 @@ impl Server {
         let system = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(system)?;
         let address = listener.local_addr().map_err(system)?;
-        let places = Arc::new(Semaphore::new(limits.connections));
-        Ok(Self { listener, address, shared: Arc::new(Shared { cluster, replicas, security, limits, places }) })
+        let (greetings, places) = (Arc::new(Semaphore::new(limits.handshakes)), Semaphore::new(limits.connections));
+        let shared = Shared { cluster, replicas, security, limits, greetings, places };
+        Ok(Self { listener, address, shared: Arc::new(shared) })
     }
 
     /// Where it listens.
@@ -110,7 +88,12 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     let (shared, stop) = (self.shared.clone(), stop.clone());
-                    connections.spawn(async move { shared.connection(stream, peer, stop).await });
+                    // Taken here and not in its task, so that it is the newest that is closed.
+                    let Ok(greeting) = shared.greetings.clone().try_acquire_owned() else {
+                        tracing::info!(%peer, "a connection was closed: too many have not said who they are");
+                        continue;
+                    };
+                    connections.spawn(async move { shared.connection(stream, peer, greeting, stop).await });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -131,10 +114,16 @@ struct Agreed {
 }
 
 impl Shared {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        greeting: OwnedSemaphorePermit,
+        stop: CancellationToken,
+    ) {
         let closed = tokio::select! {
             () = stop.cancelled() => return,
-            closed = self.serve(stream) => closed,
+            closed = self.serve(stream, greeting) => closed,
         };
         match closed {
             Err(Closed::Left) | Ok(()) => tracing::debug!(%peer, "a connection has ended"),
@@ -144,7 +133,7 @@ impl Shared {
         }
     }
 
-    async fn serve(&self, stream: TcpStream) -> Result<(), Closed> {
+    async fn serve(&self, stream: TcpStream, greeting: OwnedSemaphorePermit) -> Result<(), Closed> {
         let limits = &self.limits;
         let (incoming, outgoing, agreed) = tokio::time::timeout(limits.handshake, self.handshake(stream))
             .await
@@ -154,6 +143,7 @@ impl Shared {
             let farewell = Farewell::Busy(format!("it has its {} connections", limits.connections));
             return Err(refuse(outgoing, farewell).await);
         };
+        drop(greeting);
         let gone = agreed.replica.is_gone.clone();
         tokio::select! {
             () = gone.cancelled() => Err(Closed::Left),

@@ -105,10 +105,14 @@ impl Peer {
 
     async fn welcomed(address: SocketAddr) -> Self {
         let mut peer = Self::connect(address).await;
-        peer.say(&hello()).await;
-        assert!(matches!(peer.hear().await, Some(Message::Welcome(_))));
-        peer.frames.agreed(NEWEST);
+        peer.is_welcomed().await;
         peer
+    }
+
+    async fn is_welcomed(&mut self) {
+        self.say(&hello()).await;
+        assert!(matches!(self.hear().await, Some(Message::Welcome(_))));
+        self.frames.agreed(NEWEST);
     }
 
     async fn say(&mut self, message: &Message) {
@@ -234,13 +238,35 @@ async fn peers_that_say_nothing_lose_their_place_and_more_than_there_are_places_
     drop(first);
     let mut is_served = false;
     while !is_served {
-        let mut next = Peer::connect(served.address).await;
-        next.say(&hello()).await;
-        assert!(matches!(next.hear().await, Some(Message::Welcome(_))));
-        next.frames.agreed(NEWEST);
+        let mut next = Peer::welcomed(served.address).await;
         next.say(&Message::Request(request(0, Body::Seal))).await;
         is_served = matches!(next.hear().await, Some(Message::Answer(_)));
     }
+}
+
+/// Peers that connect and say nothing, as many as they like: they cost those who come after them, and nobody who is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_have_not_said_hello_are_bounded() {
+    let limits = Limits { handshakes: 3, handshake: Duration::from_secs(3600), ..Limits::default() };
+    let served = serve(limits).await;
+    let mut known = Peer::welcomed(served.address).await;
+    known.answer(request(0, Body::Seal)).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(Peer::connect(served.address).await);
+    }
+    // They are accepted in their order, so these are the ones that there are too many of.
+    for _ in 0..50 {
+        let mut more = Peer::connect(served.address).await;
+        more.say(&hello()).await;
+        assert!(more.hear().await.is_none(), "it is not welcomed");
+    }
+    assert_eq!(known.answer(request(1, Body::Renew)).await.body, Ok(Reply::Done), "who is known is served");
+    // Those who came first may still say it, and make room when they have.
+    let mut first = silent.swap_remove(0);
+    first.is_welcomed().await;
+    assert_eq!(first.answer(request(2, Body::Renew)).await.body, Ok(Reply::Done));
+    Peer::welcomed(served.address).await;
 }
 
 /// A store that is stuck: what one connection may have under way is bounded, in what is written and in what would be read, and leases go on over another one.
