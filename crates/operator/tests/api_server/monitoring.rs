@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use api::{Phase, Timed};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use operator::Companion;
 use operator::metrics::{Metrics, ScheduleState};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 fn folder() -> PathBuf {
@@ -23,9 +27,22 @@ fn dashboard() -> Value {
     serde_json::from_str(&std::fs::read_to_string(folder().join("dashboard.json")).unwrap()).unwrap()
 }
 
+/// The monitor of storage, which counts beside the operator.
+struct Monitor;
+
+impl Companion for Monitor {
+    fn begin(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        cluster::monitor::Metrics::default().register(registry);
+    }
+}
+
 /// All metrics, each with something in it, as they are served.
 fn served() -> String {
-    let metrics = Metrics::default();
+    let metrics = Metrics::with(&[Arc::new(Monitor)]);
     let at = Timestamp::UNIX_EPOCH;
     metrics.set_leader(true);
     metrics.run_ended("ApplicationBackup", Phase::Succeeded, 1);
