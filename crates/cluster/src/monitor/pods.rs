@@ -70,7 +70,8 @@ impl Monitor {
             let frees = is_lost || is_ending && self.takes_too_long(&pod);
             match verdict {
                 Verdict::NotOurs => {}
-                _ if is_ending && !frees => {}
+                // One that was freed, and is there still, is held by a finalizer; it must not stand in the way of others at each look.
+                _ if is_ending && (!frees || pod.meta().deletion_grace_period_seconds == Some(0)) => {}
                 _ if is_ending && !is_fenced => {
                     let why =
                         "it may run on, and has a volume of another driver, which another pod must not use beside it";

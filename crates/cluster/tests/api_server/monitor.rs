@@ -54,12 +54,17 @@ impl World {
 
     /// A pod on a node that uses volumes.
     async fn pod(&self, name: &str, node: &str, volumes: &[&str], maker: Option<&str>) {
+        self.held_pod(name, node, volumes, maker, &[]).await;
+    }
+
+    /// The same, with finalizers of others.
+    async fn held_pod(&self, name: &str, node: &str, volumes: &[&str], maker: Option<&str>, finalizers: &[&str]) {
         let used = volumes
             .iter()
             .map(|volume| json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("claim-{volume}")}}));
         let owner = |kind| json!([{"apiVersion": "apps/v1", "kind": kind, "name": "maker", "uid": "0f0f0f0f-0000-0000-0000-000000000000", "controller": true}]);
         let pod = json!({
-            "metadata": {"name": name, "ownerReferences": maker.map(owner)},
+            "metadata": {"name": name, "ownerReferences": maker.map(owner), "finalizers": finalizers},
             "spec": {
                 "nodeName": node, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
                 "containers": [{"name": "main", "image": "none"}], "volumes": used.collect::<Vec<_>>(),
@@ -154,6 +159,10 @@ async fn pods_are_moved_off_a_node_whose_storage_is_gone_if_that_helps() {
 
     // Nobody ends pods there any more: they go at once, also one that somebody else has deleted and that would not have been.
     world.machine(&node, "Unknown").await;
+    // As many as are deleted at one look are freed, and held by somebody else: they are in nobody's way.
+    for i in 0..5 {
+        world.held_pod(&format!("held-{i}"), &node, &["two"], Some("StatefulSet"), &["example.com/hold"]).await;
+    }
     world.pod("lost", &node, &["two"], Some("StatefulSet")).await;
     world.pods_around::<Pod>().delete("bare", &kube::api::DeleteParams::default()).await.unwrap();
     until("the pods of a lost node to be freed", async || {
