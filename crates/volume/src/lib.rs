@@ -31,7 +31,7 @@
 //! * **Nothing is returned that does not fit its checksum**, and the checksum is kept apart from the bytes, in what points to them.
 //! * **A full pool loses nothing.** Writes wait. What frees room needs none: room for three checkpoints is never given to data.
 //! * **After a failed flush nothing is acknowledged**, since nobody knows what the device has dropped. Opening the pool again
-//!   finds out, where files are used without the system's cache (`O_DIRECT`): with it, what could not be written may still be read for a while.
+//!   finds out: it has the system's cache dropped first, which would show what could not be written as if it were there.
 //! * Memory is bounded by configuration: nodes of maps, whether cached, changed or being written, all together; the log by its length; and two bits for
 //!   each block of regions in use.
 //!

@@ -3,7 +3,7 @@
 use super::Disk;
 use crate::error::OpenError;
 use crate::memory::Buffer;
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{Advice, FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -80,6 +80,7 @@ impl FileDisk {
         let mut disk = Self { file: plain, unit: 512, sector, direct: false, in_memory };
         if !in_memory {
             disk.use_directly(path)?;
+            drop_cache(&disk.file).map_err(error("write what the cache has of"))?;
         }
         Ok(disk)
     }
@@ -167,6 +168,17 @@ impl Disk for FileDisk {
     }
 }
 
+/// Has the next reads ask the device. After a write that failed, the cache shows what was written as if it were on the device, to the next process, too. What only waits to be
+/// written is written first. With direct I/O there is nothing to drop, but some file systems take the flag and use their cache all the same.
+fn drop_cache(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    // A device of which the system keeps no cache may not know the advice.
+    match rustix::fs::fadvise(file, 0, None, Advice::DontNeed) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 /// What the device writes as one: of a file, the device of its file system. 4096 if nobody knows, or it is more: pools are made of such blocks, so more
 /// would not help.
 fn physical_sector(file: &File, is_device: bool) -> u32 {
@@ -189,6 +201,48 @@ fn sector_in_sysfs(devices: &Path, device: u64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether the cache has this byte: only then a read that may not wait has something.
+    fn is_cached(file: &File, offset: u64) -> bool {
+        let mut byte = [0];
+        let read = rustix::io::preadv2(
+            file,
+            &mut [io::IoSliceMut::new(&mut byte)],
+            offset,
+            rustix::io::ReadWriteFlags::NOWAIT,
+        );
+        match read {
+            Ok(count) => count == 1,
+            Err(error) => {
+                assert_eq!(error, rustix::io::Errno::AGAIN);
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_opened_is_read_from_its_device_and_not_from_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        let plain = File::create_new(&path).unwrap();
+        let bytes = vec![7; 1 << 20];
+        plain.write_all_at(&bytes, 0).unwrap();
+        let reader = File::open(&path).unwrap();
+        assert!(is_cached(&reader, 512 << 10));
+        for open in [FileDisk::open, FileDisk::open_read_only] {
+            let disk = open(&path).unwrap();
+            if disk.is_in_memory() {
+                skips::skip!("{} is in memory, which has no cache; set TMPDIR", folder.path().display());
+            }
+            assert!(!is_cached(&reader, 512 << 10));
+            let mut read = Buffer::zeroed(4096);
+            disk.read(512 << 10, &mut read).unwrap();
+            assert_eq!(&read[..], &bytes[..4096], "what waited to be written is on the device");
+            drop(disk);
+            reader.read_exact_at(&mut [0], 512 << 10).unwrap();
+            assert!(is_cached(&reader, 512 << 10));
+        }
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "a test writes the files that a kernel has")]
