@@ -25,6 +25,7 @@
 mod address_book;
 mod agent;
 pub mod certificates;
+mod claims;
 pub mod controller;
 mod error;
 pub mod heartbeat;
@@ -36,6 +37,7 @@ mod volumes;
 
 pub use address_book::AddressBook;
 pub use agent::{Agent, Config as AgentConfig, watched};
+pub use claims::claims;
 pub use error::Error;
 pub use placed::id as volume_id;
 pub use times::Times;

@@ -65,5 +65,10 @@ pub enum Direction {
     },
     /// Fills the volume. For files it must be empty or hold what an interrupted restore of the same tree left; a device is overwritten, and must
     /// have as many bytes as are expected.
-    Restore { root: TableRef, expected: ExpectedCounts },
+    Restore {
+        root: TableRef,
+        expected: ExpectedCounts,
+        /// A mover that did not end well may have filled a part of it: that is not fetched again.
+        resumes: bool,
+    },
 }

@@ -54,13 +54,12 @@ async fn work(job: &Job, lines: &Lines, cancel: &CancellationToken) -> Result<Ou
             let backup = run.backup().await?;
             Ok(Outcome::of_backup(backup))
         }
-        Direction::Restore { root, expected } => {
-            let (volume, expected) = (&job.volume, *expected);
+        Direction::Restore { root, expected, resumes } => {
+            let (repository, expected, resumes) = (&repository, *expected, *resumes);
+            let run = restore::Run { repository, root, expected, resumes, lines, cancel };
             let restore = match job.form {
-                Form::Files => restore::restore(&repository, volume, root, expected, lines, cancel).await?,
-                Form::Image => {
-                    Restore::Image(device::restore(&repository, volume, root, expected, lines, cancel).await?)
-                }
+                Form::Files => restore::restore(&run, &job.volume).await?,
+                Form::Image => Restore::Image(device::restore(&run, &job.volume).await?),
             };
             Ok(Outcome::of_restore(restore))
         }

@@ -10,20 +10,25 @@ use crate::outcome::Restore;
 use crate::report::{LineProgress, Lines, Phase};
 use crate::volume::{Filling, MARKER_NAME};
 
+/// A restore of a volume, as files or as an image.
+pub(crate) struct Run<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) root: &'a TableRef,
+    pub(crate) expected: ExpectedCounts,
+    pub(crate) resumes: bool,
+    pub(crate) lines: &'a Lines,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
 /// Fills the volume, compares it with the repository, and takes the marker off only when they are equal.
-pub(crate) async fn restore(
-    repository: &Repository,
-    volume: &Path,
-    root: &TableRef,
-    expected: ExpectedCounts,
-    lines: &Lines,
-    cancel: &CancellationToken,
-) -> Result<Restore, Error> {
+pub(crate) async fn restore(run: &Run<'_>, volume: &Path) -> Result<Restore, Error> {
+    let Run { repository, root, expected, resumes, lines, cancel } = *run;
     let filling = Filling::begin(volume, root)?;
     let ignore_at_top = vec![MARKER_NAME.as_bytes().to_vec()];
     let options = RestoreOptions {
         // The volume was empty, or everything on it is from this same restore.
         replace: true,
+        resume: resumes,
         ignore_at_top: ignore_at_top.clone(),
         expected: Some(expected),
         cancel: cancel.clone(),

@@ -1,7 +1,7 @@
-//! Backs a cluster with many objects up, and fails when the operator's memory for that is not bounded, or anything is missed: `cargo bench
-//! --bench large_cluster`.
+//! Backs a cluster with many objects up and restores all of them beside, and fails when that is too slow, when the operator's memory for it is not
+//! bounded, or when anything is missed: `cargo bench --bench large_cluster`.
 //!
-//! The number of objects is 50,000, or what `ORLOP_BENCH_OBJECTS` says. The operator is whole, with its caches, the repository and its
+//! The number of objects is 100,000, or what `ORLOP_BENCH_OBJECTS` says. The operator is whole, with its caches, the repository and its
 //! limits as they are shipped, and runs in a process of its own, so that its peak is its own.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
@@ -17,18 +17,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{ApplicationBackup, ApplicationBackupStatus, LocationPhase, Phase};
+use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, LocationPhase, Phase};
+use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use operator::{Limits, OperatorConfig};
-use support::{ADMIN, Folders, World};
+use support::{ADMIN, Folders, Object, World};
 
 /// What the operator may take at its peak, in KiB.
 const LARGEST_PEAK_KIB: u64 = 300 << 10;
-const OBJECTS: usize = 50_000;
+const OBJECTS: usize = 100_000;
+/// Objects in a second that are to be backed up, and restored.
+const SLOWEST_BACKUP: f64 = 1000.0;
+const SLOWEST_RESTORE: f64 = 300.0;
 /// First argument of the process that is the operator; the kubeconfig and the folder of the buckets follow.
 const OPERATOR: &str = "operator";
-/// For the whole backup; it takes a minute or two.
+/// For each of the two.
 const LIMIT: Duration = Duration::from_secs(1200);
 
 fn main() -> Result<()> {
@@ -54,31 +58,94 @@ async fn measure() -> Result<()> {
     world.location(ADMIN).await;
     let operator = start(&world)?;
     world.location_phase(ADMIN, "main", LocationPhase::Ready).await;
-    let started = Instant::now();
-    world.backup_with("large", |spec| spec.namespaces = population.namespaces).await;
-    let status = finished(&world).await?;
-    let seconds = started.elapsed().as_secs_f64();
+    let backup = back_up(&world, &population.namespaces).await?;
+    let restore = restore(&world, &population.namespaces).await?;
     let peak_kib = end(operator)?;
-    let ledger = status.ledger.context("a backup without a ledger")?;
-    println!(
-        "backed up by the whole operator in {seconds:.1} s: {} wanted = {} stored + {} skipped + {} missed",
-        ledger.wanted, ledger.stored, ledger.skipped, ledger.missed
-    );
     println!("peak resident memory of the operator (VmHWM): {peak_kib} KiB, of {LARGEST_PEAK_KIB} KiB at most");
-    ensure!(status.phase == Phase::Succeeded, "the backup is {:?}: {:?}", status.phase, status.message);
-    ensure!(ledger.wanted >= count as u64, "of {count} objects only {} were wanted", ledger.wanted);
+    ensure!(backup.objects >= count as u64, "of {count} objects only {} were wanted", backup.objects);
+    ensure!(restore.objects >= count as u64, "of {count} objects only {} were made", restore.objects);
     ensure!(peak_kib < LARGEST_PEAK_KIB, "the peak of {peak_kib} KiB is over {LARGEST_PEAK_KIB} KiB");
+    for (what, rate, slowest) in
+        [("backup", backup.rate(), SLOWEST_BACKUP), ("restore", restore.rate(), SLOWEST_RESTORE)]
+    {
+        ensure!(rate >= slowest, "{rate:.0} objects/s are less than the {slowest} that a {what} is to do");
+    }
     Ok(())
 }
 
-async fn finished(world: &World) -> Result<ApplicationBackupStatus> {
-    let backups: Api<ApplicationBackup> = world.api(ADMIN);
+/// What was done in which time.
+struct Measured {
+    objects: u64,
+    seconds: f64,
+}
+
+impl Measured {
+    #[expect(clippy::cast_precision_loss, reason = "a number of objects")]
+    fn rate(&self) -> f64 {
+        self.objects as f64 / self.seconds
+    }
+}
+
+async fn back_up(world: &World, namespaces: &[String]) -> Result<Measured> {
+    let started = Instant::now();
+    world.backup_with("large", |spec| spec.namespaces = namespaces.to_vec()).await;
+    let run =
+        finished::<ApplicationBackup>(world, |run| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let status = run.status.context("a backup without a status")?;
+    let ledger = status.ledger.context("a backup without a ledger")?;
+    let measured = Measured { objects: ledger.wanted, seconds };
+    println!(
+        "backed up by the whole operator in {seconds:.1} s, {:.0} objects/s: {} wanted = {} stored + {} skipped + {} missed",
+        measured.rate(),
+        ledger.wanted,
+        ledger.stored,
+        ledger.skipped,
+        ledger.missed
+    );
+    ensure!(status.phase == Phase::Succeeded, "the backup is {:?}: {:?}", status.phase, status.message);
+    Ok(measured)
+}
+
+/// Restores everything under other names. There are no controllers, so nobody waits for workloads.
+async fn restore(world: &World, namespaces: &[String]) -> Result<Measured> {
+    let spec = ApplicationRestoreSpec {
+        backup_name: Some("large".into()),
+        backup_location: "main".into(),
+        namespace_mapping: namespaces.iter().map(|name| (name.clone(), format!("{name}-again"))).collect(),
+        ready_timeout: Some("0s".into()),
+        ..ApplicationRestoreSpec::default()
+    };
+    let started = Instant::now();
+    world.api(ADMIN).create(&PostParams::default(), &ApplicationRestore::new("large", spec)).await?;
+    let run =
+        finished::<ApplicationRestore>(world, |run| run.status.as_ref().is_some_and(|s| s.phase.is_final())).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let status = run.status.context("a restore without a status")?;
+    let objects = status.objects.context("a restore without objects")?;
+    let measured = Measured { objects: objects.created, seconds };
+    println!(
+        "restored by the whole operator in {seconds:.1} s, {:.0} objects/s: {} wanted, {} created, {} kept, {} skipped, {} failed",
+        measured.rate(),
+        objects.wanted,
+        objects.created,
+        objects.kept,
+        objects.skipped,
+        objects.failed
+    );
+    ensure!(status.phase == Phase::Succeeded, "the restore is {:?}: {:?}", status.phase, status.message);
+    Ok(measured)
+}
+
+async fn finished<K: Object>(world: &World, is_final: impl Fn(&K) -> bool) -> Result<K> {
+    let runs: Api<K> = world.api(ADMIN);
     let begun = Instant::now();
     loop {
-        if let Some(status) = backups.get("large").await?.status.filter(|status| status.phase.is_final()) {
-            return Ok(status);
+        let run = runs.get("large").await?;
+        if is_final(&run) {
+            return Ok(run);
         }
-        ensure!(begun.elapsed() < LIMIT, "the backup does not end");
+        ensure!(begun.elapsed() < LIMIT, "the run does not end");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -3,8 +3,8 @@
 use crate::ONLY_LOCAL;
 use crate::decide::{NodeFacts, Storage, VolumeFacts, Wanted};
 use api::{RecordStanding, StorageNode, Volume, VolumeRecord};
+use cluster::claims;
 use cluster::heartbeat::{self, Pulse};
-use cluster::monitor::claims;
 use cluster::{Times, volume_id, watched};
 use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;

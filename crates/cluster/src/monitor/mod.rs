@@ -21,7 +21,6 @@ mod metrics;
 mod pods;
 
 pub use metrics::Metrics;
-pub use pods::claims;
 
 use crate::agent::{Failing, watched};
 use crate::error::{Result, ask, code};

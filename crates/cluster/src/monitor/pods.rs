@@ -1,6 +1,7 @@
 //! Pods on a node whose storage is offline.
 
 use super::Monitor;
+use crate::claims::claims;
 use crate::error::{Result, ask, code};
 use crate::placed;
 use crate::takeover::OUT_OF_SERVICE;
@@ -37,16 +38,6 @@ enum Bound {
     Foreign,
     /// Nothing yet.
     Nothing,
-}
-
-/// The claims of a pod, those that are made for it alone too.
-pub fn claims(pod: &Pod) -> impl Iterator<Item = String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
-        (None, None) => None,
-    })
 }
 
 impl Monitor {

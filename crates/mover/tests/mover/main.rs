@@ -156,7 +156,8 @@ fn restore_of(stored: &Outcome) -> Direction {
         Stored::Files(tree) => (tree.files, tree.bytes),
         Stored::Image { volume, .. } => (0, volume.bytes),
     };
-    Direction::Restore { root: stored.root().unwrap(), expected: ExpectedCounts { files, bytes } }
+    let (root, expected) = (stored.root().unwrap(), ExpectedCounts { files, bytes });
+    Direction::Restore { root, expected, resumes: false }
 }
 
 fn tree_of(outcome: &Outcome) -> &TreeSummary {
@@ -307,14 +308,14 @@ async fn failures_are_told_apart() {
     let target = world.empty("target");
     let tree = tree_of(&stored);
     let expected = ExpectedCounts { files: tree.files + 1, bytes: tree.bytes };
-    let wrong = Direction::Restore { root: tree.root, expected };
+    let wrong = Direction::Restore { root: tree.root, expected, resumes: false };
     check(&|job| job.volume = target.clone(), wrong, FailureKind::Different, false).await;
     assert!(target.join(MARKER_NAME).exists(), "a volume that is not right stays marked");
     let mut lost = tree.root;
     lost.root.pack.sequence = 99;
     lost.root.id.0[0] ^= 1;
     let target = world.empty("target-too");
-    let missing = Direction::Restore { root: lost, expected };
+    let missing = Direction::Restore { root: lost, expected, resumes: false };
     check(&|job| job.volume = target.clone(), missing, FailureKind::Damaged, false).await;
 }
 

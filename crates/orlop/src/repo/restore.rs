@@ -34,6 +34,10 @@ pub(super) struct RestoreArgs {
     /// Write into a folder that is not empty: files of the same name are replaced, others stay. A file that is there is replaced
     #[arg(long)]
     replace: bool,
+    /// Go on where an earlier restore into the same target ended: what is there already is read, compared, and not fetched again, of images, devices and
+    /// large files. What this one does not finish stays for the next one. Files of other restores are replaced
+    #[arg(long)]
+    resume: bool,
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
@@ -56,6 +60,8 @@ struct Content {
     target: PathBuf,
     files: u64,
     bytes: u64,
+    /// Bytes that were there already.
+    kept_bytes: u64,
     /// Files that could not be restored; none after a dry run.
     failed: Incidents,
 }
@@ -147,7 +153,8 @@ async fn restore_all(
         };
         let whole = only.is_none();
         let options = RestoreOptions {
-            replace: args.replace,
+            replace: args.replace || args.resume,
+            resume: args.resume,
             only,
             expected: whole.then_some(ExpectedCounts { files: root.files, bytes: root.bytes }),
             cancel: cancel.clone(),
@@ -165,6 +172,7 @@ async fn restore_all(
             target: target.clone(),
             files: summary.files,
             bytes: summary.bytes,
+            kept_bytes: summary.kept_bytes,
             failed: summary.failed,
         });
     }
@@ -186,13 +194,19 @@ async fn restore_map(
     {
         std::fs::create_dir_all(folder).map_err(|e| Error::new(what()).because(e))?;
     }
-    let options = volume::RestoreOptions { replace: args.replace, cancel: cancel.clone() };
+    let options = volume::RestoreOptions { replace: args.replace, resume: args.resume, cancel: cancel.clone() };
     let show = Show::start(format!("restore {}", root.name));
     let restored = volume::restore(map, target, &options, show.progress()).await;
     drop(show);
     let summary = restored.map_err(|e| explain_volume(what(), e))?;
-    let (name, target) = (root.name.clone(), target.to_owned());
-    Ok(Content { name, target, files: 0, bytes: summary.bytes, failed: Incidents::default() })
+    Ok(Content {
+        name: root.name.clone(),
+        target: target.to_owned(),
+        files: 0,
+        bytes: summary.bytes,
+        kept_bytes: summary.kept_bytes,
+        failed: Incidents::default(),
+    })
 }
 
 /// The path in a tree, where there is something at it.
@@ -226,7 +240,8 @@ async fn would(repository: &Repository, targets: &[(&Root, PathBuf)], only: Opti
             }
         };
         let name = root.name.clone();
-        contents.push(Content { name, target: target.clone(), files, bytes, failed: Incidents::default() });
+        let (target, failed) = (target.clone(), Incidents::default());
+        contents.push(Content { name, target, files, bytes, kept_bytes: 0, failed });
     }
     Ok(contents)
 }
@@ -252,7 +267,9 @@ fn table(done: &Done) -> String {
             format!("Restored from {point} in {seconds:.1} s, but for {files}; every byte of the others was verified.")
         }
     };
-    format!("{text}\n{end}\n")
+    let kept: u64 = done.contents.iter().map(|c| c.kept_bytes).sum();
+    let kept = if kept > 0 { format!(" {} were there already.", human::bytes(kept)) } else { String::new() };
+    format!("{text}\n{end}{kept}\n")
 }
 
 /// Names on standard error what happened to single files.

@@ -62,6 +62,10 @@ fn an_image_comes_back_as_a_file_and_on_standard_output() {
     place.run(&["restore", "monday", &place.text("folder")]).good();
     assert!(place.is_the_disk("folder/disk"));
     place.run(&["restore", "monday", &target, "--replace"]).good();
+    fs::remove_file(&target).unwrap();
+    fs::rename(place.path("folder/disk"), place.path("back.orlop-unfinished")).unwrap();
+    place.run(&["restore", "monday", &target, "--resume"]).good().says("were there already");
+    assert!(place.is_the_disk("back"));
 
     let dumped = place.command().args(["dump", "monday"]).output().unwrap();
     assert!(dumped.status.success() && dumped.stdout == fs::read(place.path("disk")).unwrap());

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::entry::{Content, Entry, Extent, File, Kind};
 use super::{Error, TreePath};
-use crate::{BlobRef, Repository, TableRef, table};
+use crate::{BlobId, BlobRef, Repository, TableRef, table};
 
 /// Plain bytes of blobs that are kept after they were read: neighbours in a directory share a bundle, and files are
 /// filled out of order by a few workers.
@@ -143,13 +143,30 @@ impl BlobCache {
         file: &File,
         mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        let take =
+            |extent: &Extent, bytes: Option<&[u8]>| bytes.map_or(Ok(()), |bytes| take(extent.file_offset, bytes));
+        self.read_lacking(runtime, path, file, |_| false, take)
+    }
+
+    /// The same without what the caller `has`; of this, `take` gets no bytes.
+    pub(super) fn read_lacking<E: From<Error>>(
+        &self,
+        runtime: &Runtime,
+        path: &TreePath,
+        file: &File,
+        mut has: impl FnMut(&Extent) -> bool,
+        mut take: impl FnMut(&Extent, Option<&[u8]>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let extents = match &file.content {
             Content::Extents(extents) => futures::stream::iter(extents.iter().cloned().map(Ok)).boxed(),
             Content::Table(table) => self.table_extents(path, *table),
         };
-        let read = |extent: Extent| async move {
-            let bytes = self.read(extent.blob).await?;
-            Ok::<_, Error>((extent, bytes))
+        let read = |extent: Extent| {
+            let is_there = has(&extent);
+            async move {
+                let bytes = if is_there { None } else { Some(self.read(extent.blob).await?) };
+                Ok::<_, Error>((extent, bytes))
+            }
         };
         let mut data = extents.map_ok(read).try_buffered(READ_AHEAD_BLOBS).boxed();
         let mut end = 0;
@@ -157,10 +174,20 @@ impl BlobCache {
             let damaged = || Error::damaged(path, format!("its extent at {} lies wrongly", extent.file_offset));
             end = extent.end_after(end, file.size).ok_or_else(damaged)?;
             let start = extent.blob_offset as usize;
-            let part = bytes.get(start..start + extent.len as usize).ok_or_else(damaged)?;
-            take(extent.file_offset, part)?;
+            match &bytes {
+                Some(bytes) => {
+                    let part = bytes.get(start..start + extent.len as usize).ok_or_else(damaged)?;
+                    take(&extent, Some(part))?;
+                }
+                None => take(&extent, None)?,
+            }
         }
         Ok(())
+    }
+
+    /// Identifies bytes as a blob is.
+    pub(super) fn identify(&self, bytes: &[u8]) -> BlobId {
+        self.repository.keys().identify(bytes)
     }
 
     /// Checks the extents of a file without reading its data, and names the blob of each; blocks.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -208,6 +208,49 @@ async fn a_restore_that_was_cut_off_goes_on_to_the_same_result() {
         assert!(restored.failed.is_empty(), "{restored:?}");
         assert_same(&source, &world.path("target"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_goes_on_with_what_large_files_have_and_believes_nothing_of_it() {
+    let world = World::new().await;
+    let source = world.source();
+    let large = noise(5 << 20, 7);
+    for name in ["changed", "cut", "grown", "linked", "same"] {
+        fs::write(source.join(name), &large).unwrap();
+    }
+    let sparse = fs::File::create(source.join("sparse")).unwrap();
+    sparse.set_len(20 << 20).unwrap();
+    sparse.write_all_at(&large, 15 << 20).unwrap();
+    fs::write(source.join("small"), noise(20_000, 8)).unwrap();
+    let stored = world.backup(None).await;
+
+    let target = world.path("target");
+    fs::create_dir(&target).unwrap();
+    let at = |name: &str| target.join(name);
+    let mut changed = large.clone();
+    changed[3 << 20] ^= 1;
+    fs::write(at("changed"), changed).unwrap();
+    fs::write(at("cut"), &large[..3 << 20]).unwrap();
+    fs::write(at("grown"), [&large[..], b"and more"].concat()).unwrap();
+    fs::write(world.path("elsewhere"), noise(5 << 20, 9)).unwrap();
+    fs::hard_link(world.path("elsewhere"), at("linked")).unwrap();
+    fs::write(at("same"), &large).unwrap();
+    // Where a hole belongs, there is something.
+    fs::write(at("sparse"), [noise(15 << 20, 10), large.clone()].concat()).unwrap();
+
+    let options = RestoreOptions { replace: true, resume: true, ..RestoreOptions::default() };
+    let restored = world.restore_with(&stored.root, "target", &options).await.unwrap();
+    assert!(restored.failed.is_empty(), "{restored:?}");
+    assert_same(&source, &target);
+    assert_eq!(world.differences(&stored.root, "target").await, [""; 0]);
+    assert_eq!(fs::read(world.path("elsewhere")).unwrap(), noise(5 << 20, 9), "another name of a file is left alone");
+    // All of three files, and some of two; a chunk has 4 MiB at most.
+    let (least, most) = (15 << 20, (15 << 20) + (5 << 20) + (3 << 20));
+    assert!((least..most).contains(&restored.kept_bytes), "{} kept", restored.kept_bytes);
+
+    let again = world.restore_with(&stored.root, "target", &options).await.unwrap();
+    assert_eq!(again.kept_bytes, 6 * (5 << 20));
+    assert_same(&source, &target);
 }
 
 #[tokio::test(flavor = "multi_thread")]

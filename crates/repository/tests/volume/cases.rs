@@ -181,6 +181,48 @@ async fn a_restore_that_does_not_become_whole_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_restore_goes_on_with_what_is_there_and_believes_nothing_of_it() {
+    let (mut world, mut disk) = (World::new().await, Disk::new(64 << 20));
+    disk.write(0, &page(8 << 20, 1));
+    disk.write(32 << 20, &page(8 << 20, 2));
+    world.backup(&disk, false, None).await;
+    let folder = disk.folder.path().to_owned();
+    let (target, unfinished) = (folder.join("target"), folder.join("target.orlop-unfinished"));
+    let resume = |cancel| volume::RestoreOptions { resume: true, cancel, ..Default::default() };
+    let restore = async |options: volume::RestoreOptions| {
+        volume::restore(&world.map(), &target, &options, Arc::new(NoProgress)).await
+    };
+    let is_whole = || std::process::Command::new("cmp").arg(&target).arg(disk.path()).status().unwrap().success();
+
+    // Half of it, with a byte that is wrong, something in a hole, and more than there is to be.
+    let mut half = page(8 << 20, 1);
+    half[PART as usize + 7] ^= 1;
+    half.resize(24 << 20, 9);
+    half.resize(80 << 20, 9);
+    std::fs::write(&unfinished, &half).unwrap();
+    // Cut off, it leaves what there is.
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let error = restore(resume(cancel)).await.unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    assert!(unfinished.exists() && !target.exists());
+    std::fs::write(&unfinished, &half).unwrap();
+    let done = restore(resume(CancellationToken::new())).await.unwrap();
+    assert_eq!((done.data_bytes, done.kept_bytes), (16 << 20, (8 << 20) - PART));
+    assert!(is_whole() && !unfinished.exists());
+
+    // What is whole already is read, and nothing is fetched; what is not is mended.
+    let done = restore(resume(CancellationToken::new())).await.unwrap();
+    assert_eq!((done.data_bytes, done.kept_bytes), (16 << 20, 16 << 20));
+    assert!(is_whole());
+    let file = std::fs::File::options().write(true).open(&target).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", (33 << 20) + 1).unwrap();
+    let done = restore(resume(CancellationToken::new())).await.unwrap();
+    assert_eq!(done.kept_bytes, (16 << 20) - PART);
+    assert!(is_whole());
+}
+
+#[tokio::test]
 async fn a_comparison_sees_any_block_also_in_holes_and_another_size() {
     let (mut world, mut disk) = (World::new().await, Disk::new(64 << 20));
     disk.write(20 << 20, &page(PART as usize, 1));

@@ -140,6 +140,7 @@ impl Run<'_> {
             direction: Way::Restore {
                 root: root.table,
                 expected: ExpectedCounts { files: root.files, bytes: root.bytes },
+                resumes: attempt > 1,
             },
         };
         let job = serde_json::to_vec(&job).during(|| "write down the job of a mover".into())?;

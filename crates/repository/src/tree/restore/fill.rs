@@ -3,21 +3,24 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{Advice, AtFlags, FallocateFlags};
 use rustix::io::Errno;
 use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::super::entry::{Attributes, File};
+use super::super::entry::{Attributes, Extent, File};
 use super::super::metadata::Handle;
 use super::super::source::BlobCache;
 use super::super::{Error, TreePath};
-use crate::{Counters, ErrorKind, Progress};
+use crate::{Counters, ErrorKind, Progress, pack};
 
 /// Files from this size on are synced one by one, by the worker that filled them, so that the pages that wait for the disk
 /// stay few and an error is told with the file's name. Smaller ones are written by the sync of the whole file system at
 /// the end: a sync for each would cost more than the files.
 const SYNC_FROM_BYTES: u64 = 1 << 20;
+
+/// Files from this size on have blobs of their own, whose ids tell what a file that is there has of them.
+pub(super) const REUSED_FROM_BYTES: u64 = 1 << 20;
 
 /// What all workers share.
 pub(super) struct Filler {
@@ -27,14 +30,23 @@ pub(super) struct Filler {
     pub(super) cancel: CancellationToken,
 }
 
-/// A file that was made, still empty.
+/// A file to fill.
 pub(super) struct Job {
     pub(super) path: TreePath,
     pub(super) opened: OwnedFd,
+    /// It is empty; else it may have some of what it is to have.
+    pub(super) is_new: bool,
     pub(super) directory: Arc<OwnedFd>,
     pub(super) name: Vec<u8>,
     pub(super) attributes: Attributes,
     pub(super) file: File,
+}
+
+/// A file that was restored.
+pub(super) struct Filled {
+    pub(super) size: u64,
+    /// Bytes that it had already.
+    pub(super) kept: u64,
 }
 
 /// Why a file was not restored.
@@ -58,14 +70,13 @@ impl From<Error> for Broken {
 }
 
 impl Filler {
-    /// Fills a file and gives it its attributes; gives its size. A file that did not get all of its content is removed,
-    /// so that nobody takes it for whole.
-    pub(super) fn fill(&self, job: Job) -> Result<u64, Failure> {
+    /// Fills a file and gives it its attributes. A file that did not get all of its content is removed, so that nobody takes it for whole.
+    pub(super) fn fill(&self, job: Job) -> Result<Filled, Failure> {
         let broken = match self.write_content(&job) {
             Err(broken) => broken,
-            Ok(()) => {
+            Ok(kept) => {
                 let set = Handle::Open(job.opened.as_fd()).apply(&job.attributes);
-                let Err((action, error)) = set else { return Ok(job.file.size) };
+                let Err((action, error)) = set else { return Ok(Filled { size: job.file.size, kept }) };
                 return Err(file_failure(job.path, action, error));
             }
         };
@@ -77,22 +88,85 @@ impl Filler {
         Err(failure)
     }
 
-    fn write_content(&self, job: &Job) -> Result<(), Broken> {
+    /// Gives how many bytes were there already.
+    fn write_content(&self, job: &Job) -> Result<u64, Broken> {
         let opened = job.opened.as_fd();
-        rustix::fs::ftruncate(opened, job.file.size).map_err(|error| Broken::FileSystem("set the size of", error))?;
-        self.cache.read_file(&self.runtime, &job.path, &job.file, |offset, bytes| {
+        let failed = |action| move |error| Broken::FileSystem(action, error);
+        let reused = !job.is_new && can_be_reused(opened, job.file.size).map_err(failed("look at what there is of"))?;
+        if !job.is_new && !reused {
+            rustix::fs::ftruncate(opened, 0).map_err(failed("empty"))?;
+        }
+        rustix::fs::ftruncate(opened, job.file.size).map_err(failed("set the size of"))?;
+        let (mut kept, mut end, mut buffer) = (0, 0, Vec::new());
+        let has = |extent: &Extent| reused && self.is_there(opened, extent, &mut buffer);
+        self.cache.read_lacking(&self.runtime, &job.path, &job.file, has, |extent, bytes| {
             if self.cancel.is_cancelled() {
                 return Err(Broken::Repository(Error::Cancelled));
             }
-            self.progress.add(Counters { bytes: bytes.len() as u64, ..Counters::default() });
-            write_all_at(opened, bytes, offset).map_err(|error| Broken::FileSystem("write", error))
+            let (start, len) = (extent.file_offset, u64::from(extent.len));
+            if reused {
+                make_hole(opened, end, start).map_err(failed("make a hole in"))?;
+                end = start + len;
+            }
+            self.progress.add(Counters { bytes: len, ..Counters::default() });
+            match bytes {
+                Some(bytes) => return write_all_at(opened, bytes, start).map_err(failed("write")),
+                None => kept += len,
+            }
+            Ok(())
         })?;
+        if reused {
+            make_hole(opened, end, job.file.size).map_err(failed("make a hole in"))?;
+        }
         if job.file.size >= SYNC_FROM_BYTES {
             rustix::fs::fsync(opened).map_err(|error| Broken::FileSystem("sync", error))?;
         }
         self.progress.add(Counters { files: 1, ..Counters::default() });
-        Ok(())
+        Ok(kept)
     }
+
+    /// Whether a file has an extent. Of a piece of a blob nobody knows without the rest, and what cannot be read is written anew.
+    fn is_there(&self, file: BorrowedFd<'_>, extent: &Extent, buffer: &mut Vec<u8>) -> bool {
+        let is_whole = extent.blob_offset == 0 && extent.len == extent.blob.plain_len;
+        if !is_whole || pack::check_lengths(&extent.blob).is_err() {
+            return false;
+        }
+        buffer.resize(extent.len as usize, 0);
+        read_all_at(file, buffer, extent.file_offset) && self.cache.identify(buffer) == extent.blob.id
+    }
+}
+
+/// Makes sure that what there is of a file is read from the disk: after a write that failed, the cache has what the disk has not. Not where no holes can be made,
+/// since there may be something where one belongs.
+fn can_be_reused(file: BorrowedFd<'_>, size: u64) -> Result<bool, Errno> {
+    rustix::fs::fdatasync(file)?;
+    match rustix::fs::fadvise(file, 0, None, Advice::DontNeed) {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    match make_hole(file, size, size + 1) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_hole(file: BorrowedFd<'_>, start: u64, end: u64) -> Result<(), Errno> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    if start < end { rustix::fs::fallocate(file, flags, start, end - start) } else { Ok(()) }
+}
+
+fn read_all_at(file: BorrowedFd<'_>, mut bytes: &mut [u8], mut offset: u64) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *bytes, offset)) {
+            Ok(0) | Err(_) => return false,
+            Ok(read) => {
+                bytes = &mut bytes[read..];
+                offset += read as u64;
+            }
+        }
+    }
+    true
 }
 
 fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {

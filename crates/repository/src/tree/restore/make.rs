@@ -12,13 +12,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::super::entry::{Attributes, Device, Entry, File, Kind};
-use super::super::metadata::{Handle, open_directory};
+use super::super::metadata::{Handle, Stat, open_directory};
 use super::super::source::{BlobCache, Entries};
 use super::super::stack::{DirectoryStack, open_below};
 use super::super::walk::{WalkOptions, names_of_tree};
 use super::super::{Error, TreePath};
 use super::choose::Choice;
-use super::fill::{Failure, Filler, Job, file_failure};
+use super::fill::{Failure, Filled, Filler, Job, REUSED_FROM_BYTES, file_failure};
 use super::{RestoreOptions, RestoreSummary};
 use crate::{Counters, Progress, table};
 
@@ -42,7 +42,7 @@ pub(super) struct Maker {
     unmade: Option<TreePath>,
     filler: Arc<Filler>,
     turns: Arc<Semaphore>,
-    workers: JoinSet<Result<(TreePath, u64), Failure>>,
+    workers: JoinSet<Result<(TreePath, Filled), Failure>>,
     /// The files that the workers have.
     in_work: HashSet<TreePath>,
     summary: RestoreSummary,
@@ -235,16 +235,22 @@ impl Maker {
         let turn = turn.expect("the semaphore of a restore is never closed");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(UNFINISHED_FILE);
-        let opened = self
-            .make_new(&directory, &name, || rustix::fs::openat(&directory, &name[..], flags, mode))
-            .map_err(|error| file_failure(path.clone(), "make", error))?;
+        let is_reused = self.options.resume && file.size >= REUSED_FROM_BYTES;
+        let there = if is_reused { reusable(&directory, &name) } else { None };
+        let is_new = there.is_none();
+        let opened = match there {
+            Some(there) => there,
+            None => self
+                .make_new(&directory, &name, || rustix::fs::openat(&directory, &name[..], flags, mode))
+                .map_err(|error| file_failure(path.clone(), "make", error))?,
+        };
         self.in_work.insert(path.clone());
         let filler = self.filler.clone();
-        let job = Job { path: path.clone(), opened, directory, name, attributes, file };
+        let job = Job { path: path.clone(), opened, is_new, directory, name, attributes, file };
         let work = move || {
             let filled = filler.fill(job);
             drop(turn);
-            filled.map(|size| (path, size))
+            filled.map(|filled| (path, filled))
         };
         self.workers.spawn_blocking_on(work, &runtime);
         Ok(())
@@ -285,12 +291,13 @@ impl Maker {
         result
     }
 
-    fn take_result(&mut self, ended: Result<(TreePath, u64), Failure>) -> Result<(), Error> {
+    fn take_result(&mut self, ended: Result<(TreePath, Filled), Failure>) -> Result<(), Error> {
         match ended {
-            Ok((path, size)) => {
+            Ok((path, filled)) => {
                 self.in_work.remove(&path);
                 self.summary.files += 1;
-                self.summary.bytes += size;
+                self.summary.bytes += filled.size;
+                self.summary.kept_bytes += filled.kept;
                 Ok(())
             }
             Err(failure) => self.take_failure(failure),
@@ -307,6 +314,14 @@ impl Maker {
             Failure::Run(error) => Err(error),
         }
     }
+}
+
+/// A file that is there, if it can be filled where it lies: it has no other name, under which somebody would see it change.
+fn reusable(directory: &OwnedFd, name: &[u8]) -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(directory, name, flags, Mode::empty()).ok()?;
+    let stat = Stat::of(opened.as_fd()).ok()?;
+    (stat.kind == FileType::RegularFile && stat.links == 1).then_some(opened)
 }
 
 fn open_target(target: &Path) -> Result<OwnedFd, Error> {

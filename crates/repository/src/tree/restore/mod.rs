@@ -27,6 +27,9 @@ pub struct RestoreOptions {
     /// Whether files that are there already are replaced. Without, a target that holds anything is refused. Set it to go
     /// on after an interruption: what was made before is made again, with the same result.
     pub replace: bool,
+    /// Whether what files that are there have already is kept and not fetched again, if they are large: small ones come many at once anyway. What they have
+    /// is read, and compared with what they should have. Only with `replace`.
+    pub resume: bool,
     /// Names at the top of the target that are not looked at and not part of the tree; an empty `lost+found` always is.
     pub ignore_at_top: Vec<Vec<u8>>,
     /// Only this entry and what is below it, with the directories that lead there.
@@ -54,6 +57,9 @@ pub struct RestoreSummary {
     pub others: u64,
     /// The sizes of the files, holes included.
     pub bytes: u64,
+    /// Bytes of files that were there already, and not written.
+    #[serde(default)]
+    pub kept_bytes: u64,
     /// Files that could not be made, filled, or given their attributes. A file without its whole content is taken away.
     pub failed: Incidents,
 }
