@@ -154,7 +154,7 @@ impl BlobCache {
         runtime: &Runtime,
         path: &TreePath,
         file: &File,
-        mut has: impl FnMut(&Extent) -> bool,
+        mut has: impl FnMut(&Extent) -> bool + Send,
         mut take: impl FnMut(&Extent, Option<&[u8]>) -> Result<(), E>,
     ) -> Result<(), E> {
         let extents = match &file.content {

@@ -102,7 +102,7 @@ async fn fill(
             if options.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(kept) }
         }
     });
-    let add = |sum, kept| std::future::ready(Ok(sum + kept));
+    let add = |sum: u64, kept: u64| std::future::ready(Ok::<_, Error>(sum + kept));
     summary.kept_bytes = stretches.try_buffer_unordered(STRETCHES).try_fold(0, add).await?;
     summary.data_bytes = data_bytes;
     let (target, from, size) = (target.clone(), end, map.size());
