@@ -6,23 +6,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
+#[path = "shared/process.rs"]
+mod process;
 #[allow(dead_code, unreachable_pub, reason = "a bench uses a part of it, as it would a library")]
 #[path = "../tests/api_server/support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use api::{ApplicationBackup, ApplicationRestore, ApplicationRestoreSpec, LocationPhase, Phase};
+use kube::Api;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use operator::{Limits, OperatorConfig};
-use support::{ADMIN, Folders, Object, World};
+use operator::Limits;
+use operator::objects::Object;
+use support::{ADMIN, World};
 
 /// What the operator may take at its peak, in KiB.
 const LARGEST_PEAK_KIB: u64 = 300 << 10;
@@ -30,20 +28,11 @@ const OBJECTS: usize = 100_000;
 /// Objects in a second that are to be backed up, and restored.
 const SLOWEST_BACKUP: f64 = 1000.0;
 const SLOWEST_RESTORE: f64 = 300.0;
-/// First argument of the process that is the operator; the kubeconfig and the folder of the buckets follow.
-const OPERATOR: &str = "operator";
 /// For each of the two.
 const LIMIT: Duration = Duration::from_secs(1200);
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Runtime::new()?;
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [OPERATOR, kubeconfig, buckets] => runtime.block_on(operate(kubeconfig.as_ref(), buckets.as_ref())),
-        // A test runner asks what there is: nothing that it should run.
-        ["--list", ..] => Ok(()),
-        _ => runtime.block_on(measure()),
-    }
+    process::main(Limits::default(), measure)
 }
 
 async fn measure() -> Result<()> {
@@ -56,11 +45,11 @@ async fn measure() -> Result<()> {
     let population = sandbox::populate::objects(&world.client, count).await?;
     println!("populated: {count} objects in {:.1} s", started.elapsed().as_secs_f64());
     world.location(ADMIN).await;
-    let operator = start(&world)?;
+    let operator = process::start(&world)?;
     world.location_phase(ADMIN, "main", LocationPhase::Ready).await;
     let backup = back_up(&world, &population.namespaces).await?;
     let restore = restore(&world, &population.namespaces).await?;
-    let peak_kib = end(operator)?;
+    let peak_kib = process::end(operator)?;
     println!("peak resident memory of the operator (VmHWM): {peak_kib} KiB, of {LARGEST_PEAK_KIB} KiB at most");
     ensure!(backup.objects >= count as u64, "of {count} objects only {} were wanted", backup.objects);
     ensure!(restore.objects >= count as u64, "of {count} objects only {} were made", restore.objects);
@@ -148,56 +137,4 @@ async fn finished<K: Object>(world: &World, is_final: impl Fn(&K) -> bool) -> Re
         ensure!(begun.elapsed() < LIMIT, "the run does not end");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-fn start(world: &World) -> Result<Child> {
-    Command::new(std::env::current_exe()?)
-        .arg(OPERATOR)
-        .arg(world.plane.kubeconfig_path())
-        .arg(world.buckets())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start the operator")
-}
-
-/// Ends the operator; gives its peak.
-fn end(mut operator: Child) -> Result<u64> {
-    drop(operator.stdin.take());
-    let output = operator.wait_with_output().context("wait for the operator")?;
-    ensure!(output.status.success(), "the operator ended with {}", output.status);
-    String::from_utf8(output.stdout)?.trim().parse().context("read the operator's peak")
-}
-
-/// The operator, until its standard input ends; then it tells its peak.
-async fn operate(kubeconfig: &Path, buckets: &Path) -> Result<()> {
-    sandbox::control_plane::install_crypto_provider();
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)?;
-    let limits = Limits::default();
-    let containers = Arc::new(operator::rules::OfCluster::new(client.clone(), limits.hooks.exec_timeout));
-    let config = OperatorConfig {
-        companions: Vec::new(),
-        namespace: ADMIN.into(),
-        identity: "operator-1".into(),
-        image: "orlop:bench".into(),
-        pull_secrets: Vec::new(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        leader_election: true,
-        limits,
-        stores: Arc::new(Folders(buckets.to_owned())),
-        containers,
-    };
-    let operator = support::start(client, config);
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
-    operator.stop().await;
-    writeln!(std::io::stdout(), "{}", peak_kib()?)?;
-    Ok(())
-}
-
-/// The most memory that this process has had, as the kernel counts it, in KiB.
-fn peak_kib() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells no VmHWM")?;
-    line.trim().trim_end_matches(" kB").trim().parse().context("read VmHWM")
 }
