@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 ## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
 demo: setup
-	cargo build --release --workspace --bin orlop --bin demo --bin sandbox
+	cargo build --release --workspace --bin orlop --bin demo --bin sandbox --bin sidecars
 	$(if $(KUBECONFIG)$(KUBECONFIG_EAST),,target/release/sandbox build)
 	target/release/demo up $(if $(KEEP),--keep)
 
@@ -47,11 +47,11 @@ fuzz:
 	tools/fuzz 60
 
 ## What is measured, for docs/benchmarks.md: the engine against restic (about half an hour), volumes against other block devices (about half an hour,
-## as root), and the operator on a large cluster.
+## as root), and the operator on a large cluster and with many applications.
 bench: bench-repository bench-block
 	cargo build --workspace
 	target/debug/sandbox build
-	cargo test --workspace --locked --bench capture --bench large_cluster --bench random_access
+	cargo test --workspace --locked --bench capture --bench large_cluster --bench many_applications --bench random_access
 
 ## The engine alone. BENCH="--scale 0.1 --rounds 1" tries it on less. The tables are in target/bench.md, too.
 bench-repository:

@@ -46,17 +46,22 @@ impl Images {
         Ok(fs::remove_dir_all(&root)?)
     }
 
-    /// Builds both and gives them to the nodes of the sandbox.
+    /// Builds both and gives them to the nodes of the sandbox; with those that Orlop's volumes take besides, if they are wanted.
     ///
     /// # Errors
     /// An image cannot be built.
-    pub async fn build(sandbox: &Sandbox) -> anyhow::Result<Self> {
+    pub async fn build(sandbox: &Sandbox, with_volumes: bool) -> anyhow::Result<Self> {
         let images = Self {
             orlop: install::IMAGE_IN_MANIFESTS.into(),
             postgres: "demo/postgres:15".into(),
             busybox: sandbox::BUSYBOX.into(),
         };
         Self::build_orlop(sandbox).await?;
+        if with_volumes {
+            let snapshots = vec![install::SNAPSHOTS.to_owned()];
+            let manifests = [install::manifests("csi")?, install::manifests("replicated")?, snapshots].concat();
+            stand_ins(sandbox, &manifests).await.context("make the images of the stand-ins for sidecars")?;
+        }
         let postgres_root = postgres_root().await.context("make the image of PostgreSQL")?;
         sandbox.image_from_directory(&images.postgres, &postgres_root, &ImageConfig::default()).await?;
         Ok(images)
