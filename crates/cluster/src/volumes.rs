@@ -6,6 +6,7 @@
 mod clone;
 mod grow;
 mod make;
+mod ranges;
 mod snapshots;
 
 use crate::error::{Result as ClusterResult, ask, code};
@@ -314,7 +315,7 @@ impl Volumes for InCluster {
         self.local.detach(id)
     }
 
-    /// Of a replicated volume only whether there are data is known: then it is told as one range.
+    /// Of a replicated volume that is served only whether there are data is known: then it is told as one range. What its snapshots have is known exactly.
     fn ranges(
         &self,
         of: &str,
@@ -331,13 +332,7 @@ impl Volumes for InCluster {
                 Ok(())
             }
             _ => match self.of_replicated(of)? {
-                Some((object, _)) => {
-                    let volume = object.name_any();
-                    let story = format!(
-                        "{volume} has replicas on several nodes, and what is data in a snapshot of such a volume, or has changed, is not told; read all of it, in a volume that is made from it"
-                    );
-                    Err(Error { kind: Kind::Precondition, story })
-                }
+                Some((object, name)) => self.ranges_of_snapshot((&object, name), since, start, tell),
                 None => self.local.ranges(of, since, start, tell),
             },
         }

@@ -158,12 +158,10 @@ impl Driver {
 
 /// Both snapshots are there: what is not found is a way from the one to the other.
 fn unrelated(error: Error, asked: &Asked) -> Status {
-    match error.kind {
-        Kind::NotFound | Kind::Precondition | Kind::Invalid => Status::invalid_argument(format!(
-            "{} does not come from {}, so it cannot be told what has changed; read all of it: {}",
-            asked.of,
-            asked.since.as_deref().unwrap_or_default(),
-            error.story
+    match (error.kind, &asked.since) {
+        (Kind::NotFound | Kind::Precondition | Kind::Invalid, Some(since)) => Status::invalid_argument(format!(
+            "it cannot be told what has changed in {} since {since}; read all of it: {}",
+            asked.of, error.story
         )),
         _ => error.into(),
     }
@@ -173,4 +171,29 @@ fn told(range: Range, first: u64) -> Option<proto::BlockMetadata> {
     let begin = range.offset.max(first);
     let size = (range.offset + range.length).checked_sub(begin).filter(|size| *size > 0)?;
     Some(proto::BlockMetadata { byte_offset: i64::try_from(begin).ok()?, size_bytes: i64::try_from(size).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    /// Who is told the first reads all of it, and who is told the second asks again.
+    #[test]
+    fn what_cannot_be_compared_is_told_from_what_cannot_be_told_now() {
+        let code = |kind, since: Option<&str>| {
+            let asked = Asked { of: "a@two".into(), since: since.map(str::to_owned), start: 0, most: 0 };
+            let status = unrelated(Error { kind, story: "the story".into() }, &asked);
+            assert!(status.message().contains("the story"), "{status}");
+            assert_eq!(status.message().contains("read all of it"), status.code() == Code::InvalidArgument, "{status}");
+            status.code()
+        };
+        for kind in [Kind::NotFound, Kind::Precondition, Kind::Invalid] {
+            assert_eq!(code(kind, Some("a@one")), Code::InvalidArgument);
+        }
+        assert_eq!(code(Kind::Busy, Some("a@one")), Code::Aborted);
+        assert_eq!(code(Kind::Damaged, Some("a@one")), Code::DataLoss);
+        assert_eq!(code(Kind::NotFound, None), Code::NotFound, "it was deleted meanwhile");
+        assert_eq!(code(Kind::Busy, None), Code::Aborted);
+    }
 }

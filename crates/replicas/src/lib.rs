@@ -20,6 +20,7 @@
 mod attachment;
 mod clock;
 mod identity;
+mod looking;
 mod net;
 mod replica;
 mod store;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use attachment::{AttachError, AttachedVolume, Attachment, Listener, MemberStatus, Options, Status, Suspended};
 pub use identity::{IdentityError, incarnation, session};
+pub use looking::{LookError, Looking};
 pub use net::{Addresses, Limits, Network, Security, ServeError, Server, Tls, TlsError};
 pub use replica::{Replica, Replicas};
-pub use store::{Answered, HeldSnapshot, PoolStore, Store, StoreError};
+pub use store::{Answered, HeldSnapshot, PoolStore, Seen, Store, StoreError};

@@ -4,7 +4,8 @@
 //! asks. In which order two threads do what they were told does not matter: the machine says what must come after something when it was told that it is done.
 
 use crate::store::{Answered, Store};
-use replication::message::{Answer, Request};
+use replication::look::{Look, Unseen};
+use replication::message::{Answer, Changed, Request};
 use replication::replica::store::{Operation, Outcome};
 use replication::replica::{self, Action, Event, OperationId};
 use replication::units::{AttachmentId, Epoch, Incarnation, ReplicaId, Sequence, Session, VolumeId};
@@ -12,7 +13,7 @@ use replication::wire::BLOCK;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Requests of which it is remembered who is to be answered. The machine has fewer under way; what is beyond is the oldest, and was asked again or given up.
@@ -105,6 +106,13 @@ impl Replica {
         }
         drop(running);
         todo.into_iter().for_each(|todo| self.act(todo));
+    }
+
+    /// What a snapshot of it has. The machine has nothing to do with it: no epoch fences what never changes, and no seal waits for it.
+    pub(crate) async fn look(&self, look: &Look) -> Result<Changed, Unseen> {
+        let (sender, receiver) = oneshot::channel();
+        self.store.look(look, Box::new(move |seen| drop(sender.send(seen))));
+        receiver.await.unwrap_or_else(|_| Err(Unseen::Failed("it was closed".into())))
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {

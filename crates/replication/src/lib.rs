@@ -34,6 +34,7 @@
 
 pub mod attachment;
 pub mod limits;
+pub mod look;
 pub mod message;
 pub mod record;
 pub mod replica;

@@ -48,6 +48,9 @@ impl fmt::Display for SnapshotId {
     }
 }
 
+/// A snapshot that a replica has: which one, and in which epoch it was taken.
+pub type HeldSnapshot = (SnapshotId, Epoch);
+
 /// One attaching of a volume by one process: two attempts, even of the same process, have two ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttachmentId(pub u128);

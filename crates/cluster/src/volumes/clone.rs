@@ -3,33 +3,22 @@
 //! Their first replicas lie on nodes that hold the snapshot, each in the pool where that is: so making them costs no time and no room, whatever they hold. The controller
 //! chooses the nodes by the record, and each node notes in the volume's status when its replica is made. Until all have, the snapshot is not deleted.
 
+use super::snapshots::taken;
 use super::{InCluster, failed};
 use crate::placed;
 use api::{Volume as Object, VolumeSource};
-use csi::{Error, Kind, NewVolume, Volume};
+use csi::{Error, NewVolume, Volume};
 use kube::ResourceExt;
 
 impl InCluster {
     /// Makes a volume of the size of the snapshot; whoever asks has it grow.
     pub(super) fn clone_replicated(&self, of: &Object, snapshot: &str, new: &NewVolume) -> Result<Volume, Error> {
-        let source = format!("{}@{snapshot}", of.name_any());
-        let absent = || Error { kind: Kind::NotFound, story: format!("there is no snapshot {source}") };
-        let wanted = of.spec.snapshots.get(snapshot).ok_or_else(absent)?;
-        let id = placed::snapshot(&wanted.id).ok_or_else(absent)?;
         let record = self.record(of)?;
-        let taken = record.as_ref().and_then(|record| record.taken(id)).ok_or_else(|| {
-            let story = format!("make {} from {source}: that is not taken yet; ask again", new.id);
-            Error { kind: Kind::Busy, story }
-        })?;
-        if taken.holders.is_empty() {
-            let story =
-                format!("make {}: every replica that had {source} is lost, and it with them; delete it", new.id);
-            return Err(Error { kind: Kind::Damaged, story });
-        }
+        let (id, taken) = taken(of, snapshot, record.as_ref(), &format!("make {}", new.id))?;
         let volume = placed::id(of).ok_or_else(|| failed(format!("the Volume {} has no uid", of.name_any())))?;
         let mut spec = self.spec(new, of.spec.wrapped_key.clone());
         spec.bytes = taken.blocks * 4096;
-        spec.source = Some(VolumeSource { volume: records::form::name(volume), snapshot: wanted.id.clone() });
+        spec.source = Some(VolumeSource { volume: records::form::name(volume), snapshot: format!("{:032x}", id.0) });
         self.make(&new.id, spec)
     }
 

@@ -16,7 +16,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use replication::record::Record;
-use replication::record::snapshots::MOST_SNAPSHOTS;
+use replication::record::snapshots::{MOST_SNAPSHOTS, Taken};
 use replication::record::store::RecordStore;
 use replication::units::SnapshotId;
 use serde_json::{Value, json};
@@ -172,6 +172,28 @@ impl InCluster {
             is_asked_here: wanted.node == self.me,
             labels: wanted.labels.clone(),
         }
+    }
+}
+
+/// A snapshot that is taken and not lost, by the record as it was read; `what` needs it.
+pub(super) fn taken<'r>(
+    object: &Object,
+    name: &str,
+    record: Option<&'r Record>,
+    what: &str,
+) -> Result<(SnapshotId, &'r Taken), Error> {
+    let snapshot = format!("{}@{name}", object.name_any());
+    let error = |kind, why: &str| Err(Error { kind, story: format!("{what}: {why}") });
+    let Some(id) = object.spec.snapshots.get(name).and_then(|wanted| placed::snapshot(&wanted.id)) else {
+        return error(Kind::NotFound, &format!("there is no snapshot {snapshot}"));
+    };
+    match record.and_then(|record| record.taken(id)) {
+        None => error(Kind::Busy, &format!("{snapshot} is not taken yet; ask again")),
+        Some(taken) if taken.holders.is_empty() => {
+            let why = format!("every replica that had {snapshot} is lost, and it with them; delete it");
+            error(Kind::Damaged, &why)
+        }
+        Some(taken) => Ok((id, taken)),
     }
 }
 

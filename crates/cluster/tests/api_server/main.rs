@@ -4,5 +4,6 @@
 
 mod life;
 mod monitor;
+mod ranges;
 mod snapshots;
 mod world;

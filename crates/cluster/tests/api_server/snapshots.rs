@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-async fn take(world: &World, i: usize, id: &'static str) -> Result<Snapshot, csi::Error> {
+pub(crate) async fn take(world: &World, i: usize, id: &'static str) -> Result<Snapshot, csi::Error> {
     let labels = Labels::from([("purpose".to_owned(), "test".to_owned())]);
     world.ask(i, move |volumes| volumes.snapshot(&[id.to_owned()], &labels)).await.map(|mut taken| taken.remove(0))
 }

@@ -18,6 +18,7 @@
 mod attach;
 mod attend;
 mod holder;
+mod look;
 mod lost;
 mod records;
 #[cfg(test)]

@@ -7,10 +7,12 @@ use crate::pool_spec::PoolSpec;
 use crate::qos::Limits;
 use crate::runtime::RuntimeDir;
 use fuse::{Keeper, KeeperServer};
-use replicas::{Addresses, Network, Security};
+use replicas::{Addresses, LookError, Network, Security};
+use replication::look::{Look, Unseen};
 use replication::record::memory::MemoryRecords;
+use replication::record::store::Versioned;
 use replication::record::{Attached, Record};
-use replication::units::{AttachmentId, NodeId, ReplicaId, SnapshotId, Span, VolumeId};
+use replication::units::{AttachmentId, Blocks, HeldSnapshot, NodeId, ReplicaId, SnapshotId, Span, VolumeId};
 use replication::wire::ClusterId;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -371,6 +373,35 @@ impl World {
         let found = self.records.look(VOLUME).unwrap();
         self.records.put(VOLUME, Some(&found.version), change(&found.record)).unwrap();
     }
+
+    /// Has a snapshot taken of a volume that is served.
+    fn take(&self, id: u128) -> HeldSnapshot {
+        let id = SnapshotId(id);
+        // The record may change in that instant by whoever serves the volume.
+        let asked = || self.records.look(VOLUME).unwrap();
+        let put =
+            |found: &Versioned| self.records.put(VOLUME, Some(&found.version), found.record.with_snapshot(id).unwrap());
+        self.wait_for("the snapshot is asked for", |_| put(&asked()).is_ok());
+        self.wait_for("the snapshot is taken", |world| world.record().taken(id).is_some());
+        (id, self.record().taken(id).unwrap().epoch)
+    }
+
+    /// What a node is told of a snapshot by the replica of another.
+    fn look(
+        &self,
+        from: usize,
+        at: usize,
+        of: HeldSnapshot,
+        since: Option<HeldSnapshot>,
+    ) -> Result<Vec<u64>, LookError> {
+        self.runtime.block_on(async {
+            let mut looking = self.node(from).look_at(VOLUME, replica(at), &self.machines[at].name).await?;
+            let look = Look { of, since, blocks: Blocks { start: 0, count: BLOCKS }, most: 100 };
+            let told = looking.look(&look).await?;
+            assert_eq!(told.next, None);
+            Ok(told.ranges.into_iter().flat_map(|range| range.start..range.end()).collect())
+        })
+    }
 }
 
 /// Nobody uses it, and a node without a replica of it is asked. Then it is used again, grows, and a volume begins as the snapshot.
@@ -434,4 +465,31 @@ fn the_kernel_is_told_when_a_volume_has_grown() {
     world.stop(0);
     drop(stopped);
     keeping.join().unwrap().unwrap();
+}
+
+/// Whoever has a replica and whoever has none is told the same, by each that has the snapshots.
+#[test]
+fn snapshots_are_looked_at_from_every_node() {
+    skips::require_block_devices!();
+    let mut world = World::new(3, 2);
+    let device = attach(world.node(0));
+    write(&open(&device), 7, 7);
+    let first = world.take(1);
+    write(&open(&device), 8, 8);
+    let second = world.take(2);
+    write(&open(&device), 9, 9);
+    for (from, at) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)] {
+        let told = |of, since| world.look(from, at, of, since).unwrap();
+        let all = (told(first, None), told(second, None), told(second, Some(first)));
+        assert_eq!(all, (vec![7], vec![7, 8], vec![8]), "node {from} asks node {at}");
+    }
+    let absent = world.look(0, 2, first, None).unwrap_err();
+    assert!(matches!(&absent, LookError::Away(why) if why.contains("does not have the replica")), "{absent}");
+    let absent = world.look(2, 2, first, None).unwrap_err();
+    assert!(matches!(absent, LookError::Unseen(Unseen::Absent(_))), "{absent}");
+    world.stop(1);
+    let away = world.look(2, 1, second, Some(first)).unwrap_err();
+    assert!(matches!(away, LookError::Away(_)), "{away}");
+    world.start(1, None);
+    assert_eq!(world.look(2, 1, second, Some(first)).unwrap(), [8], "the next process has them, too");
 }

@@ -48,5 +48,7 @@ impl Default for Limits {
 pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 pub(super) const KEEPALIVE_PROBES: u32 = 3;
+/// How long a page of what a snapshot has may take: for it a pool reads some sixty blocks of its map, beside all else that its disk has to do.
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 /// Neighbouring blocks that take the same connection: 256 KiB, so that a sequential writer uses all of them and its requests still go out together.
 pub(super) const STRIPE_BLOCKS: u64 = 64;

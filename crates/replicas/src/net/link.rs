@@ -60,6 +60,24 @@ impl Network {
         let name = name_of(node).ok_or_else(invalid)?;
         Ok(Box::new(tls.connector().connect(name, stream).await?))
     }
+
+    /// Connects to a replica, and agrees on a version.
+    pub(super) async fn greet(&self, ends: &Ends) -> Result<(Incoming, Outgoing, u16), Closed> {
+        let Ends { volume, attachment, replica, node } = ends.clone();
+        let (mut incoming, mut outgoing) = split(self.open(&node).await?);
+        let (cluster, me) = (self.cluster, self.node.clone());
+        let hello = Hello { oldest: OLDEST, newest: NEWEST, cluster, volume, replica, attachment, node: me };
+        outgoing.send_one(&Message::Hello(hello), NEWEST).await?;
+        match incoming.message().await? {
+            Message::Welcome(welcome) if (OLDEST..=NEWEST).contains(&welcome.version) => {
+                incoming.frames.agreed(welcome.version);
+                Ok((incoming, outgoing, welcome.version))
+            }
+            Message::Welcome(_) => Err(Closed::Unexpected("a version that was not offered")),
+            Message::Farewell(farewell) => Err(Closed::Refused(farewell)),
+            _ => Err(Closed::Unexpected("what is no welcome")),
+        }
+    }
 }
 
 impl fmt::Debug for Network {
@@ -145,7 +163,7 @@ impl Channel {
         let (first, last) = self.network.limits.backoff;
         let mut pause = first;
         loop {
-            let connected = tokio::time::timeout(self.network.limits.handshake, self.connect()).await;
+            let connected = tokio::time::timeout(self.network.limits.handshake, self.network.greet(&self.ends)).await;
             let closed = match connected.unwrap_or(Err(Closed::Slow("connecting"))) {
                 Ok((incoming, outgoing, version)) => {
                     pause = first;
@@ -162,23 +180,6 @@ impl Channel {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(last);
-        }
-    }
-
-    async fn connect(&self) -> Result<(Incoming, Outgoing, u16), Closed> {
-        let Ends { volume, attachment, replica, node } = self.ends.clone();
-        let (mut incoming, mut outgoing) = split(self.network.open(&node).await?);
-        let (cluster, me) = (self.network.cluster, self.network.node.clone());
-        let hello = Hello { oldest: OLDEST, newest: NEWEST, cluster, volume, replica, attachment, node: me };
-        outgoing.send_one(&Message::Hello(hello), NEWEST).await?;
-        match incoming.message().await? {
-            Message::Welcome(welcome) if (OLDEST..=NEWEST).contains(&welcome.version) => {
-                incoming.frames.agreed(welcome.version);
-                Ok((incoming, outgoing, welcome.version))
-            }
-            Message::Welcome(_) => Err(Closed::Unexpected("a version that was not offered")),
-            Message::Farewell(farewell) => Err(Closed::Refused(farewell)),
-            _ => Err(Closed::Unexpected("what is no welcome")),
         }
     }
 

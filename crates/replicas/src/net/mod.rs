@@ -7,8 +7,11 @@
 //! ```
 //! The protocol takes messages that are lost, doubled or late. So a link is nothing that its user waits for: what cannot be sent is dropped, and asked again by the
 //! attachment; and what was sent on a connection that broke may still be answered on the next one.
+//!
+//! Who looks at snapshots has a connection of his own ([`Line`]), and waits for each answer: there is another replica to ask, or nobody.
 
 mod limits;
+mod line;
 mod link;
 mod outbox;
 mod server;
@@ -16,6 +19,7 @@ mod stream;
 mod tls;
 
 pub use limits::Limits;
+pub(crate) use line::Line;
 pub use link::{Addresses, Network};
 pub(crate) use link::{Ends, Link};
 pub use server::Server;
@@ -23,7 +27,7 @@ pub use server::Server;
 pub(crate) use tls::name_of;
 pub use tls::{Security, Tls, TlsError};
 
-use replication::wire::{Farewell, MOST_DATA, WireError};
+use replication::wire::{Farewell, LOOKS, MOST_DATA, WireError};
 use std::io;
 use std::net::SocketAddr;
 
@@ -51,9 +55,27 @@ pub(crate) enum Closed {
     /// The other side refuses.
     #[error("{0}")]
     Refused(Farewell),
+    /// The other side does not know what it would be asked.
+    #[error(
+        "the daemon of its node speaks version {0} of the protocol, and snapshots are looked at from version {LOOKS} on; upgrade it"
+    )]
+    Older(u16),
     /// This side does.
     #[error("the peer was refused: {0}")]
     Refusing(Farewell),
+}
+
+impl Closed {
+    /// With what it comes from, in one line.
+    pub(crate) fn story(&self) -> String {
+        let mut story = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            story.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        story
+    }
 }
 
 /// Why replicas are not served.

@@ -219,7 +219,17 @@ impl Shared {
         let mut batch = Vec::new();
         loop {
             while let Some(message) = incoming.frames.next_message()? {
-                let Message::Request(request) = message else { return Err(Closed::Unexpected("what is no request")) };
+                let request = match message {
+                    Message::Request(request) => request,
+                    Message::Look(look) => {
+                        agreed.replica.ask(batch.drain(..));
+                        // One at a time: who asks for more waits, and nobody else.
+                        let held = room.clone().acquire_many_owned(permits_for_ranges(look.most)).await.ok();
+                        outbox.put(Message::Seen(agreed.replica.look(&look).await), held);
+                        continue;
+                    }
+                    _ => return Err(Closed::Unexpected("what is no request")),
+                };
                 if request.attachment != agreed.hello.attachment {
                     return Err(Closed::Unexpected("a request of another attachment than it said"));
                 }
@@ -239,6 +249,11 @@ impl Shared {
             incoming.more().await?;
         }
     }
+}
+
+/// What so many ranges take of their connection's room.
+fn permits_for_ranges(most: u32) -> u32 {
+    most.saturating_mul(16).div_ceil(UNIT)
 }
 
 /// What a request takes of its connection's room. Not more than all of it: no request is longer than [`MOST_DATA`].

@@ -29,6 +29,7 @@ use births::Births;
 use block::Buffer;
 use bytes::Bytes;
 use record::{Record, Slots};
+use replication::look::{Look, Unseen};
 use replication::message::Changed;
 use replication::replica::store::{Operation, Outcome, Promise};
 use replication::units::{Blocks, Digest, Epoch, ReplicaId, VolumeId};
@@ -42,6 +43,9 @@ use volume::{BLOCK, Pool, Since, State};
 /// What an operation is answered with: called once, from any thread, with no lock held.
 pub type Answered = Box<dyn FnOnce(Outcome) + Send>;
 
+/// What a look is answered with: called once, from any thread, with no lock held.
+pub type Seen = Box<dyn FnOnce(Result<Changed, Unseen>) + Send>;
+
 /// What a replica keeps its blocks and its promise in; its properties are those of [`replication::replica::store`].
 pub trait Store: Send + Sync + 'static {
     /// What was promised last.
@@ -52,6 +56,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Does it, and answers: at once or later.
     fn perform(&self, operation: Operation, answered: Answered);
+
+    /// Tells what a snapshot has: at once or later.
+    fn look(&self, look: &Look, seen: Seen);
 }
 
 /// Why a store cannot be made, opened or removed.
@@ -363,6 +370,10 @@ impl Store for PoolStore {
                     .map_or_else(|outcome| outcome, |buffer| Outcome::Digest(digest(&buffer)))
             }),
         }
+    }
+
+    fn look(&self, look: &Look, seen: Seen) {
+        snapshots::look(&self.pool, self.volume, look, seen);
     }
 }
 

@@ -6,6 +6,7 @@ use block::Buffer;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use replication::look::{Look, Unseen};
 use replication::message::Changed;
 use replication::replica::store::{Operation, Outcome, Promise};
 use replication::units::{AttachmentId, Blocks, Epoch, Incarnation, ReplicaId, SnapshotId, VolumeId};
@@ -441,4 +442,87 @@ fn a_store_grows_durably_and_never_shrinks() {
     drop((store, pool));
     let pool = place.open();
     assert_eq!(PoolStore::open(&pool, VOLUME, REPLICA).unwrap().blocks(), 2 * SIZE);
+}
+
+/// What a snapshot has, page by page, each of so many ranges.
+fn look_at(store: &PoolStore, mut look: Look) -> Result<Vec<(u64, u64)>, Unseen> {
+    let (end, mut told) = (look.blocks.end(), Vec::new());
+    loop {
+        let (sender, receiver) = mpsc::channel();
+        store.look(&look, Box::new(move |seen| sender.send(seen).unwrap()));
+        let Changed { ranges, next } = receiver.recv().unwrap()?;
+        assert!(ranges.len() <= look.most as usize);
+        told.extend(ranges.iter().map(|range| (range.start, range.count)));
+        let Some(next) = next else { return Ok(told) };
+        assert!(next > look.blocks.start && next < end, "{next} in {}", look.blocks);
+        look.blocks = Blocks { start: next, count: end - next };
+    }
+}
+
+#[test]
+fn what_snapshots_have_and_what_has_changed_between_them_is_told() {
+    let mut place = places(16_384).remove(0);
+    let pool = place.open();
+    let store = PoolStore::create(&pool, VOLUME, REPLICA, SIZE).unwrap();
+    let promise = |epoch| {
+        let promise = Promise { epoch: Epoch(epoch), attachment: Some(AttachmentId(1)), whole: None };
+        assert_eq!(perform(&store, Operation::Promise(promise)), Outcome::Done);
+    };
+    let write = |block: u64, epoch| {
+        let blocks = Blocks { start: block, count: 1 };
+        let write = Operation::Write { blocks, data: vec![7; BLOCK].into(), birth: Epoch(epoch) };
+        assert_eq!(perform(&store, write), Outcome::Done);
+    };
+    let take = |id, epoch| {
+        let held = (SnapshotId(id), Epoch(epoch));
+        assert_eq!(perform(&store, Operation::Snapshot { id: held.0, epoch: held.1 }), Outcome::Done);
+        held
+    };
+    promise(3);
+    [1, 2, 3, 90, 299].iter().for_each(|block| write(*block, 3));
+    let first = take(1, 3);
+    // The same bytes again are a change: that costs whoever reads them, and is not wrong.
+    [2, 4].iter().for_each(|block| write(*block, 3));
+    let gone = Operation::Discard { blocks: Blocks { start: 89, count: 3 }, birth: Epoch(3) };
+    assert_eq!(perform(&store, gone), Outcome::Done);
+    promise(5);
+    assert_eq!(perform(&store, Operation::Grow { blocks: 2 * SIZE }), Outcome::Done);
+    write(2 * SIZE - 1, 5);
+    // One that was broken off, and then the one that counts.
+    take(2, 5);
+    promise(6);
+    let second = take(2, 6);
+    write(6, 6);
+    let whole = |size| Blocks { start: 0, count: size };
+    for most in [1, 2, 9] {
+        let data = |of, blocks| look_at(&store, Look { of, since: None, blocks, most });
+        let ranges = |told: &[(u64, u64)]| Ok::<_, Unseen>(told.to_vec());
+        assert_eq!(data(first, whole(SIZE)).map(joined), ranges(&[(1, 3), (90, 1), (299, 1)]));
+        assert_eq!(data(second, whole(2 * SIZE)).map(joined), ranges(&[(1, 4), (299, 1), (2 * SIZE - 1, 1)]));
+        assert_eq!(data(second, Blocks { start: 2, count: 2 }), ranges(&[(2, 2)]));
+        assert!(matches!(data(first, whole(SIZE + 1)), Err(Unseen::Absent(_))), "it was not so large");
+        for of in [(SnapshotId(3), Epoch(3)), (SnapshotId(1), Epoch(4))] {
+            assert!(matches!(data(of, whole(SIZE)), Err(Unseen::Absent(_))), "{of:?}");
+        }
+        let changed = |of, since, blocks| look_at(&store, Look { of, since: Some(since), blocks, most });
+        let told = changed(second, first, whole(2 * SIZE)).map(joined);
+        assert_eq!(told, ranges(&[(2, 1), (4, 1), (90, 1), (2 * SIZE - 1, 1)]));
+        assert_eq!(changed(second, first, Blocks { start: 4, count: 80 }), ranges(&[(4, 1)]));
+        assert_eq!(changed(first, first, whole(SIZE)), ranges(&[]));
+        assert!(matches!(changed(first, second, whole(SIZE)), Err(Unseen::Unrelated(_))), "it is the younger one");
+        let absent = changed(second, (SnapshotId(1), Epoch(4)), whole(SIZE));
+        assert!(matches!(absent, Err(Unseen::Absent(_))), "{absent:?}");
+    }
+}
+
+/// Ranges that a page's end has divided.
+fn joined(told: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut all: Vec<(u64, u64)> = Vec::new();
+    for (start, count) in told {
+        match all.last_mut() {
+            Some(last) if last.0 + last.1 == start => last.1 += count,
+            _ => all.push((start, count)),
+        }
+    }
+    all
 }

@@ -2,12 +2,13 @@
 
 use super::cluster::{CLUSTER, PATIENCE, VOLUME, node_name, until};
 use crate::testing::seed;
-use crate::{Answered, Limits, Replica, Replicas, Security, Server, Store};
+use crate::{Answered, Limits, Replica, Replicas, Security, Seen, Server, Store};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use replication::message::{Answer, Body, Reply, Request};
+use replication::look::Look;
+use replication::message::{Answer, Body, Changed, Reply, Request};
 use replication::replica::store::{Operation, Outcome, Promise};
-use replication::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, ReplicaId, Sequence, Session};
+use replication::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, ReplicaId, Sequence, Session, SnapshotId};
 use replication::wire::{BLOCK, Farewell, Frames, Hello, Message, NEWEST, OLDEST};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,7 @@ struct Slow {
     promise: Mutex<Promise>,
     held: Mutex<Vec<Answered>>,
     bytes: AtomicUsize,
+    looks: AtomicUsize,
     is_open: std::sync::atomic::AtomicBool,
 }
 
@@ -71,6 +73,13 @@ impl Store for Slow {
             | Operation::Grow { .. } => {}
         }
         answered(Outcome::Done);
+    }
+
+    /// As many ranges as were asked for.
+    fn look(&self, look: &Look, seen: Seen) {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let range = |i: u32| Blocks { start: look.blocks.start + 2 * u64::from(i), count: 1 };
+        seen(Ok(Changed { ranges: (0..look.most).map(range).collect(), next: None }));
     }
 }
 
@@ -194,7 +203,7 @@ async fn peers_that_send_anything_lose_their_connection_and_hurt_nobody() {
     // Lengths that are claimed, with a checksum that fits.
     for (head, data) in [(80, u32::MAX), (u32::MAX, 0), (80, (4 << 20) + 1)] {
         let mut peer = Peer::welcomed(served.address).await;
-        let mut header = b"OrRp\x01\x00\x04\x00".to_vec();
+        let mut header = [b"OrRp", &NEWEST.to_le_bytes()[..], b"\x04\x00"].concat();
         header.extend(u32::to_le_bytes(head));
         header.extend(u32::to_le_bytes(data));
         header.extend([0; 4]);
@@ -318,5 +327,48 @@ async fn a_peer_that_takes_no_answers_holds_no_more_than_its_room() {
         assert_eq!(data.len(), 4 << 20);
         taken += 1;
     }
+    is_served(&served).await;
+}
+
+fn look(most: u32) -> Message {
+    let blocks = Blocks { start: 0, count: 1 << 29 };
+    Message::Look(Look { of: (SnapshotId(1), Epoch(1)), since: None, blocks, most })
+}
+
+/// What is looked at holds no more than the connection's room either, and needs no attachment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_looks_and_takes_no_answers_holds_no_more_than_its_room() {
+    const LOOKS: usize = 200;
+    let served = serve(Limits { bytes: 4 << 20, ..Limits::default() }).await;
+    let mut peer = Peer::welcomed(served.address).await;
+    for _ in 0..LOOKS {
+        peer.say(&look(1 << 16)).await;
+    }
+    let mut taken = 0;
+    while taken < LOOKS {
+        let Some(Message::Seen(Ok(seen))) = peer.hear().await else { panic!("it has left") };
+        assert_eq!(seen.ranges.len(), 1 << 16);
+        taken += 1;
+        // Four are in its room. What the system has taken over from that is on its way, which has an end, too.
+        let ahead = served.store.looks.load(Ordering::SeqCst) - taken;
+        assert!(ahead < LOOKS / 2, "{ahead} MiB wait for a peer that has taken {taken}");
+    }
+    is_served(&served).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_is_not_understood_in_a_version_that_does_not_have_it() {
+    let served = serve(Limits::default()).await;
+    let mut peer = Peer::connect(served.address).await;
+    let Message::Hello(hello) = hello() else { unreachable!() };
+    peer.say(&Message::Hello(Hello { newest: 1, ..hello })).await;
+    let welcome = peer.hear().await;
+    assert!(matches!(&welcome, Some(Message::Welcome(welcome)) if welcome.version == 1), "{welcome:?}");
+    let frame = look(1).encode(1);
+    peer.stream.write_all(frame.front()).await.unwrap();
+    let refused = peer.hear().await;
+    assert!(matches!(refused, Some(Message::Farewell(Farewell::Unclear(_)))), "{refused:?}");
+    peer.is_left().await;
+    assert_eq!(served.store.looks.load(Ordering::SeqCst), 0);
     is_served(&served).await;
 }

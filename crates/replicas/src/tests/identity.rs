@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// An authority.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
@@ -27,7 +27,7 @@ impl Authority {
         (parameters.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
-    fn tls(&self, node: &NodeId) -> Security {
+    pub(super) fn tls(&self, node: &NodeId) -> Security {
         let (certificate, key) = self.certify(node);
         Security::Tls(Tls::from_pem(node, certificate.as_bytes(), key.as_bytes(), self.0.pem().as_bytes()).unwrap())
     }

@@ -6,6 +6,7 @@ mod failover;
 mod hostile;
 mod identity;
 mod load;
+mod looks;
 mod processes;
 mod proxy;
 mod registers;

@@ -1,6 +1,7 @@
 //! Snapshots and growth of a volume that is used, on real pools.
 
 use super::cluster::{Cluster, VOLUME, flush, read, until, write};
+use super::looks;
 use super::registers::Judge;
 use crate::PoolStore;
 use crate::testing::seed;
@@ -8,7 +9,7 @@ use block::{Buffer, Device};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use replication::attachment::Ending;
-use replication::units::{Blocks, SnapshotId};
+use replication::units::{Blocks, HeldSnapshot, SnapshotId};
 use replication::wire::BLOCK;
 use std::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,6 +34,34 @@ impl Cluster {
         };
         bytes.chunks(BLOCK).map(value).collect()
     }
+}
+
+/// A snapshot that was taken: the nodes that hold it, and what each block has.
+type Taken = (SnapshotId, Vec<usize>, Vec<u64>);
+
+/// What holders tell of snapshots, and of what has changed between any two, lacks nothing: also when a replica was made equal in between. Gives how many were compared.
+async fn nothing_is_missing(cluster: &Cluster, all: &[Taken]) -> usize {
+    let whole = Blocks { start: 0, count: BLOCKS };
+    let record = cluster.records.record();
+    let held = |id: SnapshotId| -> HeldSnapshot { (id, record.taken(id).unwrap().epoch) };
+    let mut compared = 0;
+    for (i, (id, here, values)) in all.iter().enumerate() {
+        for node in here {
+            let mut looking = cluster.look_here(*node);
+            let data = looks::all(&mut looking, held(*id), None, whole).await.unwrap();
+            let written = (0..BLOCKS).zip(values).filter(|(_, value)| **value != 0);
+            written.for_each(|(block, _)| assert!(data.contains(&block), "node {node}: block {block} of {id} is data"));
+            for (older, _, before) in all[..i].iter().filter(|(_, others, _)| others.contains(node)) {
+                let told = looks::all(&mut looking, held(*id), Some(held(*older)), whole).await.unwrap();
+                let differ = (0..BLOCKS).zip(values.iter().zip(before)).filter(|(_, (now, before))| now != before);
+                differ.for_each(|(block, _)| {
+                    assert!(told.contains(&block), "node {node}: block {block} has changed from {older} to {id}");
+                });
+                compared += 1;
+            }
+        }
+    }
+    compared
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -70,6 +99,8 @@ async fn snapshots_are_of_one_instant_on_all_replicas_whatever_fails_meanwhile()
     // Also on those that were killed meanwhile, and when everything has been written since.
     let holders: usize = all.iter().map(|(_, here, _)| here.len()).sum();
     assert!(holders > 15, "hardly any replica has them: {holders}");
+    let compared = nothing_is_missing(&cluster, &all).await;
+    assert!(compared > 45, "none of them is on a replica that was away: {compared}");
     for (id, here, values) in all {
         here.into_iter().for_each(|node| assert_eq!(cluster.snapshot(node, id), values, "node {node}, {id}"));
     }

@@ -8,7 +8,7 @@ use crate::units::{AttachmentId, Blocks, Digest, Epoch, Incarnation, Sequence, S
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes of a range in the data of an answer.
-const RANGE: usize = 16;
+pub(super) const RANGE: usize = 16;
 
 /// What follows what every answer has.
 #[derive(Default)]
@@ -35,13 +35,8 @@ fn fields(body: &Result<Reply, Refusal>) -> Fields {
         Ok(Reply::Done) => plain(2),
         Ok(Reply::Data(data)) => Fields { data: data.clone(), ..plain(3) },
         Ok(Reply::Changed(changed)) => {
-            let mut data = BytesMut::with_capacity(changed.ranges.len() * RANGE);
-            for range in &changed.ranges {
-                data.put_u64_le(range.start);
-                data.put_u64_le(range.count);
-            }
             let (flag, start) = (changed.next.is_some(), changed.next.unwrap_or(0));
-            Fields { flag, start, data: data.freeze(), ..plain(4) }
+            Fields { flag, start, data: put_ranges(&changed.ranges), ..plain(4) }
         }
         Ok(Reply::Digest(digest)) => Fields { data: Bytes::copy_from_slice(&digest.0), ..plain(5) },
         Err(Refusal::LowerEpoch { sealed }) => Fields { start: sealed.0, ..plain(65) },
@@ -129,7 +124,16 @@ fn decode_body(reader: &Reader<'_>, fields: Fields) -> Result<Result<Reply, Refu
     })
 }
 
-fn ranges(reader: &Reader<'_>, data: &[u8]) -> Result<Vec<Blocks>, WireError> {
+pub(super) fn put_ranges(ranges: &[Blocks]) -> Bytes {
+    let mut data = BytesMut::with_capacity(ranges.len() * RANGE);
+    for range in ranges {
+        data.put_u64_le(range.start);
+        data.put_u64_le(range.count);
+    }
+    data.freeze()
+}
+
+pub(super) fn ranges(reader: &Reader<'_>, data: &[u8]) -> Result<Vec<Blocks>, WireError> {
     let (ranges, rest) = data.as_chunks::<RANGE>();
     if !rest.is_empty() || ranges.len() > MOST_RANGES as usize {
         return Err(reader.unfit("length of data", data.len()));

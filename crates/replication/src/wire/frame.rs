@@ -1,6 +1,7 @@
 //! What holds a message together on its way.
 
-use super::{MOST_DATA, Message, WireError};
+use super::answer::RANGE;
+use super::{LOOKS, MOST_DATA, MOST_RANGES, Message, OLDEST, WireError};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes of a frame's header.
@@ -24,10 +25,15 @@ pub enum Kind {
     Request,
     /// See [`crate::message::Answer`].
     Answer,
+    /// See [`crate::look::Look`].
+    Look,
+    /// What a replica says to a look.
+    Seen,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Hello, Self::Welcome, Self::Farewell, Self::Request, Self::Answer];
+    const ALL: [Self; 7] =
+        [Self::Hello, Self::Welcome, Self::Farewell, Self::Request, Self::Answer, Self::Look, Self::Seen];
 
     fn number(self) -> u16 {
         match self {
@@ -36,6 +42,8 @@ impl Kind {
             Self::Farewell => 3,
             Self::Request => 4,
             Self::Answer => 5,
+            Self::Look => 6,
+            Self::Seen => 7,
         }
     }
 
@@ -47,6 +55,8 @@ impl Kind {
             Self::Welcome => 8,
             Self::Farewell => 4,
             Self::Request | Self::Answer => 80,
+            Self::Look => 72,
+            Self::Seen => 16,
         }
     }
 
@@ -54,9 +64,19 @@ impl Kind {
     fn most_data(self) -> usize {
         match self {
             Self::Hello => super::MOST_NODE_NAME,
-            Self::Welcome => 0,
+            Self::Welcome | Self::Look => 0,
             Self::Farewell => super::MOST_REASON,
             Self::Request | Self::Answer => MOST_DATA,
+            Self::Seen => MOST_RANGES as usize * RANGE,
+        }
+    }
+
+    /// The version that has it first.
+    fn first_version(self) -> u16 {
+        match self {
+            Self::Hello | Self::Welcome | Self::Farewell => UNAGREED,
+            Self::Request | Self::Answer => OLDEST,
+            Self::Look | Self::Seen => LOOKS,
         }
     }
 
@@ -152,7 +172,8 @@ impl Announced {
             return Err(WireError::Checksum("header"));
         }
         let number = u16_at(6);
-        let kind = Kind::ALL.into_iter().find(|kind| kind.number() == number).ok_or(WireError::Kind(number))?;
+        let is_known = |kind: &Kind| kind.number() == number && kind.first_version() <= version;
+        let kind = Kind::ALL.into_iter().find(is_known).ok_or(WireError::Kind(number))?;
         let expected = if kind.is_before_agreement() { UNAGREED } else { version };
         if u16_at(4) != expected {
             return Err(WireError::Version { found: u16_at(4), expected });

@@ -31,7 +31,12 @@ pub fn frames(bytes: &[u8]) {
 /// If what is taken is not encoded to the bytes that it came as.
 pub fn fields(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
-    let kind = if kind & 1 == 0 { super::Kind::Request } else { super::Kind::Answer };
+    let kind = match kind & 3 {
+        0 => super::Kind::Request,
+        1 => super::Kind::Answer,
+        2 => super::Kind::Look,
+        _ => super::Kind::Seen,
+    };
     let Some((head, data)) = rest.split_at_checked(kind.head()) else { return };
     if let Ok(message) = Message::decode(kind, head, bytes::Bytes::copy_from_slice(data)) {
         let frame = message.encode(super::NEWEST);

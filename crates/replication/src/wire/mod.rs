@@ -4,7 +4,7 @@
 //! header (24 bytes: magic, version, kind, lengths, checksums) ─ head (as long as its kind says) ─ data (at most 4 MiB)
 //! ```
 //! A connection belongs to one attachment and one replica. It begins with a [`Hello`], which is answered by a [`Welcome`] or a [`Farewell`]; then
-//! requests go one way and answers the other, in any order.
+//! requests go one way and answers the other, in any order. Or it belongs to somebody who looks at snapshots of the replica ([`crate::look`]), and each look is answered by what is seen.
 //!
 //! * A length is judged before memory is taken for what it announces, and before the rest of the frame has come.
 //! * Each value has one form: what is decoded is encoded to the same bytes again. What is reserved is zero, or the frame is refused.
@@ -15,6 +15,7 @@ mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod hello;
+mod look;
 mod numbers;
 mod request;
 #[cfg(test)]
@@ -23,14 +24,17 @@ mod tests;
 pub use frame::{Frame, Frames, HEADER, Kind};
 pub use hello::{ClusterId, Farewell, Hello, MOST_NODE_NAME, Welcome, agree};
 
-use crate::message::{Answer, Request};
+use crate::look::{Look, Unseen};
+use crate::message::{Answer, Changed, Request};
 use bytes::Bytes;
 use numbers::Reader;
 
 /// The oldest version of the protocol that is spoken here.
 pub const OLDEST: u16 = 1;
 /// The newest one.
-pub const NEWEST: u16 = 1;
+pub const NEWEST: u16 = 2;
+/// The version from which on replicas are asked what their snapshots have.
+pub const LOOKS: u16 = 2;
 /// Bytes of a block: the unit of all requests.
 pub const BLOCK: usize = 4096;
 /// The most data of one frame, in bytes: 4 MiB. Whoever has more to write sends several requests.
@@ -102,6 +106,10 @@ pub enum Message {
     Request(Request),
     /// Of a replica.
     Answer(Answer),
+    /// Of somebody who wants to know what a snapshot has.
+    Look(Look),
+    /// Of the replica that was asked that.
+    Seen(Result<Changed, Unseen>),
 }
 
 impl Message {
@@ -117,6 +125,8 @@ impl Message {
             Kind::Farewell => Self::Farewell(hello::decode_farewell(&mut reader, &data)?),
             Kind::Request => Self::Request(request::decode(&mut reader, data)?),
             Kind::Answer => Self::Answer(answer::decode(&mut reader, data)?),
+            Kind::Look => Self::Look(look::decode(&mut reader, &data)?),
+            Kind::Seen => Self::Seen(look::decode_seen(&mut reader, &data)?),
         };
         reader.end()?;
         Ok(message)
@@ -131,6 +141,8 @@ impl Message {
             Self::Farewell(farewell) => hello::encode_farewell(farewell),
             Self::Request(request) => request::encode(request, version),
             Self::Answer(answer) => answer::encode(answer, version),
+            Self::Look(look) => look::encode(look, version),
+            Self::Seen(seen) => look::encode_seen(seen, version),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::frame::HEADER;
 use super::{
-    BLOCK, ClusterId, Farewell, Frame, Frames, Hello, Kind, MOST_BLOCKS, MOST_DATA, MOST_NODE_NAME, MOST_RANGES,
+    BLOCK, ClusterId, Farewell, Frame, Frames, Hello, Kind, LOOKS, MOST_BLOCKS, MOST_DATA, MOST_NODE_NAME, MOST_RANGES,
     MOST_REASON, Message, NEWEST, OLDEST, Welcome, WireError, agree,
 };
+use crate::look::{Look, Unseen};
 use crate::message::{Answer, Body, Changed, Refusal, Reply, Request};
 use crate::units::{
     AttachmentId, Blocks, Digest, Epoch, Incarnation, ReplicaId, Sequence, Session, SnapshotId, VolumeId,
@@ -84,6 +85,23 @@ fn answer() -> impl Strategy<Value = Message> {
     })
 }
 
+fn look() -> impl Strategy<Value = Message> {
+    let held = || (any::<u128>(), any::<u64>()).prop_map(|(id, epoch)| (SnapshotId(id), Epoch(epoch)));
+    (held(), proptest::option::of(held()), blocks(u64::MAX), 1..=MOST_RANGES)
+        .prop_map(|(of, since, blocks, most)| Message::Look(Look { of, since, blocks, most }))
+}
+
+fn seen() -> impl Strategy<Value = Result<Changed, Unseen>> {
+    let changed = (proptest::collection::vec(blocks(u64::MAX), 0..9), any::<Option<u64>>());
+    prop_oneof![
+        changed.prop_map(|(ranges, next)| Ok(Changed { ranges, next })),
+        ".{0,60}".prop_map(|reason| Err(Unseen::Absent(reason))),
+        ".{0,60}".prop_map(|reason| Err(Unseen::Unrelated(reason))),
+        ".{0,60}".prop_map(|reason| Err(Unseen::Damaged(reason))),
+        ".{0,60}".prop_map(|reason| Err(Unseen::Failed(reason))),
+    ]
+}
+
 fn hello() -> impl Strategy<Value = Message> {
     let numbers = (1..9_u16, 0..9_u16, any::<u128>(), any::<u128>(), any::<u128>(), any::<u64>());
     (numbers, "[a-z.-]{0,99}").prop_map(|((oldest, more, cluster, volume, attachment, replica), node)| {
@@ -115,7 +133,7 @@ fn farewell() -> impl Strategy<Value = Message> {
 
 fn message() -> impl Strategy<Value = Message> {
     let welcome = any::<u16>().prop_map(|version| Message::Welcome(Welcome { version }));
-    prop_oneof![4 => request(), 4 => answer(), 1 => hello(), 1 => farewell(), 1 => welcome]
+    prop_oneof![4 => request(), 4 => answer(), 2 => look(), 2 => seen().prop_map(Message::Seen), 1 => hello(), 1 => farewell(), 1 => welcome]
 }
 
 fn bytes_of(frame: &Frame) -> Vec<u8> {
@@ -195,6 +213,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn fields_of_looks_have_one_form(kind in any::<bool>(), mut head in proptest::collection::vec(any::<u8>(), 72), what in 60..72_u8, clear in any::<u32>()) {
+        let kind = if kind { Kind::Look } else { Kind::Seen };
+        head.truncate(kind.head());
+        let fixed = if kind == Kind::Look { 64 } else { 0 };
+        for (i, byte) in head.iter_mut().enumerate().skip(fixed) {
+            *byte = if clear >> (i % 32) & 1 == 0 { 0 } else { *byte & 1 };
+        }
+        if kind == Kind::Seen {
+            head[0] = if what % 2 == 0 { what } else { 1 };
+        }
+        if let Ok(message) = Message::decode(kind, &head, Bytes::new()) {
+            let frame = message.encode(NEWEST);
+            prop_assert_eq!(&frame.front()[HEADER..], &head[..]);
+        }
+    }
+}
+
 fn with_lengths(kind: u16, head: u32, data: u32) -> Vec<u8> {
     let mut header = b"OrRp".to_vec();
     header.extend(NEWEST.to_le_bytes());
@@ -233,6 +270,25 @@ fn a_frame_of_another_version_is_refused() {
     let (taken, end) = take(&mut frames(), &bytes_of(&answer.encode(NEWEST + 1)), 999);
     assert_eq!((taken, end), (vec![], Err(WireError::Version { found: NEWEST + 1, expected: NEWEST })));
     assert_eq!(take(&mut Frames::new(), &bytes_of(&seal.encode(7)), 999).0, [seal], "the first ones have none");
+}
+
+/// Whoever agreed to an older version does not know it.
+#[test]
+fn a_kind_of_frame_that_the_agreed_version_does_not_have_is_refused() {
+    let held = (SnapshotId(1), Epoch(1));
+    let look = Look { of: held, since: None, blocks: Blocks { start: 0, count: 1 }, most: 1 };
+    for message in [Message::Look(look), Message::Seen(Ok(Changed::default()))] {
+        let kind = if matches!(message, Message::Look(_)) { 6 } else { 7 };
+        for (version, expected) in [(LOOKS - 1, Err(WireError::Kind(kind))), (LOOKS, Ok(()))] {
+            let mut frames = Frames::new();
+            frames.agreed(version);
+            let (taken, end) = take(&mut frames, &bytes_of(&message.encode(version)), 999);
+            assert_eq!((taken.is_empty(), &end), (end.is_err(), &expected), "version {version}");
+        }
+    }
+    let none = Look { most: 0, ..look };
+    let (taken, end) = take(&mut frames(), &bytes_of(&Message::Look(none).encode(NEWEST)), 999);
+    assert!(taken.is_empty() && matches!(end, Err(WireError::Field { field: "number of ranges", .. })), "{end:?}");
 }
 
 #[test]
@@ -275,7 +331,7 @@ fn long_texts_are_cut_and_long_requests_refused() {
     assert!(matches!(take(&mut frames(), &bytes, 999).1, Err(WireError::Field { .. })));
 }
 
-/// The bytes of the document's example: whoever changes one has made another version.
+/// The bytes of the document's examples: whoever changes one has made another version.
 #[test]
 fn the_bytes_are_those_of_the_document() {
     let request = Request {
@@ -286,11 +342,18 @@ fn the_bytes_are_those_of_the_document() {
         done_below: Sequence(6),
         body: Body::Discard { blocks: Blocks { start: 7, count: 8 } },
     };
-    let frame = Message::Request(request).encode(1);
-    let hex: Vec<String> =
-        bytes_of(&frame).chunks(8).map(|row| row.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    let since = Some((SnapshotId(0x0708), Epoch(2)));
+    let blocks = Blocks { start: 9, count: 10 };
+    let look = Look { of: (SnapshotId(0x0506), Epoch(3)), since, blocks, most: 11 };
+    let seen = Ok(Changed { ranges: vec![Blocks { start: 12, count: 1 }], next: Some(14) });
     let document = include_str!("../../../../docs/formats/replication-wire.md");
-    for row in &hex {
-        assert!(document.contains(row.as_str()), "{row} is not in the document; the frame is\n{}", hex.join("\n"));
+    for frame in
+        [Message::Request(request).encode(1), Message::Look(look).encode(LOOKS), Message::Seen(seen).encode(LOOKS)]
+    {
+        let hex: Vec<String> =
+            bytes_of(&frame).chunks(8).map(|row| row.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+        for row in &hex {
+            assert!(document.contains(row.as_str()), "{row} is not in the document; the frame is\n{}", hex.join("\n"));
+        }
     }
 }
