@@ -1,7 +1,9 @@
-//! What pods run: an image with `orlop`, and one with PostgreSQL.
+//! What pods run: an image with `orlop`, and images with databases of Debian's packages.
 
 use std::collections::BTreeSet;
 use std::env;
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,21 +53,44 @@ impl Images {
     /// # Errors
     /// An image cannot be built.
     pub async fn build(sandbox: &Sandbox, with_volumes: bool) -> anyhow::Result<Self> {
-        let images = Self {
-            orlop: install::IMAGE_IN_MANIFESTS.into(),
-            postgres: "demo/postgres:15".into(),
-            busybox: sandbox::BUSYBOX.into(),
-        };
         Self::build_orlop(sandbox).await?;
         if with_volumes {
             let snapshots = vec![install::SNAPSHOTS.to_owned()];
             let manifests = [install::manifests("csi")?, install::manifests("replicated")?, snapshots].concat();
             stand_ins(sandbox, &manifests).await.context("make the images of the stand-ins for sidecars")?;
         }
-        let postgres_root = postgres_root().await.context("make the image of PostgreSQL")?;
-        sandbox.image_from_directory(&images.postgres, &postgres_root, &ImageConfig::default()).await?;
-        Ok(images)
+        Ok(Self {
+            orlop: install::IMAGE_IN_MANIFESTS.into(),
+            postgres: from_packages(sandbox, "postgres", "15").await?,
+            busybox: sandbox::BUSYBOX.into(),
+        })
     }
+}
+
+/// Debian's packages cannot be had.
+#[derive(Debug)]
+pub struct NoPackages(String);
+
+impl Display for NoPackages {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "Debian's packages cannot be had: {}", self.0)
+    }
+}
+
+impl Error for NoPackages {}
+
+/// What a script in `images/` ends with when it cannot have the packages.
+const NO_PACKAGES: i32 = 75;
+
+/// Builds the image of a database by the script of its name in `images/`, and gives it to the nodes of the sandbox.
+///
+/// # Errors
+/// It cannot be built, of which [`NoPackages`] is one reason.
+pub async fn from_packages(sandbox: &Sandbox, name: &str, version: &str) -> anyhow::Result<String> {
+    let root = root_from_packages(name, version).await.with_context(|| format!("make the image of {name}"))?;
+    let image = format!("demo/{name}:{version}");
+    sandbox.image_from_directory(&image, &root, &ImageConfig::default()).await?;
+    Ok(image)
 }
 
 /// What is in the image that the project ships: the program, those that it runs, the libraries that they load, and the authorities that it trusts.
@@ -113,22 +138,27 @@ pub async fn stand_ins(sandbox: &Sandbox, manifests: &[String]) -> anyhow::Resul
     Ok(())
 }
 
-/// The root of the PostgreSQL image, made once and kept in the cache.
-async fn postgres_root() -> anyhow::Result<PathBuf> {
+/// The root of such an image, made once and kept in the cache.
+async fn root_from_packages(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()) {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?).join(".cache"),
     };
-    let root = cache.join("orlop/images/postgres-15");
-    if !root.join("usr/lib/postgresql/15/bin/postgres").exists() {
-        fs::create_dir_all(root.parent().context("a folder")?)?;
-        // Finished under another name first, so that an image that is half made is never taken for one.
-        let unfinished = root.with_extension(format!("{}", std::process::id()));
-        run(Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("images/postgres")).arg(&unfinished)).await?;
-        if let Err(e) = fs::rename(&unfinished, &root) {
-            ensure!(root.exists(), "rename {}: {e}", unfinished.display());
-            fs::remove_dir_all(&unfinished)?;
-        }
+    let root = cache.join(format!("orlop/images/{name}-{version}"));
+    if root.exists() {
+        return Ok(root);
+    }
+    fs::create_dir_all(root.parent().context("a folder")?)?;
+    // Finished under another name first, so that an image that is half made is never taken for one.
+    let unfinished = cache.join(format!("orlop/images/{name}-{version}.{}", std::process::id()));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("images").join(name);
+    let made = Command::new(&script).arg(&unfinished).output().await?;
+    let said = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+    ensure!(made.status.code() != Some(NO_PACKAGES), NoPackages(said));
+    ensure!(made.status.success(), "{}: {}: {said}", script.display(), made.status);
+    if let Err(e) = fs::rename(&unfinished, &root) {
+        ensure!(root.exists(), "rename {}: {e}", unfinished.display());
+        fs::remove_dir_all(&unfinished)?;
     }
     Ok(root)
 }

@@ -197,7 +197,7 @@ pub struct Consistency {
 /// What may be relied on in the data of several volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConsistencyLevel {
-    /// The application was made ready by a rule, and kept so until all was read.
+    /// The application was made ready by a rule, which held it so until all was read, or after which all data is of one instant.
     ApplicationConsistent,
     /// All data is of one instant: what a crash would have left then.
     CrashConsistent,

@@ -36,12 +36,27 @@ fn interval(volume: &VolumeBackup) -> Option<(Timestamp, Timestamp)> {
     (volume.stage == VolumeStage::Done).then_some((from, to))
 }
 
+/// What was only run before has kept nothing from changing afterwards: it is worth something for data of one instant alone.
 fn level(hooks: &[HookStatus], is_one_instant: bool) -> (ConsistencyLevel, &'static str) {
     let mut before = hooks.iter().filter(|hook| hook.time == HookTime::Pre).peekable();
-    if before.peek().is_some() && before.all(|hook| hook.state == HookState::Succeeded) {
+    let is_ready = before.peek().is_some() && before.all(|hook| hook.state == HookState::Succeeded);
+    let holds = hooks.iter().any(|hook| hook.time == HookTime::Pre && hook.background);
+    if is_ready && holds {
         return (
             ConsistencyLevel::ApplicationConsistent,
             "a rule made the application ready, and held it so until all data was fixed",
+        );
+    }
+    if is_ready && is_one_instant {
+        return (
+            ConsistencyLevel::ApplicationConsistent,
+            "a rule made the application ready before, and all data is of one instant",
+        );
+    }
+    if is_ready {
+        return (
+            ConsistencyLevel::NotConsistent,
+            "a rule made the application ready and did not hold it, and it ran between the instants that its data is of",
         );
     }
     if is_one_instant {
@@ -78,6 +93,10 @@ mod tests {
         HookStatus { state, ..HookStatus::default() }
     }
 
+    fn held(state: HookState) -> HookStatus {
+        HookStatus { background: true, ..hook(state) }
+    }
+
     #[test]
     fn what_is_said_follows_from_the_rules_and_the_volumes() {
         use ConsistencyLevel::{ApplicationConsistent, CrashConsistent, NotConsistent};
@@ -88,12 +107,17 @@ mod tests {
             assert!(found.reason.contains("2 files"), "{}", found.reason);
         };
         check(&[], NotConsistent);
-        check(&[hook(HookState::Succeeded), hook(HookState::Succeeded)], ApplicationConsistent);
-        check(&[hook(HookState::Succeeded), hook(HookState::Skipped)], NotConsistent);
+        check(&[hook(HookState::Succeeded), held(HookState::Succeeded)], ApplicationConsistent);
+        check(&[hook(HookState::Succeeded), hook(HookState::Succeeded)], NotConsistent);
+        check(&[held(HookState::Succeeded), hook(HookState::Skipped)], NotConsistent);
         let after = HookStatus { time: HookTime::Post, ..hook(HookState::Failed) };
-        check(&[hook(HookState::Succeeded), after], ApplicationConsistent);
+        check(&[held(HookState::Succeeded), after.clone()], ApplicationConsistent);
+        check(&[hook(HookState::Succeeded), HookStatus { background: true, ..after }], NotConsistent);
         assert_eq!(of(&[VolumeBackup::default()], &[]), None);
         let snapshot = |milliseconds| VolumeBackup { cut_at: at(milliseconds), ..VolumeBackup::default() };
+        let after_rule = of(&[snapshot(1000)], &[hook(HookState::Succeeded)]).expect("a volume was cut");
+        assert_eq!(after_rule.level, ApplicationConsistent);
+        assert!(after_rule.reason.contains("of one instant"), "{}", after_rule.reason);
         let of_snapshots = |volumes: &[VolumeBackup]| of(volumes, &[]).map(|found| (found.level, found.spread_millis));
         assert_eq!(of_snapshots(&[snapshot(1000)]), Some((CrashConsistent, 0)));
         assert_eq!(of_snapshots(&[snapshot(1000), snapshot(1000)]), Some((NotConsistent, 0)));

@@ -221,6 +221,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test looks at the file of a pool from outside")]
     fn a_pool_that_is_opened_is_read_from_its_device_and_not_from_the_cache() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pool");
