@@ -138,6 +138,21 @@ pub async fn stand_ins(sandbox: &Sandbox, manifests: &[String]) -> anyhow::Resul
     Ok(())
 }
 
+/// The image of the driver that is not Orlop's, as its manifest names it.
+const DIRECTORIES: &str = "localhost/directories:1";
+
+/// Gives the nodes the image of the driver in `sandbox/directories`.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn directories(sandbox: &Sandbox) -> anyhow::Result<()> {
+    let root = sandbox.directory().join("directories-image");
+    program_into(&root, &orlop::beside_this("directories")?).await?;
+    let config = ImageConfig { entrypoint: vec!["/usr/bin/directories".into()], ..Default::default() };
+    sandbox.image_from_directory(DIRECTORIES, &root, &config).await?;
+    Ok(fs::remove_dir_all(&root)?)
+}
+
 /// The root of such an image, made once and kept in the cache.
 async fn root_from_packages(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()) {

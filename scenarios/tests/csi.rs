@@ -1,5 +1,6 @@
 //! Orlop's volumes in a real cluster of three nodes, by the manifests in `deploy/csi`: made for claims, used, grown, copied, deleted; and used on while the daemon of their node is
-//! replaced. Only the images of the standard sidecars are others, as they cannot be had here: see `sandbox/sidecars`.
+//! replaced. Only the images of the standard sidecars are others, as they cannot be had here: see `sandbox/sidecars`. Beside it is another driver, of which Orlop knows nothing: see
+//! `sandbox/directories`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ use scenarios::install::SNAPSHOTS;
 use scenarios::pods::{self, wait_for};
 use scenarios::{install, orlop};
 use serde_json::{Value, json};
+
+#[path = "csi/other_driver.rs"]
+mod other_driver;
 
 const LIMIT: Duration = Duration::from_secs(90);
 /// Where the daemons of the nodes are.
@@ -75,14 +79,17 @@ async fn open(folder: &Path) -> sandbox::Result<Sandbox> {
 
 async fn scenario(sandbox: &Sandbox) -> Result<Vec<BlockDevice>> {
     let mut timer = Timer(Instant::now());
-    let manifests = install::manifests("csi")?;
+    let mut manifests = vec![SNAPSHOTS.to_owned()];
+    manifests.extend(install::manifests("csi")?);
+    manifests.push(other_driver::MANIFEST.to_owned());
     Images::build_orlop(sandbox).await?;
-    images::stand_ins(sandbox, &[&manifests[..], &[SNAPSHOTS.to_owned()]].concat()).await?;
+    images::directories(sandbox).await?;
+    images::stand_ins(sandbox, &manifests).await?;
     timer.step("images are made");
     let cluster = Cluster::up(sandbox, "east", Some(3)).await?;
     timer.step("a cluster of three nodes is up");
     let world = World { client: cluster.client().await?, cluster };
-    for manifest in [SNAPSHOTS.to_owned()].iter().chain(&manifests) {
+    for manifest in &manifests {
         install::apply(&world.client, manifest).await?;
     }
     world.drivers_are_known().await?;
@@ -96,13 +103,17 @@ async fn scenario(sandbox: &Sandbox) -> Result<Vec<BlockDevice>> {
     timer.step("a volume has grown while its pod used it");
     world.volumes_are_copied().await.context("copy")?;
     timer.step("a snapshot was taken, and volumes made from it and from a volume");
-    world.volumes_in_use_are_backed_up(sandbox).await.context("back up")?;
+    let vault = world.a_vault(sandbox).await.context("make a place for backups")?;
+    world.volumes_in_use_are_backed_up().await.context("back up")?;
     timer.step("a namespace was backed up and cloned while it was used, and a raw device came back elsewhere");
+    other_driver::volumes_of_another_driver_are_protected(&world, &mut timer).await.context("another driver")?;
+    vault.remove()?;
     world.daemons_are_replaced_under_load().await.context("replace a daemon")?;
     timer.step("a daemon was replaced three times, and its pod saw no error");
     let devices = world.block_devices().await?;
     ensure!(devices.len() >= 6, "there are too few block devices: {devices:?}");
     world.all_goes_with_its_claims().await.context("delete")?;
+    other_driver::nothing_is_left(&world).await.context("another driver")?;
     timer.step("with their claims, volumes and what was made of them are gone");
     Ok(devices)
 }
@@ -129,6 +140,21 @@ impl BlockDevice {
 /// What Orlop marks its loop devices with.
 fn mark(name: &str) -> Option<String> {
     std::fs::read_to_string(PathBuf::from("/sys/block").join(name).join("loop/sizelimit")).ok()
+}
+
+/// Where backups are.
+struct Vault {
+    _store: S3Server,
+    made: [PathBuf; 2],
+}
+
+impl Vault {
+    fn remove(self) -> Result<()> {
+        for made in self.made {
+            if made.is_dir() { std::fs::remove_dir_all(made)? } else { std::fs::remove_file(made)? }
+        }
+        Ok(())
+    }
 }
 
 struct World {
@@ -327,9 +353,8 @@ impl World {
         Ok(())
     }
 
-    /// By the operator and its movers, which mount volumes made from snapshots of them.
-    async fn volumes_in_use_are_backed_up(&self, sandbox: &Sandbox) -> Result<()> {
-        self.run(TOOLS, "user", "head -c 1000000 /dev/urandom > /files/noise && sync /files/noise").await?;
+    /// The operator, and the location `vault`.
+    async fn a_vault(&self, sandbox: &Sandbox) -> Result<Vault> {
         let store = S3Server::start(sandbox.directory().join("s3"), Credentials::generate())?;
         store.create_bucket("backups")?;
         let inside = self.cluster.forward_in(store.address().port(), store.address()).await?;
@@ -342,6 +367,13 @@ impl World {
         let keys = [("AWS_ACCESS_KEY_ID", keys.access_key.clone()), ("AWS_SECRET_ACCESS_KEY", keys.secret_key.clone())];
         let add = ["location", "add", "vault", "-n", home, "--bucket", "backups", &options[0], &options[1]];
         orlop::succeed(Some(&kubeconfig), &add, &keys).await?;
+        Ok(Vault { _store: store, made: [sandbox.directory().join("s3"), passphrase] })
+    }
+
+    /// By movers, which mount volumes made from snapshots of them.
+    async fn volumes_in_use_are_backed_up(&self) -> Result<()> {
+        let (kubeconfig, home) = (self.cluster.kubeconfig_path(), api::ADMIN_NAMESPACE);
+        self.run(TOOLS, "user", "head -c 1000000 /dev/urandom > /files/noise && sync /files/noise").await?;
         let begin =
             ["backup", "create", "in-use", "-n", home, "--namespaces", TOOLS, "--backup-location", "vault", "--wait"];
         orlop::succeed(Some(&kubeconfig), &begin, &[]).await?;
@@ -352,11 +384,7 @@ impl World {
             status.volumes.iter().all(|volume| volume.snapshot_class.is_some() && volume.cut_at.is_some());
         ensure!(from_snapshots, "snapshots were read: {:?}", status.volumes);
         self.a_namespace_is_cloned().await.context("clone")?;
-        self.a_raw_device_comes_back_elsewhere(&kubeconfig).await.context("bring a device back")?;
-        for made in [sandbox.directory().join("s3"), passphrase] {
-            if made.is_dir() { std::fs::remove_dir_all(made)? } else { std::fs::remove_file(made)? }
-        }
-        Ok(())
+        self.a_raw_device_comes_back_elsewhere(&kubeconfig).await.context("bring a device back")
     }
 
     /// Its claim is deleted, and what was on it is byte for byte on another one.

@@ -298,8 +298,6 @@ fn outcome_line(o: &ObjectOutcomes) -> String {
 }
 
 fn backup_volume(volume: &VolumeBackup) -> VolumeView {
-    let changed = volume.changed_while_read.filter(|n| *n > 0);
-    let changed = changed.map(|n| format!("{} changed while read", human::count(n, "file", "files")));
     VolumeView {
         claim: format!("{}/{}", volume.namespace, volume.claim),
         stage: volume.stage,
@@ -308,7 +306,19 @@ fn backup_volume(volume: &VolumeBackup) -> VolumeView {
         files: volume.files,
         bytes: volume.bytes,
         stored_bytes: volume.stored_bytes,
-        note: volume.reason.clone().or(changed),
+        note: volume.reason.clone().or_else(|| (volume.stage == VolumeStage::Done).then(|| what_was_read(volume))),
+    }
+}
+
+/// Which way a volume was read, and how well that went.
+fn what_was_read(volume: &VolumeBackup) -> String {
+    let from = match (&volume.snapshot_class, &volume.cut_at) {
+        (Some(class), Some(at)) => format!("a snapshot of the class {class}, as of {}", human::instant(at.0)),
+        _ => "the volume itself".to_owned(),
+    };
+    match volume.changed_while_read {
+        None | Some(0) => from,
+        Some(n) => format!("{from}; {} changed while read", human::count(n, "file", "files")),
     }
 }
 
@@ -379,6 +389,8 @@ mod tests {
                     claim: "disk".into(),
                     image: true,
                     stage: VolumeStage::Done,
+                    snapshot_class: Some("fast".into()),
+                    cut_at: Some(at(2)),
                     bytes: Some(16 << 20),
                     stored_bytes: Some(1 << 20),
                     ..Default::default()

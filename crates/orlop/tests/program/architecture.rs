@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("block", &[]),
     ("cluster", &["api", "csi", "node", "placement", "records", "replicas", "replication"]),
     ("csi", &["node"]),
+    ("directories", &[]),
     ("fuse", &["block"]),
     ("mover", &["repository"]),
     ("nbd", &["block"]),
@@ -58,7 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that are not product.
-const SUPPORT: &[&str] = &["bench", "bench-block", "sandbox", "scenarios", "sidecars", "skips"];
+const SUPPORT: &[&str] = &["bench", "bench-block", "directories", "sandbox", "scenarios", "sidecars", "skips"];
 
 /// Crates that have unsafe code: for calls of the kernel that have no safe wrapper.
 const UNSAFE: &[&str] = &["fuse", "volume"];

@@ -103,15 +103,19 @@ fn request(claim: &PersistentVolumeClaim, class: &StorageClass, context: &Contex
             required_bytes: i64::try_from(wanted).unwrap_or(i64::MAX),
             limit_bytes: 0,
         }),
-        volume_capabilities: capabilities(&spec, class)?,
+        volume_capabilities: capabilities(&spec, class, context.tells_writers_apart)?,
         parameters,
         accessibility_requirements: Some(TopologyRequirement { requisite: vec![here.clone()], preferred: vec![here] }),
         ..CreateVolumeRequest::default()
     })
 }
 
-/// One for each access mode; the driver can tell one writer from several pods of a node.
-fn capabilities(spec: &PersistentVolumeClaimSpec, class: &StorageClass) -> Result<Vec<VolumeCapability>> {
+/// One for each access mode. A driver that does not tell one writer from several pods of a node is not asked for either.
+fn capabilities(
+    spec: &PersistentVolumeClaimSpec,
+    class: &StorageClass,
+    tells_writers_apart: bool,
+) -> Result<Vec<VolumeCapability>> {
     let access = match spec.volume_mode.as_deref() {
         Some("Block") => AccessType::Block(BlockVolume {}),
         _ => AccessType::Mount(MountVolume {
@@ -121,6 +125,7 @@ fn capabilities(spec: &PersistentVolumeClaimSpec, class: &StorageClass) -> Resul
         }),
     };
     let mode = |mode: &String| match mode.as_str() {
+        "ReadWriteOnce" | "ReadWriteOncePod" if !tells_writers_apart => Ok(Mode::SingleNodeWriter),
         "ReadWriteOnce" => Ok(Mode::SingleNodeMultiWriter),
         "ReadWriteOncePod" => Ok(Mode::SingleNodeSingleWriter),
         "ReadOnlyMany" => Ok(Mode::MultiNodeReaderOnly),
@@ -208,12 +213,17 @@ mod tests {
     #[test]
     fn capabilities_follow_the_claim() {
         let class = StorageClass::default();
-        let of = |change: fn(&mut Value)| capabilities(&claim(change).spec.expect("a spec"), &class);
+        let asked = |change: fn(&mut Value), apart| capabilities(&claim(change).spec.expect("a spec"), &class, apart);
+        let of = |change: fn(&mut Value)| asked(change, true);
         let block = of(|c| c["spec"]["volumeMode"] = json!("Block")).expect("good");
         assert!(matches!(block[0].access_type, Some(AccessType::Block(_))));
         assert_eq!(
             of(|_| {}).expect("good")[0].access_mode.as_ref().expect("a mode").mode(),
             Mode::SingleNodeMultiWriter
+        );
+        assert_eq!(
+            asked(|_| {}, false).expect("good")[0].access_mode.as_ref().expect("a mode").mode(),
+            Mode::SingleNodeWriter
         );
         assert!(of(|c| c["spec"]["accessModes"] = json!(["Many"])).is_err());
     }

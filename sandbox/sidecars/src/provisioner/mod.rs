@@ -13,6 +13,7 @@ use crate::driver::Driver;
 use crate::events::Events;
 use crate::flags::{ToDriver, duration};
 use crate::objects::again;
+use crate::proto::controller_service_capability::rpc;
 use anyhow::{Context as _, ensure};
 use clap::{ArgAction, Args};
 use futures::StreamExt;
@@ -62,6 +63,8 @@ struct Context {
     events: Events,
     node: String,
     topology: HashMap<String, String>,
+    /// The driver tells one writer from several pods of a node.
+    tells_writers_apart: bool,
     extra_create_metadata: bool,
 }
 
@@ -82,6 +85,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let node = std::env::var("NODE_NAME").context("NODE_NAME must be the name of this node")?;
     let driver = Driver::connect(&ToDriver { csi_address: arguments.csi_address, timeout: arguments.timeout }).await?;
     let topology = driver.topology().await?;
+    let tells_writers_apart = driver.can(rpc::Type::SingleNodeMultiWriter).await?;
     let client = Client::try_default().await.context("find the API server")?;
     let events = Events::new(&client, driver.name.clone());
     let context = Arc::new(Context {
@@ -90,6 +94,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         driver,
         node,
         topology,
+        tells_writers_apart,
         extra_create_metadata: arguments.extra_create_metadata,
     });
     let claims = Controller::new(Api::<PersistentVolumeClaim>::all(client.clone()), watcher::Config::default()).run(
