@@ -118,7 +118,7 @@ fn is_held(run: &ApplicationBackup) -> bool {
 
 /// Ends the run, once nothing that it made is left.
 async fn end(context: &Context, gathered: &Gathered, how: Applied) -> Result<Applied, Error> {
-    let left = cleanup::end_run(&context.client, &gathered.uid).await?;
+    let left = cleanup::end_run(context, &gathered.made(context.limits())).await?;
     if left.is_empty() { Ok(how) } else { Ok(Applied::Ending { left }) }
 }
 

@@ -53,8 +53,8 @@ const MEMORY_LIMIT: &str = "512Mi";
 const CPU_LIMIT: &str = "1";
 /// What a mover asks for: little, since a volume must be moved on a full node too.
 const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
-/// Seconds a mover that is asked to end gets for it.
-const GRACE_SECONDS: i64 = 15;
+/// How long a mover that is asked to end has for it.
+const GRACE: Duration = Duration::from_secs(15);
 /// Ask service meshes to put no container of their own into a mover: it would go on when the mover has ended, and what a mover sends is
 /// encrypted anyway. Some versions of each look at labels, others at annotations.
 const NO_SIDECARS: [(&str, &str); 2] =
@@ -213,7 +213,7 @@ impl Mover<'_> {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             active_deadline_seconds: i64::try_from(self.deadline.as_secs()).ok(),
-            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            termination_grace_period_seconds: i64::try_from(GRACE.as_secs()).ok(),
             image_pull_secrets: self.pull_secrets(),
             ..PodSpec::default()
         };
@@ -344,13 +344,13 @@ pub async fn remove(client: &Client, pod: &Pod) -> Result<(), Error> {
     }
 }
 
-/// Asks a pod to end; by force when its node is lost.
+/// Asks a pod to end, in the time that a mover has, whatever the pod says; by force when its node is lost.
 ///
 /// # Errors
 /// The API server did not answer, or refused.
 pub async fn end(client: &Client, pod: &Pod) -> Result<(), Error> {
     if pod.metadata.deletion_timestamp.is_none() {
-        return objects::delete(client, pod, None).await;
+        return objects::delete(client, pod, u32::try_from(GRACE.as_secs()).ok()).await;
     }
     if is_overdue(pod, Timestamp::now()) {
         return objects::delete(client, pod, Some(0)).await;
