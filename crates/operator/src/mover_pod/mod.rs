@@ -297,13 +297,26 @@ impl Mover<'_> {
         ]
     }
 
-    /// Makes the Secret and the pod. What exists is the same, so doing it again is the same as doing it once.
+    /// Makes the Secret and the pod. What exists is the same, so doing it again is the same as doing it once. A Secret with another job is of somebody else, or of an operator that
+    /// knew other parents: it is made anew. A pod that somebody else made and labelled as this one is taken for it: what it says that it stored is looked for.
     ///
     /// # Errors
-    /// The API server did not answer, or refused.
+    /// The API server did not answer, or refused; or there is something of that name that is not of this run.
     pub async fn start(&self, client: &Client) -> Result<(), Error> {
-        objects::create(client, &self.secret()).await?;
-        objects::create(client, &self.pod()).await
+        let secret = self.secret();
+        let is_another = |found: &Secret| found.data != secret.data;
+        if let Some(found) = objects::create_or_find(client, &secret).await?.filter(is_another) {
+            objects::delete(client, &found, None).await?;
+            if objects::create_or_find(client, &secret).await?.is_some_and(|found| is_another(&found)) {
+                return Err(Error::Taken(objects::title(&secret)));
+            }
+        }
+        let pod = self.pod();
+        let is_ours = |found: &Pod| found.labels().get(RUN_LABEL).is_some_and(|uid| uid == self.run_uid);
+        match objects::create_or_find(client, &pod).await? {
+            Some(found) if !is_ours(&found) => Err(Error::Taken(objects::title(&pod))),
+            _ => Ok(()),
+        }
     }
 }
 

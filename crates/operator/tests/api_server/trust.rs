@@ -158,3 +158,46 @@ async fn who_holds_what_a_run_made_in_his_namespace_holds_it_up_for_a_while_only
     until("what was held to go", || async { world.left_behind().await.is_empty().then_some(()) }).await;
     operator.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_for_a_mover_what_is_not_so_misses_his_own_volume_alone() {
+    sandbox::require_assets!();
+    let world = with_a_tenant_who_is_backed_up().await;
+    world.kubelet.script(|pod| match pod.namespace().as_deref() {
+        Some(TENANT) => Behaviour::Lie,
+        _ => Behaviour::Run,
+    });
+    let operator = world.operator();
+    backup_of_both(&world, "b").await;
+    let status = world.finished("b").await.status.unwrap();
+    assert_eq!(status.phase, Phase::Incomplete, "{status:#?}");
+    let volume = |namespace: &str| status.volumes.iter().find(|volume| volume.namespace == namespace).unwrap();
+    assert_eq!((volume(SHOP).stage, volume(TENANT).stage), (VolumeStage::Done, VolumeStage::Missed));
+    let reason = volume(TENANT).reason.clone().unwrap();
+    assert!(reason.contains("is not in the repository") && reason.contains("attempt 3 of 3"), "{reason}");
+    let point = world.repository().await.point(&status.recovery_point.unwrap().parse().unwrap()).await.unwrap();
+    assert!(point.root("shop/data").is_some() && point.root("tenant/own").is_none() && !point.complete);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_the_name_of_a_mover_misses_his_own_volume_alone() {
+    sandbox::require_assets!();
+    let world = with_a_tenant_who_is_backed_up().await;
+    world.claim(TENANT, "taken").await;
+    let run = backup_of_both(&world, "b").await;
+    let name = |volume| mover_pod::name(&run.uid().unwrap(), Direction::Backup, volume, 1);
+    // A job of his own: it is not run. A pod of his own: no mover is made in its place.
+    let job = json!({"metadata": {"name": name(1)}, "stringData": {"job.json": "{}"}});
+    world.create::<Secret>(TENANT, job).await;
+    let spec = json!({"containers": [{"name": "mover", "image": "c:1"}]});
+    world.create::<Pod>(TENANT, json!({"metadata": {"name": name(2)}, "spec": spec})).await;
+    let operator = world.operator();
+    let status = world.finished("b").await.status.unwrap();
+    let volumes: Vec<_> = status.volumes.iter().map(|v| (v.claim.as_str(), v.stage)).collect();
+    let expected = [("data", VolumeStage::Done), ("own", VolumeStage::Done), ("taken", VolumeStage::Missed)];
+    assert_eq!((status.phase, &volumes[..]), (Phase::Incomplete, &expected[..]), "{status:#?}");
+    let reason = status.volumes[2].reason.clone().unwrap();
+    assert!(reason.contains(&format!("there is a Pod {TENANT}/{}", name(2))), "{reason}");
+    operator.stop().await;
+}
