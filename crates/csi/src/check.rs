@@ -62,6 +62,21 @@ pub(crate) fn path(field: &str, path: &str) -> Result<PathBuf, Status> {
     Ok(path.components().collect())
 }
 
+/// A path where a kubelet has volumes: below its folder, whatever links there are. Pods make links in volumes that are there too, so nothing below is gone through that is one; but the first
+/// part, which whoever has set up the node may have put elsewhere.
+pub(crate) fn below(field: &str, path: &Path, folder: &Path) -> Result<(), Status> {
+    let parts = path.ancestors().take_while(|part| *part != folder).collect::<Vec<_>>();
+    let is_link = |part: &Path| part.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let is_below =
+        path.starts_with(folder) && parts.split_last().is_some_and(|(_, parts)| !parts.iter().any(|p| is_link(p)));
+    if is_below {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "{field} {path:?} is not below the kubelet's folder {folder:?}, or a link leads away from there"
+    )))
+}
+
 /// A path that something may be looked for under; where it cannot be, it is not there.
 pub(crate) fn any_path(field: &str, path: &str) -> Result<PathBuf, Status> {
     needed(field, path, MOST_PATH)?;
@@ -71,6 +86,7 @@ pub(crate) fn any_path(field: &str, path: &str) -> Result<PathBuf, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_missing_or_too_large_is_refused_by_its_name() {
@@ -92,5 +108,27 @@ mod tests {
             assert!(path("target_path", wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(path("target_path", "/a//b/./c/").unwrap(), Path::new("/a/b/c"));
+    }
+
+    #[test]
+    fn a_path_is_below_the_kubelets_folder_and_no_link_leads_out() {
+        let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kubelet = home.path().join("kubelet");
+        let volume = kubelet.join("pods/1/volumes");
+        std::fs::create_dir_all(&volume).unwrap();
+        symlink(elsewhere.path(), volume.join("out")).unwrap();
+        symlink(elsewhere.path(), kubelet.join("plugins")).unwrap();
+        let check = |path: &Path, good: bool| {
+            assert_eq!(below("target_path", path, &kubelet).is_ok(), good, "{path:?}");
+        };
+        check(&volume, true);
+        check(&volume.join("new/mount"), true);
+        check(&kubelet.join("plugins/csi/globalmount"), true);
+        check(&volume.join("out"), false);
+        check(&volume.join("out/etc"), false);
+        check(&kubelet, false);
+        check(home.path(), false);
+        check(&home.path().join("kubelet-2/pods"), false);
+        check(Path::new("/etc"), false);
     }
 }

@@ -1,6 +1,7 @@
 //! The driver: what all services share.
 
 use crate::busy::Busy;
+use crate::check;
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerError};
 use crate::names;
@@ -24,6 +25,8 @@ pub struct Config {
     pub host: Arc<dyn Host>,
     /// The name of this node, as the orchestrator knows it.
     pub node: String,
+    /// The kubelet's folder: volumes are used below it, and nowhere else. Without one they may be used anywhere.
+    pub kubelet: Option<PathBuf>,
     /// Where the ledger is: in memory, such as a folder in `/run`, as what is mounted is.
     pub runtime: PathBuf,
     /// The version that is told.
@@ -37,6 +40,7 @@ pub struct Driver {
     pub(crate) node: String,
     pub(crate) version: String,
     pub(crate) busy: Busy,
+    kubelet: Option<PathBuf>,
     ledger: Mutex<Ledger>,
 }
 
@@ -51,8 +55,9 @@ impl Driver {
     /// If the ledger cannot be read.
     pub fn new(config: Config) -> Result<Arc<Self>, LedgerError> {
         let ledger = Mutex::new(Ledger::open(&config.runtime)?);
-        let Config { volumes, host, node, version, .. } = config;
-        let driver = Self { volumes, host, node, version, busy: Busy::default(), ledger };
+        let Config { volumes, host, node, version, kubelet, .. } = config;
+        let kubelet = kubelet.map(|folder| folder.components().collect());
+        let driver = Self { volumes, host, node, version, busy: Busy::default(), kubelet, ledger };
         driver.clear();
         Ok(Arc::new(driver))
     }
@@ -75,6 +80,15 @@ impl Driver {
     /// The volume, which must be there.
     pub(crate) fn volume(&self, id: &str) -> Result<Volume, Status> {
         self.volumes.find(id)?.ok_or_else(|| no_volume(id))
+    }
+
+    /// A path on which a volume may be used.
+    pub(crate) fn place(&self, field: &str, path: &str) -> Result<PathBuf, Status> {
+        let path = check::path(field, path)?;
+        if let Some(folder) = &self.kubelet {
+            check::below(field, &path, folder)?;
+        }
+        Ok(path)
     }
 
     /// Where a volume can be used.

@@ -76,6 +76,9 @@ pub struct Limits {
     pub mover_deadline: Duration,
     /// How long a restored claim may take to be bound to its filled volume, and a replaced one to go, once either was asked for.
     pub claim_patience: Duration,
+    /// How long a run waits for the end of what it made for its own use, such as movers: they end within a minute, or when their node is given up. What somebody holds with a
+    /// finalizer is let go then, and goes by itself.
+    pub end_patience: Duration,
     /// How long objects that the API server cannot take for the moment are tried again before they count as failed.
     pub object_patience: Duration,
     /// How soon after a step of a restore the next one is looked for: mostly somebody else has a small part to do in between.
@@ -117,6 +120,7 @@ impl Default for Limits {
             mover_start_deadline: Duration::from_secs(300),
             mover_deadline: Duration::from_secs(24 * 3600),
             claim_patience: Duration::from_secs(120),
+            end_patience: Duration::from_secs(300),
             object_patience: Duration::from_secs(120),
             step_pause: Duration::from_millis(100),
             hooks: HookLimits::default(),

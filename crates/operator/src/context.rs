@@ -8,7 +8,7 @@ use kube::runtime::controller::{Action, Config};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::backup::memory::Memory;
-use crate::cleanup;
+use crate::cleanup::{self, Waits};
 use crate::config::{Limits, OperatorConfig};
 use crate::error::Error;
 use crate::events::Events;
@@ -33,6 +33,8 @@ pub struct Context {
     pub events: Events,
     /// What is remembered of backups, to save work.
     pub(crate) backups: Memory,
+    /// Since when runs wait for the end of what they made.
+    pub(crate) waits: Waits,
     /// Whose mover is next.
     pub(crate) turns: Turns,
     /// Held from looking at the other runs that make objects to having begun, so that two that share a namespace cannot both begin.
@@ -55,6 +57,7 @@ impl Context {
             metrics,
             events,
             backups: Memory::default(),
+            waits: Waits::default(),
             turns,
             admission: Arc::default(),
             cluster_id,

@@ -56,6 +56,9 @@ pub enum Error {
     /// The resource does not have what every stored resource has.
     #[error("{0} has no {1}: it was not read from an API server")]
     NotStored(String, &'static str),
+    /// Somebody else has made what a run would make.
+    #[error("there is a {0} that is not of this run; delete it")]
+    Taken(String),
 }
 
 impl Error {
@@ -78,10 +81,13 @@ impl Error {
     /// calls its own fault, such as that a webhook that it has to ask is down: they may pass, but nobody knows when.
     #[must_use]
     pub fn creation_refusal(&self) -> Option<String> {
-        let Self::Kube { source, .. } = self else { return None };
-        match &**source {
-            kube::Error::Api(status) if status.code >= 500 => Some(status.message.clone()),
-            _ => self.refusal(),
+        match self {
+            Self::Taken(_) => Some(self.to_string()),
+            Self::Kube { source, .. } => match &**source {
+                kube::Error::Api(status) if status.code >= 500 => Some(status.message.clone()),
+                _ => self.refusal(),
+            },
+            _ => None,
         }
     }
 
@@ -96,6 +102,7 @@ impl Error {
             Self::Json { .. } => "json",
             Self::Listen { .. } => "listen",
             Self::NotStored(..) => "not_stored",
+            Self::Taken(_) => "taken",
         }
     }
 }
@@ -156,5 +163,7 @@ mod tests {
         check(503, false, true);
         let silent = Error::NotStored("Pod shop/m".into(), "uid");
         assert_eq!(silent.creation_refusal(), None);
+        let taken = Error::Taken("Secret shop/m".into()).creation_refusal().unwrap_or_default();
+        assert!(taken.contains("Secret shop/m"), "{taken}");
     }
 }

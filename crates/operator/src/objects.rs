@@ -74,10 +74,20 @@ pub async fn list<K: Object>(client: &Client, namespace: &str) -> Result<Vec<K>,
 /// # Errors
 /// The API server did not answer, or refused.
 pub async fn create<K: Object>(client: &Client, object: &K) -> Result<(), Error> {
+    create_or_find(client, object).await.map(drop)
+}
+
+/// Makes an object; what has its name already, if there is something.
+///
+/// # Errors
+/// The API server did not answer, or refused.
+pub async fn create_or_find<K: Object>(client: &Client, object: &K) -> Result<Option<K>, Error> {
     let api = beside::<K, K>(client, object);
     match api.create(&PostParams::default(), object).await {
-        Err(kube::Error::Api(s)) if s.is_already_exists() => Ok(()),
-        other => other.map(|_| ()).during(|| format!("create the {}", title(object))),
+        Err(kube::Error::Api(s)) if s.is_already_exists() => {
+            read(client, &object.namespace().unwrap_or_default(), &object.name_any()).await
+        }
+        other => other.map(|_| None).during(|| format!("create the {}", title(object))),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct CsiArgs {
     #[arg(long, env = "CSI_ENDPOINT", hide_env_values = true, value_name = "unix://PATH")]
     csi_endpoint: Option<Endpoint>,
     /// Tell the kubelet whose folder this is of the driver: /var/lib/kubelet, unless it was told otherwise. Pods find their volumes below it, so it must have the same path here as for
-    /// the kubelet
+    /// the kubelet. With it, volumes are mounted nowhere else
     #[arg(long, value_name = "DIR", requires = "csi_endpoint")]
     kubelet_dir: Option<PathBuf>,
     /// The name of this node in Kubernetes; without it, the name of the machine
@@ -81,6 +81,7 @@ pub(crate) async fn start(
         volumes,
         host: Arc::new(Linux),
         node: wanted.name,
+        kubelet: wanted.kubelet.clone(),
         runtime,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

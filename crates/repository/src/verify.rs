@@ -2,13 +2,14 @@
 
 use crate::background;
 use crate::codec::Malformed;
+use crate::collector::SessionRecord;
 use crate::error::{Error, Result};
 use crate::fetch;
-use crate::ids::BlobRef;
+use crate::ids::{BlobRef, PackId, PointId, SessionId};
 use crate::layout;
 use crate::pack::{self, MAX_PACK_LEN, PackDamage};
 use crate::progress::{Counters, NoProgress, Progress};
-use crate::repository::Repository;
+use crate::repository::{MAX_PLAIN_OBJECT_LEN, Repository};
 use crate::store::StoreErrorKind;
 use crate::writer::PackInfo;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -37,6 +38,30 @@ impl Repository {
         });
         let reads = packs.iter().map(|info| self.verify_and_tell(*info, progress));
         stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS).try_collect::<()>().await
+    }
+
+    /// Looks that sessions were begun for a recovery point, and that packs are of them. For who publishes what others say that they wrote: a point with other sessions
+    /// would not count, and one with other packs is not taken.
+    pub async fn verify_sessions(&self, point: &PointId, sessions: &[SessionId], packs: &[PackInfo]) -> Result<()> {
+        for id in sessions {
+            let name = layout::session(id);
+            let bytes = match self.store().get(&name, MAX_PLAIN_OBJECT_LEN).await {
+                Err(error) if error.kind == StoreErrorKind::NotFound => return Err(Error::Missing { object: name }),
+                read => read?,
+            };
+            let record = SessionRecord::from_bytes(&bytes, id).map_err(|what| what.in_object(&name))?;
+            if record.point != *point {
+                return Err(Error::invalid(format!(
+                    "{name} is of the recovery point {}, and not of {point}",
+                    record.point
+                )));
+            }
+        }
+        let is_theirs = |pack: &PackId| sessions.contains(&SessionId { epoch: pack.epoch, writer: pack.writer });
+        match packs.iter().find(|pack| !is_theirs(&pack.id)) {
+            Some(pack) => Err(Error::invalid(format!("the pack {} is of none of the sessions that wrote it", pack.id))),
+            None => Ok(()),
+        }
     }
 
     async fn verify_and_tell(&self, info: PackInfo, progress: &dyn Progress) -> Result<()> {

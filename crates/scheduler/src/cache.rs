@@ -1,14 +1,14 @@
 //! What watches have told of pods' volumes and of nodes.
 
-use crate::ONLY_LOCAL;
 use crate::decide::{NodeFacts, Storage, VolumeFacts, Wanted};
+use crate::protocol::Asked;
 use api::{RecordStanding, StorageNode, Volume, VolumeRecord};
 use cluster::claims;
 use cluster::heartbeat::{self, Pulse};
 use cluster::{Times, volume_id, watched};
 use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
@@ -146,13 +146,11 @@ impl Cache {
     }
 
     /// What a pod needs.
-    pub(crate) fn wanted(&self, pod: &Pod) -> Wanted {
-        let namespace = pod.namespace().unwrap_or_default();
-        let only_local = pod.annotations().get(ONLY_LOCAL).is_some_and(|value| value == "true");
-        let mut wanted = Wanted { only_local, ..Wanted::default() };
-        for name in claims(pod) {
-            let Some(claim) = self.stores.claims.get(&ObjectRef::new(&name).within(&namespace)) else { continue };
-            wanted.volumes.extend(self.volume(name, &claim));
+    pub(crate) fn wanted(&self, pod: &Asked) -> Wanted {
+        let mut wanted = Wanted { only_local: pod.only_local, ..Wanted::default() };
+        for name in &pod.claims {
+            let Some(claim) = self.stores.claims.get(&ObjectRef::new(name).within(&pod.namespace)) else { continue };
+            wanted.volumes.extend(self.volume(name.clone(), &claim));
         }
         wanted
     }

@@ -5,7 +5,8 @@
 //! ```
 //! # Rules
 //!
-//! * Answers come from what watches have told: no request asks the API server anything.
+//! * Answers come from what watches have told: none waits for the API server.
+//! * Anybody may ask who reaches the port, so a request is small, and few are answered at once; nothing is told of pods that the API server does not have.
 //! * It fails open. Whoever does not know how storage is must not keep pods from starting: all nodes are given back, with an event on the pod and a count.
 //! * It only makes things better. A pod that is put elsewhere works all the same, since volumes with replicas are reached over the network.
 //! * Volumes with one copy are none of its business: their PersistentVolumes name their node, and kube-scheduler heeds that.

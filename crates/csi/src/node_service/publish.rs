@@ -29,7 +29,7 @@ impl Driver {
     ) -> Result<proto::NodePublishVolumeResponse, Status> {
         let id = &request.volume_id;
         check::id("volume_id", id)?;
-        let target = check::path("target_path", &request.target_path)?;
+        let target = self.place("target_path", &request.target_path)?;
         for (field, map) in [
             ("publish_context", &request.publish_context),
             ("secrets", &request.secrets),
@@ -41,7 +41,7 @@ impl Driver {
         if request.staging_target_path.is_empty() {
             return Err(Status::failed_precondition("staging_target_path is missing; stage the volume first"));
         }
-        let staging = check::path("staging_target_path", &request.staging_target_path)?;
+        let staging = self.place("staging_target_path", &request.staging_target_path)?;
         let _held = self.busy.hold([busy::volume(id)])?;
         let volume = self.volume(id)?;
         let mut source = self.staged(&volume, &staging)?;
@@ -145,7 +145,7 @@ impl Driver {
     ) -> Result<proto::NodeUnpublishVolumeResponse, Status> {
         let id = &request.volume_id;
         check::id("volume_id", id)?;
-        let target = check::path("target_path", &request.target_path)?;
+        let target = self.place("target_path", &request.target_path)?;
         let _held = self.busy.hold([busy::volume(id)])?;
         let volume = self.volumes.find(id)?;
         let staged = self.ledger().get(id);

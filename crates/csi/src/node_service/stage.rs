@@ -43,7 +43,7 @@ impl Driver {
     ) -> Result<proto::NodeStageVolumeResponse, Status> {
         let id = &request.volume_id;
         check::id("volume_id", id)?;
-        let at = check::path("staging_target_path", &request.staging_target_path)?;
+        let at = self.place("staging_target_path", &request.staging_target_path)?;
         for (field, map) in [
             ("publish_context", &request.publish_context),
             ("secrets", &request.secrets),
@@ -219,7 +219,7 @@ impl Driver {
     ) -> Result<proto::NodeUnstageVolumeResponse, Status> {
         let id = &request.volume_id;
         check::id("volume_id", id)?;
-        let at = check::path("staging_target_path", &request.staging_target_path)?;
+        let at = self.place("staging_target_path", &request.staging_target_path)?;
         let _held = self.busy.hold([busy::volume(id)])?;
         let volume = self.volumes.find(id)?;
         let staged = self.ledger().get(id);

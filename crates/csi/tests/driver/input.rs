@@ -57,3 +57,53 @@ async fn noise_on_the_socket_costs_its_connection_alone() {
     world.create("a", 1).await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_mounted_beside_the_kubelets_folder() {
+    require!();
+    let mut world = World::with_kubelet(&[60], Some("kubelet")).await;
+    let id = world.create("a", 1).await.volume_id;
+    let pod = world.path("kubelet/pods/1");
+    std::fs::create_dir_all(&pod).unwrap();
+    std::os::unix::fs::symlink(world.path(""), format!("{pod}/link")).unwrap();
+    let stage = |at: String| proto::NodeStageVolumeRequest {
+        volume_id: id.clone(),
+        staging_target_path: at,
+        volume_capability: Some(mounted("", Mode::SingleNodeWriter)),
+        ..Default::default()
+    };
+    let staging = world.path("kubelet/staging");
+    for beside in ["elsewhere", "kubelet", "kubelet/pods/1/link/elsewhere"] {
+        let asked = stage(world.path(beside));
+        refused(
+            world.plugin.node_stage_volume(asked).await,
+            Code::InvalidArgument,
+            "is not below the kubelet's folder",
+        );
+    }
+    world.plugin.node_stage_volume(stage(staging.clone())).await.unwrap();
+    let publish = |at: String| proto::NodePublishVolumeRequest {
+        volume_id: id.clone(),
+        staging_target_path: staging.clone(),
+        target_path: at,
+        volume_capability: Some(mounted("", Mode::SingleNodeWriter)),
+        ..Default::default()
+    };
+    let elsewhere = world.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for beside in [elsewhere.clone(), format!("{pod}/link/elsewhere")] {
+        let asked = publish(beside.clone());
+        refused(world.plugin.node_publish_volume(asked).await, Code::InvalidArgument, "target_path");
+        // What is there is not removed either.
+        let asked = proto::NodeUnpublishVolumeRequest { volume_id: id.clone(), target_path: beside };
+        refused(world.plugin.node_unpublish_volume(asked).await, Code::InvalidArgument, "target_path");
+    }
+    assert!(std::path::Path::new(&elsewhere).is_dir());
+    let target = format!("{pod}/mount");
+    world.plugin.node_publish_volume(publish(target.clone())).await.unwrap();
+    let asked = proto::NodeUnpublishVolumeRequest { volume_id: id.clone(), target_path: target };
+    world.plugin.node_unpublish_volume(asked).await.unwrap();
+    let asked = proto::NodeUnstageVolumeRequest { volume_id: id.clone(), staging_target_path: staging.clone() };
+    world.plugin.node_unstage_volume(asked).await.unwrap();
+    world.end().await;
+}

@@ -59,9 +59,16 @@ pub(crate) struct World {
 impl World {
     /// With pools of so many MiB.
     pub(crate) async fn new(pools: &[u64]) -> Self {
+        Self::with_kubelet(pools, None).await
+    }
+
+    /// Of a kubelet with a folder, which is one of the test's own.
+    pub(crate) async fn with_kubelet(pools: &[u64], folder: Option<&str>) -> Self {
         let (disk, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
         let node = start(disk.path(), runtime.path(), pools).await;
-        let driver = driver(Arc::new(OnNode::new(node.clone())), Arc::new(Linux), runtime.path()).await;
+        let kubelet = folder.map(|folder| runtime.path().join(folder));
+        let volumes = Arc::new(OnNode::new(node.clone()));
+        let driver = driver_of(volumes, Arc::new(Linux), runtime.path(), kubelet).await;
         let served = serve(driver, runtime.path()).await;
         let channel = connect(&runtime.path().join("csi.sock")).await;
         Self {
@@ -226,8 +233,17 @@ pub(crate) async fn start(disk: &Path, runtime: &Path, pools: &[u64]) -> Arc<Nod
 
 /// A driver of the node `here`.
 pub(crate) async fn driver(volumes: Arc<dyn Volumes>, host: Arc<dyn Host>, runtime: &Path) -> Arc<Driver> {
+    driver_of(volumes, host, runtime, None).await
+}
+
+async fn driver_of(
+    volumes: Arc<dyn Volumes>,
+    host: Arc<dyn Host>,
+    runtime: &Path,
+    kubelet: Option<PathBuf>,
+) -> Arc<Driver> {
     let runtime = runtime.to_owned();
-    let config = Config { volumes, host, node: "here".to_owned(), runtime, version: "0.0.0-test".to_owned() };
+    let config = Config { volumes, host, node: "here".to_owned(), kubelet, runtime, version: "0.0.0-test".to_owned() };
     tokio::task::spawn_blocking(move || Driver::new(config).unwrap()).await.unwrap()
 }
 

@@ -10,11 +10,12 @@ use repository::ErrorKind;
 
 use super::deletion;
 use super::gather::{Gathered, snapshot_name};
+use super::outcome::Moved;
 use super::parents;
 use super::plan::{Moves, Plan, Reason, patience_is_over};
 use super::store::{self, Draft, Report, StoreError};
 use super::validate::{INVALID_SPEC, selection};
-use super::volume::{Done, Step, form};
+use super::volume::{Done, Step, again_or_miss, attempt_that_counts, form};
 use crate::claims;
 use crate::cleanup;
 use crate::context::Context;
@@ -118,7 +119,7 @@ fn is_held(run: &ApplicationBackup) -> bool {
 
 /// Ends the run, once nothing that it made is left.
 async fn end(context: &Context, gathered: &Gathered, how: Applied) -> Result<Applied, Error> {
-    let left = cleanup::end_run(&context.client, &gathered.uid).await?;
+    let left = cleanup::end_run(context, &gathered.made(context.limits())).await?;
     if left.is_empty() { Ok(how) } else { Ok(Applied::Ending { left }) }
 }
 
@@ -214,9 +215,36 @@ async fn take_step(
         (Step::Start { attempt }, Some(opened)) => return start(context, gathered, index, *attempt, opened).await,
         (Step::Cut, _) => return cut(context, gathered, index).await,
         (Step::Force { attempt }, _) => force(context, gathered, index, *attempt).await?,
+        (Step::Finish(moved) | Step::Miss { moved: Some(moved), .. }, Some(opened)) => {
+            if let Some(doubt) = doubted(context, gathered, index, moved, opened).await? {
+                return Ok(Done::Seen(doubt));
+            }
+        }
         _ => {}
     }
     Ok(Done::Seen(step))
+}
+
+/// What follows if a volume is not stored as its mover says. Whoever may make pods in the namespace of the volume may have made that one; a recovery point that names what is not in
+/// the repository would be none, for all that is in it.
+async fn doubted(
+    context: &Context,
+    gathered: &Gathered,
+    index: usize,
+    moved: &Moved,
+    opened: &Opened,
+) -> Result<Option<Step>, Error> {
+    let volume = &gathered.volumes()[index];
+    match moved.verify(&opened.repository, &gathered.point_id).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_retryable() => {
+            Err(error).during(|| format!("look for what was stored of {}/{}", volume.namespace, volume.claim))
+        }
+        Err(error) => {
+            let reason = format!("what the mover says that it stored is not in the repository: {error}");
+            Ok(Some(again_or_miss(attempt_that_counts(volume).unwrap_or_default(), reason, context.limits())))
+        }
+    }
 }
 
 /// Asks for the snapshot of a volume.

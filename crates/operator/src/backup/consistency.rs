@@ -16,7 +16,7 @@ pub(super) fn of(volumes: &[VolumeBackup], hooks: &[HookStatus]) -> Option<Consi
     let cuts: Vec<(Timestamp, Timestamp)> = volumes.iter().filter_map(interval).collect();
     let from = cuts.iter().map(|cut| cut.0).min()?;
     let to = cuts.iter().map(|cut| cut.1).max()?;
-    let changed: u64 = volumes.iter().filter_map(|volume| volume.changed_while_read).sum();
+    let changed: u64 = volumes.iter().filter_map(|volume| volume.changed_while_read).fold(0, u64::saturating_add);
     // Kubernetes writes instants to the second, so two that look the same need not be: only one snapshot is one instant.
     let (level, why) = level(hooks, cuts.len() == 1 && volumes.iter().any(|volume| volume.cut_at.is_some()));
     let reason = match changed {

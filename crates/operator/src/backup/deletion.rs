@@ -77,7 +77,7 @@ pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) ->
     if matches!(plan, Plan::Rest) {
         return Ok(Applied::Rested);
     }
-    let left = cleanup::end_run(&context.client, &gathered.uid).await?;
+    let left = cleanup::end_run(context, &gathered.made(context.limits())).await?;
     if !left.is_empty() {
         return Ok(Applied::Ending { left });
     }

@@ -12,12 +12,14 @@ use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
 use kube::{Api, Client, ResourceExt};
 use repository::{ErrorKind, PointId, RecoveryPoint};
 
+use super::consistency::is_cut;
 use super::parents::{self, Parents};
 use super::store::Draft;
-use super::volume::{ClaimState, attempt_that_counts};
+use super::volume::{ClaimState, attempt_that_counts, is_final};
 use super::{deletion, validate};
 use crate::claims::{self, ClaimFacts};
-use crate::cleanup;
+use crate::cleanup::{self, Made};
+use crate::config::Limits;
 use crate::context::Context;
 use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction, MoverState, SoFar};
@@ -133,6 +135,25 @@ impl Gathered {
     /// Whether the data of all volumes is fixed: read, or in a snapshot.
     pub(super) fn is_cut(&self) -> bool {
         self.run.status.as_ref().is_some_and(|status| status.consistency.is_some())
+    }
+
+    /// What it can have made for its own use.
+    pub(super) fn made(&self, limits: &Limits) -> Made {
+        let mut made = Made::by(&self.uid);
+        for (index, volume) in self.volumes().iter().enumerate() {
+            made.add_movers(&volume.namespace, Direction::Backup, index, limits.mover_attempts);
+            made.add(&volume.namespace, snapshot_name(&self.uid, index));
+        }
+        made
+    }
+
+    /// How many of its volumes have a mover that counts. What else bears the names of its movers is about to go, and takes nobody's place.
+    pub(super) fn at_work(&self, states: &HashMap<(String, String), MoverState>) -> usize {
+        let has_mover = |(index, volume): (usize, &VolumeBackup)| {
+            mover_name(&self.uid, index, volume)
+                .is_some_and(|name| states.contains_key(&(volume.namespace.clone(), name)))
+        };
+        self.volumes().iter().enumerate().filter(|volume| has_mover(*volume)).count()
     }
 
     /// Whether it is being deleted.
@@ -258,11 +279,16 @@ async fn lost_namespaces(client: &Client, names: &[String]) -> Result<Vec<(Strin
 
 async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Error> {
     let client = &context.client;
-    let movers = cleanup::movers(client, &gathered.uid).await?;
-    let deadline = context.limits().mover_start_deadline;
+    let mut movers = cleanup::movers(client, &gathered.made(context.limits())).await?;
+    // They only have to go before what comes next begins: they are asked to, and whoever holds one of them holds the run up for a while only.
+    let is_read = gathered.volumes().iter().all(|volume| is_final(volume) || !gathered.is_cut() && is_cut(volume));
+    let (now, patience) = (gathered.now, context.limits().end_patience);
+    if is_read && context.waits.is_over(&gathered.uid, !movers.is_empty(), now, patience) {
+        movers.clear();
+    }
     let key = |pod: &Pod| (pod.namespace().unwrap_or_default(), pod.name_any());
     let states: HashMap<_, _> =
-        movers.iter().map(|pod| (key(pod), mover_pod::state(pod, gathered.now, deadline))).collect();
+        movers.iter().map(|pod| (key(pod), mover_pod::state(pod, now, context.limits()))).collect();
     let mut so_far = HashMap::new();
     let runs: Vec<&Pod> = movers.iter().filter(|pod| states.get(&key(pod)) == Some(&MoverState::Running)).collect();
     let due = !runs.is_empty() && context.backups.is_time_to_look(&gathered.uid, gathered.now, context.limits().poll);
@@ -271,7 +297,7 @@ async fn volumes(context: &Context, gathered: &Gathered) -> Result<Volumes, Erro
             so_far.insert(key(pod), progress);
         }
     }
-    let free = context.limits().movers_at_once.saturating_sub(states.len());
+    let free = context.limits().movers_at_once.saturating_sub(gathered.at_work(&states));
     let claims = claims_that_wait(client, gathered, &states, free).await?;
     let judged = states.values().any(|s| matches!(s, MoverState::Succeeded { .. } | MoverState::Failed { .. }));
     let snapshots = snapshots_of(client, gathered).await?;

@@ -2,7 +2,7 @@
 
 use mover::{Form, Outcome, PackList, Stored};
 use repository::tree::Incidents;
-use repository::{SessionId, TableRef};
+use repository::{PointId, Repository, SessionId, TableRef};
 use serde::{Deserialize, Serialize};
 
 /// What a mover stored. Kept as JSON in the status; the names of single files are not.
@@ -48,6 +48,13 @@ pub(super) enum Reported {
 }
 
 impl Moved {
+    /// Looks that it is in the repository, as far as a recovery point stands on it.
+    pub(super) async fn verify(&self, repository: &Repository, point: &PointId) -> Result<(), repository::Error> {
+        let packs = self.packs.read(repository).await?;
+        repository.verify_sessions(point, &self.sessions, &packs).await?;
+        repository.read_blob(&self.root.root).await.map(drop)
+    }
+
     /// As the status keeps it.
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).expect("numbers, texts and lists of them always serialise")

@@ -311,7 +311,7 @@ fn volumes(gathered: &Gathered, facts: &Volumes, limits: &Limits) -> Plan {
         return Plan::Enter(BackupStage::Resources);
     }
     let problem = facts.location.as_ref().and_then(|l| l.as_ref().err());
-    let mut slots = limits.movers_at_once.saturating_sub(facts.states.len());
+    let mut slots = limits.movers_at_once.saturating_sub(gathered.at_work(&facts.states));
     let mut steps = Vec::new();
     for (index, volume) in volumes.iter().enumerate() {
         let seen = seen(gathered, facts, index, volume);

@@ -105,7 +105,10 @@ pub(super) async fn store(
     }
     packs.sort_by_key(|pack| pack.id.encode());
     packs.dedup_by_key(|pack| pack.id.encode());
-    let total = |of: fn(&Moved) -> u64| moved.iter().map(|v| of(&v.moved)).sum::<u64>();
+    // Movers of several volumes may say that they had one session: then only the numbers of these volumes are wrong.
+    sessions.sort_unstable();
+    sessions.dedup();
+    let total = |of: fn(&Moved) -> u64| moved.iter().map(|v| of(&v.moved)).fold(0, u64::saturating_add);
     let point = RecoveryPoint {
         version: RecoveryPoint::VERSION,
         id: gathered.point_id.clone(),
@@ -119,8 +122,8 @@ pub(super) async fn store(
             objects: count,
             files: total(|m| m.files),
             bytes: total(|m| m.bytes),
-            new_bytes: total(|m| m.new_bytes) + written.stats.new_bytes,
-            stored_bytes: packs.iter().map(|pack| pack.bytes).sum(),
+            new_bytes: total(|m| m.new_bytes).saturating_add(written.stats.new_bytes),
+            stored_bytes: packs.iter().map(|pack| pack.bytes).fold(0, u64::saturating_add),
         },
         roots: moved.into_iter().map(|v| root(v, &claims, gathered.now)).collect(),
         sessions,

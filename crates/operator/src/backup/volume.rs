@@ -184,7 +184,8 @@ fn with_mover(volume: &VolumeBackup, attempt: u32, state: &MoverState, seen: &Se
     }
 }
 
-fn again_or_miss(attempt: u32, reason: String, limits: &Limits) -> Step {
+/// Another attempt, if there is one left.
+pub(super) fn again_or_miss(attempt: u32, reason: String, limits: &Limits) -> Step {
     if attempt < limits.mover_attempts {
         return Step::Again { reason };
     }

@@ -82,8 +82,20 @@ pub(super) async fn apply(context: &Context, gathered: &Gathered, plan: Plan) ->
 
 /// Asks for the end of everything that was made for the run; what of it is still there, if anything.
 async fn still_there(context: &Context, gathered: &Gathered) -> Result<Option<Applied>, Error> {
-    let left = cleanup::end_run(&context.client, &gathered.uid).await?;
+    let left = cleanup::end_run(context, &made(gathered)).await?;
     Ok((!left.is_empty()).then(|| Applied::Waited(format!("waits for {} to go", left.join(", ")))))
+}
+
+/// What it can have made for its own use. A claim in the destination is that for as long as it is not done.
+fn made(gathered: &Gathered) -> cleanup::Made {
+    let (spec, mut made) = (&gathered.run.spec, cleanup::Made::by(&gathered.uid));
+    for (index, volume) in gathered.status().volumes.iter().enumerate() {
+        for namespace in [spec.source_namespace.as_str(), spec.destination_namespace.as_str(), ""] {
+            made.add(namespace, snapshot_name(&gathered.uid, index));
+        }
+        made.add(&spec.destination_namespace, volume.claim.clone());
+    }
+    made
 }
 
 /// What makes objects for a run, by a policy.

@@ -53,8 +53,8 @@ const MEMORY_LIMIT: &str = "512Mi";
 const CPU_LIMIT: &str = "1";
 /// What a mover asks for: little, since a volume must be moved on a full node too.
 const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
-/// Seconds a mover that is asked to end gets for it.
-const GRACE_SECONDS: i64 = 15;
+/// How long a mover that is asked to end has for it.
+const GRACE: Duration = Duration::from_secs(15);
 /// Ask service meshes to put no container of their own into a mover: it would go on when the mover has ended, and what a mover sends is
 /// encrypted anyway. Some versions of each look at labels, others at annotations.
 const NO_SIDECARS: [(&str, &str); 2] =
@@ -213,7 +213,7 @@ impl Mover<'_> {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             active_deadline_seconds: i64::try_from(self.deadline.as_secs()).ok(),
-            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            termination_grace_period_seconds: i64::try_from(GRACE.as_secs()).ok(),
             image_pull_secrets: self.pull_secrets(),
             ..PodSpec::default()
         };
@@ -297,13 +297,26 @@ impl Mover<'_> {
         ]
     }
 
-    /// Makes the Secret and the pod. What exists is the same, so doing it again is the same as doing it once.
+    /// Makes the Secret and the pod. What exists is the same, so doing it again is the same as doing it once. A Secret with another job is of somebody else, or of an operator that
+    /// knew other parents: it is made anew. A pod that somebody else made and labelled as this one is taken for it: what it says that it stored is looked for.
     ///
     /// # Errors
-    /// The API server did not answer, or refused.
+    /// The API server did not answer, or refused; or there is something of that name that is not of this run.
     pub async fn start(&self, client: &Client) -> Result<(), Error> {
-        objects::create(client, &self.secret()).await?;
-        objects::create(client, &self.pod()).await
+        let secret = self.secret();
+        let is_another = |found: &Secret| found.data != secret.data;
+        if let Some(found) = objects::create_or_find(client, &secret).await?.filter(is_another) {
+            objects::delete(client, &found, None).await?;
+            if objects::create_or_find(client, &secret).await?.is_some_and(|found| is_another(&found)) {
+                return Err(Error::Taken(objects::title(&secret)));
+            }
+        }
+        let pod = self.pod();
+        let is_ours = |found: &Pod| found.labels().get(RUN_LABEL).is_some_and(|uid| uid == self.run_uid);
+        match objects::create_or_find(client, &pod).await? {
+            Some(found) if !is_ours(&found) => Err(Error::Taken(objects::title(&pod))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -344,13 +357,13 @@ pub async fn remove(client: &Client, pod: &Pod) -> Result<(), Error> {
     }
 }
 
-/// Asks a pod to end; by force when its node is lost.
+/// Asks a pod to end, in the time that a mover has, whatever the pod says; by force when its node is lost.
 ///
 /// # Errors
 /// The API server did not answer, or refused.
 pub async fn end(client: &Client, pod: &Pod) -> Result<(), Error> {
     if pod.metadata.deletion_timestamp.is_none() {
-        return objects::delete(client, pod, None).await;
+        return objects::delete(client, pod, u32::try_from(GRACE.as_secs()).ok()).await;
     }
     if is_overdue(pod, Timestamp::now()) {
         return objects::delete(client, pod, Some(0)).await;

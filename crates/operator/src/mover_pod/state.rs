@@ -8,8 +8,9 @@ use kube::api::LogParams;
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 
-use super::{CONTAINER, MEMORY_LIMIT};
+use super::{CONTAINER, GRACE, MEMORY_LIMIT};
 use crate::conditions::shorten;
+use crate::config::Limits;
 use crate::objects;
 
 /// Past the instant at which a pod should have ended, how long it is waited for before it is removed by force.
@@ -54,7 +55,7 @@ pub enum MoverState {
 /// Reads the state of a mover off its pod. The end of the container of the mover decides, whatever the pod as a whole is said to be: a
 /// container that somebody else has put into the pod may go on for ever, or fail.
 #[must_use]
-pub fn state(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState {
+pub fn state(pod: &Pod, now: Timestamp, limits: &Limits) -> MoverState {
     let status = pod.status.clone().unwrap_or_default();
     let container = container(pod).cloned().unwrap_or_default();
     match (status.phase.as_deref(), container.terminated) {
@@ -74,8 +75,8 @@ pub fn state(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState 
             message: ended.message.filter(|m| !m.is_empty()),
         },
         _ if pod.metadata.deletion_timestamp.is_some() => MoverState::Ending { overdue: is_overdue(pod, now) },
-        (Some("Running" | "Unknown"), _) if container.waiting.is_none() => MoverState::Running,
-        _ => waiting(pod, now, start_deadline),
+        (Some("Running" | "Unknown"), _) if container.waiting.is_none() => running(pod, now, limits),
+        _ => waiting(pod, now, limits.mover_start_deadline),
     }
 }
 
@@ -92,11 +93,30 @@ fn container(pod: &Pod) -> Option<&ContainerState> {
     containers.iter().find(|container| container.name == CONTAINER)?.state.as_ref()
 }
 
-/// Whether a pod should have ended long ago: its node is lost, and nobody else will say that it is gone.
+/// Whether a pod should have ended long ago: its node is lost, and nobody else will say that it is gone. Or it was given more time for that than a mover has.
 #[must_use]
 pub fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
     let asked = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
-    asked.is_some_and(|end| now.duration_since(end).unsigned_abs() >= FORCE_AFTER && now > end)
+    asked.is_some_and(|end| {
+        let between = now.duration_since(end).unsigned_abs();
+        if now > end { between >= FORCE_AFTER } else { between >= GRACE + FORCE_AFTER }
+    })
+}
+
+/// How long ago a pod was made.
+fn age(pod: &Pod, now: Timestamp) -> Duration {
+    let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    Duration::try_from(now.duration_since(created)).unwrap_or_default()
+}
+
+/// A mover has a deadline that its kubelet holds it to. What goes on beyond that is none, or nobody holds it to anything.
+fn running(pod: &Pod, now: Timestamp, limits: &Limits) -> MoverState {
+    let most = limits.mover_start_deadline + limits.mover_deadline + FORCE_AFTER;
+    if age(pod, now) < most {
+        return MoverState::Running;
+    }
+    let reason = format!("it was still there {} s after it was made, and a mover has less time", most.as_secs());
+    MoverState::Failed { reason, message: None }
 }
 
 fn failure(reason: Option<&str>, message: Option<&str>, ended: Option<&ContainerStateTerminated>) -> String {
@@ -125,8 +145,7 @@ fn error_of(message: &str) -> Option<String> {
 
 fn waiting(pod: &Pod, now: Timestamp, start_deadline: Duration) -> MoverState {
     let why = waits_for(pod);
-    let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
-    if now > created && now.duration_since(created).unsigned_abs() >= start_deadline {
+    if age(pod, now) >= start_deadline {
         return MoverState::NeverStarted { why };
     }
     MoverState::Waiting { why }
@@ -179,7 +198,9 @@ mod tests {
 
     use super::*;
 
-    const DEADLINE: Duration = Duration::from_secs(300);
+    fn limits() -> Limits {
+        Limits { mover_deadline: Duration::from_secs(3600), ..Limits::default() }
+    }
 
     fn check(status: Value, deleted_at: Option<&str>, now: &str, expected: MoverState) {
         let pod: Pod = serde_json::from_value(json!({
@@ -188,7 +209,7 @@ mod tests {
         }))
         .expect("the test's pod is a pod");
         let now = now.parse().expect("the test's time is a time");
-        assert_eq!(state(&pod, now, DEADLINE), expected, "{status}");
+        assert_eq!(state(&pod, now, &limits()), expected, "{status}");
     }
 
     fn ended(phase: &str, terminated: Value) -> Value {
@@ -281,5 +302,16 @@ mod tests {
         check(json!({"phase": "Running"}), None, LATE, MoverState::Running);
         check(json!({"phase": "Running"}), Some(EARLY), EARLY, MoverState::Ending { overdue: false });
         check(json!({"phase": "Running"}), Some(EARLY), "2026-01-01T00:01:10Z", MoverState::Ending { overdue: true });
+    }
+
+    #[test]
+    fn a_pod_that_is_no_mover_of_ours_takes_no_more_time_than_one() {
+        let running = || json!({"phase": "Running"});
+        check(running(), None, "2026-01-01T01:05:59Z", MoverState::Running);
+        let said = "it was still there 3960 s after it was made, and a mover has less time";
+        check(running(), None, "2026-01-01T01:06:00Z", failed(said, None));
+        // Whoever deletes a pod says how long it may take for that.
+        check(running(), Some("2026-01-01T00:01:24Z"), EARLY, MoverState::Ending { overdue: false });
+        check(running(), Some("2036-01-01T00:00:00Z"), EARLY, MoverState::Ending { overdue: true });
     }
 }

@@ -25,6 +25,10 @@ pub use secrets::{LocationSecrets, secret_names};
 /// Opened repositories that are kept. More locations than this are opened anew now and then: slower, not wrong.
 const KEPT: usize = 64;
 
+/// Bytes of memory that a list of objects of one store takes at most: of a quarter of a million. The operator lists recovery points, sessions, keys and runs of the index, and several
+/// locations at once, with 512 MiB in all.
+const MAX_LISTED: usize = 32 << 20;
+
 /// How locations become stores; the product knows one way, tests have others.
 pub trait Stores: Send + Sync {
     /// What movers are told, too.
@@ -158,7 +162,7 @@ impl Repositories {
     /// # Errors
     /// The configuration makes no store.
     pub fn store(&self, access: &Access, retry: RetryPolicy) -> Result<Store, LocationProblem> {
-        Ok(self.stores.open(&access.store, retry)?)
+        Ok(self.stores.open(&access.store, retry)?.with_lists_up_to(MAX_LISTED))
     }
 
     /// The repository of a location, opened now or before. It is not made: that is the location's business.

@@ -118,15 +118,45 @@ impl LocationProblem {
 
 /// What an object store says of a request that failed, up to how it ended: how long that took and how often it was tried differ each time.
 const TRIED: [&str; 2] = [" in ", " - "];
-/// Parts of an answer of an object store that differ each time and tell nobody anything: the names of requests and hosts.
-const NAMES: [&str; 3] = ["RequestId", "HostId", "RequestID"];
-/// Longest text of one problem, in characters: an answer of a store may be a page.
+/// What comes before the status of an answer. Its content follows, after a colon.
+const ANSWERED: [&str; 2] = ["status code: ", "the server answered "];
+/// What comes before the content of an answer, or before words that may have some of it.
+const CONTENT: [&str; 5] =
+    ["response: ", "metadata from headers: ", "CONTENT_RANGE header: ", "last modified '", "content length '"];
+/// Longest code of an error of S3, in characters.
+const CODE_CHARS: usize = 64;
+/// Longest text of one problem, in characters.
 const PROBLEM_CHARS: usize = 600;
 
 /// An error with what lies below it, since a person needs to know that it was a refused connection, or an unknown authority. The same
 /// problem gives the same text each time.
 fn with_causes(error: &repository::Error) -> String {
     shorten(&steady(&all_causes(error)), PROBLEM_CHARS)
+}
+
+/// What is said of an answer, without its content: who writes a location chooses whom the operator asks, and what an address answers that only the operator reaches is none of his
+/// business. Of what is told of the content nothing is left but a code of S3. Says also whether there was content.
+fn without_content(said: &str) -> (String, bool) {
+    let end_of = |markers: &[&str]| markers.iter().filter_map(|marker| Some(said.find(marker)? + marker.len())).min();
+    let (answered, content) = (end_of(&ANSWERED), end_of(&CONTENT));
+    let end = match (answered, content) {
+        (None, None) => return (said.to_owned(), false),
+        // The status, and not what follows.
+        (Some(status), content) if content.is_none_or(|content| status < content) => {
+            said[status..].find(':').map_or(said.len(), |at| status + at)
+        }
+        (_, content) => content.unwrap_or_default(),
+    };
+    let (told, content) = said.split_at(end);
+    let told = told.trim_end_matches([':', ' ', '\'']);
+    (code(content).map_or_else(|| told.to_owned(), |code| format!("{told} ({code})")), true)
+}
+
+/// The code of an error of S3, which is one word.
+fn code(content: &str) -> Option<&str> {
+    let (code, _) = content.split_once("<Code>")?.1.split_once("</Code>")?;
+    let is_word = (1..=CODE_CHARS).contains(&code.len()) && code.chars().all(|c| c.is_ascii_alphabetic());
+    is_word.then_some(code)
 }
 
 /// A text without what differs each time that the same thing happens.
@@ -139,51 +169,130 @@ fn steady(text: &str) -> String {
             text.replace_range(tried..end, "");
         }
     }
-    for name in NAMES {
-        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-        while let Some(begin) = text.find(&open) {
-            let Some(end) = text[begin..].find(&close) else { break };
-            text.replace_range(begin..begin + end + close.len(), "");
-        }
-    }
     text
 }
 
 fn all_causes(error: &repository::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = std::error::Error::source(error);
+    let (mut text, had_content) = without_content(&error.to_string());
+    let mut below = std::error::Error::source(error).filter(|_| !had_content);
     while let Some(cause) = below {
-        let said = cause.to_string();
+        let (said, had_content) = without_content(&cause.to_string());
         if !text.contains(&said) {
             text = format!("{text}: {said}");
         }
-        below = cause.source();
+        // What is below speaks of the content.
+        below = cause.source().filter(|_| !had_content);
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use repository::store::{RetryPolicy, S3Location, StoreConfig};
+    use repository::{Passphrase, Repository, Secret};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
     fn the_same_problem_has_the_same_words_each_time() {
-        let said = |seconds: &str, id: &str| {
+        let said = |seconds: &str| {
             format!(
-                "list points: access is denied: Error performing GET http://s3/b?list in {seconds}, after 3 retries, max_retries: 3, \
-                 retry_timeout: 30s  - Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code>\
-                 <RequestId>{id}</RequestId><HostId>{id}</HostId></Error>"
+                "Error performing GET http://s3/b?list in {seconds}, after 3 retries, max_retries: 3, retry_timeout: 30s  - no route to host"
             )
         };
-        let steady_text = steady(&said("1.2s", "A"));
-        assert_eq!(steady_text, steady(&said("31.75ms", "B")));
-        assert_eq!(
-            steady_text,
-            "list points: access is denied: Error performing GET http://s3/b?list - Server returned non-2xx status code: 403 Forbidden: \
-             <Error><Code>AccessDenied</Code></Error>"
-        );
-        for plain in ["the store is full", "Error performing GET without an end", "<RequestId>cut o"] {
+        assert_eq!(steady(&said("1.2s")), steady(&said("31.75ms")));
+        assert_eq!(steady(&said("1.2s")), "Error performing GET http://s3/b?list - no route to host");
+        for plain in ["the store is full", "Error performing GET without an end"] {
             assert_eq!(steady(plain), plain);
         }
+    }
+
+    #[test]
+    fn of_an_answer_there_is_its_status_and_a_code_of_s3() {
+        let check = |said: &str, told: &str, had_content: bool| {
+            assert_eq!(without_content(said), (told.to_owned(), had_content), "{said}");
+        };
+        let refused = "GET http://s3/b - Server returned non-2xx status code: 403 Forbidden";
+        check(
+            &format!("{refused}: <Error><Code>AccessDenied</Code><Message>hush</Message></Error>"),
+            &format!("{refused} (AccessDenied)"),
+            true,
+        );
+        for hush in ["hush", "<Code>hush 7</Code>", "<Code></Code>", "<Code>hush", "a: b: hush", ""] {
+            check(&format!("{refused}: {hush}"), refused, true);
+        }
+        check("the server answered 404 Not Found: hush", "the server answered 404 Not Found", true);
+        check(
+            "Server returned error response: <Code>SlowDown</Code>hush",
+            "Server returned error response (SlowDown)",
+            true,
+        );
+        check("Got invalid list response: expected a digit, and there is hush", "Got invalid list response", true);
+        check("connection refused", "connection refused", false);
+    }
+
+    /// A server that answers everything with this.
+    async fn answering(answer: String) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it has an address");
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let _asked = connection.read(&mut [0; 4096]).await;
+                    let _told = connection.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn what_an_address_answers_that_only_the_operator_reaches_is_not_told() {
+        let (hush, xml) = ("hush-hush", "<?xml version=\"1.0\"?>");
+        let bodies = [
+            format!("{{\"token\": \"{hush}\"}}"),
+            format!("{xml}<Error><Code>NoSuchBucket</Code><Message>{hush}</Message></Error>"),
+            format!(
+                "{xml}<ListBucketResult><IsTruncated>{hush}</IsTruncated><Contents><Size>{hush}</Size></Contents></ListBucketResult>"
+            ),
+        ];
+        let (mut told, mut codes) = (0, 0);
+        for status in
+            ["200 OK", "302 Found", "401 Unauthorized", "403 Forbidden", "404 Not Found", "500 Internal Server Error"]
+        {
+            for body in &bodies {
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nConnection: close\r\nLast-Modified: {hush}\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                let address = answering(head + body).await;
+                let key = || Some(Secret::new("k".to_owned()));
+                let location = S3Location {
+                    bucket: "b".into(),
+                    endpoint: Some(format!("http://{address}")),
+                    path_style: true,
+                    access_key_id: Some("i".into()),
+                    secret_access_key: key(),
+                    ..S3Location::default()
+                };
+                let store = StoreConfig::S3(location).open(RetryPolicy::never()).expect("it is a location");
+                let answers = [
+                    store.list("points/").await.map(drop),
+                    store.get("config", 100).await.map(drop),
+                    store.probe().await.map(drop),
+                ];
+                let opened =
+                    Repository::open(store, &Passphrase::new("p")).await.map(drop).map_err(LocationProblem::from);
+                let answers = answers.map(|answer| answer.map_err(LocationProblem::from));
+                for problem in answers.into_iter().chain([opened]).filter_map(Result::err) {
+                    let problem = problem.to_string();
+                    assert!(!problem.contains(hush), "{status}: {problem}");
+                    (told, codes) = (told + 1, codes + usize::from(problem.contains("(NoSuchBucket)")));
+                }
+            }
+        }
+        assert!(told > 30 && codes > 0, "{told} problems, {codes} of them with a code");
     }
 }

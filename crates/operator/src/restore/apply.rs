@@ -12,7 +12,7 @@ use super::point::Point;
 use super::ready::Then;
 use super::validate::{self, Refusal};
 use super::volume::act::{Acted, Run};
-use super::volume::observe::Seen;
+use super::volume::observe::{Seen, made};
 use super::volume::step::{Step, naming_what_is_kept};
 use super::volume::view::Filled;
 use super::{Restores, Trouble, begin, make};
@@ -152,7 +152,8 @@ async fn forget_rules(restores: &Restores, gathered: &Gathered) {
 
 /// Asks for the end of everything that was made for the run; what of it is still there, if anything.
 async fn still_there(restores: &Restores, gathered: &Gathered) -> Result<Option<Applied>, Error> {
-    let left = cleanup::end_run(&restores.context.client, &gathered.uid).await?;
+    let made = made(&gathered.uid, &gathered.status().volumes, restores.context.limits());
+    let left = cleanup::end_run(&restores.context, &made).await?;
     Ok((!left.is_empty()).then(|| Applied::Waited(format!("waits for {} to go", left.join(", ")))))
 }
 

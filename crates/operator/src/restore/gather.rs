@@ -103,7 +103,11 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
     let status = restore.status.clone().unwrap_or_default();
     let believed = trust::of_restore(&restore);
     let volumes = if believed.is_ok() { &status.volumes[..] } else { &[] };
-    let look = || observe(&context.client, &uid, volumes, context.limits(), now);
+    let look = async || {
+        let mut seen = observe(&context.client, &uid, volumes, context.limits(), now).await?;
+        seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
+        Ok::<_, Error>(seen)
+    };
     let scene = if status.phase.is_final() {
         Scene::Over
     } else if restore.metadata.deletion_timestamp.is_some() {
@@ -128,8 +132,7 @@ pub(super) async fn gather(restores: &Restores, cached: &ApplicationRestore) -> 
         let needs_point =
             spec == Verdict::Go && status.stage != RestoreStage::Ready && rule.as_ref().is_none_or(finds_pods);
         let point = if needs_point { Some(restores.point(&restore, &uid, transforms).await?) } else { None };
-        let mut seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
-        seen.iter_mut().for_each(|seen| seen.view.waited = restores.waited(&uid, seen, now));
+        let seen = if status.stage == RestoreStage::Volumes { look().await? } else { Vec::new() };
         let workloads = match status.stage {
             RestoreStage::Ready if spec == Verdict::Go => workloads(context, &status.namespaces, &uid).await?,
             _ => Vec::new(),

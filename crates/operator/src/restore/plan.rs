@@ -70,7 +70,7 @@ pub(super) struct Move {
 pub(super) fn plan(gathered: &Gathered, limits: &Limits) -> Plan {
     match &gathered.scene {
         Scene::Over => Plan::Rest,
-        Scene::Ending(seen) => Plan::Undo(seen.iter().filter_map(undo).collect()),
+        Scene::Ending(seen) => Plan::Undo(seen.iter().filter_map(|seen| undo(seen, limits)).collect()),
         Scene::Fresh(fresh) => begin(gathered, fresh, limits),
         Scene::Begun(begun) => go_on(gathered, begun, limits),
     }
@@ -203,7 +203,7 @@ fn volumes(
         .zip(&status.volumes)
         .filter_map(|(seen, volume)| match (volume.stage, &refusal) {
             (VolumeStage::Done, _) => None,
-            (VolumeStage::Skipped | VolumeStage::Missed, _) => undo(seen),
+            (VolumeStage::Skipped | VolumeStage::Missed, _) => undo(seen, limits),
             (_, Some(refusal)) => Some(with(seen, volume, miss(&seen.view, refusal.message.clone()))),
             (_, None) => Some(step(seen, volume, policy, limits)),
         })
@@ -217,8 +217,8 @@ fn volumes(
     }
 }
 
-fn undo(seen: &Seen) -> Option<Move> {
-    let step = discard(&seen.view)?;
+fn undo(seen: &Seen, limits: &Limits) -> Option<Move> {
+    let step = discard(&seen.view, limits.claim_patience)?;
     Some(Move { index: seen.index, step, attempts: attempts(seen, 0), failure: None })
 }
 

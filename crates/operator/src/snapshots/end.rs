@@ -1,5 +1,7 @@
 //! The end of what runs made of snapshots.
 
+use std::collections::BTreeSet;
+
 use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt};
 
@@ -20,15 +22,23 @@ pub(crate) async fn end(
     let is_import = |object: &DynamicObject| object.data["spec"]["source"]["volumeSnapshotContentName"].is_string();
     let found = labelled(&all, "VolumeSnapshots", selector, &spares).await?;
     let (imports, taken): (Vec<_>, Vec<_>) = found.into_iter().partition(is_import);
-    let mut left = remove(client, imports).await?;
-    if left.is_empty() {
-        let contents = labelled(&contents(client), "VolumeSnapshotContents", selector, &spares).await?;
-        left = remove(client, contents).await?;
-    }
-    if left.is_empty() {
-        left = remove(client, taken).await?;
+    let contents = labelled(&contents(client), "VolumeSnapshotContents", selector, &spares).await?;
+    // What belongs together has one name. Somebody who holds one of them holds up none of the others.
+    let mut left = Vec::new();
+    let mut names = BTreeSet::new();
+    for group in [imports, contents, taken] {
+        let goes = group.into_iter().filter(|object| !names.contains(&object.name_any())).collect();
+        let stays: Vec<Still> = remove(client, goes).await?;
+        names.extend(stays.iter().map(|still| still.name.clone()));
+        left.extend(stays.into_iter().map(|still| still.title));
     }
     Ok(left)
+}
+
+/// What is still there.
+struct Still {
+    name: String,
+    title: String,
 }
 
 async fn labelled(
@@ -45,7 +55,7 @@ async fn labelled(
 }
 
 /// Asks for the end of snapshots, or contents; those that are still there.
-async fn remove(client: &Client, found: Vec<DynamicObject>) -> Result<Vec<String>, Error> {
+async fn remove(client: &Client, found: Vec<DynamicObject>) -> Result<Vec<Still>, Error> {
     let mut left = Vec::new();
     for object in found {
         let name = object.name_any();
@@ -61,7 +71,7 @@ async fn remove(client: &Client, found: Vec<DynamicObject>) -> Result<Vec<String
         }
         let now = api.get_opt(&name).await.during(|| format!("read the {title}"))?;
         if now.is_some_and(|now| now.uid() == object.uid()) {
-            left.push(title);
+            left.push(Still { name, title });
         }
     }
     Ok(left)

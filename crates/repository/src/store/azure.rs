@@ -131,7 +131,8 @@ impl AzureLocation {
             .with_container_name(&self.container)
             .with_account(&self.account)
             .with_retry(client::no_retries())
-            .with_client_options(client::options(self.ca_pem.as_deref())?);
+            .with_client_options(client::options(self.ca_pem.as_deref())?)
+            .with_http_connector(client::Bounded::default());
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.clone());
         }

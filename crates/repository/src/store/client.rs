@@ -2,8 +2,18 @@
 
 use super::StoreError;
 use super::config::Env;
+use async_trait::async_trait;
+use bytes::BytesMut;
+use futures::TryStreamExt;
+use http::Method;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
 use object_store::{Certificate, ClientOptions, RetryConfig};
 use std::time::Duration;
+
+/// The longest answer that is not an object, in bytes: a page of 1000 names or versions has some 1,500 bytes for each at most.
+pub(super) const MAX_ANSWER_LEN: u64 = 8 << 20;
 
 /// How long a connection to a server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +39,44 @@ pub(super) fn options(ca_pem: Option<&str>) -> Result<ClientOptions, StoreError>
     }
     Ok(bundle.into_iter().fold(client, ClientOptions::with_root_certificate))
 }
+
+/// Connections of the crate whose answers end: it takes whatever a server has to say, but for objects, of which we ask how long they are.
+#[derive(Debug, Default)]
+pub(super) struct Bounded(ReqwestConnector);
+
+impl HttpConnector for Bounded {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(BoundedService(self.0.connect(options)?)))
+    }
+}
+
+#[derive(Debug)]
+struct BoundedService(HttpClient);
+
+#[async_trait]
+impl HttpService for BoundedService {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        // All servers say so in the query when they are to list.
+        let lists = request.uri().query().is_some_and(|query| query.contains("list"));
+        let is_for_an_object = request.method() == Method::GET && !lists;
+        let (parts, body) = self.0.execute(request).await?.into_parts();
+        if is_for_an_object && parts.status.is_success() {
+            return Ok(HttpResponse::from_parts(parts, body));
+        }
+        let (mut chunks, mut bytes) = (body.bytes_stream(), BytesMut::new());
+        while let Some(chunk) = chunks.try_next().await? {
+            if (bytes.len() + chunk.len()) as u64 > MAX_ANSWER_LEN {
+                return Err(HttpError::new(HttpErrorKind::Decode, TooLong));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(HttpResponse::from_parts(parts, bytes.freeze().into()))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the answer of the server is longer than {MAX_ANSWER_LEN} bytes")]
+struct TooLong;
 
 /// Retries are ours, because only we know that a creation that meets its own object has succeeded.
 pub(super) fn no_retries() -> RetryConfig {

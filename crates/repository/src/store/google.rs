@@ -54,7 +54,8 @@ impl GoogleLocation {
         let mut builder = GoogleCloudStorageBuilder::new()
             .with_bucket_name(&self.bucket)
             .with_retry(client::no_retries())
-            .with_client_options(client::options(self.ca_pem.as_deref())?);
+            .with_client_options(client::options(self.ca_pem.as_deref())?)
+            .with_http_connector(client::Bounded::default());
         if let Some(file) = &self.credentials_file {
             builder = builder.with_application_credentials(file.display().to_string());
         }

@@ -47,6 +47,10 @@ use std::sync::Arc;
 /// again would double the traffic.
 const COMPARED_LEN: u64 = 64 << 10;
 
+/// Bytes of memory that a list of objects takes at most, unless a store is told otherwise: that of some 16 million, which as packs hold half a pebibyte. A store that lists without end
+/// must not take all there is.
+const MAX_LISTED: usize = 2 << 30;
+
 /// An object as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectInfo {
@@ -56,6 +60,13 @@ pub struct ObjectInfo {
     pub size: u64,
     /// When it was created, by the clock of the store; none where the store does not tell.
     pub modified: Option<Timestamp>,
+}
+
+impl ObjectInfo {
+    /// Bytes of memory that it takes.
+    fn footprint(&self) -> usize {
+        size_of::<Self>() + self.name.len()
+    }
 }
 
 /// Access to objects by name; the one seam between the repository and the world of stores.
@@ -82,6 +93,11 @@ pub trait ObjectAccess: fmt::Debug + Send + Sync + 'static {
 
     /// Lists all objects whose names begin with `prefix`, which is empty or ends with a slash.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+
+    /// The same of no more than take `most` bytes of memory ([`StoreErrorKind::TooLarge`] if there are more). For those that ask a server, which may go on for ever.
+    async fn list_up_to(&self, prefix: &str, _most: usize) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.list(prefix).await
+    }
 
     /// Deletes an object; one that does not exist is an error or a success, as the store has it.
     async fn delete(&self, name: &str) -> Result<(), StoreError>;
@@ -171,6 +187,7 @@ pub struct Store {
     lock: Option<Lock>,
     clock: fn() -> Timestamp,
     pace: Arc<Pace>,
+    max_listed: usize,
 }
 
 impl Store {
@@ -178,7 +195,15 @@ impl Store {
     pub fn new(access: impl ObjectAccess, place: &str, retry: RetryPolicy) -> Self {
         let (access, place): (Arc<dyn ObjectAccess>, _) = (Arc::new(access), place.into());
         let pace = Arc::default();
-        Self { access, place, retry, conditional_create: true, lock: None, clock: Timestamp::now, pace }
+        let (clock, max_listed) = (Timestamp::now as fn() -> Timestamp, MAX_LISTED);
+        Self { access, place, retry, conditional_create: true, lock: None, clock, pace, max_listed }
+    }
+
+    /// Takes no lists that need more memory than so many bytes. For who has many stores and little memory.
+    #[must_use]
+    pub fn with_lists_up_to(mut self, bytes: usize) -> Self {
+        self.max_listed = bytes;
+        self
     }
 
     /// Keeps transfers below a rate.
@@ -339,7 +364,7 @@ impl Store {
     pub async fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let mut attempts = self.retry.attempts();
         loop {
-            match self.access.list(folder).await {
+            match self.access.list_up_to(folder, self.max_listed).await {
                 Ok(mut objects) => {
                     objects.sort_unstable_by(|one, other| one.name.cmp(&other.name));
                     return Ok(objects);

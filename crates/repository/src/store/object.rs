@@ -2,10 +2,10 @@
 
 use super::{ObjectAccess, ObjectInfo, StoreError, StoreErrorKind};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::fmt;
 use std::ops::Range;
 
@@ -56,15 +56,15 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
         if found.meta.size > limit {
             return Err(StoreError::new(StoreErrorKind::TooLarge, "read", name));
         }
-        found.bytes().await.map_err(sort("read", name))
+        read_up_to(found, limit, name).await
     }
 
     async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let path = self.path("read", name)?;
-        let start = range.start;
+        let (start, len) = (range.start, range.end.saturating_sub(range.start));
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let error = match self.store.get_opts(&path, options).await {
-            Ok(found) => return found.bytes().await.map_err(sort("read", name)),
+            Ok(found) => return read_up_to(found, len, name).await,
             Err(error) => sort("read", name)(error),
         };
         // Stores refuse a range beyond the end in many ways; the length of the object tells.
@@ -88,12 +88,16 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.list_up_to(prefix, usize::MAX).await
+    }
+
+    async fn list_up_to(&self, prefix: &str, most: usize) -> Result<Vec<ObjectInfo>, StoreError> {
         let folder = match prefix.trim_end_matches('/') {
             "" => self.prefix.clone(),
             folder => self.path("list", folder)?,
         };
         let above = if self.prefix.as_ref().is_empty() { String::new() } else { format!("{}/", self.prefix) };
-        let found = self.store.list(Some(&folder)).map_ok(|meta| {
+        let mut found = self.store.list(Some(&folder)).map_ok(|meta| {
             let name = meta.location.as_ref();
             let name = name.strip_prefix(&above).unwrap_or(name).to_owned();
             let modified = jiff::Timestamp::from_nanosecond(
@@ -102,13 +106,38 @@ impl<S: ObjectStore> ObjectAccess for Objects<S> {
             );
             ObjectInfo { name, size: meta.size, modified: modified.ok() }
         });
-        found.try_collect().await.map_err(sort("list", prefix))
+        let (mut listed, mut bytes) = (Vec::new(), 0);
+        while let Some(object) = found.try_next().await.map_err(sort("list", prefix))? {
+            bytes += object.footprint();
+            if bytes > most {
+                return Err(StoreError::new(StoreErrorKind::TooLarge, "list", prefix).because(TooMany(most)));
+            }
+            listed.push(object);
+        }
+        Ok(listed)
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path("delete", name)?;
         self.store.delete(&path).await.map_err(sort("delete", name))
     }
+}
+
+/// A list that does not end, or is of more than anybody stores.
+#[derive(Debug, thiserror::Error)]
+#[error("there are more objects than fit into {0} bytes of memory; name a prefix that holds this repository alone")]
+struct TooMany(usize);
+
+/// Reads an answer to its end, which comes after so many bytes at most: a server need not keep to what it says of its length.
+async fn read_up_to(found: GetResult, limit: u64, name: &str) -> Result<Bytes, StoreError> {
+    let (mut chunks, mut bytes) = (found.into_stream(), BytesMut::new());
+    while let Some(chunk) = chunks.try_next().await.map_err(sort("read", name))? {
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(StoreError::new(StoreErrorKind::TooLarge, "read", name));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
 }
 
 /// Sorts an error of the crate into our kinds.

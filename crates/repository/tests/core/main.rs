@@ -8,6 +8,7 @@ mod conformance;
 mod copies;
 mod crash;
 mod damage;
+mod endless;
 mod faults;
 mod fixture;
 mod google;

@@ -3,7 +3,7 @@
 use crate::faults::{EAGER, Fault, Faulty, OpenBook, Request, memory};
 use crate::fixture::{self, contents, point_id};
 use bytes::Bytes;
-use repository::{ErrorKind, Repository};
+use repository::{ErrorKind, Repository, SessionId, WriterId};
 
 #[tokio::test]
 async fn what_is_published_comes_back() {
@@ -29,6 +29,25 @@ async fn publishing_the_same_again_is_fine_and_another_is_refused() {
     let other = repository::RecoveryPoint { complete: false, ..point.clone() };
     assert_eq!(repo.publish(&other).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(repo.point(&point_id("one")).await.unwrap(), point);
+}
+
+#[tokio::test]
+async fn sessions_that_others_name_are_told_from_those_of_another_point() {
+    let repo = fixture::create(memory()).await;
+    fixture::publish(&repo, "one", &contents(&[("a", "1")]), None).await.unwrap();
+    let one = repo.point(&point_id("one")).await.unwrap();
+    assert!(!one.packs.is_empty());
+    repo.verify_sessions(&one.id, &one.sessions, &one.packs).await.unwrap();
+    repo.verify_sessions(&one.id, &[], &[]).await.unwrap();
+    let unknown = SessionId { epoch: 1, writer: WriterId([9; 12]) };
+    for (id, sessions, packs, said) in [
+        ("two", &one.sessions[..], &one.packs[..], "is of the recovery point one, and not of two"),
+        ("one", &[unknown], &[], "sessions/"),
+        ("one", &[], &one.packs[..], "is of none of the sessions"),
+    ] {
+        let error = repo.verify_sessions(&point_id(id), sessions, packs).await.unwrap_err();
+        assert!(error.to_string().contains(said) && !error.is_retryable(), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod world;
 
+use serde_json::json;
 use std::time::Duration;
 use world::{World, until};
 
@@ -52,13 +53,42 @@ async fn pods_start_all_the_same_when_nothing_is_known_or_nobody_answers() {
         !world.metrics().await.contains("failed_open_total 0")
     })
     .await;
+    // Anybody may ask; there is no such pod, so there is nothing to tell of it.
+    assert!(world.asked("ghost", json!({"NodeNames": ["node-0"]}), "").await.0.contains(" 200 "));
     world.pod("data", false).await;
     world.placed("data").await;
     until("an event that says so", async || world.events("data").await.contains(&"StorageUnknown".to_owned())).await;
+    assert_eq!(world.events("ghost").await, Vec::<String>::new());
     assert!(world.is_ready().await, "it answers, so it stays where it is asked");
     world.stop_extender().await;
     world.volume("more", &["node-0"]).await;
     world.pod("more", false).await;
     assert!(tokio::time::timeout(Duration::from_secs(60), world.placed("more")).await.is_ok());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_too_much_is_refused_and_takes_the_places_of_others_for_moments_only() {
+    sandbox::require_assets!("etcd", "kube-apiserver", "kube-scheduler");
+    let world = World::new(1).await;
+    world.volume("data", &["node-0"]).await;
+    let one = || json!({"NodeNames": ["node-0"]});
+    let is_answered = async || world.asked("asks", one(), "").await.0.contains(" 200 ");
+    assert!(is_answered().await);
+    let (status, _) = world.asked("asks", one(), &"x".repeat(2 << 20)).await;
+    assert!(status.is_empty() || status.contains(" 413 "), "{status}");
+    let many = world.asked("asks", json!({"NodeNames": vec!["n"; 16_385]}), "").await;
+    assert!(many.0.contains(" 400 ") && many.1.contains("16384 names of nodes"), "{many:?}");
+    let whole = world.asked("asks", json!({"Nodes": {"items": [{"metadata": {"name": "node-0"}}]}}), "").await;
+    assert!(whole.0.contains(" 400 ") && whole.1.contains("nodeCacheCapable: true"), "{whole:?}");
+    // As many as are answered at once, of which none says what it asks.
+    let mut slow = Vec::new();
+    for _ in 0..16 {
+        slow.push(world.begun(100).await);
+    }
+    until("all places to be taken", async || world.asked("asks", one(), "").await.0.contains(" 503 ")).await;
+    assert!(world.is_ready().await, "who looks after it is answered");
+    until("the places to be free", is_answered).await;
+    drop(slow);
     world.end().await;
 }

@@ -216,6 +216,32 @@ impl World {
         (head.to_owned(), body.to_owned())
     }
 
+    /// Asks about a pod with the first volume, with something beside; the begin of the answer and the rest. Nothing if the connection was cut off.
+    pub(crate) async fn asked(&self, pod: &str, nodes: Value, beside: &str) -> (String, String) {
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": self.first.get().unwrap()}}]);
+        let pod = json!({"metadata": {"name": pod, "namespace": SHOP}, "spec": {"containers": [], "volumes": volumes}});
+        let mut asked = json!({"Pod": pod, "beside": beside});
+        asked.as_object_mut().unwrap().extend(nodes.as_object().unwrap().clone());
+        let asked = asked.to_string();
+        let mut connection = self.begun(asked.len()).await;
+        // Who is refused may be so before all is said.
+        let _cut_off = connection.write_all(asked.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _cut_off = connection.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        answer.split_once("\r\n").map(|(status, rest)| (status.to_owned(), rest.to_owned())).unwrap_or_default()
+    }
+
+    /// A request of which the body has not been sent.
+    pub(crate) async fn begun(&self, length: usize) -> tokio::net::TcpStream {
+        let mut connection = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "POST /filter HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection
+    }
+
     pub(crate) async fn stop_extender(&mut self) {
         if let Some((stop, extender)) = self.extender.take() {
             stop.cancel();

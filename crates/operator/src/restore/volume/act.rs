@@ -304,6 +304,7 @@ fn refused(step: &Step, done: Result<(), Error>) -> Result<Acted, Error> {
         Some(code) if is_lasting(code) => Ok(Acted::Refused(mover_pod::explain(error.to_string()))),
         Some(code) if makes && code >= 500 => Ok(Acted::PutOff(error.to_string())),
         _ if matches!(error, Error::Json { .. }) => Ok(Acted::Refused(error.to_string())),
+        _ if matches!(error, Error::Taken(_)) => Ok(Acted::PutOff(error.to_string())),
         _ => Err(error),
     }
 }

@@ -202,7 +202,7 @@ impl World {
         let attempts = self.status.attempts.max(self.pod.map_or(0, |(attempt, _)| attempt));
         let terms = Terms { policy: self.policy, attempts, max_attempts: 3, claim_deadline: PATIENCE };
         let over = self.ending || self.status.missed || self.status.done || self.status.skipped;
-        let step = if over { discard(&view) } else { Some(next(&view, &terms)) };
+        let step = if over { discard(&view, PATIENCE) } else { Some(next(&view, &terms)) };
         let Some(step) = step else { return };
         if self.chance.one_in(8) {
             return;
@@ -403,7 +403,8 @@ impl World {
         let decided = self.ending || self.status.missed || self.status.done || self.status.skipped;
         let ours = self.target.as_ref().filter(|t| t.ours).and_then(|t| t.volume);
         decided
-            && discard(&self.view()).is_none()
+            // Somebody who is impatient goes on, and what is temporary goes later.
+            && discard(&View { waited: Duration::ZERO, ..self.view() }, PATIENCE).is_none()
             && self.pvs.iter().all(|(id, pv)| ours == Some(*id) || self.is_kept(pv))
     }
 

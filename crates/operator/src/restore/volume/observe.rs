@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use mover::{FailureKind, Outcome, Restore};
 
 use super::view::{Disk, FILLED, FILLED_BY, Filled, Filling, HELD, Held, Mover, MoverState, Target, View};
-use crate::cleanup;
+use crate::cleanup::{self, Made};
 use crate::config::Limits;
 use crate::error::{During, Error};
 use crate::mover_pod::{self, Direction};
@@ -40,6 +40,16 @@ pub(crate) fn filling_name(run_uid: &str, index: usize) -> String {
     format!("orlop-fill-{}-{index}", mover_pod::short(run_uid))
 }
 
+/// What a run can have made for its own use.
+pub(crate) fn made(run_uid: &str, volumes: &[VolumeRestore], limits: &Limits) -> Made {
+    let mut made = Made::by(run_uid);
+    for (index, volume) in volumes.iter().enumerate() {
+        made.add_movers(&volume.namespace, Direction::Restore, index, limits.mover_attempts);
+        made.add(&volume.namespace, filling_name(run_uid, index));
+    }
+    made
+}
+
 /// What a run has made, over all of its volumes.
 struct Things {
     pods: Vec<Pod>,
@@ -60,7 +70,9 @@ pub(crate) async fn observe(
     if volumes.is_empty() {
         return Ok(Vec::new());
     }
-    let things = Things { pods: cleanup::movers(client, run_uid).await?, held: held(client, run_uid).await? };
+    let mut pods = cleanup::movers(client, &made(run_uid, volumes, limits)).await?;
+    pods.retain(|pod| !is_held(pod, limits, now));
+    let things = Things { pods, held: held(client, run_uid).await? };
     let mut seen = Vec::with_capacity(volumes.len());
     for (index, volume) in volumes.iter().enumerate() {
         seen.push(one(client, run_uid, index, volume, &things, limits, now).await?);
@@ -211,6 +223,13 @@ fn stray(
     Some(see_disk(pv, None))
 }
 
+/// Whether a pod is there for somebody's finalizer alone: nothing of it works, and it was asked to go long ago.
+fn is_held(pod: &Pod, limits: &Limits, now: Timestamp) -> bool {
+    let rests = mover_pod::has_ended(pod) || pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
+    let asked = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    rests && asked.is_some_and(|at| now > at && now.duration_since(at).unsigned_abs() >= limits.claim_patience)
+}
+
 /// The mover pods of a volume, the newest attempt last. In its namespace: whoever may make pods in another may give them the name and the label of a mover.
 fn movers_of<'a>(
     pods: &'a [Pod],
@@ -231,7 +250,7 @@ fn see_mover(attempt: u32, pod: &Pod, limits: &Limits, now: Timestamp) -> Mover 
 }
 
 fn see_state(pod: &Pod, limits: &Limits, now: Timestamp) -> MoverState {
-    match mover_pod::state(pod, now, limits.mover_start_deadline) {
+    match mover_pod::state(pod, now, limits) {
         mover_pod::MoverState::Waiting { why } => MoverState::Waiting { why },
         mover_pod::MoverState::NeverStarted { why } => MoverState::NeverStarted { why },
         mover_pod::MoverState::Running => MoverState::Running,

@@ -16,6 +16,8 @@
 //! 8. When they are bound, the volume gets its reclaim policy back.
 //! 9. The temporary claim, which the control plane now calls lost, is deleted. It goes last: it is what a new operator finds first.
 
+use std::time::Duration;
+
 use api::ReplacePolicy;
 
 use super::view::{Disk, Filled, Filling, MoverState, Target, Terms, View};
@@ -111,7 +113,8 @@ fn is_only_copy(view: &View, disk: &Disk) -> bool {
 
 /// Whether it is the control plane's turn: to bind the claim to the volume that is promised to it, or to let a deleted claim go.
 pub(crate) fn is_control_planes_turn(view: &View) -> bool {
-    match &view.target {
+    let goes = view.mover.is_none() && view.filling.as_ref().is_some_and(|filling| filling.deleted.is_some());
+    goes || match &view.target {
         Some(target) if target.ours => target.deleted.is_none() && !target.bound && is_promised(view, target),
         Some(target) => target.deleted.is_some() && view.filling.as_ref().is_some_and(|f| f.filled.is_some()),
         None => false,
@@ -134,6 +137,13 @@ fn fill(view: &View, terms: &Terms) -> Step {
     if filling.deleted.is_some() {
         return match &view.mover {
             Some(_) => remove_movers(view),
+            None if view.waited > terms.claim_deadline => {
+                let seconds = terms.claim_deadline.as_secs();
+                miss(
+                    view,
+                    format!("its temporary claim did not go in {seconds} s after it was deleted; see what holds it"),
+                )
+            }
             None => Step::Wait("waits for its temporary claim to go".into()),
         };
     }
@@ -211,6 +221,8 @@ fn finish(view: &View, target: &Target, terms: &Terms) -> Step {
         return match (&disk.original, &view.filling) {
             (Some(policy), _) => Step::Release { disk: disk.name.clone(), policy: policy.clone() },
             (None, Some(Filling { deleted: None, uid, .. })) => Step::RemoveFilling { uid: uid.clone() },
+            // Nothing depends on it any more.
+            (None, Some(_)) if view.waited > terms.claim_deadline => Step::Done,
             (None, Some(_)) => Step::Wait("waits for its temporary claim to go".into()),
             (None, None) => Step::Done,
         };
@@ -226,14 +238,15 @@ fn finish(view: &View, target: &Target, terms: &Terms) -> Step {
 }
 
 /// The next step towards nothing temporary being left of a volume that is skipped, missed, or of a run that is deleted. None when
-/// that is so. A claim that is bound to its filled volume stays: it is whole.
-pub(crate) fn discard(view: &View) -> Option<Step> {
+/// that is so, or when somebody has held what is left for too long. A claim that is bound to its filled volume stays: it is whole.
+pub(crate) fn discard(view: &View, claim_deadline: Duration) -> Option<Step> {
     if let Some(step) = view.stray.as_ref().and_then(|disk| give_up(view, disk)) {
         return Some(step);
     }
     if view.mover.is_some() {
         return Some(remove_movers(view));
     }
+    let filling = view.filling.as_ref().filter(|f| f.deleted.is_none() || view.waited <= claim_deadline);
     if let Some(target) = view.target.as_ref().filter(|t| t.ours) {
         if !(target.bound && is_promised(view, target)) {
             return Some(match target.deleted {
@@ -244,9 +257,9 @@ pub(crate) fn discard(view: &View) -> Option<Step> {
         if let Some(Disk { name, original: Some(policy), .. }) = &view.disk {
             return Some(Step::Release { disk: name.clone(), policy: policy.clone() });
         }
-        return view.filling.as_ref().map(remove_filling);
+        return filling.map(remove_filling);
     }
-    view.filling.as_ref().map(|filling| drop_filling(view, filling))
+    filling.map(|filling| drop_filling(view, filling))
 }
 
 /// Deletes the temporary claim, and its volume if that was made for it. The only copy is not given up while a claim names it: what is

@@ -8,13 +8,14 @@ use super::*;
 use crate::restore::volume::view::Mover;
 
 const NOW: i64 = 10_000;
+const DEADLINE: Duration = Duration::from_secs(120);
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a small number of seconds is a timestamp")
 }
 
 fn terms(policy: ReplacePolicy, attempts: u32) -> Terms {
-    Terms { policy, attempts, max_attempts: 3, claim_deadline: Duration::from_secs(120) }
+    Terms { policy, attempts, max_attempts: 3, claim_deadline: DEADLINE }
 }
 
 const FILLED: Filled = Filled { files: 2, bytes: 7 };
@@ -172,8 +173,32 @@ fn a_claim_of_ours_that_is_not_bound_in_time_is_missed() {
 }
 
 #[test]
+fn who_holds_a_temporary_claim_holds_a_volume_up_for_a_while_only() {
+    let t = terms(ReplacePolicy::Retain, 1);
+    let waiting = || Step::Wait("waits for its temporary claim to go".into());
+    let going = View { filling: dying(filling(None)), waited: DEADLINE, ..View::default() };
+    assert!(is_control_planes_turn(&going));
+    check("a try that failed", going.clone(), &t, waiting());
+    assert_eq!(discard(&going, DEADLINE), Some(waiting()));
+    let held = View { waited: DEADLINE + Duration::from_secs(1), ..going };
+    assert!(matches!(next(&held, &t), Step::Miss(why) if why.contains("see what holds it")));
+    assert_eq!(discard(&held, DEADLINE), None);
+    let whole = View {
+        target: target(true, true),
+        filling: dying(filling(Some(FILLED))),
+        disk: disk("Delete", None, "t"),
+        ..held
+    };
+    check("a volume that is handed over", whole.clone(), &t, Step::Done);
+    assert_eq!(discard(&whole, DEADLINE), None);
+    // What may still be written to by a mover is not waited for any less.
+    let lost = View { mover: mover(1, MoverState::Ending { overdue: true }), ..whole };
+    assert!(!is_control_planes_turn(&lost));
+}
+
+#[test]
 fn a_copy_that_may_be_the_only_one_is_kept() {
-    let check = |view: &View, expected: Option<Step>| assert_eq!(discard(view), expected, "{view:?}");
+    let check = |view: &View, expected: Option<Step>| assert_eq!(discard(view, DEADLINE), expected, "{view:?}");
     // The claim that it was to replace is still there: then it is not needed.
     let there =
         View { target: target(false, true), filling: filling(Some(FILLED)), disk: replacing("f"), ..View::default() };
@@ -193,7 +218,7 @@ fn a_copy_that_may_be_the_only_one_is_kept() {
 
 #[test]
 fn what_is_left_of_a_try_goes_in_order() {
-    let check = |view: View, expected: Option<Step>| assert_eq!(discard(&view), expected, "{view:?}");
+    let check = |view: View, expected: Option<Step>| assert_eq!(discard(&view, DEADLINE), expected, "{view:?}");
     let wait = |text: &str| Some(Step::Wait(text.into()));
     let remove_filling = Some(Step::RemoveFilling { uid: "f".into() });
     let empty = View::default();

@@ -18,6 +18,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mover::{Job, Lines};
+use repository::{Fields, TableRef};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,8 @@ pub enum Behaviour {
     Hang,
     /// It does all its work, and is gone before anybody hears of it.
     RunUnheard,
+    /// It is somebody's who says that he has stored what he has not.
+    Lie,
 }
 
 type Script = Box<dyn Fn(&Pod) -> Behaviour + Send>;
@@ -140,6 +143,20 @@ fn ended(phase: &str, terminated: Value) -> Value {
         "name": "mover", "image": "orlop:test", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"terminated": terminated},
     }]})
+}
+
+/// The outcome of a mover that has stored a tree: a root like that of any, which is in no repository.
+fn lie() -> String {
+    let bytes = [1; TableRef::LEN];
+    let root = TableRef::decode(&mut Fields::new(&bytes)).unwrap();
+    let none = json!({"count": 0, "first": []});
+    let tree = json!({
+        "root": root, "files": 1, "directories": 1, "others": 0, "bytes": u64::MAX, "newBytes": u64::MAX, "unchangedFiles": 0,
+        "changedWhileRead": none, "vanished": none, "skipped": none, "missed": none, "parentLost": null,
+    });
+    let packs = json!({"count": 0, "bytes": 0, "listed": []});
+    json!({"ok": true, "seconds": 1.0, "backup": {"stored": {"files": tree}, "packs": packs, "sessions": []}})
+        .to_string()
 }
 
 impl Shared {
@@ -287,6 +304,10 @@ impl Shared {
             }
             Behaviour::OutOfMemory => {
                 self.report(&pod, ended("Failed", json!({"exitCode": 137, "reason": "OOMKilled"}))).await
+            }
+            Behaviour::Lie => {
+                self.report(&pod, ended("Succeeded", json!({"exitCode": 0, "reason": "Completed", "message": lie()})))
+                    .await
             }
             Behaviour::Kill => {
                 let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());

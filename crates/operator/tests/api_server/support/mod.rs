@@ -13,7 +13,7 @@ use api::{ApplicationBackup, ApplicationBackupSpec, BackupLocation, LocationPhas
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
@@ -34,6 +34,8 @@ use kubelet::Kubelet;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Time between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(25);
+/// A finalizer of somebody who does not take it away by himself.
+pub const KEEP: &str = "tenant.example/keep";
 /// The passphrase of the test's repository.
 pub const PASSPHRASE: &str = "a passphrase of a test";
 /// The namespace that is backed up.
@@ -279,6 +281,20 @@ impl World {
         left.extend(names::<Secret>(&self.client).await);
         left.extend(names::<PersistentVolumeClaim>(&self.client).await);
         left
+    }
+
+    /// Has somebody hold all of a kind that bears the label of a run, or let go of it; how many there are.
+    pub async fn hold<K: Object>(&self, namespace: &str, is_held: bool) -> usize {
+        let api: Api<K> = self.api(namespace);
+        let all = api.list(&ListParams::default().labels(RUN_LABEL)).await.unwrap().items;
+        for thing in &all {
+            let mut finalizers = thing.finalizers().to_vec();
+            finalizers.retain(|finalizer| finalizer != KEEP);
+            finalizers.extend(is_held.then(|| KEEP.to_owned()));
+            let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+            api.patch(&thing.name_any(), &PatchParams::default(), &patch).await.unwrap();
+        }
+        all.len()
     }
 
     /// Waits for events about an object: they are published after what they tell of.

@@ -170,6 +170,7 @@ fn values_that_are_wrong_are_refused_by_their_names() {
     check("storage.sidecars.resizer=csi-resizer", "/storage/sidecars/resizer");
     check("priorityClasses.node=Very High", "/priorityClasses/node");
     check("networkPolicies.metricsFrom[0].everybody=true", "/networkPolicies/metricsFrom/0");
+    check("networkPolicies.schedulerFrom[0].everybody=true", "/networkPolicies/schedulerFrom/0");
     let elsewhere = ["template", "orlop", "--namespace", "default"];
     let ran: Ran = Command::new(&helm).args(elsewhere).arg(chart()).output().unwrap().into();
     ran.ended(1).says("install it with --namespace orlop-system");
@@ -214,6 +215,15 @@ fn values_do_what_they_say() {
     let from = ["networkPolicies.metricsFrom[0].namespaceSelector.matchLabels.name=watch"];
     let label = "/spec/ingress/0/from/0/namespaceSelector/matchLabels/name";
     check(&from, "NetworkPolicy", "orlop-operator", label, "watch".into());
+    let asks = [
+        "storage.mode=replicated",
+        "scheduler.enabled=true",
+        from[0],
+        "networkPolicies.schedulerFrom[0].ipBlock.cidr=10.0.0.10/32",
+    ];
+    check(&asks, "NetworkPolicy", "orlop-scheduler", "/spec/ingress/0/from/0/ipBlock/cidr", "10.0.0.10/32".into());
+    check(&asks, "NetworkPolicy", "orlop-scheduler", &label.replace("from/0", "from/1"), "watch".into());
+    check(&asks[..3], "NetworkPolicy", "orlop-scheduler", "/spec/ingress/0/from", Value::Null);
     let found = ["monitoring.enabled=true", "monitoring.labels.release=main"];
     check(&found, "PrometheusRule", "orlop", "/metadata/labels/release", "main".into());
     check(&found, "ServiceMonitor", "orlop-operator", "/metadata/labels/release", "main".into());

@@ -49,8 +49,8 @@ impl Driver {
 
     async fn on(&self, channel: Channel, call: Call) -> Result<(), Status> {
         let (mut controller, mut node) = (ControllerClient::new(channel.clone()), NodeClient::new(channel));
-        let (volume_id, staging_target_path) = ("pvc-1".to_owned(), self.path("staging"));
-        let (volume_capability, target_path) = (Some(usage()), self.path("target"));
+        let (volume_id, staging_target_path) = ("pvc-1".to_owned(), self.path("kubelet/staging"));
+        let (volume_capability, target_path) = (Some(usage()), self.path("kubelet/target"));
         match call {
             Call::Create => {
                 let asked = proto::CreateVolumeRequest {
@@ -131,7 +131,7 @@ fn a_driver_that_is_killed_in_any_call_goes_on_with_the_next_process() {
     let (mut random, rounds) = random();
     let mut world = World::with_driver("300MiB");
     let driver = Driver { runtime: world.runtime().to_owned() };
-    let (staging, target) = (driver.path("staging"), driver.path("target"));
+    let (staging, target) = (driver.path("kubelet/staging"), driver.path("kubelet/target"));
     let (mut cut, mut round) = (0, 0);
     // A machine that is fast may have answered each time: it goes on until something was cut off.
     while round < rounds || (cut == 0 && round < 20 * rounds) {
@@ -176,7 +176,7 @@ fn what_is_published_outlives_the_driver() {
     for call in &LIFE[..3] {
         driver.insist(*call);
     }
-    let file = Path::new(&driver.path("target")).join("file");
+    let file = Path::new(&driver.path("kubelet/target")).join("file");
     fs::write(&file, "before").unwrap();
     world.stop();
     assert!(!world.runtime().join("csi.sock").exists(), "it takes its socket away");

@@ -70,6 +70,10 @@ impl ObjectAccess for S3Objects {
         self.objects.list(prefix).await
     }
 
+    async fn list_up_to(&self, prefix: &str, most: usize) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.objects.list_up_to(prefix, most).await
+    }
+
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.objects.delete(name).await
     }

@@ -2,6 +2,7 @@
 //!
 //! They are signed with the crate's signatures, by the same credentials, and go through the same client.
 
+use super::super::client::MAX_ANSWER_LEN;
 use super::super::object::sort_status;
 use super::super::{StoreError, StoreErrorKind};
 use base64::Engine;
@@ -14,9 +15,6 @@ use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 use std::fmt::Write;
 use std::sync::Arc;
-
-/// The longest answer that is not an object, in bytes: a page of 1000 versions has some 500 bytes for each.
-const MAX_ANSWER_LEN: u64 = 8 << 20;
 
 /// A client that signs.
 #[derive(Debug, Clone)]

@@ -192,7 +192,8 @@ impl S3Location {
             // Each deletion by itself: in an answer to many, a refusal is hidden in a success.
             .with_disable_bulk_delete(true)
             .with_retry(client::no_retries())
-            .with_client_options(client::options(self.ca_pem.as_deref())?);
+            .with_client_options(client::options(self.ca_pem.as_deref())?)
+            .with_http_connector(client::Bounded::default());
         if let Some(endpoint) = &self.endpoint {
             let endpoint = if self.path_style { endpoint.clone() } else { with_bucket(endpoint, &self.bucket)? };
             builder = builder.with_endpoint(endpoint);
