@@ -1,13 +1,10 @@
 //! Movers that fail, and volumes that cannot be filled.
 
-use std::time::Duration;
-
 use api::{ApplicationRestore, Phase, VolumeStage};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
-use operator::{Limits, OperatorConfig};
 use sandbox::fault_proxy::{Fault, FaultProxy, Plan, Rule, Verb};
 use serde_json::json;
 
@@ -15,7 +12,7 @@ use crate::restore::point::{Wanted, pack_file, publish, shop, shop_files};
 use crate::restore::whole::assert_data;
 use crate::restore::{assert_nothing_left, over, ready, reason, restore, volumes_of};
 use crate::support::kubelet::Behaviour;
-use crate::support::{ADMIN, World, claim_manifest, short_limits, start, until};
+use crate::support::{ADMIN, World, claim_manifest, start, until};
 
 /// Asserts that a restore whose volume could not be filled made what stands on nothing, and neither claim nor workload.
 async fn assert_not_handed_over(world: &World, name: &str, said: &str) {
@@ -213,28 +210,5 @@ async fn the_volumes_of_one_pod_are_made_where_it_may_run() {
     let second = movers.iter().find(|mover| mover.name_any().contains("-r1-")).unwrap().spec.as_ref().unwrap();
     let affinity = serde_json::to_string(&second.affinity).unwrap();
     assert!(affinity.contains("kubernetes.io/hostname"), "within reach of the first volume: {affinity}");
-    operator.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_holds_what_a_restore_made_holds_it_up_for_a_while_only() {
-    sandbox::require_assets!();
-    let world = ready().await;
-    publish(&world, "p1", shop()).await;
-    world.kubelet.script(|_| Behaviour::NeverSchedule);
-    let patience = Duration::from_secs(2);
-    let limits = Limits { claim_patience: patience, end_patience: patience, ..short_limits() };
-    let operator = start(world.client.clone(), OperatorConfig { limits, ..world.config() });
-    restore(&world, "held", "p1", "shop2").await;
-    until("a mover to hold", || async { (world.hold::<Pod>("shop2", true).await == 1).then_some(()) }).await;
-    assert_eq!(world.hold::<PersistentVolumeClaim>("shop2", true).await, 1);
-    world.kubelet.script(|_| Behaviour::Run);
-    let status = over(&world, "held").await;
-    assert_eq!(status.phase, Phase::Succeeded, "{status:#?}");
-    assert_data(&world, "shop2").await;
-    let held = (world.hold::<Pod>("shop2", false).await, world.hold::<PersistentVolumeClaim>("shop2", false).await);
-    assert_eq!(held, (1, 1), "they were there all the time");
-    until("what was held to go", || async { world.left_behind().await.is_empty().then_some(()) }).await;
-    assert_nothing_left(&world).await;
     operator.stop().await;
 }
