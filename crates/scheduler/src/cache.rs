@@ -3,7 +3,6 @@
 use crate::decide::{NodeFacts, Storage, VolumeFacts, Wanted};
 use crate::protocol::Asked;
 use api::{RecordStanding, StorageNode, Volume, VolumeRecord};
-use cluster::claims;
 use cluster::heartbeat::{self, Pulse};
 use cluster::{Times, volume_id, watched};
 use futures::future::BoxFuture;

@@ -3,7 +3,7 @@
 //! Invariant: whatever is asked, what is kept of it is not much larger than what was sent. Anybody may ask who reaches the port, so lists have bounds, and what is not needed of a pod is
 //! passed over. That is why nodes come by their names alone.
 
-use cluster::monitor::claims;
+use cluster::claims;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
