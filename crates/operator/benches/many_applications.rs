@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
+#[allow(unreachable_pub, reason = "a bench uses it, as it would a library")]
 #[path = "shared/process.rs"]
 mod process;
 #[allow(dead_code, unreachable_pub, reason = "a bench uses a part of it, as it would a library")]
