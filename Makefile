@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 ## The main job end to end on two real clusters, about 3 minutes after the builds. KEEP=1 leaves them running.
 demo: setup
-	cargo build --release --workspace --bin orlop --bin demo --bin sandbox --bin sidecars
+	cargo build --release --workspace --bin orlop --bin demo --bin sandbox
 	$(if $(KUBECONFIG)$(KUBECONFIG_EAST),,target/release/sandbox build)
 	target/release/demo up $(if $(KEEP),--keep)
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use api::ApplicationRestoreStatus as RestoreStatus;
-use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
 use serde::de::DeserializeOwned;
 
-use crate::environment::{self, Environment, Site};
+use crate::environment::{Environment, Site};
 use crate::shop::{self, Shop};
 use crate::stages::Stages;
 use crate::{damage, install, orlop, pods, tidy};
@@ -70,20 +69,16 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
     stages.run("Orlop in both clusters", install_both(env)).await?;
     let app = stages
         .run("PostgreSQL with 200,000 orders, and a client", async {
-            let app = Shop::deploy(east.client.clone(), &env.images.postgres, &env.run, env.class).await?;
+            let app = Shop::deploy(east.client.clone(), &env.images.postgres, &env.run).await?;
             let written = app.wait_for_writes().await?;
-            Ok((format!("the client's orders are at {written}{}", where_it_is(env, east, &app).await?), app))
+            Ok((format!("the client's orders are at {written}"), app))
         })
         .await?;
     let (acknowledged, stored) = stages.run("backup by a schedule, under a rule", back_up(env, &app)).await?;
     let lost = stages
         .run("the namespace is destroyed", async {
             let lost = app.rows(shop::NAMESPACE).await?;
-            let volume = app.volume().await?;
             app.destroy().await?;
-            if env.class.is_some() {
-                volume_is_gone(east, &volume).await?;
-            }
             Ok((format!("{} orders, the volume and all objects are gone", lost.len()), lost))
         })
         .await?;
@@ -97,9 +92,8 @@ pub async fn job(env: &Environment, stages: &mut Stages) -> anyhow::Result<Strin
             shop::compare(&lost, &rows, acknowledged)?;
             back.check_database().await?;
             let note = format!(
-                "{} rows equal; acknowledged before the cut: {acknowledged}; pg_amcheck finds nothing{}",
-                rows.len(),
-                where_it_is(env, west, &back).await?
+                "{} rows equal; acknowledged before the cut: {acknowledged}; pg_amcheck finds nothing",
+                rows.len()
             );
             Ok((note, rows.len()))
         })
@@ -117,42 +111,11 @@ async fn install_both(env: &Environment) -> anyhow::Result<(String, ())> {
     let west = async { if one_for_both { Ok(()) } else { install_in(env, &env.west).await } };
     let (a, b) = tokio::join!(install_in(env, &env.east), west);
     a.context("east").and(b.context("west"))?;
-    let ready = if env.class.is_some() { "the operator and the volumes of all nodes are" } else { "the operator is" };
-    Ok((format!("{ready} ready, the location {LOCATION} is {}", env.s3.url()), ()))
-}
-
-/// What to say of a volume of Orlop's own: its replicas.
-async fn where_it_is(env: &Environment, site: &Site, app: &Shop) -> anyhow::Result<String> {
-    if env.class.is_none() {
-        return Ok(String::new());
-    }
-    let (volumes, name) = (Api::<api::Volume>::all(site.client.clone()), app.volume().await?);
-    let replicas = pods::wait_for("all replicas of the volume to be in sync", Duration::from_secs(60), || async {
-        let status = volumes.get(&name).await?.status.unwrap_or_default();
-        Ok((status.phase == api::VolumePhase::Healthy).then_some(status.replicas))
-    })
-    .await?;
-    let nodes: Vec<_> = replicas.iter().map(|replica| replica.node.as_str()).collect();
-    ensure!(nodes.len() == 2, "the volume {name} has replicas on {nodes:?}");
-    Ok(format!("; its volume is on {}", nodes.join(" and ")))
-}
-
-/// Waits until the volume of a claim that has gone is gone, with all its replicas.
-async fn volume_is_gone(site: &Site, name: &str) -> anyhow::Result<()> {
-    let (persistent, volumes) =
-        (Api::<PersistentVolume>::all(site.client.clone()), Api::<api::Volume>::all(site.client.clone()));
-    pods::wait_for("the end of the volume", Duration::from_secs(120), || async {
-        let is_there = persistent.get_opt(name).await?.is_some() || volumes.get_opt(name).await?.is_some();
-        Ok((!is_there).then_some(()))
-    })
-    .await
+    Ok((format!("the operator is ready, the location {LOCATION} is {}", env.s3.url()), ()))
 }
 
 async fn install_in(env: &Environment, site: &Site) -> anyhow::Result<()> {
-    match env.class {
-        Some(_) => install::with_volumes(&site.client, &site.kubeconfig, environment::NODES.into()).await?,
-        None => install::orlop(&site.client, &env.images.orlop).await?,
-    }
+    install::orlop(&site.client, &env.images.orlop).await?;
     let passphrase = format!("--passphrase-file={}", env.s3.passphrase_file.display());
     let endpoint = format!("--endpoint={}", site.s3_endpoint);
     let prefix = format!("--prefix={}", env.s3.prefix);
@@ -207,12 +170,9 @@ async fn back_up(env: &Environment, app: &Shop) -> anyhow::Result<(String, (u64,
     );
     app.wait_for_writes().await.context("the client goes on after the backup")?;
     let seconds = held(&status).context("a backup whose rule held nothing")?;
-    let snapshots = status.volumes.iter().filter(|volume| volume.snapshot_class.is_some()).count();
-    ensure!(env.class.is_none() || snapshots == 1, "the volume was not read from a snapshot: {:?}", status.volumes);
-    let read = if snapshots > 0 { "until its snapshot was taken" } else { "while it was read" };
     let ledger = status.ledger.context("a backup without a ledger")?;
     let note = format!(
-        "{} wanted = {} stored + {} skipped by rule + {} missed; {:.1} MB of data in {:.1} MB; database held for {seconds:.1} s, {read}",
+        "{} wanted = {} stored + {} skipped by rule + {} missed; {:.1} MB of data in {:.1} MB; database held for {seconds:.0} s",
         ledger.wanted,
         ledger.stored,
         ledger.skipped,

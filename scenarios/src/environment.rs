@@ -19,9 +19,7 @@ use crate::state::{Given, State};
 use crate::tidy;
 
 /// Nodes of each of the sandbox's clusters.
-pub(crate) const NODES: u8 = 3;
-/// The storage class with Orlop's volumes: two replicas of each.
-const REPLICATED: &str = "orlop-r2";
+const NODES: u8 = 3;
 const BUCKET: &str = "backups";
 /// Characters of a generated key or passphrase.
 const SECRET_LENGTH: usize = 32;
@@ -84,8 +82,6 @@ pub struct Environment {
     pub images: Images,
     /// What this run is known by.
     pub run: String,
-    /// The class of the volume of the application, which is one of Orlop's own; in clusters that are given, and where nodes can make no block devices, it is the default one.
-    pub class: Option<&'static str>,
     directory: PathBuf,
     sandbox: Option<Sandbox>,
 }
@@ -121,14 +117,11 @@ impl Environment {
     /// Something does not start.
     async fn in_sandbox(state: State, directory: &Path) -> anyhow::Result<(String, Self)> {
         let State { run, .. } = state.claim(directory)?;
-        let lack = skips::lacks_block_devices(&["mkfs.ext4"]);
-        let class = if lack.is_none() { Some(REPLICATED) } else { None };
-        match Self::fill(directory, class.is_some()).await {
+        match Self::fill(directory).await {
             Ok((sandbox, east, west, s3, images)) => {
-                let without = lack.map(|lack| format!("; without Orlop's volumes: {lack}")).unwrap_or_default();
-                let note = format!("east and west, {NODES} nodes each, and S3 on {}{without}", s3.endpoint);
+                let note = format!("east and west, {NODES} nodes each, and S3 on {}", s3.endpoint);
                 let directory = directory.to_owned();
-                Ok((note, Self { east, west, s3, images, run, class, directory, sandbox: Some(sandbox) }))
+                Ok((note, Self { east, west, s3, images, run, directory, sandbox: Some(sandbox) }))
             }
             Err(e) => {
                 Self::end_left_over(directory).await.with_context(|| format!("clean up after: {e:#}"))?;
@@ -137,9 +130,9 @@ impl Environment {
         }
     }
 
-    async fn fill(directory: &Path, with_volumes: bool) -> anyhow::Result<(Sandbox, Site, Site, S3, Images)> {
+    async fn fill(directory: &Path) -> anyhow::Result<(Sandbox, Site, Site, S3, Images)> {
         let sandbox = Sandbox::open(directory)?;
-        let images = Images::build(&sandbox, with_volumes).await?;
+        let images = Images::build(&sandbox).await?;
         let s3 = start_s3(sandbox.directory()).await?;
         let (east, west) = tokio::join!(site(&sandbox, "east", &s3), site(&sandbox, "west", &s3));
         Ok((sandbox, east?, west?, s3, images))
@@ -159,8 +152,7 @@ impl Environment {
         }
         let State { run, .. } = state.claim(directory)?;
         let note = format!("given: {}, {}, S3 on {endpoint}", east.kubeconfig.display(), west.kubeconfig.display());
-        let directory = directory.to_owned();
-        Ok((note, Self { east, west, s3, images, run, class: None, directory, sandbox: None }))
+        Ok((note, Self { east, west, s3, images, run, directory: directory.to_owned(), sandbox: None }))
     }
 
     /// Ends what was started, and leaves nothing of it.

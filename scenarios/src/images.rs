@@ -48,17 +48,12 @@ impl Images {
         Ok(fs::remove_dir_all(&root)?)
     }
 
-    /// Builds both and gives them to the nodes of the sandbox; with those that Orlop's volumes take besides, if they are wanted.
+    /// Builds both and gives them to the nodes of the sandbox.
     ///
     /// # Errors
     /// An image cannot be built.
-    pub async fn build(sandbox: &Sandbox, with_volumes: bool) -> anyhow::Result<Self> {
+    pub async fn build(sandbox: &Sandbox) -> anyhow::Result<Self> {
         Self::build_orlop(sandbox).await?;
-        if with_volumes {
-            let snapshots = vec![install::SNAPSHOTS.to_owned()];
-            let manifests = [install::manifests("csi")?, install::manifests("replicated")?, snapshots].concat();
-            stand_ins(sandbox, &manifests).await.context("make the images of the stand-ins for sidecars")?;
-        }
         Ok(Self {
             orlop: install::IMAGE_IN_MANIFESTS.into(),
             postgres: from_packages(sandbox, "postgres", "15").await?,

@@ -1,26 +1,18 @@
-//! Installs Orlop as its guide says: the CRDs and the manifests in `deploy/`, or `orlop install`.
+//! Installs Orlop as its guide says: the CRDs and the manifests in `deploy/`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use api::StorageNode;
-use k8s_openapi::api::storage::v1::CSINode;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{self, Scope};
 use kube::{Client, ResourceExt};
 
-use crate::{orlop, pods};
+use crate::pods;
 
 /// The image that the manifests name.
 pub const IMAGE_IN_MANIFESTS: &str = "orlop/orlop:0.1.0";
-
-/// What a cluster has for snapshots of all drivers: not Orlop's.
-pub const SNAPSHOTS: &str = include_str!("../../sandbox/sidecars/snapshots.yaml");
-
-/// The driver of Orlop's volumes.
-const DRIVER: &str = "volumes.orlop.io";
 
 /// The project's `deploy/`.
 #[must_use]
@@ -44,39 +36,6 @@ pub async fn orlop(client: &Client, image: &str) -> anyhow::Result<()> {
     pods::ready_pod(client, api::ADMIN_NAMESPACE, "app.kubernetes.io/name=orlop-operator", Duration::from_secs(60))
         .await?;
     Ok(())
-}
-
-/// For the daemons of all nodes to work, on a busy machine.
-const VOLUMES_LIMIT: Duration = Duration::from_secs(180);
-
-/// Installs Orlop with its volumes by `orlop install`, as the cluster of this kubeconfig has the images that it names, and waits until every one of its nodes offers them.
-///
-/// # Errors
-/// Something is refused, or does not become ready.
-pub async fn with_volumes(client: &Client, kubeconfig: &Path, nodes: usize) -> anyhow::Result<()> {
-    apply(client, SNAPSHOTS).await.context("apply what a cluster has for snapshots")?;
-    orlop::succeed(Some(kubeconfig), &["install", "--storage", "replicated", "--timeout", "3m"], &[]).await?;
-    volumes_are_offered(client, nodes).await
-}
-
-/// Waits until the kubelets of so many nodes know the driver, and each node tells of its pool.
-///
-/// # Errors
-/// They do not in time.
-pub async fn volumes_are_offered(client: &Client, nodes: usize) -> anyhow::Result<()> {
-    let all = ListParams::default();
-    let known: Api<CSINode> = Api::all(client.clone());
-    pods::wait_for("the driver on every node", VOLUMES_LIMIT, || async {
-        let has_driver = |node: &&CSINode| node.spec.drivers.iter().any(|driver| driver.name == DRIVER);
-        Ok((known.list(&all).await?.items.iter().filter(has_driver).count() == nodes).then_some(()))
-    })
-    .await?;
-    let told: Api<StorageNode> = Api::all(client.clone());
-    pods::wait_for("every node to tell of its pool", VOLUMES_LIMIT, || async {
-        let has_pool = |node: &&StorageNode| node.status.as_ref().is_some_and(|status| status.free_bytes > 0);
-        Ok((told.list(&all).await?.items.iter().filter(has_pool).count() == nodes).then_some(()))
-    })
-    .await
 }
 
 /// How long a server may say that it is not yet so far.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{Api, DeleteParams};
 
@@ -17,8 +17,6 @@ use crate::{install, pods, tidy};
 pub const NAMESPACE: &str = "shop";
 const MANIFESTS: &str = include_str!("../manifests/shop.yaml");
 const PSQL: [&str; 9] = ["/usr/lib/postgresql/15/bin/psql", "-h", "/tmp", "-U", "shop", "-d", "shop", "-qAt", "-c"];
-/// The claim of the database, as its StatefulSet names it.
-const CLAIM: &str = "data-db-0";
 /// For a database to be made, or to recover after a crash, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
@@ -38,14 +36,12 @@ impl Shop {
         Self { client, namespace: namespace.into() }
     }
 
-    /// Makes the application, with 200,000 orders, and waits until its client writes. Its namespace bears the mark of the run, its volume is of this class, or of the default one.
+    /// Makes the application, with 200,000 orders, and waits until its client writes. Its namespace bears the mark of the run.
     ///
     /// # Errors
     /// A manifest is refused, or the application does not start.
-    pub async fn deploy(client: Client, image: &str, run: &str, class: Option<&str>) -> anyhow::Result<Self> {
-        let class = class.map(|class| format!("storageClassName: {class}")).unwrap_or_default();
-        let manifests = MANIFESTS.replace("POSTGRES_IMAGE", image).replace("# STORAGE_CLASS", &class);
-        let manifests = tidy::marked(&manifests, run);
+    pub async fn deploy(client: Client, image: &str, run: &str) -> anyhow::Result<Self> {
+        let manifests = tidy::marked(&MANIFESTS.replace("POSTGRES_IMAGE", image), run);
         install::create(&client, &manifests).await?;
         let shop = Self::new(client, NAMESPACE);
         let db = shop.db().await?;
@@ -54,16 +50,6 @@ impl Shop {
         pods::run(&shop.client, NAMESPACE, &db, &psql).await.context("make the orders")?;
         shop.wait_for_writes().await?;
         Ok(shop)
-    }
-
-    /// The name of the volume of the database.
-    ///
-    /// # Errors
-    /// Its claim is not bound.
-    pub async fn volume(&self) -> anyhow::Result<String> {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
-        let claim = claims.get(CLAIM).await.with_context(|| format!("read the claim {CLAIM}"))?;
-        claim.spec.and_then(|spec| spec.volume_name).with_context(|| format!("the claim {CLAIM} is not bound"))
     }
 
     async fn db(&self) -> anyhow::Result<String> {

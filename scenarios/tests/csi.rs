@@ -16,7 +16,6 @@ use kube::{Client, ResourceExt};
 use sandbox::s3::{Credentials, S3Server};
 use sandbox::{Cluster, Error, Sandbox};
 use scenarios::images::{self, Images};
-use scenarios::install::SNAPSHOTS;
 use scenarios::pods::{self, wait_for};
 use scenarios::{install, orlop};
 use serde_json::{Value, json};
@@ -35,6 +34,8 @@ const SALVAGE: &str = "salvage";
 /// What `shop` is cloned into.
 const TRIAL: &str = "trial";
 const DAEMON: &str = "app.kubernetes.io/name=orlop-node";
+/// What a cluster has for snapshots.
+const SNAPSHOTS: &str = include_str!("../../sandbox/sidecars/snapshots.yaml");
 /// On a node, where nobody else has such a process.
 const KILL: &str = r"for p in /proc/[0-9]*; do if tr '\0' ' ' <$p/cmdline | grep -q '^/usr/bin/orlop node '; then kill -9 ${p#/proc/}; fi; done 2>/dev/null; true";
 const WORKLOADS: &str = include_str!("csi/workloads.yaml");

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use api::{RecordStanding, Volume, VolumePhase, VolumeRecord};
+use api::{RecordStanding, StorageNode, Volume, VolumePhase, VolumeRecord};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::CSINode;
 use kube::api::{Api, AttachParams, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use sandbox::{Cluster, Error, Sandbox};
@@ -78,7 +79,7 @@ async fn scenario(sandbox: &Sandbox) -> Result<()> {
     let installed = orlop_says(&["install", "--storage", "replicated", "--timeout", "3m"]).await?;
     ensure!(installed.code == 0, "orlop install: {}", installed.stderr);
     timer.step("orlop install has made everything ready");
-    install::volumes_are_offered(&world.client, 3).await?;
+    world.nodes_are_known().await?;
     timer.step("every node has a driver, and tells of its pool");
     is_well(&orlop_says(&["check", "-o", "json", "--clocks", "1m"]).await?)?;
     timer.step("orlop check finds every node well");
@@ -261,6 +262,23 @@ impl World {
             .await?;
         }
         Ok(())
+    }
+
+    async fn nodes_are_known(&self) -> Result<()> {
+        let nodes: Api<CSINode> = Api::all(self.client.clone());
+        wait_for("the driver on every node", 2 * LIMIT, || async {
+            let known = |node: &CSINode| node.spec.drivers.iter().any(|driver| driver.name == "volumes.orlop.io");
+            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| known(node)).count() == 3)
+                .then_some(()))
+        })
+        .await?;
+        let nodes: Api<StorageNode> = Api::all(self.client.clone());
+        wait_for("every node to tell of its pool", LIMIT, || async {
+            let has_pool = |node: &StorageNode| node.status.as_ref().is_some_and(|status| status.free_bytes > 0);
+            Ok((nodes.list(&ListParams::default()).await?.items.iter().filter(|node| has_pool(node)).count() == 3)
+                .then_some(()))
+        })
+        .await
     }
 
     /// A pod with the claim: on this node, or where the scheduler wants it.
