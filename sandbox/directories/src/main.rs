@@ -95,7 +95,7 @@ fn listen(path: &Path) -> anyhow::Result<impl Stream<Item = io::Result<Understoo
     let listening = || {
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
         match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => UnixListener::bind(path),
         }
     };
