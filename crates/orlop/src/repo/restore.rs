@@ -35,7 +35,7 @@ pub(super) struct RestoreArgs {
     #[arg(long)]
     replace: bool,
     /// Go on where an earlier restore into the same target ended: what is there already is read, compared, and not fetched again, of images, devices and
-    /// large files. What this one does not finish stays for the next one. Files of other restores are replaced
+    /// large files. An image that this one does not finish stays for the next one. Files of other restores are replaced
     #[arg(long)]
     resume: bool,
     /// Only say what would happen
